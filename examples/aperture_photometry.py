@@ -1,0 +1,1 @@
+../photometry_tasks/demo.py

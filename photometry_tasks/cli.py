@@ -1,0 +1,295 @@
+"""The command line: the only place that prints, exits, and knows the libraries for it."""
+
+import importlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from sqlalchemy.exc import DBAPIError
+
+from photometry_tasks import schema
+from photometry_tasks.backends import SQLite
+from photometry_tasks.errors import TodoError
+from photometry_tasks.ingest import add_target_lists
+from photometry_tasks.runner import PhotometryFunction, RunReport, run_tasks
+from photometry_tasks.summary import count_by_ccd, count_by_status
+from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.todo_file import find_todo_file
+
+__all__ = ["main"]
+
+#: Exit code of a program that Ctrl-C stopped: 128 + SIGINT.
+_INTERRUPTED = 130
+
+#: Saved results between two counts of what is still pending: neighbours are skipped meanwhile.
+_RECOUNT = 500
+
+
+class _Commands(click.Group):
+    """Show the errors that a user can mend as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenProcessPool as error:
+            raise click.ClickException(f"A worker process died; what was done is saved ({error})") from error
+        except DBAPIError as error:
+            raise click.ClickException(str(error.orig)) from error
+        except (TodoError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="photometry_tasks")
+def main() -> None:
+    """Keep the list of the stars that a photometry pipeline has yet to measure."""
+
+
+_todo_argument = click.argument("todo", type=click.Path(path_type=Path))
+
+
+# --- init ------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_todo_argument
+@click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--sector", type=click.IntRange(min=0), help="Sector of the targets, where the list does not tell.")
+@click.option("--cadence", type=click.IntRange(min=0), help="Seconds between exposures, where the list does not tell.")
+@click.option(
+    "--datasource",
+    type=click.Choice(["tpf", "ffi", "both"]),
+    default="ffi",
+    show_default=True,
+    help="Target pixel files, full-frame images, or a task for each, where the list does not tell.",
+)
+def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int | None, datasource: Any) -> None:
+    """Make the TODO-file TODO from target lists, or add to it what is new.
+
+    A list is a CSV file: one of the TESS target lists of MIT, or one with columns named as in `todolist`.
+
+    Example: photometry-tasks init todo.sqlite all_targets_S001_v1.csv --datasource both
+    """
+    with _progress_bar("targets") as bar:
+        line = bar.add_task("Reading", total=None, errors="")
+
+        def show_progress(done: int, total: int | None) -> None:
+            bar.update(line, description="Reading" if total is None else "Writing", completed=done, total=total)
+
+        added, known = add_target_lists(
+            todo, lists, sector=sector, cadence=cadence, datasource=datasource, progress=show_progress
+        )
+    click.echo(f"{added} tasks added to {todo}; {known} were listed already.")
+
+
+# --- run -------------------------------------------------------------------------------------------------
+
+
+class _IntegerOrFFI(click.ParamType[Any]):
+    name = "integer|ffi"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "ffi" else click.INT.convert(value, param, ctx)
+
+
+def _constraint_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each argument of `build_constraints`."""
+    options = [
+        *(
+            click.option(f"--{name}", type=int, multiple=True, help="Only these; may be given several times.")
+            for name in ("priority", "starid", "sector", "camera", "ccd", "cbv-area")
+        ),
+        click.option("--cadence", type=_IntegerOrFFI(), multiple=True, help="Seconds; or 'ffi'."),
+        click.option("--datasource", type=click.Choice(["ffi", "tpf"]), help="'tpf' is all that is not 'ffi'."),
+        click.option("--tmag-min", type=float, help="TESS magnitude."),
+        click.option("--tmag-max", type=float, help="TESS magnitude."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_todo_argument
+@click.argument("function", metavar="MODULE:FUNCTION")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: the processors]")
+@click.option("--in-memory", is_flag=True, help="Work on a copy in memory.")
+@click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks.")
+@_constraint_options
+def run(
+    todo: Path,
+    function: str,
+    jobs: int | None,
+    in_memory: bool,
+    summary: Path | None,
+    limit: int | None,
+    **options: Any,
+) -> None:
+    """Run FUNCTION on the pending tasks of the TODO-file TODO, and save the results.
+
+    FUNCTION takes a task (a dict) and returns the fields of its result (a dict).
+
+    Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
+    """
+    constraints = {name: value for name, value in options.items() if value not in (None, ())}
+    if "ffi" in constraints.get("cadence", ()):
+        if len(constraints["cadence"]) > 1:
+            raise click.BadParameter("'ffi' stands alone", param_hint="--cadence")
+        constraints["cadence"] = "ffi"
+    chosen = _import_function(function)
+    with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
+        _run(manager, chosen, jobs, limit, constraints)
+
+
+def _run(
+    manager: TaskManager,
+    function: PhotometryFunction,
+    jobs: int | None,
+    limit: int | None,
+    constraints: dict[str, Any],
+) -> None:
+    with _progress_bar("tasks") as bar:
+
+        def count_total(saved: int) -> int:
+            total = saved + manager.get_number_tasks(**constraints)
+            return total if limit is None else min(total, limit)
+
+        line = bar.add_task("Measuring", total=count_total(0), errors="")
+        report = RunReport()
+
+        def show_progress(now: RunReport) -> None:
+            nonlocal report
+            report = now
+            errors = f"{now.errors} errors" if now.errors else ""
+            bar.update(line, completed=now.saved, errors=errors)
+            if now.saved % _RECOUNT == 0:
+                bar.update(line, total=count_total(now.saved))
+
+        try:
+            report = run_tasks(manager, function, jobs=jobs, limit=limit, progress=show_progress, **constraints)
+            bar.update(line, total=report.saved)
+        except KeyboardInterrupt:
+            bar.stop()
+            click.echo(f"Stopped. {report.saved} results are saved, the other tasks are pending.", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+    rate = report.saved / report.wall_time if report.wall_time else 0.0
+    share = report.manager_time / report.wall_time if report.wall_time else 0.0
+    click.echo(
+        f"{report.saved} results ({report.errors} errors) in {report.wall_time:.1f} s, {rate:.0f} a second; "
+        f"handing out and saving took {share:.1%} of the time. {manager.get_number_tasks()} tasks are pending."
+    )
+
+
+def _import_function(name: str) -> PhotometryFunction:
+    module_name, _, function_name = name.partition(":")
+    # As `python -m` does: what lies in the current directory can be imported.
+    sys.path.insert(0, "")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = f"cannot import {name!r} ({error}); give it as package.module:function"
+        raise click.BadParameter(hint, param_hint="MODULE:FUNCTION") from error
+    if not callable(function):
+        raise click.BadParameter(f"{name!r} is not a function", param_hint="MODULE:FUNCTION")
+    return function  # type: ignore[no-any-return]  # what a callable takes and returns is found out by calling
+
+
+@contextmanager
+def _progress_bar(unit: str) -> Iterator[Progress]:
+    """Show done/total, rate, time left and errors, on the error stream: the output may be read by a program."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        _RateColumn("{task.speed}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        TextColumn("[red]{task.fields[errors]}"),
+        console=Console(stderr=True),
+    ) as bar:
+        yield bar
+
+
+class _RateColumn(TextColumn):
+    def render(self, task: Any) -> Any:
+        speed = task.finished_speed or task.speed
+        return type(super().render(task))("" if speed is None else f"{speed:.0f}/s")
+
+
+# --- status ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_todo_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(todo: Path, as_json: bool) -> None:
+    """Count the tasks of the TODO-file TODO by status, and by camera and CCD. It may be in use.
+
+    Example: photometry-tasks status todo.sqlite --json
+    """
+    _show_status(find_todo_file(todo), as_json)
+
+
+def _show_status(path: Path, as_json: bool = False) -> None:
+    with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
+        schema.check_schema(connection, path)
+        by_status = count_by_status(connection)
+        by_ccd = count_by_ccd(connection)
+    if as_json:
+        ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in by_ccd.items()]
+        numbers = {"todo_file": str(path), "numtasks": sum(by_status.values()), "status": by_status, "ccds": ccds}
+        click.echo(json.dumps(numbers, indent=2))
+        return
+    shown = [name for name, number in by_status.items() if number]
+    table = Table("camera", "ccd", *shown, "all", title="Tasks", title_justify="left")
+    for column in table.columns:
+        column.justify = "right"
+    for (camera, ccd), counts in by_ccd.items():
+        table.add_row(str(camera), str(ccd), *(str(counts[name]) for name in shown), str(sum(counts.values())))
+    table.add_section()
+    table.add_row("all", "", *(str(by_status[name]) for name in shown), str(sum(by_status.values())))
+    Console().print(table)
+
+
+# --- demo ------------------------------------------------------------------------------------------------
+
+
+@main.command()
+def demo() -> None:
+    """Measure a small invented sector over two processes, and show where the results are.
+
+    Example: photometry-tasks demo
+    """
+    try:
+        from photometry_tasks.demo import make_todo_file, photometry
+    except ImportError as error:
+        message = f"The demo needs NumPy ({error}): pip install 'photometry_tasks[demo]'"
+        raise click.ClickException(message) from error
+    path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"
+    make_todo_file(path)
+    click.echo("The stars of this sector are invented, and so is their light.")
+    with TaskManager(path) as manager:
+        _run(manager, photometry, jobs=2, limit=None, constraints={})
+    _show_status(path)
+    click.echo(f"The results are in {path}")

@@ -1,0 +1,197 @@
+"""`build_constraints`: from arguments to expressions on the table of tasks. Pure."""
+
+from collections.abc import Iterable
+from typing import Literal, SupportsIndex, TypedDict, overload
+
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, or_, select
+
+from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.models import todolist
+from photometry_tasks.values import as_finite, as_integer, show
+
+__all__ = ["Constraints", "Integers", "build_constraints"]
+
+#: One integer, or any iterable of them; NumPy's scalars and arrays too.
+Integers = SupportsIndex | Iterable[SupportsIndex]
+
+
+class Constraints(TypedDict, total=False):
+    """The arguments of `build_constraints`, as methods that pass them on take them."""
+
+    priority: Integers | None
+    starid: Integers | None
+    sector: Integers | None
+    cadence: Integers | Literal["ffi"] | None
+    camera: Integers | None
+    ccd: Integers | None
+    cbv_area: Integers | None
+    datasource: Literal["ffi", "tpf"] | None
+    tmag_min: float | None
+    tmag_max: float | None
+
+
+@overload
+def build_constraints(
+    priority: Integers | None = ...,
+    starid: Integers | None = ...,
+    sector: Integers | None = ...,
+    cadence: Integers | Literal["ffi"] | None = ...,
+    camera: Integers | None = ...,
+    ccd: Integers | None = ...,
+    cbv_area: Integers | None = ...,
+    datasource: Literal["ffi", "tpf"] | None = ...,
+    tmag_min: float | None = ...,
+    tmag_max: float | None = ...,
+    return_list: Literal[False] = ...,
+) -> list[ColumnElement[bool]]: ...
+
+
+@overload
+def build_constraints(
+    priority: Integers | None = ...,
+    starid: Integers | None = ...,
+    sector: Integers | None = ...,
+    cadence: Integers | Literal["ffi"] | None = ...,
+    camera: Integers | None = ...,
+    ccd: Integers | None = ...,
+    cbv_area: Integers | None = ...,
+    datasource: Literal["ffi", "tpf"] | None = ...,
+    tmag_min: float | None = ...,
+    tmag_max: float | None = ...,
+    *,
+    return_list: Literal[True],
+) -> list[str]: ...
+
+
+def build_constraints(
+    priority: Integers | None = None,
+    starid: Integers | None = None,
+    sector: Integers | None = None,
+    cadence: Integers | Literal["ffi"] | None = None,
+    camera: Integers | None = None,
+    ccd: Integers | None = None,
+    cbv_area: Integers | None = None,
+    datasource: Literal["ffi", "tpf"] | None = None,
+    tmag_min: float | None = None,
+    tmag_max: float | None = None,
+    return_list: bool = False,
+) -> list[ColumnElement[bool]] | list[str]:
+    """Build the conditions that select some of the tasks.
+
+    Parameters
+    ----------
+    priority, starid, sector, camera, ccd, cbv_area : int or iterable of int, optional
+        The values to select; an empty iterable selects nothing.
+    cadence : int, iterable of int, or 'ffi', optional
+        Seconds between exposures; 'ffi' stands for ``datasource='ffi'``.
+    datasource : {'ffi', 'tpf'}, optional
+        'tpf' selects every task that is not 'ffi': primary and secondary targets.
+    tmag_min, tmag_max : float, optional
+        TESS magnitude, a closed interval; either side may be left open. A secondary target
+        ('tpf:<starid>') is judged by the magnitude of the primary, the task with that star id and
+        datasource 'tpf'; it is left out where there is no such task. A task without a magnitude lies in
+        no interval.
+    return_list : bool, optional
+        Return SQL texts instead, for queries written by hand.
+
+    Returns
+    -------
+    list of sqlalchemy.ColumnElement or list of str
+        Conditions to be combined with AND; empty without arguments. Expressions go into
+        ``select(Task).where(*conditions)`` and may be negated (the rest of the tasks) or combined with
+        ``or_``. Texts name the table `todolist` and go into ``" AND ".join(conditions)``, on SQLite and on
+        PostgreSQL; they are rendered from the expressions.
+
+    Raises
+    ------
+    ValueError
+        If a value is no integer, no finite number or no known datasource.
+    """
+    integers: dict[str, Integers | None] = {
+        "priority": priority,
+        "starid": starid,
+        "sector": sector,
+        "cadence": None if isinstance(cadence, str) else cadence,
+        "camera": camera,
+        "ccd": ccd,
+        "cbv_area": cbv_area,
+    }
+    conditions: list[ColumnElement[bool]] = [
+        _is_one_of(name, value) for name, value in integers.items() if value is not None
+    ]
+    if isinstance(cadence, str):
+        if cadence != "ffi":
+            raise _invalid("cadence", cadence, "an integer, a list of integers or 'ffi' is expected")
+        conditions.append(todolist.c.datasource == "ffi")
+    if datasource is not None:
+        if not isinstance(datasource, str) or datasource not in ("ffi", "tpf"):
+            raise _invalid("datasource", datasource, "'ffi' or 'tpf' is expected")
+        is_ffi: ColumnElement[bool] = todolist.c.datasource == "ffi"
+        conditions.append(is_ffi if datasource == "ffi" else ~is_ffi)
+    if tmag_min is not None or tmag_max is not None:
+        conditions.append(_tmag_between(_magnitude("tmag_min", tmag_min), _magnitude("tmag_max", tmag_max)))
+    return [_render(condition) for condition in conditions] if return_list else conditions
+
+
+def _invalid(argument: str, value: object, remedy: str) -> InvalidArgumentError:
+    return InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
+
+
+def _is_one_of(name: str, value: Integers) -> ColumnElement[bool]:
+    column = todolist.c[name]
+    # A text is an iterable too, bytes even one of integers; neither is meant as a list of numbers.
+    if (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | bytes | bytearray)
+        and getattr(value, "ndim", None) != 0
+    ):
+        values = sorted({_integer(name, item) for item in value})
+        if not values:
+            return false()
+        # Integers go into the statement's text: 100,000 of them are more than a driver takes as parameters.
+        return column.in_(bindparam(name, values, unique=True, expanding=True, literal_execute=True))
+    return column == _integer(name, value)
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        return as_integer(value)
+    except ValueError as error:
+        raise _invalid(name, value, str(error)) from None
+
+
+def _magnitude(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        return as_finite(value)
+    except ValueError as error:
+        raise _invalid(name, value, f"{error}; leave it out for an open interval") from None
+
+
+def _tmag_between(tmag_min: float | None, tmag_max: float | None) -> ColumnElement[bool]:
+    def lies_inside(tmag: ColumnElement[float]) -> ColumnElement[bool]:
+        # "IS NOT NULL" makes it false, not unknown, without a magnitude: so that its negation is the rest.
+        bounds: list[ColumnElement[bool]] = [tmag.is_not(None)]
+        if tmag_min is not None:
+            bounds.append(tmag >= tmag_min)
+        if tmag_max is not None:
+            bounds.append(tmag <= tmag_max)
+        return and_(*bounds)
+
+    # The primary's number is made a text, never the text a number: "tpf:" may be followed by anything, and
+    # PostgreSQL would fail on it. substr(), since LIKE knows no case on SQLite.
+    primary = todolist.alias("primary_target")
+    secondaries = select(literal("tpf:") + cast(primary.c.starid, Text)).where(
+        primary.c.datasource == "tpf", lies_inside(primary.c.tmag)
+    )
+    is_secondary = func.substr(todolist.c.datasource, 1, 4) == "tpf:"
+    return or_(
+        and_(~is_secondary, lies_inside(todolist.c.tmag)),
+        and_(is_secondary, todolist.c.datasource.in_(secondaries)),
+    )
+
+
+def _render(condition: ColumnElement[bool]) -> str:
+    text = str(condition.compile(compile_kwargs={"literal_binds": True, "render_postcompile": True}))
+    return f"({text})"

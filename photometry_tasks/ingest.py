@@ -1,0 +1,395 @@
+"""Target lists in: from rows or CSV files to a TODO-file."""
+
+import csv
+import errno
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection
+
+from photometry_tasks import schema, statements
+from photometry_tasks.backends import SQLite
+from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError
+from photometry_tasks.todo_file import locate_todo_file, replace_file
+from photometry_tasks.values import as_integer, as_real, show
+
+__all__ = ["Added", "add_target_lists", "add_targets"]
+
+#: The brightest targets saturate in full-frame images, where only halo photometry measures them.
+_HALO_TMAG = 2.0
+
+#: Rows in one statement of loading, and between two calls of `progress`.
+_CHUNK = 10_000
+
+#: Columns of the MIT target lists that `todolist` has under another name.
+_OTHER_NAMES = {"ticid": "starid"}
+
+_REQUIRED = ("starid", "camera", "ccd", "tmag")
+_SECTOR_IN_COMMENT = re.compile(r"\bsector\s+(\d+)\b", re.IGNORECASE)
+
+Progress = Callable[[int, int | None], None]
+
+
+class Added(NamedTuple):
+    """How many tasks were added, and how many were there already (or stood in the lists twice)."""
+
+    added: int
+    known: int
+
+
+class _Target(NamedTuple):
+    """A row of `todolist` to be."""
+
+    starid: int
+    datasource: str
+    sector: int
+    camera: int
+    ccd: int
+    cadence: int
+    method: str | None
+    tmag: float | None
+    cbv_area: int
+
+    @property
+    def key(self) -> tuple[int, str, int, int, int, int]:
+        """What makes two rows the same target, as in the index `unique_target_idx`."""
+        return self[:6]
+
+    @property
+    def order(self) -> tuple[bool, float, int, str]:
+        """Brightest first, ties by star id and datasource; without a magnitude last."""
+        return self.tmag is None, self.tmag or 0.0, self.starid, self.datasource
+
+
+def add_targets(
+    todo_file: str | os.PathLike[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    sector: int | None = None,
+    cadence: int | None = None,
+    datasource: Literal["tpf", "ffi", "both"] = "ffi",
+    progress: Progress | None = None,
+) -> Added:
+    """Add targets to a TODO-file, which is made if it is not there.
+
+    Priorities run on from those in the file, in order of magnitude, brightest first, ties by star id and
+    datasource. A target that is in the file already stays as it is. All rows are added, or none.
+
+    Parameters
+    ----------
+    todo_file : str or os.PathLike
+        The TODO-file, or a directory for the `todo.sqlite` in it.
+    rows : iterable of mapping
+        With `starid`, `camera`, `ccd` and `tmag` (TESS magnitude; None where it is not known), and optionally
+        `sector`, `datasource`, `cadence` (seconds), `method` and `cbv_area`. Others are ignored.
+    sector : int, optional
+        For rows without one.
+    cadence : int, optional
+        Seconds, for rows without one. By default 120 for target pixel files; for full-frame images 1800
+        before sector 27, 600 to sector 55 and 200 from then on.
+    datasource : {'tpf', 'ffi', 'both'}, optional
+        For rows without one; 'both' makes two tasks of a row.
+    progress : callable, optional
+        Called now and then with the number of rows read and None, later with the number of rows written and
+        how many there are to write.
+
+    Returns
+    -------
+    Added
+
+    Raises
+    ------
+    InvalidTargetError
+        If a row is not what it should be; it names the row and the column. Also a ValueError.
+
+    Notes
+    -----
+    Without `method` it is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: left to the
+    pipeline. Without `cbv_area` it is camera*100 + ccd*10, which means that no area was assigned.
+    """
+    located: Iterable[_Located] = ((f"row {number}", {}, row) for number, row in enumerate(rows, start=1))
+    return _add(todo_file, located, _Defaults(sector, cadence, datasource), progress)
+
+
+def add_target_lists(
+    todo_file: str | os.PathLike[str],
+    lists: Iterable[str | os.PathLike[str]],
+    *,
+    sector: int | None = None,
+    cadence: int | None = None,
+    datasource: Literal["tpf", "ffi", "both"] = "ffi",
+    progress: Progress | None = None,
+) -> Added:
+    """Add the targets of CSV files to a TODO-file; otherwise as `add_targets`.
+
+    Parameters
+    ----------
+    lists : iterable of str or os.PathLike
+        CSV files with a header line. They may be the TESS target lists of MIT (columns TICID, Camera, CCD,
+        Tmag) or have columns named as in `todolist`; case does not matter, and other columns are ignored.
+        Lines that begin with '#' are comments; one that says "sector N" gives the sector of a list that has
+        no such column.
+    todo_file, sector, cadence, datasource, progress
+        As for `add_targets`.
+
+    Returns
+    -------
+    Added
+
+    Raises
+    ------
+    InvalidTargetError
+        If a list is not what it should be; it names the file, the line and the column. Also a ValueError.
+    """
+    located = (row for path in lists for row in _read_list(Path(path), sector))
+    return _add(todo_file, located, _Defaults(sector, cadence, datasource), progress)
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+#: Where a row stands, the names that its source has for our columns, and its values by our names.
+_Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
+
+
+def _read_list(path: Path, sector: int | None) -> Iterator[_Located]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = _Lines(file)
+        reader = csv.reader(lines, strict=True)
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise InvalidTargetError(where=path, problem="it has no header line")
+            names = [_OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in header]
+            theirs = dict(zip(names, header, strict=True))
+            _check_header(path, names, header)
+            listed_sector = None if "sector" in names else _sector_of(path, lines.comments, sector)
+            is_empty = True
+            for fields in reader:
+                is_empty = False
+                where = f"{path}, line {lines.number}"
+                if len(fields) != len(names):
+                    problem = f"it has {len(fields)} fields, and the header has {len(names)}"
+                    raise InvalidTargetError(where=where, problem=problem)
+                row: dict[str, Any] = {
+                    name: text for name, field in zip(names, fields, strict=True) if (text := field.strip())
+                }
+                if listed_sector is not None:
+                    row["sector"] = listed_sector
+                # An empty field in the column of magnitudes says that there is none.
+                yield where, theirs, {"tmag": None, **row}
+            if is_empty:
+                raise InvalidTargetError(where=path, problem="it lists no targets")
+        except csv.Error as error:
+            raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
+        except UnicodeDecodeError as error:
+            raise InvalidTargetError(where=f"{path}, after line {lines.number}", problem=error) from None
+
+
+class _Lines:
+    """The lines of a list without its comments, which are kept, and the number of the current one."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = enumerate(lines, start=1)
+        self.number = 0
+        self.comments: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in self._lines:
+            self.number = number
+            if line.startswith("#"):
+                self.comments.append(line)
+            elif line.strip():
+                yield line
+
+
+def _check_header(path: Path, names: list[str], header: list[str]) -> None:
+    for name in _REQUIRED:
+        if name not in names:
+            raise InvalidTargetError(where=path, problem=f"it has no column {name}; it has {', '.join(header)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidTargetError(where=path, problem=f"it has the column {name} twice")
+
+
+def _sector_of(path: Path, comments: list[str], given: int | None) -> int | None:
+    """Return the sector that the comments in front of a list tell, if they do."""
+    found = {int(number) for comment in comments for number in _SECTOR_IN_COMMENT.findall(comment)}
+    if len(found) > 1 and given is None:
+        problem = f"its comments name several sectors ({', '.join(map(str, sorted(found)))}); say which (--sector)"
+        raise InvalidTargetError(where=path, problem=problem)
+    if found and given is not None and given not in found:
+        problem = f"its comments say sector {', '.join(map(str, sorted(found)))}, and sector {given} was asked for"
+        raise InvalidTargetError(where=path, problem=problem)
+    return found.pop() if len(found) == 1 else None
+
+
+# --- checking --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What is given for rows that lack it."""
+
+    sector: int | None
+    cadence: int | None
+    datasource: str
+
+    def __post_init__(self) -> None:
+        for name in ("sector", "cadence"):
+            value = getattr(self, name)
+            if value is not None:
+                try:
+                    _as_natural(value)
+                except ValueError as error:
+                    raise InvalidArgumentError(argument=name, value=show(value), remedy=error) from None
+        if self.datasource not in ("tpf", "ffi", "both"):
+            remedy = "'tpf', 'ffi' or 'both' is expected"
+            raise InvalidArgumentError(argument="datasource", value=show(self.datasource), remedy=remedy)
+
+
+def _build_targets(located: _Located, defaults: _Defaults) -> Iterator[_Target]:
+    where, theirs, row = located
+
+    def read(name: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
+        value = row.get(name)
+        if value is None:
+            if default is None:
+                problem = f"column {theirs.get(name, name)} has no value"
+                raise InvalidTargetError(where=where, problem=problem + _REMEDIES.get(name, ""))
+            return default
+        try:
+            return convert(value)
+        except ValueError as error:
+            problem = f"column {theirs.get(name, name)}: {show(value)}: {error}"
+            raise InvalidTargetError(where=where, problem=problem) from None
+
+    starid, camera, ccd = read("starid", _as_natural), read("camera", _as_natural), read("ccd", _as_natural)
+    sector = read("sector", _as_natural, defaults.sector)
+    if "tmag" not in row:
+        raise InvalidTargetError(where=where, problem="column tmag is missing; give None where it is not known")
+    tmag = None if row["tmag"] is None else read("tmag", _as_magnitude)
+    datasource = read("datasource", _as_datasource, defaults.datasource)
+    method = read("method", _as_method, "") or None
+    for source in ("tpf", "ffi") if datasource == "both" else (datasource,):
+        is_saturated = source == "ffi" and tmag is not None and tmag <= _HALO_TMAG
+        yield _Target(
+            starid=starid,
+            datasource=source,
+            sector=sector,
+            camera=camera,
+            ccd=ccd,
+            cadence=read("cadence", _as_natural, defaults.cadence or _cadence_of(source, sector)),
+            method=method or ("halo" if is_saturated else None),
+            tmag=tmag,
+            cbv_area=read("cbv_area", _as_natural, camera * 100 + ccd * 10),
+        )
+
+
+_REMEDIES = {"sector": "; give it with --sector, or `sector=`"}
+
+
+def _cadence_of(datasource: str, sector: int) -> int:
+    """Return the time between exposures in seconds, as TESS took them."""
+    if datasource != "ffi":
+        return 120
+    return 1800 if sector < 27 else 600 if sector < 56 else 200
+
+
+def _as_natural(value: object) -> int:
+    if isinstance(value, str):
+        # int() also takes "1_000" and the digits of other scripts.
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            raise ValueError("a whole number is expected")
+        return int(value)
+    if (number := as_integer(value)) < 0:
+        raise ValueError("a whole number, not negative, is expected")
+    return number
+
+
+def _as_magnitude(value: object) -> float | None:
+    try:
+        tmag = as_real(float(value) if isinstance(value, str) else value)
+    except ValueError:
+        raise ValueError("a number is expected") from None
+    if tmag in (float("inf"), float("-inf")):
+        raise ValueError("a finite number is expected")
+    return None if tmag != tmag else tmag
+
+
+def _as_datasource(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"ffi|tpf|tpf:[0-9]+", value):
+        raise ValueError("'ffi', 'tpf' or 'tpf:<starid>' is expected")
+    return value
+
+
+def _as_method(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text is expected")
+    return value
+
+
+# --- writing ---------------------------------------------------------------------------------------------
+
+
+def _add(
+    todo_file: str | os.PathLike[str], located: Iterable[_Located], defaults: _Defaults, progress: Progress | None
+) -> Added:
+    report = progress or (lambda _done, _total: None)
+    path = locate_todo_file(todo_file)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
+    if path.exists():
+        with closing(SQLite.open(path)) as database:
+            return _add_to(database, path, located, defaults, report)
+    targets, listed = _collect(located, defaults, report)
+    # Made under another name first, so that nobody ever finds half a list.
+    replace_file(path, lambda temporary: _make(temporary, targets, report))
+    return Added(len(targets), listed - len(targets))
+
+
+def _add_to(database: SQLite, path: Path, located: Iterable[_Located], defaults: _Defaults, report: Progress) -> Added:
+    with database.begin(writes=False) as connection:
+        schema.check_schema(connection, path)
+    targets, listed = _collect(located, defaults, report)
+    with database.begin(writes=True) as connection:
+        schema.ensure_complete(connection)
+        for key in connection.execute(statements.TARGETS):
+            targets.pop(tuple(key), None)
+        _insert(connection, targets.values(), report)
+    return Added(len(targets), listed - len(targets))
+
+
+def _collect(
+    located: Iterable[_Located], defaults: _Defaults, report: Progress
+) -> tuple[dict[tuple[Any, ...], _Target], int]:
+    """Return the targets by key, each once, and how many were listed."""
+    targets: dict[tuple[Any, ...], _Target] = {}
+    listed = 0
+    for row in located:
+        for target in _build_targets(row, defaults):
+            targets.setdefault(target.key, target)
+            listed += 1
+            if listed % _CHUNK == 0:
+                report(listed, None)
+    return targets, listed
+
+
+def _make(path: Path, targets: Mapping[Any, _Target], report: Progress) -> None:
+    with closing(SQLite.create(path)) as database, database.begin(writes=True) as connection:
+        schema.create_schema(connection)
+        _insert(connection, targets.values(), report)
+
+
+def _insert(connection: Connection, targets: Collection[_Target], report: Progress) -> None:
+    priority: int = connection.execute(statements.LAST_PRIORITY).scalar_one()
+    ordered = sorted(targets, key=lambda target: target.order)
+    for start in range(0, len(ordered), _CHUNK):
+        chunk = ordered[start : start + _CHUNK]
+        rows = [{"priority": number, **target._asdict()} for number, target in enumerate(chunk, priority + start + 1)]
+        connection.execute(statements.INSERT_TASKS, rows)
+        report(start + len(chunk), len(ordered))

@@ -1,0 +1,260 @@
+"""A function, a pool of processes and a TaskManager: all tasks done."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self, Unpack
+
+from photometry_tasks.constraints import Constraints
+from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.results import Result, check_result
+from photometry_tasks.status import STATUS
+from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.values import show
+
+__all__ = ["RunReport", "run_tasks"]
+
+#: What a pipeline gives: it takes a task and returns the result's fields.
+PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+#: Tasks in flight for each worker: one that it works on, one that waits for it.
+_IN_FLIGHT_PER_WORKER = 2
+
+
+@dataclass
+class RunReport:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    saved : int
+        Results saved.
+    errors : int
+        Those of them with status ERROR.
+    wall_time : float
+        Seconds since the run began.
+    manager_time : float
+        Seconds of them that getting, starting and saving took.
+    """
+
+    saved: int = 0
+    errors: int = 0
+    wall_time: float = 0.0
+    manager_time: float = 0.0
+
+
+def run_tasks(
+    manager: TaskManager,
+    function: PhotometryFunction,
+    *,
+    jobs: int | None = None,
+    limit: int | None = None,
+    progress: Callable[[RunReport], None] | None = None,
+    **constraints: Unpack[Constraints],
+) -> RunReport:
+    """Run a function on the pending tasks, in worker processes, and save the results as they come.
+
+    The manager stays in this process. A worker's exception becomes a result with status ERROR and the
+    traceback in its errors.
+
+    Parameters
+    ----------
+    manager : TaskManager
+    function : callable
+        Takes a task (dict, see `TaskManager.get_task`) and returns the result's fields: `status`,
+        `method_used` and `details` (see `TaskManager.save_result`); `time` and `worker_wait_time` are filled
+        in. It stands at the top level of a module, so that the workers can import it.
+    jobs : int, optional
+        Number of worker processes; by default the number of processors that this process may use.
+    limit : int, optional
+        Stop after so many tasks.
+    progress : callable, optional
+        Called with the report after each saved result.
+    **constraints
+        Which tasks to run: arguments of `build_constraints`.
+
+    Returns
+    -------
+    RunReport
+
+    Raises
+    ------
+    KeyboardInterrupt
+        On Ctrl-C. What was done is saved, and the rest is pending; so it is after any other error.
+    concurrent.futures.process.BrokenProcessPool
+        If a worker process died.
+    """
+    jobs = _positive("jobs", _usable_processors() if jobs is None else jobs)
+    limit = None if limit is None else _positive("limit", limit)
+    _check_importable(function)
+    run = _Run(manager, function, constraints, limit, progress)
+    others = set(multiprocessing.active_children())
+    # Workers are spawned, not forked: they must inherit neither the connection nor its locks.
+    context = multiprocessing.get_context("spawn")
+    with _HeldInterrupt() as interrupt, ProcessPoolExecutor(jobs, context, _prepare_worker) as pool:
+        try:
+            while True:
+                run.hand_out(pool, _IN_FLIGHT_PER_WORKER * jobs)
+                if not run.in_flight:
+                    return run.report
+                with interrupt.welcome():
+                    wait(run.in_flight, return_when=FIRST_COMPLETED)
+                run.save_finished()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            run.stop()
+            raise
+
+
+class _Run:
+    """The tasks in flight, between the manager and the pool."""
+
+    def __init__(
+        self,
+        manager: TaskManager,
+        function: PhotometryFunction,
+        constraints: Constraints,
+        limit: int | None,
+        progress: Callable[[RunReport], None] | None,
+    ) -> None:
+        self.report = RunReport()
+        self.in_flight: dict[Future[Result], int] = {}
+        self._manager = manager
+        self._function = function
+        self._constraints = constraints
+        self._to_come = limit
+        self._progress = progress
+        self._begun = time.perf_counter()
+        self._started: set[int] = set()
+
+    def hand_out(self, pool: ProcessPoolExecutor, number: int) -> None:
+        while len(self.in_flight) < number and self._to_come != 0:
+            with self._managing():
+                task = self._manager.get_task(**self._constraints)
+                if task is None:
+                    return
+                self._started.add(task["priority"])
+                self._manager.start_task(task["priority"])
+            if self._to_come is not None:
+                self._to_come -= 1
+            self.in_flight[pool.submit(_run_task, self._function, task)] = task["priority"]
+
+    def save_finished(self) -> None:
+        for future in [future for future in self.in_flight if future.done()]:
+            result = future.result()  # raises if the pool is broken; what the function raised is a result
+            with self._managing():
+                status = self._manager.save_result(result)
+            self._started.discard(self.in_flight.pop(future))
+            self.report.saved += 1
+            self.report.errors += status is STATUS.ERROR
+            if self._progress is not None:
+                self._progress(self.report)
+
+    def stop(self) -> None:
+        """Save what is done, and return the rest to pending."""
+        for future in list(self.in_flight):
+            if future.cancelled() or not future.done() or future.exception() is not None:
+                del self.in_flight[future]
+        self.save_finished()
+        self._manager.release_tasks(self._started)
+
+    @contextmanager
+    def _managing(self) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            now = time.perf_counter()
+            self.report.manager_time += now - begun
+            self.report.wall_time = now - self._begun
+
+
+class _HeldInterrupt:
+    """Ctrl-C, held back while the manager works and let through while there is nothing but waiting."""
+
+    def __init__(self) -> None:
+        self._is_welcome = False
+        self._has_come = False
+        self._handler: Any = None
+
+    def __enter__(self) -> Self:
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._handler = signal.signal(signal.SIGINT, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _take(self, *_: object) -> None:
+        self._has_come = True
+        if self._is_welcome:
+            self._is_welcome = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def welcome(self) -> Iterator[None]:
+        self._is_welcome = True
+        try:
+            if self._has_come:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._is_welcome = False
+
+
+# --- in the worker process -------------------------------------------------------------------------------
+
+_idle_since = time.perf_counter()
+
+
+def _prepare_worker() -> None:
+    # Ctrl-C in a terminal reaches the workers as well; it is the parent that decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
+    global _idle_since
+    begun = time.perf_counter()
+    times = {"worker_wait_time": begun - _idle_since}
+    try:
+        fields = function(dict(task))
+        times["time"] = time.perf_counter() - begun
+        # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
+        result = check_result({**task, **times, **fields, "priority": task["priority"]})
+    except (Exception, SystemExit):
+        times["time"] = time.perf_counter() - begun
+        failure = {"status": STATUS.ERROR, "method_used": "error", "details": {"errors": traceback.format_exc()}}
+        result = check_result({**task, **times, **failure})
+    _idle_since = time.perf_counter()
+    return result
+
+
+def _usable_processors() -> int:
+    # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(argument: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidArgumentError(argument=argument, value=show(value), remedy="a positive integer is expected")
+    return value
+
+
+def _check_importable(function: PhotometryFunction) -> None:
+    try:
+        pickle.dumps(function)
+    except Exception as error:
+        remedy = "the workers cannot import it; define it at the top level of a module"
+        raise InvalidArgumentError(argument="function", value=show(function), remedy=remedy) from error

@@ -1,0 +1,454 @@
+"""`TaskManager`: hands out the tasks of a TODO-file and keeps their results."""
+
+import atexit
+import logging
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from sqlalchemy import ColumnElement, Connection, Select, literal_column
+from sqlalchemy.orm import Session
+
+from photometry_tasks import schema, statements, transitions
+from photometry_tasks import summary as progress
+from photometry_tasks.backends import SQLite
+from photometry_tasks.constraints import Constraints, build_constraints
+from photometry_tasks.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    UncommittedChangesError,
+    WrongThreadError,
+)
+from photometry_tasks.results import Result, check_result
+from photometry_tasks.status import RESET_AT_OPENING, STATUS
+from photometry_tasks.todo_file import find_todo_file, replace_file
+from photometry_tasks.values import as_integer, show
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["TaskManager", "build_constraints"]
+
+_logger = logging.getLogger("photometry_tasks")
+
+
+class TaskManager:
+    """Hand out the tasks of a TODO-file and keep their results.
+
+    Opening returns the tasks that were cut short or went wrong (STARTED, ABORT, ERROR) to pending, with the
+    tasks that only they had skipped.
+
+    Parameters
+    ----------
+    todo_file : str or os.PathLike
+        The TODO-file, or a directory that holds `todo.sqlite`.
+    cleanup : bool, optional
+        Compact the file and renew its statistics.
+    overwrite : bool, optional
+        Return all tasks to pending and delete all results; implies `cleanup`.
+    cleanup_constraints : dict or list, optional
+        Which of the tasks that were cut short return to pending: arguments of `build_constraints`, or a list
+        of conditions (expressions, or SQL texts, which are trusted).
+    summary : str or os.PathLike, optional
+        Where to write the progress as JSON.
+    summary_interval : int or None, optional
+        Write it after so many saved results; None: only at opening and closing.
+    load_into_memory : bool, optional
+        Work on a copy in memory, which is put back on disk by `backup`.
+    backup_interval : int or None, optional
+        With `load_into_memory`, back up after so many saved results; None: only at closing.
+
+    Attributes
+    ----------
+    todo_file : str
+        Absolute path of the TODO-file.
+    conn : sqlite3.Connection
+        The connection that the manager itself uses.
+    cursor : sqlite3.Cursor
+        A cursor of it whose rows are `sqlite3.Row`.
+    logger : logging.Logger
+        The logger `photometry_tasks`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    NotATodoFileError, OutdatedSchemaError
+        If it is something else, or of an older release. It is not changed.
+    ValueError
+        If an argument is not what it should be.
+
+    Notes
+    -----
+    Each method is one transaction: it is done as a whole or not at all. The manager, `conn`, `cursor` and
+    `session` share one connection; a method that is called while the caller's own changes are uncommitted
+    raises, and leaves them alone. A read that the session has begun ends with the next call of a method, and
+    its objects are then loaded anew when they are used.
+    """
+
+    def __init__(
+        self,
+        todo_file: str | os.PathLike[str],
+        cleanup: bool = False,
+        overwrite: bool = False,
+        cleanup_constraints: Mapping[str, Any] | Sequence[str | ColumnElement[bool]] | None = None,
+        summary: str | os.PathLike[str] | None = None,
+        summary_interval: int | None = 200,
+        load_into_memory: bool = False,
+        backup_interval: int | None = 10_000,
+    ) -> None:
+        self._is_open = False
+        conditions = _conditions(cleanup_constraints)
+        self.summary_interval = _interval("summary_interval", summary_interval)
+        self.backup_interval = _interval("backup_interval", backup_interval)
+        path = find_todo_file(todo_file)
+        self.todo_file = str(path)
+        self.overwrite = bool(overwrite)
+        self.load_into_memory = bool(load_into_memory)
+        self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
+        self.summary_counter = 0
+        self.logger = _logger
+        self._backup_counter = 0
+        self._summary = progress.build_summary()
+        self._counted: object = None
+        self._session: Session | None = None
+        self._owner = os.getpid(), threading.get_ident()
+        self._database = SQLite.open(path, in_memory=load_into_memory)
+        try:
+            self._prepare(conditions, cleanup)
+            self.conn: sqlite3.Connection = self._database.dbapi
+            self.cursor: sqlite3.Cursor = self._database.cursor_of_rows()
+            self._is_open = True
+            self.write_summary()
+        except BaseException:
+            self._is_open = False
+            self._database.close()
+            raise
+        _open_managers.add(self)
+
+    def _prepare(self, conditions: list[ColumnElement[bool]], cleanup: bool) -> None:
+        with self._database.begin(writes=False) as connection:
+            schema.check_schema(connection, self.todo_file)
+        if not self.load_into_memory:
+            self._database.prepare_for_work()
+        with self._database.begin(writes=True) as connection:
+            schema.ensure_complete(connection)
+            if self.overwrite:
+                transitions.reset_all_tasks(connection)
+            transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
+        if cleanup or self.overwrite:
+            self._database.compact()
+
+    # --- the shared connection ---------------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """An ORM session on the manager's own connection; it is the caller's to commit."""
+        self._check_open()
+        if self._session is None:
+            self._session = Session(self._database.connection)
+        return self._session
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ClosedError(path=self.todo_file)
+        if self._owner != (os.getpid(), threading.get_ident()):
+            raise WrongThreadError(path=self.todo_file)
+
+    def _check_ready(self, method: str) -> None:
+        self._check_open()
+        session = self._session
+        if self._database.has_open_transaction() or (session is not None and _has_changes(session)):
+            raise UncommittedChangesError(method=method)
+        if session is not None:
+            # Nothing but a read can be open now. Its objects would hide what the method is going to change.
+            session.rollback()
+
+    @contextmanager
+    def _transaction(self, method: str, *, writes: bool = False) -> Iterator[Connection]:
+        self._check_ready(method)
+        with self._database.begin(writes=writes) as connection:
+            yield connection
+
+    # --- handing out -------------------------------------------------------------------------------------
+
+    def get_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
+        """Return the pending task with the lowest priority; it is not reserved (see `start_task`).
+
+        Parameters
+        ----------
+        **constraints
+            Arguments of `build_constraints`.
+
+        Returns
+        -------
+        dict or None
+            With priority, starid, method, sector, camera, ccd, cadence (seconds), datasource and tmag
+            (TESS magnitude), in this order; None if no task is pending.
+        """
+        if not constraints:
+            return self._get_task("get_task", statements.NEXT_TASK)
+        return self._get_task("get_task", statements.next_task(build_constraints(**constraints, return_list=False)))
+
+    def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
+        """Return a pending task, each as likely as the others; otherwise as `get_task`."""
+        statement = statements.random_task(build_constraints(**constraints, return_list=False))
+        return self._get_task("get_random_task", statement)
+
+    def _get_task(self, method: str, statement: Select[Any]) -> dict[str, Any] | None:
+        with self._transaction(method) as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else row._asdict()
+
+    def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
+        """Return the number of pending tasks.
+
+        Parameters
+        ----------
+        **constraints
+            Arguments of `build_constraints`.
+        """
+        statement = statements.count_pending(build_constraints(**constraints, return_list=False))
+        with self._transaction("get_number_tasks") as connection:
+            number: int = connection.execute(statement).scalar_one()
+        return number
+
+    def start_task(self, taskid: int) -> None:
+        """Mark a task as STARTED, so that it is not handed out again.
+
+        Parameters
+        ----------
+        taskid : int
+            Its priority.
+
+        Raises
+        ------
+        UnknownTaskError
+            If there is no such task; also a LookupError.
+        TaskFinishedError
+            If it has a status already, other than STARTED; also a ValueError.
+        """
+        priority = _priority("taskid", taskid)
+        with self._transaction("start_task", writes=True) as connection:
+            transitions.start_task(connection, priority)
+
+    def release_tasks(self, priorities: Iterable[int]) -> None:
+        """Return tasks that were started, but not finished, to pending. Others are left as they are.
+
+        Parameters
+        ----------
+        priorities : iterable of int
+            Of tasks that were started.
+        """
+        chosen = [_priority("priorities", priority) for priority in priorities]
+        with self._transaction("release_tasks", writes=True) as connection:
+            transitions.release_tasks(connection, chosen)
+
+    # --- saving ------------------------------------------------------------------------------------------
+
+    def save_result(self, result: Mapping[str, Any] | Result) -> STATUS:
+        """Save the result of a task, and skip the tasks that the brightest star in its aperture covers.
+
+        When this returns, the result survives the death of the process. A second result of a task replaces
+        the first, and undoes what that one had skipped.
+
+        Parameters
+        ----------
+        result : mapping
+            The task as it was handed out, and besides
+
+            - `status` : the STATUS, an enum with the same values, or the integer;
+            - `method_used` : str;
+            - `time` : float, what it took, seconds;
+            - `worker_wait_time` : float, optional, what the worker had waited for it, seconds;
+            - `details` : mapping, optional, with any of `filepath_lightcurve`, `pos_centroid` (column, row;
+              pixels), `stamp` (row1, row2, col1, col2), `stamp_resizes`, `mean_flux`, `variance`,
+              `variability`, `rms_hour`, `ptp`, `mask_size`, `edge_flux`, `contamination`, `errors` (a list of
+              texts) and `skip_targets` (the star ids in the aperture). Others are ignored.
+
+            It is not changed. NaN is stored as NULL. A `Result` was checked before, by `check_result`.
+
+        Returns
+        -------
+        STATUS
+            What the task has now: SKIPPED if a brighter star covers it.
+
+        Raises
+        ------
+        InvalidResultError
+            If a field is missing or is not what it should be; also a ValueError.
+        UnknownTaskError
+            If there is no such task; also a LookupError.
+
+        Notes
+        -----
+        A light-curve path that another task has already makes the result an ERROR, without a path and with
+        the reason in its errors.
+        """
+        checked = result if isinstance(result, Result) else check_result(result)
+        with self._transaction("save_result", writes=True) as connection:
+            status, errors = transitions.save_result(connection, checked)
+        elaptime, wait_time = checked.diagnostics["elaptime"], checked.diagnostics["worker_wait_time"]
+        progress.add_result(self._summary, elaptime, wait_time, errors)
+        self.summary_counter += 1
+        self._backup_counter += 1
+        # The result is safe; what goes wrong here must not look as if it were not.
+        if self.summary_interval is not None and self.summary_counter >= self.summary_interval:
+            self._try(self.write_summary)
+        if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
+            self._try(self.backup)
+        return status
+
+    def _try(self, method: Callable[[], None]) -> None:
+        try:
+            method()
+        except OSError:
+            self.logger.exception("Automatic %s failed; it is tried again after the next result", method.__name__)
+
+    # --- summary, backup, closing ------------------------------------------------------------------------
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The progress in numbers: always the same dict, whose counts are those of the table.
+
+        It holds slurm_jobid, numtasks, tasks_run, last_error, mean_elaptime and mean_worker_waittime (seconds,
+        exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
+        """
+        if self._is_open:
+            self._check_ready("summary")
+            changes = self._database.changes()
+            if changes != self._counted:
+                with self._database.begin(writes=False) as connection:
+                    counts = progress.count_by_status(connection)
+                self._summary["numtasks"] = sum(counts.values())
+                self._summary.update({status.name: counts[status.name] for status in STATUS})
+                self._counted = changes
+        return self._summary
+
+    def write_summary(self) -> None:
+        """Write the summary as JSON to the path given at opening; without a path, do nothing."""
+        self._check_ready("write_summary")
+        if self.summary_file is not None:
+            progress.write_summary(Path(self.summary_file), self.summary)
+        self.summary_counter = 0
+
+    def backup(self) -> None:
+        """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
+        self._check_ready("backup")
+        if self.load_into_memory:
+            replace_file(Path(self.todo_file), self._database.copy_to)
+        self._backup_counter = 0
+
+    def close(self) -> None:
+        """Back up, write the summary and close the file. Calling it again does nothing.
+
+        Raises
+        ------
+        OSError
+            If the file or the summary cannot be written. If it is the file, the manager stays open.
+        """
+        if not self._is_open:
+            return
+        self.backup()
+        try:
+            self.write_summary()
+            _ = self.summary  # its last counts stay readable
+        finally:
+            self._is_open = False
+            _open_managers.discard(self)
+            if self._session is not None:
+                self._session.close()
+            if not self.load_into_memory:
+                self._database.finish_work()
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._is_open:
+            # What the caller left half done must not keep the results from being put on disk.
+            self._discard_callers_changes()
+        self.close()
+
+    def _discard_callers_changes(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._database.dbapi.rollback()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_open", False):
+            return
+        if self._owner[0] != os.getpid():
+            # A forked child: closing would touch the parent's file, so the copy is kept until the child ends.
+            _kept_in_child.append(self)
+            return
+        warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+        self._owner = os.getpid(), threading.get_ident()  # the garbage collector runs in any thread
+        self._discard_callers_changes()
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"
+
+
+_open_managers: weakref.WeakSet[TaskManager] = weakref.WeakSet()
+_kept_in_child: list[TaskManager] = []
+
+
+@atexit.register
+def _close_forgotten_managers() -> None:
+    for manager in list(_open_managers):
+        manager.__del__()
+
+
+def _has_changes(session: Session) -> bool:
+    return bool(session.new or session.deleted or any(map(session.is_modified, session.dirty)))
+
+
+def _priority(argument: str, value: object) -> int:
+    try:
+        return as_integer(value)
+    except ValueError as error:
+        raise InvalidArgumentError(argument=argument, value=show(value), remedy=error) from None
+
+
+def _interval(argument: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        interval = int(value)
+    except (TypeError, ValueError, OverflowError):
+        interval = 0
+    if interval < 1:
+        remedy = "None or a positive integer is expected"
+        raise InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
+    return interval
+
+
+def _conditions(cleanup_constraints: Any) -> list[ColumnElement[bool]]:
+    if cleanup_constraints is None:
+        return []
+    if isinstance(cleanup_constraints, Mapping):
+        return build_constraints(**cleanup_constraints, return_list=False)
+    if isinstance(cleanup_constraints, list | tuple) and all(
+        isinstance(condition, str | ColumnElement) for condition in cleanup_constraints
+    ):
+        # Parentheses, so that an OR in a text stays inside it; literal_column, since text() takes ":" for its own.
+        return [
+            literal_column(f"({condition})") if isinstance(condition, str) else condition
+            for condition in cleanup_constraints
+        ]
+    raise InvalidArgumentError(
+        argument="cleanup_constraints",
+        value=show(cleanup_constraints),
+        remedy="cleanup_constraints should be dict or list (arguments of build_constraints, or conditions)",
+    )

@@ -1,0 +1,70 @@
+"""Plain numbers from whatever a pipeline holds them in: Python's own, or NumPy's of any width. Pure."""
+
+import math
+import operator
+import reprlib
+from numbers import Complex, Real
+
+__all__ = ["as_finite", "as_integer", "as_real", "show"]
+
+_INT64 = range(-(2**63), 2**63)
+
+
+def _unwrap(value: object) -> object:
+    """Return the Python scalar inside a NumPy scalar or a zero-dimensional array; anything else as it is."""
+    item = getattr(value, "item", None)
+    return item() if item is not None and getattr(value, "ndim", None) == 0 else value
+
+
+def as_integer(value: object) -> int:
+    """Return `value` as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer (a bool, a float or a text is none) or does not fit 64 bits, which is what the
+        database holds. The message says what is expected.
+    """
+    value = _unwrap(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError("an integer is expected")
+    integer = operator.index(value)
+    if integer not in _INT64:
+        raise ValueError("an integer of at most 64 bits is expected")
+    return integer
+
+
+def as_real(value: object) -> float:
+    """Return `value` as a float, NaN and infinity included.
+
+    Raises
+    ------
+    ValueError
+        If it is no real number (a bool, a text and a complex number are none) or too large for a float.
+    """
+    value = _unwrap(value)
+    is_complex = isinstance(value, Complex) and not isinstance(value, Real)
+    if isinstance(value, bool | str | bytes | bytearray) or is_complex or getattr(value, "ndim", 0) != 0:
+        raise ValueError("a number is expected")
+    try:
+        return float(value)  # type: ignore[arg-type]  # what float() takes is found out by trying
+    except (TypeError, ValueError):
+        raise ValueError("a number is expected") from None
+    except OverflowError:
+        raise ValueError("a number of at most 64 bits is expected") from None
+
+
+def as_finite(value: object) -> float:
+    """Return `value` as a float; NaN and infinity are a ValueError too."""
+    number = as_real(value)
+    if not math.isfinite(number):
+        raise ValueError("a finite number is expected")
+    return number
+
+
+def show(value: object) -> str:
+    """Return a short `repr` for an error message: of an array or a long text only the ends."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # whatever the object does, it must not hide what was wrong with it
+        return f"<{type(value).__name__}>"
