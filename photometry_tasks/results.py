@@ -141,6 +141,8 @@ def _as_status(value: object) -> STATUS:
 
 
 def _as_real_or_null(value: object) -> float | None:
+    if value is None:
+        return None
     number = as_real(value)
     return None if number != number else number
 

@@ -84,7 +84,7 @@ STATUS_OF_TASK: Select[Any] = select(_task.status).where(_task.priority == bindp
 
 # --- saving ----------------------------------------------------------------------------------------------
 
-#: The task of a result, with whether it was saved before, is skipped by another, or skips another.
+#: The task of a result, with whether it was saved before, and whether it is in a skip, on either side.
 TASK_OF_RESULT: Select[Any] = select(
     _task.starid,
     _task.sector,
@@ -94,8 +94,7 @@ TASK_OF_RESULT: Select[Any] = select(
     _task.datasource,
     _task.tmag,
     exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
-    exists().where(_skip.priority == _task.priority).label("was_skipped"),
-    exists().where(_skip.skipped_by == _task.priority).label("has_skipped"),
+    exists().where(or_(_skip.priority == _task.priority, _skip.skipped_by == _task.priority)).label("is_in_skips"),
 ).where(_task.priority == bindparam("task"))
 
 LIGHTCURVE_OWNER: Select[Any] = select(diagnostics.c.priority).where(
@@ -117,7 +116,9 @@ SET_SKIPPED: Update = (
 )
 INSERT_DIAGNOSTICS: Insert = insert(diagnostics)
 INSERT_SKIP: Insert = insert(photometry_skipped)
-SKIPPERS: Select[Any] = select(_skip.skipped_by).where(_skip.priority == bindparam("task"))
+SKIPS_OF_TASK: Select[Any] = select(_skip.priority, _skip.skipped_by).where(
+    or_(_skip.priority == bindparam("task"), _skip.skipped_by == bindparam("task"))
+)
 DELETE_SKIPS_OF: Delete = delete(photometry_skipped).where(_skip.priority == bindparam("task"))
 
 # --- back to pending -------------------------------------------------------------------------------------

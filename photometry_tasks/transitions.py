@@ -59,8 +59,7 @@ def save_result(connection: Connection, result: Result) -> tuple[STATUS, str | N
     task = connection.execute(statements.TASK_OF_RESULT, {"task": result.priority}).first()
     if task is None:
         raise UnknownTaskError(priority=result.priority)
-    is_again = task.was_saved or task.has_skipped
-    if is_again:
+    if task.was_saved:
         reset_tasks(connection, [result.priority])
 
     status, lightcurve, errors = result.status, result.lightcurve, list(result.errors)
@@ -82,9 +81,10 @@ def save_result(connection: Connection, result: Result) -> tuple[STATUS, str | N
         statements.INSERT_DIAGNOSTICS,
         {"priority": result.priority, "lightcurve": lightcurve, "errors": errors_text, **result.diagnostics},
     )
-    # While it ran, a brighter star may have skipped it: that holds only if its own result says so too.
-    skippers = _skippers_to_keep(connection, result.priority, status) if task.was_skipped and not is_again else ()
-    _write_skips(connection, result.priority, decision, skippers)
+    if task.is_in_skips and not task.was_saved and status is not STATUS.SKIPPED:
+        # While it ran, a brighter star skipped it: that holds only if its own result says so too.
+        connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
+    _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)
     return status, errors_text
 
 
@@ -100,21 +100,18 @@ def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Dec
     return build_decision(target, neighbours, [Rival(*row) for row in rows])
 
 
-def _skippers_to_keep(connection: Connection, priority: int, status: STATUS) -> Sequence[int]:
-    if status is STATUS.SKIPPED:
-        return connection.execute(statements.SKIPPERS, {"task": priority}).scalars().all()
-    connection.execute(statements.DELETE_SKIPS_OF, {"task": priority})
-    return ()
-
-
-def _write_skips(connection: Connection, priority: int, decision: Decision, skippers: Sequence[int]) -> None:
-    rows = [{"priority": rival, "skipped_by": priority} for rival in decision.rivals]
-    if decision.skipped_by is not None and decision.skipped_by not in skippers:
-        rows.append({"priority": priority, "skipped_by": decision.skipped_by})
+def _write_skips(connection: Connection, priority: int, decision: Decision, *, may_exist: bool) -> None:
+    skips = [(rival, priority) for rival in decision.rivals]
+    if decision.skipped_by is not None:
+        skips.append((priority, decision.skipped_by))
+    if skips and may_exist:
+        # Written by the other side's result: no skip is written twice.
+        existing = set(map(tuple, connection.execute(statements.SKIPS_OF_TASK, {"task": priority})))
+        skips = [skip for skip in skips if skip not in existing]
     if decision.rivals:
         connection.execute(statements.SET_SKIPPED, {"priorities": decision.rivals})
-    if rows:
-        connection.execute(statements.INSERT_SKIP, rows)
+    if skips:
+        connection.execute(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
 
 
 def reset_tasks(connection: Connection, priorities: Iterable[int]) -> int:
