@@ -48,6 +48,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(_INTERRUPTED) from None
         except BrokenProcessPool as error:
             raise click.ClickException(f"A worker process died; what was done is saved ({error})") from error
         except DBAPIError as error:
@@ -189,7 +191,7 @@ def _run(
         except KeyboardInterrupt:
             bar.stop()
             click.echo(f"Stopped. {report.saved} results are saved, the other tasks are pending.", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
     share = report.manager_time / report.wall_time if report.wall_time else 0.0
     click.echo(
@@ -293,3 +295,7 @@ def demo() -> None:
         _run(manager, photometry, jobs=2, limit=None, constraints={})
     _show_status(path)
     click.echo(f"The results are in {path}")
+
+
+if __name__ == "__main__":
+    main()

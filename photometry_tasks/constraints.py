@@ -1,15 +1,14 @@
 """`build_constraints`: from arguments to expressions on the table of tasks. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, SupportsIndex, TypedDict, overload
 
-from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, or_, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
-from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.arguments import check_finite, check_integer, invalid
 from photometry_tasks.models import todolist
-from photometry_tasks.values import as_finite, as_integer, show
 
-__all__ = ["Constraints", "Integers", "build_constraints"]
+__all__ = ["Constraints", "Integers", "build_conditions", "build_constraints"]
 
 #: One integer, or any iterable of them; NumPy's scalars and arrays too.
 Integers = SupportsIndex | Iterable[SupportsIndex]
@@ -121,20 +120,44 @@ def build_constraints(
     ]
     if isinstance(cadence, str):
         if cadence != "ffi":
-            raise _invalid("cadence", cadence, "an integer, a list of integers or 'ffi' is expected")
+            raise invalid("cadence", cadence, "an integer, a list of integers or 'ffi' is expected")
         conditions.append(todolist.c.datasource == "ffi")
     if datasource is not None:
         if not isinstance(datasource, str) or datasource not in ("ffi", "tpf"):
-            raise _invalid("datasource", datasource, "'ffi' or 'tpf' is expected")
+            raise invalid("datasource", datasource, "'ffi' or 'tpf' is expected")
         is_ffi: ColumnElement[bool] = todolist.c.datasource == "ffi"
         conditions.append(is_ffi if datasource == "ffi" else ~is_ffi)
     if tmag_min is not None or tmag_max is not None:
-        conditions.append(_tmag_between(_magnitude("tmag_min", tmag_min), _magnitude("tmag_max", tmag_max)))
+        low, high = (
+            None if tmag is None else check_finite(name, tmag, "leave it out for an open interval")
+            for name, tmag in (("tmag_min", tmag_min), ("tmag_max", tmag_max))
+        )
+        conditions.append(_tmag_between(low, high))
     return [_render(condition) for condition in conditions] if return_list else conditions
 
 
-def _invalid(argument: str, value: object, remedy: str) -> InvalidArgumentError:
-    return InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
+def build_conditions(cleanup_constraints: object) -> list[ColumnElement[bool]]:
+    """Build conditions from what `TaskManager` takes: arguments of `build_constraints`, or a list of conditions.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if cleanup_constraints is None:
+        return []
+    if isinstance(cleanup_constraints, Mapping):
+        return build_constraints(**cleanup_constraints, return_list=False)
+    if isinstance(cleanup_constraints, list | tuple) and all(
+        isinstance(condition, str | ColumnElement) for condition in cleanup_constraints
+    ):
+        # Parentheses, so that an OR in a text stays inside it; literal_column, since text() takes ":" for its own.
+        return [
+            literal_column(f"({condition})") if isinstance(condition, str) else condition
+            for condition in cleanup_constraints
+        ]
+    remedy = "cleanup_constraints should be dict or list (arguments of build_constraints, or conditions)"
+    raise invalid("cleanup_constraints", cleanup_constraints, remedy)
 
 
 def _is_one_of(name: str, value: Integers) -> ColumnElement[bool]:
@@ -145,28 +168,12 @@ def _is_one_of(name: str, value: Integers) -> ColumnElement[bool]:
         and not isinstance(value, str | bytes | bytearray)
         and getattr(value, "ndim", None) != 0
     ):
-        values = sorted({_integer(name, item) for item in value})
+        values = sorted({check_integer(name, item) for item in value})
         if not values:
             return false()
         # Integers go into the statement's text: 100,000 of them are more than a driver takes as parameters.
         return column.in_(bindparam(name, values, unique=True, expanding=True, literal_execute=True))
-    return column == _integer(name, value)
-
-
-def _integer(name: str, value: object) -> int:
-    try:
-        return as_integer(value)
-    except ValueError as error:
-        raise _invalid(name, value, str(error)) from None
-
-
-def _magnitude(name: str, value: object) -> float | None:
-    if value is None:
-        return None
-    try:
-        return as_finite(value)
-    except ValueError as error:
-        raise _invalid(name, value, f"{error}; leave it out for an open interval") from None
+    return column == check_integer(name, value)
 
 
 def _tmag_between(tmag_min: float | None, tmag_max: float | None) -> ColumnElement[bool]:

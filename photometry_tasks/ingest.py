@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection
 
 from photometry_tasks import schema, statements
+from photometry_tasks.arguments import check_natural, invalid
 from photometry_tasks.backends import SQLite
-from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError
+from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.todo_file import locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
 
@@ -241,15 +242,10 @@ class _Defaults:
 
     def __post_init__(self) -> None:
         for name in ("sector", "cadence"):
-            value = getattr(self, name)
-            if value is not None:
-                try:
-                    _as_natural(value)
-                except ValueError as error:
-                    raise InvalidArgumentError(argument=name, value=show(value), remedy=error) from None
+            if (value := getattr(self, name)) is not None:
+                check_natural(name, value)
         if self.datasource not in ("tpf", "ffi", "both"):
-            remedy = "'tpf', 'ffi' or 'both' is expected"
-            raise InvalidArgumentError(argument="datasource", value=show(self.datasource), remedy=remedy)
+            raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
 
 def _build_targets(located: _Located, defaults: _Defaults) -> Iterator[_Target]:

@@ -7,23 +7,26 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any, Self, Unpack
 
+from photometry_tasks.arguments import check_positive, invalid
 from photometry_tasks.constraints import Constraints
-from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.values import show
 
 __all__ = ["RunReport", "run_tasks"]
 
 #: What a pipeline gives: it takes a task and returns the result's fields.
 PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+#: Seconds that a worker has to end when it is told to.
+_GRACE = 5.0
 
 #: Tasks in flight for each worker: one that it works on, one that waits for it.
 _IN_FLIGHT_PER_WORKER = 2
@@ -92,8 +95,8 @@ def run_tasks(
     concurrent.futures.process.BrokenProcessPool
         If a worker process died.
     """
-    jobs = _positive("jobs", _usable_processors() if jobs is None else jobs)
-    limit = None if limit is None else _positive("limit", limit)
+    jobs = check_positive("jobs", _usable_processors() if jobs is None else jobs)
+    limit = None if limit is None else check_positive("limit", limit)
     _check_importable(function)
     run = _Run(manager, function, constraints, limit, progress)
     others = set(multiprocessing.active_children())
@@ -110,10 +113,17 @@ def run_tasks(
                 run.save_finished()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
+            _end(set(multiprocessing.active_children()) - others)
             run.stop()
             raise
+
+
+def _end(workers: Collection[BaseProcess]) -> None:
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(_GRACE)
+        worker.kill()
 
 
 class _Run:
@@ -147,7 +157,9 @@ class _Run:
                 self._manager.start_task(task["priority"])
             if self._to_come is not None:
                 self._to_come -= 1
-            self.in_flight[pool.submit(_run_task, self._function, task)] = task["priority"]
+            with _inherited_without_interrupt():
+                future = pool.submit(_run_task, self._function, task)
+            self.in_flight[future] = task["priority"]
 
     def save_finished(self) -> None:
         for future in [future for future in self.in_flight if future.done()]:
@@ -214,6 +226,16 @@ class _HeldInterrupt:
             self._is_welcome = False
 
 
+@contextmanager
+def _inherited_without_interrupt() -> Iterator[None]:
+    """Let a worker that is spawned here begin with Ctrl-C blocked, until it has learnt to ignore it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 # --- in the worker process -------------------------------------------------------------------------------
 
 _idle_since = time.perf_counter()
@@ -222,6 +244,7 @@ _idle_since = time.perf_counter()
 def _prepare_worker() -> None:
     # Ctrl-C in a terminal reaches the workers as well; it is the parent that decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
@@ -246,15 +269,9 @@ def _usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _positive(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError(argument=argument, value=show(value), remedy="a positive integer is expected")
-    return value
-
-
 def _check_importable(function: PhotometryFunction) -> None:
     try:
         pickle.dumps(function)
     except Exception as error:
         remedy = "the workers cannot import it; define it at the top level of a module"
-        raise InvalidArgumentError(argument="function", value=show(function), remedy=remedy) from error
+        raise invalid("function", function, remedy) from error

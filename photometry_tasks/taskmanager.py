@@ -12,23 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Select, literal_column
+from sqlalchemy import ColumnElement, Connection, Select
 from sqlalchemy.orm import Session
 
 from photometry_tasks import schema, statements, transitions
 from photometry_tasks import summary as progress
+from photometry_tasks.arguments import check_integer, check_interval
 from photometry_tasks.backends import SQLite
-from photometry_tasks.constraints import Constraints, build_constraints
-from photometry_tasks.errors import (
-    ClosedError,
-    InvalidArgumentError,
-    UncommittedChangesError,
-    WrongThreadError,
-)
+from photometry_tasks.constraints import Constraints, build_conditions, build_constraints
+from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 from photometry_tasks.todo_file import find_todo_file, replace_file
-from photometry_tasks.values import as_integer, show
 
 if TYPE_CHECKING:
     import sqlite3
@@ -104,9 +99,9 @@ class TaskManager:
         backup_interval: int | None = 10_000,
     ) -> None:
         self._is_open = False
-        conditions = _conditions(cleanup_constraints)
-        self.summary_interval = _interval("summary_interval", summary_interval)
-        self.backup_interval = _interval("backup_interval", backup_interval)
+        conditions = build_conditions(cleanup_constraints)
+        self.summary_interval = check_interval("summary_interval", summary_interval)
+        self.backup_interval = check_interval("backup_interval", backup_interval)
         path = find_todo_file(todo_file)
         self.todo_file = str(path)
         self.overwrite = bool(overwrite)
@@ -234,7 +229,7 @@ class TaskManager:
         TaskFinishedError
             If it has a status already, other than STARTED; also a ValueError.
         """
-        priority = _priority("taskid", taskid)
+        priority = check_integer("taskid", taskid)
         with self._transaction("start_task", writes=True) as connection:
             transitions.start_task(connection, priority)
 
@@ -246,7 +241,7 @@ class TaskManager:
         priorities : iterable of int
             Of tasks that were started.
         """
-        chosen = [_priority("priorities", priority) for priority in priorities]
+        chosen = [check_integer("priorities", priority) for priority in priorities]
         with self._transaction("release_tasks", writes=True) as connection:
             transitions.release_tasks(connection, chosen)
 
@@ -412,43 +407,3 @@ def _close_forgotten_managers() -> None:
 
 def _has_changes(session: Session) -> bool:
     return bool(session.new or session.deleted or any(map(session.is_modified, session.dirty)))
-
-
-def _priority(argument: str, value: object) -> int:
-    try:
-        return as_integer(value)
-    except ValueError as error:
-        raise InvalidArgumentError(argument=argument, value=show(value), remedy=error) from None
-
-
-def _interval(argument: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    try:
-        interval = int(value)
-    except (TypeError, ValueError, OverflowError):
-        interval = 0
-    if interval < 1:
-        remedy = "None or a positive integer is expected"
-        raise InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
-    return interval
-
-
-def _conditions(cleanup_constraints: Any) -> list[ColumnElement[bool]]:
-    if cleanup_constraints is None:
-        return []
-    if isinstance(cleanup_constraints, Mapping):
-        return build_constraints(**cleanup_constraints, return_list=False)
-    if isinstance(cleanup_constraints, list | tuple) and all(
-        isinstance(condition, str | ColumnElement) for condition in cleanup_constraints
-    ):
-        # Parentheses, so that an OR in a text stays inside it; literal_column, since text() takes ":" for its own.
-        return [
-            literal_column(f"({condition})") if isinstance(condition, str) else condition
-            for condition in cleanup_constraints
-        ]
-    raise InvalidArgumentError(
-        argument="cleanup_constraints",
-        value=show(cleanup_constraints),
-        remedy="cleanup_constraints should be dict or list (arguments of build_constraints, or conditions)",
-    )

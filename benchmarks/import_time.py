@@ -1,0 +1,33 @@
+"""What `import photometry_tasks` costs beside `import sqlalchemy.orm`: whole processes, in turn.
+
+python -m benchmarks.import_time
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+
+PAIRS = 21
+
+
+def time_of(statement: str) -> float:
+    """Return the wall time of a Python process that runs a statement, in milliseconds."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    return 1000 * (time.perf_counter() - begun)
+
+
+def main() -> None:
+    """Print the medians, and the median of the differences pair by pair."""
+    statements = "import sqlalchemy.orm", "import photometry_tasks"
+    for statement in statements:
+        time_of(statement)  # fills the caches
+    pairs = [tuple(map(time_of, statements)) for _ in range(PAIRS)]
+    for statement, times in zip(statements, zip(*pairs, strict=True), strict=True):
+        print(f"{statement:26} {statistics.median(times):7.1f} ms  ({min(times):.1f} to {max(times):.1f})")
+    print(f"{'difference':26} {statistics.median(ours - theirs for theirs, ours in pairs):7.1f} ms, median of {PAIRS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The arguments of public functions, checked: an error names the argument, the value and the way out. Pure."""
+
+from typing import Any
+
+from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.values import as_finite, as_integer, show
+
+__all__ = ["check_finite", "check_integer", "check_interval", "check_natural", "check_positive", "invalid"]
+
+
+def invalid(argument: str, value: object, remedy: object) -> InvalidArgumentError:
+    """Return the error that says what is wrong with an argument."""
+    return InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
+
+
+def check_integer(argument: str, value: object) -> int:
+    """Return an integer, NumPy's too, as an int."""
+    try:
+        return as_integer(value)
+    except ValueError as error:
+        raise invalid(argument, value, error) from None
+
+
+def check_natural(argument: str, value: object) -> int:
+    """Return an integer that is not negative."""
+    if (number := check_integer(argument, value)) < 0:
+        raise invalid(argument, value, "an integer, not negative, is expected")
+    return number
+
+
+def check_positive(argument: str, value: object) -> int:
+    """Return a positive integer."""
+    if (number := check_integer(argument, value)) < 1:
+        raise invalid(argument, value, "a positive integer is expected")
+    return number
+
+
+def check_interval(argument: str, value: Any) -> int | None:
+    """Return None, or the positive integer that int() makes of a value."""
+    if value is None:
+        return None
+    try:
+        interval = int(value)
+    except (TypeError, ValueError, OverflowError):
+        interval = 0
+    if interval < 1:
+        raise invalid(argument, value, "None or a positive integer is expected")
+    return interval
+
+
+def check_finite(argument: str, value: object, remedy: str) -> float:
+    """Return a finite number as a float."""
+    try:
+        return as_finite(value)
+    except ValueError as error:
+        raise invalid(argument, value, f"{error}; {remedy}") from None

@@ -1,0 +1,56 @@
+"""Functions that the tests give to worker processes: real ones, which succeed, fail, hang or die."""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from photometry_tasks import STATUS
+
+
+def good(task: dict[str, Any]) -> dict[str, Any]:
+    details = {"mean_flux": np.float32(task["priority"]), "unpicklable": threading.Lock()}
+    return {"status": STATUS.OK, "method_used": "aperture", "details": details}
+
+
+def every_third_raises(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] % 3 == 0:
+        raise RuntimeError(f"no stamp for TIC {task['starid']}")
+    return good(task)
+
+
+def rubbish(task: dict[str, Any]) -> Any:
+    return [None, {"status": "fine"}, {"status": 1}, 5, {**good(task), "details": {"stamp": 1}}][task["priority"] % 5]
+
+
+def exits(_task: dict[str, Any]) -> dict[str, Any]:
+    raise SystemExit("enough")
+
+
+def dies(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 5:
+        os._exit(1)
+    return good(task)
+
+
+def covers_the_next(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "details": {"skip_targets": [task["starid"] + 1]}}
+
+
+def another_sector(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "priority": 1, "sector": 99, "time": 123.0}
+
+
+def says_its_process(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "method_used": str(os.getpid())}
+
+
+def hangs_from_task_5(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] >= 5:
+        # Say that it hangs, so that the test knows when, and hang until the process is ended.
+        Path("hangs").touch()
+        time.sleep(600)
+    return good(task)

@@ -1,0 +1,117 @@
+"""Which module may import which, what importing loads, and that types and style are clean."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import photometry_tasks
+
+PACKAGE = Path(photometry_tasks.__file__).parent
+ROOT = Path(__file__).parents[1]
+
+#: From the lowest to the highest; a module imports only from those below.
+ORDER = [
+    {"status", "errors", "values"},
+    {"arguments"},
+    {"models"},
+    {"constraints", "results", "skipping", "statements"},
+    {"todo_file"},
+    {"backends", "schema", "summary", "transitions"},
+    {"taskmanager"},
+    {"runner", "ingest"},
+    {"__init__", "demo"},
+    {"cli"},
+]
+
+#: Who else may import these; nobody outside the list.
+ALLOWED = {
+    "sqlite3": {"backends", "taskmanager"},  # the manager's types only
+    "psycopg": {"backends"},
+    "sqlalchemy.dialects": {"backends"},
+    "alembic": {"schema"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "concurrent": {"runner", "cli"},
+    "multiprocessing": {"runner"},
+    "numpy": {"demo"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_go_downwards(path: Path) -> None:
+    """A module imports only from the layers below its own."""
+    layers = {name: number for number, layer in enumerate(ORDER) for name in layer}
+    for imported in imports_of(path):
+        package, _, rest = imported.partition(".")
+        name = rest.partition(".")[0]
+        if package == "photometry_tasks" and name in layers:
+            assert layers[name] < layers[path.stem], f"{path.stem} imports {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_who_knows_what(path: Path) -> None:
+    """Only backends knows drivers and dialects, only cli the terminal, only runner the executors."""
+    for imported in imports_of(path):
+        for library, allowed in ALLOWED.items():
+            if imported == library or imported.startswith(library + "."):
+                assert path.stem in allowed, f"{path.stem} imports {imported}"
+    assert "dialect" not in path.read_text() or path.stem == "backends"
+
+
+def test_every_module_has_its_layer() -> None:
+    """A new module has to be given its place."""
+    assert {path.stem for path in MODULES} == set().union(*ORDER)
+
+
+def test_importing_loads_little() -> None:
+    """`import photometry_tasks` loads neither drivers, nor Alembic, nor the libraries of the command line."""
+    script = "import sys, photometry_tasks; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "sqlalchemy.orm" in loaded
+    unwanted = {
+        "sqlite3",
+        "psycopg",
+        "alembic",
+        "click",
+        "rich",
+        "numpy",
+        "multiprocessing",
+        "concurrent.futures.process",
+    }
+    assert not loaded & unwanted
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
+def test_style_and_types(tool: list[str]) -> None:
+    """Types (strict) and style are clean."""
+    run = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+def test_the_product_is_small() -> None:
+    """No module has more than 420 lines, and all together fewer than 3,500."""
+    lines = {path.stem: len(path.read_text().splitlines()) for path in MODULES}
+    assert max(lines.values()) <= 420, lines
+    assert sum(lines.values()) < 3500
+
+
+def test_the_example_is_the_demo() -> None:
+    """What stands in examples/ to be copied is the code that the demo runs."""
+    assert (ROOT / "examples" / "aperture_photometry.py").read_text() == (PACKAGE / "demo.py").read_text()

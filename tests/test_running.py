@@ -1,0 +1,226 @@
+"""The main job: a function, a pool of processes, and a TaskManager."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.runner import RunReport, run_tasks
+
+from . import photometry_functions as functions
+from .conftest import query
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """In the background a shell lets its programs ignore Ctrl-C, and so their children."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+def many(number: int) -> list[dict[str, Any]]:
+    return [{"tmag": float(priority)} for priority in range(number)]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_all_tasks_are_done(opened: Callable[..., TaskManager], in_memory: bool) -> None:
+    """Every task gets one result, with its own values and the times filled in."""
+    manager = opened(*many(40), load_into_memory=in_memory)
+    report = run_tasks(manager, functions.good, jobs=2)
+    assert (report.saved, report.errors) == (40, 0)
+    assert 0 < report.manager_time < report.wall_time
+    assert manager.summary["OK"] == manager.summary["tasks_run"] == 40
+    rows = manager.cursor.execute("SELECT priority, mean_flux, elaptime, worker_wait_time FROM diagnostics").fetchall()
+    assert [(row["priority"], row["mean_flux"]) for row in rows] == [(n, float(n)) for n in range(1, 41)]
+    assert all(0 <= row["elaptime"] < 60 and 0 <= row["worker_wait_time"] < 60 for row in rows)
+
+
+def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
+    """The tasks run in as many other processes as were asked for."""
+    manager = opened(*many(60))
+    run_tasks(manager, functions.says_its_process, jobs=2)
+    processes = {int(row[0]) for row in manager.cursor.execute("SELECT DISTINCT method_used FROM diagnostics")}
+    assert 1 <= len(processes) <= 2
+    assert os.getpid() not in processes
+
+
+def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> None:
+    """What the function raises becomes that task's ERROR with the traceback; the others go on."""
+    manager = opened(*many(9))
+    report = run_tasks(manager, functions.every_third_raises, jobs=2)
+    assert (report.saved, report.errors) == (9, 3)
+    failed = manager.cursor.execute(
+        "SELECT priority, errors, elaptime FROM todolist JOIN diagnostics USING (priority) WHERE status = 2"
+    ).fetchall()
+    assert [row["priority"] for row in failed] == [3, 6, 9]
+    for row in failed:
+        assert row["errors"].startswith("Traceback")
+        assert f"no stamp for TIC {100 + row['priority']}" in row["errors"]
+        assert "photometry_functions.py" in row["errors"]
+        assert row["elaptime"] >= 0
+
+
+@pytest.mark.parametrize("function", [functions.rubbish, functions.exits])
+def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function: Any) -> None:
+    """A function that returns no result, or leaves by SystemExit, makes an ERROR that says what was wrong."""
+    manager = opened(*many(5))
+    report = run_tasks(manager, function, jobs=1)
+    assert (report.saved, report.errors) == (5, 5)
+    errors = [row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics")]
+    assert all("Error" in text or "SystemExit: enough" in text for text in errors)
+
+
+def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
+    """A neighbour that is skipped in time is not run, and what was in flight loses nothing; the counts add up."""
+    manager = opened(*many(40))
+    report = run_tasks(manager, functions.covers_the_next, jobs=2)
+    assert manager.get_number_tasks() == 0
+    assert manager.summary["OK"] + manager.summary["SKIPPED"] == 40
+    assert report.saved < 40
+
+
+def test_fields_that_a_function_may_change(opened: Callable[..., TaskManager]) -> None:
+    """The function's time and sector count, and its result stays that of the task that it was given."""
+    manager = opened(*many(3))
+    run_tasks(manager, functions.another_sector, jobs=1)
+    assert manager.summary["OK"] == 3
+    rows = manager.cursor.execute("SELECT elaptime FROM diagnostics").fetchall()
+    assert [row["elaptime"] for row in rows] == [123.0] * 3
+
+
+def test_limit_and_constraints(opened: Callable[..., TaskManager]) -> None:
+    """Only so many tasks are run, and only those that match."""
+    manager = opened(*[{"camera": 1 + number % 2} for number in range(20)])
+    seen: list[int] = []
+    report = run_tasks(
+        manager, functions.good, jobs=2, limit=7, camera=2, progress=lambda report: seen.append(report.saved)
+    )
+    assert report.saved == 7
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
+    found = manager.cursor.execute(
+        "SELECT camera, count(*) FROM todolist WHERE status IS NOT NULL GROUP BY 1"
+    ).fetchall()
+    assert [tuple(row) for row in found] == [(2, 7)]
+
+
+def test_nothing_to_do(opened: Callable[..., TaskManager]) -> None:
+    """A list without pending tasks is done at once."""
+    report = run_tasks(opened({"status": 1}), functions.good)
+    assert (report.saved, report.errors) == (0, 0)
+
+
+@pytest.mark.parametrize("arguments", [{"jobs": 0}, {"jobs": 1.5}, {"limit": 0}, {"limit": "5"}])
+def test_bad_numbers(opened: Callable[..., TaskManager], arguments: dict[str, Any]) -> None:
+    """A number of jobs or tasks that is none is a ValueError, before any task is started."""
+    manager = opened({})
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        run_tasks(manager, functions.good, **arguments)
+    assert manager.get_number_tasks() == 1
+
+
+def test_a_function_that_workers_cannot_import(opened: Callable[..., TaskManager]) -> None:
+    """A lambda is refused before any task is started, saying why."""
+    manager = opened({})
+    with pytest.raises(ValueError, match="define it at the top level of a module"):
+        run_tasks(manager, lambda task: task)
+    assert manager.get_number_tasks() == 1
+
+
+def test_a_dead_worker_ends_the_run(opened: Callable[..., TaskManager]) -> None:
+    """When a worker process dies the run ends with an error: what was done is saved, the rest pending."""
+    manager = opened(*many(30))
+    with pytest.raises(BrokenProcessPool):
+        run_tasks(manager, functions.dies, jobs=2)
+    summary = manager.summary
+    assert summary["STARTED"] == summary["ERROR"] == 0
+    assert summary["OK"] >= 1
+    assert summary["OK"] + manager.get_number_tasks() == 30
+    assert multiprocessing.active_children() == []
+
+
+def test_a_failing_progress_callback(opened: Callable[..., TaskManager]) -> None:
+    """An exception in the caller's own code ends the run; what was done is saved, the rest pending."""
+    manager = opened(*many(30))
+
+    def fail(report: RunReport) -> None:
+        if report.saved == 3:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.good, jobs=2, progress=fail)
+    assert manager.summary["STARTED"] == 0
+    assert manager.summary["OK"] >= 3
+    assert manager.summary["OK"] + manager.get_number_tasks() == 30
+
+
+def test_in_another_thread(todo: Callable[..., Path]) -> None:
+    """A run in a thread that is not the main one works; there is no Ctrl-C to be held back there."""
+    path = todo(*many(4))
+    reports = []
+
+    def work() -> None:
+        with TaskManager(path) as manager:
+            reports.append(run_tasks(manager, functions.good, jobs=1))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert reports[0].saved == 4
+
+
+def test_the_handler_is_put_back(opened: Callable[..., TaskManager]) -> None:
+    """After a run Ctrl-C is the program's own again."""
+    run_tasks(opened({}), functions.good, jobs=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def workers_of(group: int) -> list[list[str]]:
+    """Return the commands of the worker processes of a process group that are alive."""
+    alive = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                alive.append(process.info["cmdline"] or [])
+    return [command for command in alive if any("spawn_main" in word for word in command)]
+
+
+@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool) -> None:
+    """Ctrl-C stops a run whose workers hang: what was done is saved, the rest pending, no process stays."""
+    path = todo(*many(30))
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
+    command += ["tests.photometry_functions:hangs_from_task_5", *(["--in-memory"] if in_memory else [])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (tmp_path / "hangs").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    assert workers_of(process.pid)
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    ((saved,),) = query(path, "SELECT count(*) FROM diagnostics")
+    assert 1 <= saved <= 4
+    assert f"{saved} results are saved, the other tasks are pending" in errors
+    found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
+    assert found == [(None, 30 - saved), (STATUS.OK.value, saved)]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["hangs", "todo.sqlite"]
+    assert workers_of(process.pid) == []
