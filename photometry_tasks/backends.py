@@ -33,6 +33,7 @@ class SQLite:
         self.dbapi = dbapi
         self._engine = create_engine("sqlite://", creator=lambda: dbapi, poolclass=StaticPool)
         self.connection: Connection = self._engine.connect()
+        self._is_prepared = False
 
     @classmethod
     def open(cls, path: Path, *, in_memory: bool = False) -> Self:
@@ -98,6 +99,7 @@ class SQLite:
 
         A commit then survives the death of the process (https://sqlite.org/wal.html).
         """
+        self._is_prepared = True
         self.dbapi.execute("PRAGMA journal_mode=WAL")
         self.dbapi.execute("PRAGMA synchronous=NORMAL")
 
@@ -117,8 +119,18 @@ class SQLite:
         finally:
             target.close()
 
-    def finish_work(self) -> None:
-        """Make the TODO-file one file again, without a log beside it."""
+    def close(self) -> None:
+        """Close the connection, and leave one file; what is not committed is rolled back."""
+        self.connection.close()
+        try:
+            if self._is_prepared:
+                self._finish_work()
+        finally:
+            self._engine.dispose()
+            self.dbapi.close()
+
+    def _finish_work(self) -> None:
+        """Take the log beside the file into it, and away."""
         import sqlite3
 
         try:
@@ -129,14 +141,8 @@ class SQLite:
             self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             warnings.warn(
                 "another program has the TODO-file open: a -wal file stays beside it until the next opening",
-                stacklevel=3,
+                stacklevel=5,
             )
-
-    def close(self) -> None:
-        """Close the connection; what is not committed is rolled back."""
-        self.connection.close()
-        self._engine.dispose()
-        self.dbapi.close()
 
 
 def _connect(path: Path, mode: str) -> "sqlite3.Connection":

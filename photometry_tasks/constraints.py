@@ -1,14 +1,25 @@
 """`build_constraints`: from arguments to expressions on the table of tasks. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, SupportsIndex, TypedDict, overload
+from typing import Any, Literal, SupportsIndex, TypedDict, overload
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
 from photometry_tasks.arguments import check_finite, check_integer, invalid
 from photometry_tasks.models import todolist
 
-__all__ = ["Constraints", "Integers", "build_conditions", "build_constraints"]
+__all__ = [
+    "CheckedConstraints",
+    "Constraints",
+    "Integers",
+    "build_conditions",
+    "build_constraints",
+    "build_expressions",
+    "check_constraints",
+]
+
+#: Names and plain values of constraints: hashable.
+CheckedConstraints = tuple[tuple[str, Any], ...]
 
 #: One integer, or any iterable of them; NumPy's scalars and arrays too.
 Integers = SupportsIndex | Iterable[SupportsIndex]
@@ -106,34 +117,71 @@ def build_constraints(
     ValueError
         If a value is no integer, no finite number or no known datasource.
     """
-    integers: dict[str, Integers | None] = {
-        "priority": priority,
-        "starid": starid,
-        "sector": sector,
-        "cadence": None if isinstance(cadence, str) else cadence,
-        "camera": camera,
-        "ccd": ccd,
-        "cbv_area": cbv_area,
-    }
-    conditions: list[ColumnElement[bool]] = [
-        _is_one_of(name, value) for name, value in integers.items() if value is not None
-    ]
-    if isinstance(cadence, str):
-        if cadence != "ffi":
-            raise invalid("cadence", cadence, "an integer, a list of integers or 'ffi' is expected")
-        conditions.append(todolist.c.datasource == "ffi")
-    if datasource is not None:
-        if not isinstance(datasource, str) or datasource not in ("ffi", "tpf"):
-            raise invalid("datasource", datasource, "'ffi' or 'tpf' is expected")
-        is_ffi: ColumnElement[bool] = todolist.c.datasource == "ffi"
-        conditions.append(is_ffi if datasource == "ffi" else ~is_ffi)
+    checked = check_constraints(
+        {
+            "priority": priority,
+            "starid": starid,
+            "sector": sector,
+            "cadence": cadence,
+            "camera": camera,
+            "ccd": ccd,
+            "cbv_area": cbv_area,
+            "datasource": datasource,
+            "tmag_min": tmag_min,
+            "tmag_max": tmag_max,
+        }
+    )
+    expressions = build_expressions(checked)
+    return [_render(expression) for expression in expressions] if return_list else expressions
+
+
+def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
+    """Return constraints as plain values, which can be compared and kept.
+
+    Parameters
+    ----------
+    constraints : mapping
+        Arguments of `build_constraints`, except `return_list`.
+
+    Raises
+    ------
+    TypeError
+        If there is no such constraint.
+    ValueError
+        As `build_constraints`.
+    """
+    for name in constraints:
+        if name not in Constraints.__annotations__:
+            raise TypeError(f"{name!r} is no constraint; there are {', '.join(Constraints.__annotations__)}")
+    return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
+
+
+def build_expressions(checked: CheckedConstraints) -> list[ColumnElement[bool]]:
+    """Build the expressions of constraints that were checked."""
+    values = dict(checked)
+    tmag_min, tmag_max = values.pop("tmag_min", None), values.pop("tmag_max", None)
+    expressions = [_is_one_of(name, value) for name, value in values.items()]
     if tmag_min is not None or tmag_max is not None:
-        low, high = (
-            None if tmag is None else check_finite(name, tmag, "leave it out for an open interval")
-            for name, tmag in (("tmag_min", tmag_min), ("tmag_max", tmag_max))
-        )
-        conditions.append(_tmag_between(low, high))
-    return [_render(condition) for condition in conditions] if return_list else conditions
+        expressions.append(_tmag_between(tmag_min, tmag_max))
+    return expressions
+
+
+def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
+    if name in ("tmag_min", "tmag_max"):
+        return check_finite(name, value, "leave it out for an open interval")
+    if name == "datasource":
+        if not isinstance(value, str) or value not in ("ffi", "tpf"):
+            raise invalid(name, value, "'ffi' or 'tpf' is expected")
+        return value
+    if name == "cadence" and isinstance(value, str):
+        if value != "ffi":
+            raise invalid(name, value, "an integer, a list of integers or 'ffi' is expected")
+        return value
+    # A text is an iterable too, bytes even one of integers; neither is meant as a list of numbers.
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray)
+    if is_list and getattr(value, "ndim", None) != 0:
+        return tuple(sorted({check_integer(name, item) for item in value}))
+    return check_integer(name, value)
 
 
 def build_conditions(cleanup_constraints: object) -> list[ColumnElement[bool]]:
@@ -147,7 +195,7 @@ def build_conditions(cleanup_constraints: object) -> list[ColumnElement[bool]]:
     if cleanup_constraints is None:
         return []
     if isinstance(cleanup_constraints, Mapping):
-        return build_constraints(**cleanup_constraints, return_list=False)
+        return build_expressions(check_constraints(cleanup_constraints))
     if isinstance(cleanup_constraints, list | tuple) and all(
         isinstance(condition, str | ColumnElement) for condition in cleanup_constraints
     ):
@@ -160,20 +208,17 @@ def build_conditions(cleanup_constraints: object) -> list[ColumnElement[bool]]:
     raise invalid("cleanup_constraints", cleanup_constraints, remedy)
 
 
-def _is_one_of(name: str, value: Integers) -> ColumnElement[bool]:
+def _is_one_of(name: str, value: int | str | tuple[int, ...]) -> ColumnElement[bool]:
+    if isinstance(value, str):
+        is_ffi: ColumnElement[bool] = todolist.c.datasource == "ffi"
+        return is_ffi if value == "ffi" else ~is_ffi
+    if value == ():
+        return false()
     column = todolist.c[name]
-    # A text is an iterable too, bytes even one of integers; neither is meant as a list of numbers.
-    if (
-        isinstance(value, Iterable)
-        and not isinstance(value, str | bytes | bytearray)
-        and getattr(value, "ndim", None) != 0
-    ):
-        values = sorted({check_integer(name, item) for item in value})
-        if not values:
-            return false()
+    if isinstance(value, tuple):
         # Integers go into the statement's text: 100,000 of them are more than a driver takes as parameters.
-        return column.in_(bindparam(name, values, unique=True, expanding=True, literal_execute=True))
-    return column == check_integer(name, value)
+        return column.in_(bindparam(name, value, unique=True, expanding=True, literal_execute=True))
+    return column == value
 
 
 def _tmag_between(tmag_min: float | None, tmag_max: float | None) -> ColumnElement[bool]:

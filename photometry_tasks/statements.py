@@ -50,22 +50,20 @@ TASK_COLUMNS = (
 _pending = select(*TASK_COLUMNS).where(_is_pending)
 
 
-def next_task(conditions: Iterable[ColumnElement[bool]] = ()) -> Select[Any]:
-    """Select the pending task with the lowest priority."""
-    return _pending.where(*conditions).order_by(_task.priority).limit(1)
+def next_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Select the pending task with the lowest priority, from the parameter `start` on."""
+    return _pending.where(_task.priority >= bindparam("start"), *conditions).order_by(_task.priority).limit(1)
 
 
-def random_task(conditions: Iterable[ColumnElement[bool]] = ()) -> Select[Any]:
+def random_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Select a pending task, each as likely as the others."""
     return _pending.where(*conditions).order_by(func.random()).limit(1)
 
 
-def count_pending(conditions: Iterable[ColumnElement[bool]] = ()) -> Select[Any]:
+def count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Count the pending tasks."""
     return select(func.count()).select_from(todolist).where(_is_pending, *conditions)
 
-
-NEXT_TASK = next_task()
 
 #: Changes no row where the task is unknown or finished.
 START_TASK: Update = (

@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,16 +11,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Select
+from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.orm import Session
 
 from photometry_tasks import schema, statements, transitions
 from photometry_tasks import summary as progress
 from photometry_tasks.arguments import check_integer, check_interval
 from photometry_tasks.backends import SQLite
-from photometry_tasks.constraints import Constraints, build_conditions, build_constraints
-from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
+from photometry_tasks.constraints import (
+    Constraints,
+    build_conditions,
+    build_constraints,
+    build_expressions,
+    check_constraints,
+)
 from photometry_tasks.results import Result, check_result
+from photometry_tasks.selections import Selections
+from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 from photometry_tasks.todo_file import find_todo_file, replace_file
 
@@ -98,7 +104,6 @@ class TaskManager:
         load_into_memory: bool = False,
         backup_interval: int | None = 10_000,
     ) -> None:
-        self._is_open = False
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = check_interval("summary_interval", summary_interval)
         self.backup_interval = check_interval("backup_interval", backup_interval)
@@ -112,18 +117,17 @@ class TaskManager:
         self._backup_counter = 0
         self._summary = progress.build_summary()
         self._counted: object = None
-        self._session: Session | None = None
-        self._owner = os.getpid(), threading.get_ident()
+        self._selections = Selections()
         self._database = SQLite.open(path, in_memory=load_into_memory)
+        shared = SharedConnection(self._database, self.todo_file)
         try:
             self._prepare(conditions, cleanup)
             self.conn: sqlite3.Connection = self._database.dbapi
             self.cursor: sqlite3.Cursor = self._database.cursor_of_rows()
-            self._is_open = True
+            self._shared = shared
             self.write_summary()
         except BaseException:
-            self._is_open = False
-            self._database.close()
+            shared.close()
             raise
         _open_managers.add(self)
 
@@ -145,31 +149,15 @@ class TaskManager:
     @property
     def session(self) -> Session:
         """An ORM session on the manager's own connection; it is the caller's to commit."""
-        self._check_open()
-        if self._session is None:
-            self._session = Session(self._database.connection)
-        return self._session
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise ClosedError(path=self.todo_file)
-        if self._owner != (os.getpid(), threading.get_ident()):
-            raise WrongThreadError(path=self.todo_file)
-
-    def _check_ready(self, method: str) -> None:
-        self._check_open()
-        session = self._session
-        if self._database.has_open_transaction() or (session is not None and _has_changes(session)):
-            raise UncommittedChangesError(method=method)
-        if session is not None:
-            # Nothing but a read can be open now. Its objects would hide what the method is going to change.
-            session.rollback()
+        return self._shared.session
 
     @contextmanager
     def _transaction(self, method: str, *, writes: bool = False) -> Iterator[Connection]:
-        self._check_ready(method)
-        with self._database.begin(writes=writes) as connection:
+        with self._shared.transaction(method, writes=writes) as connection:
+            self._selections.notice(self._database.changes())
             yield connection
+            if writes:
+                self._selections.expect(self._database.changes())
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -187,17 +175,16 @@ class TaskManager:
             With priority, starid, method, sector, camera, ccd, cadence (seconds), datasource and tmag
             (TESS magnitude), in this order; None if no task is pending.
         """
-        if not constraints:
-            return self._get_task("get_task", statements.NEXT_TASK)
-        return self._get_task("get_task", statements.next_task(build_constraints(**constraints, return_list=False)))
+        selection = self._selections.find(constraints)
+        with self._transaction("get_task") as connection:
+            row = connection.execute(selection.statement, {"start": selection.start}).first()
+        selection.advance(None if row is None else row.priority)
+        return None if row is None else row._asdict()
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
-        statement = statements.random_task(build_constraints(**constraints, return_list=False))
-        return self._get_task("get_random_task", statement)
-
-    def _get_task(self, method: str, statement: Select[Any]) -> dict[str, Any] | None:
-        with self._transaction(method) as connection:
+        statement = statements.random_task(build_expressions(check_constraints(constraints)))
+        with self._transaction("get_random_task") as connection:
             row = connection.execute(statement).first()
         return None if row is None else row._asdict()
 
@@ -209,7 +196,7 @@ class TaskManager:
         **constraints
             Arguments of `build_constraints`.
         """
-        statement = statements.count_pending(build_constraints(**constraints, return_list=False))
+        statement = statements.count_pending(build_expressions(check_constraints(constraints)))
         with self._transaction("get_number_tasks") as connection:
             number: int = connection.execute(statement).scalar_one()
         return number
@@ -244,6 +231,7 @@ class TaskManager:
         chosen = [check_integer("priorities", priority) for priority in priorities]
         with self._transaction("release_tasks", writes=True) as connection:
             transitions.release_tasks(connection, chosen)
+        self._selections.forget()
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -288,9 +276,11 @@ class TaskManager:
         """
         checked = result if isinstance(result, Result) else check_result(result)
         with self._transaction("save_result", writes=True) as connection:
-            status, errors = transitions.save_result(connection, checked)
+            saved = transitions.save_result(connection, checked)
+        if saved.is_again:
+            self._selections.forget()
         elaptime, wait_time = checked.diagnostics["elaptime"], checked.diagnostics["worker_wait_time"]
-        progress.add_result(self._summary, elaptime, wait_time, errors)
+        progress.add_result(self._summary, elaptime, wait_time, saved.errors)
         self.summary_counter += 1
         self._backup_counter += 1
         # The result is safe; what goes wrong here must not look as if it were not.
@@ -298,7 +288,7 @@ class TaskManager:
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
-        return status
+        return saved.status
 
     def _try(self, method: Callable[[], None]) -> None:
         try:
@@ -315,8 +305,8 @@ class TaskManager:
         It holds slurm_jobid, numtasks, tasks_run, last_error, mean_elaptime and mean_worker_waittime (seconds,
         exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
         """
-        if self._is_open:
-            self._check_ready("summary")
+        if self._shared.is_open:
+            self._shared.check_ready("summary")
             changes = self._database.changes()
             if changes != self._counted:
                 with self._database.begin(writes=False) as connection:
@@ -328,14 +318,14 @@ class TaskManager:
 
     def write_summary(self) -> None:
         """Write the summary as JSON to the path given at opening; without a path, do nothing."""
-        self._check_ready("write_summary")
+        self._shared.check_ready("write_summary")
         if self.summary_file is not None:
             progress.write_summary(Path(self.summary_file), self.summary)
         self.summary_counter = 0
 
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
-        self._check_ready("backup")
+        self._shared.check_ready("backup")
         if self.load_into_memory:
             replace_file(Path(self.todo_file), self._database.copy_to)
         self._backup_counter = 0
@@ -348,20 +338,15 @@ class TaskManager:
         OSError
             If the file or the summary cannot be written. If it is the file, the manager stays open.
         """
-        if not self._is_open:
+        if not self._shared.is_open:
             return
         self.backup()
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
-            self._is_open = False
             _open_managers.discard(self)
-            if self._session is not None:
-                self._session.close()
-            if not self.load_into_memory:
-                self._database.finish_work()
-            self._database.close()
+            self._shared.close()
 
     def __enter__(self) -> Self:
         return self
@@ -369,26 +354,23 @@ class TaskManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self._is_open:
+        if self._shared.is_forked():
+            return  # the block is the parent's to leave
+        if kind is not None and self._shared.is_open:
             # What the caller left half done must not keep the results from being put on disk.
-            self._discard_callers_changes()
+            self._shared.take_back()
         self.close()
 
-    def _discard_callers_changes(self) -> None:
-        if self._session is not None:
-            self._session.close()
-        self._database.dbapi.rollback()
-
     def __del__(self) -> None:
-        if not getattr(self, "_is_open", False):
+        shared = getattr(self, "_shared", None)  # there is none if opening failed
+        if shared is None or not shared.is_open:
             return
-        if self._owner[0] != os.getpid():
+        if shared.is_forked():
             # A forked child: closing would touch the parent's file, so the copy is kept until the child ends.
             _kept_in_child.append(self)
             return
         warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
-        self._owner = os.getpid(), threading.get_ident()  # the garbage collector runs in any thread
-        self._discard_callers_changes()
+        shared.take_back()
         self.close()
 
     def __repr__(self) -> str:
@@ -403,7 +385,3 @@ _kept_in_child: list[TaskManager] = []
 def _close_forgotten_managers() -> None:
     for manager in list(_open_managers):
         manager.__del__()
-
-
-def _has_changes(session: Session) -> bool:
-    return bool(session.new or session.deleted or any(map(session.is_modified, session.dirty)))

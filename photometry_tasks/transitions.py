@@ -4,7 +4,7 @@ Each function works inside a transaction of its caller, and never commits.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection
 
@@ -42,15 +42,16 @@ def release_tasks(connection: Connection, priorities: Sequence[int]) -> None:
         connection.execute(statements.RELEASE_TASKS, {"priorities": chunk})
 
 
-def save_result(connection: Connection, result: Result) -> tuple[STATUS, str | None]:
-    """Store a result, and skip whom the brightest star in the aperture covers.
+class Saved(NamedTuple):
+    """What became of a result: the task's status, the errors stored, and whether an earlier result was undone."""
 
-    Returns
-    -------
-    status : STATUS
-        The status that the task has now.
-    errors : str or None
-        The errors that were stored.
+    status: STATUS
+    errors: str | None
+    is_again: bool
+
+
+def save_result(connection: Connection, result: Result) -> Saved:
+    """Store a result, and skip whom the brightest star in the aperture covers.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def save_result(connection: Connection, result: Result) -> tuple[STATUS, str | N
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
         connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
     _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)
-    return status, errors_text
+    return Saved(status, errors_text, task.was_saved)
 
 
 def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Decision:

@@ -18,8 +18,9 @@ ORDER = [
     {"arguments"},
     {"models"},
     {"constraints", "results", "skipping", "statements"},
-    {"todo_file"},
+    {"todo_file", "selections"},
     {"backends", "schema", "summary", "transitions"},
+    {"sharing"},
     {"taskmanager"},
     {"runner", "ingest"},
     {"__init__", "demo"},
@@ -106,9 +107,9 @@ def test_style_and_types(tool: list[str]) -> None:
 
 
 def test_the_product_is_small() -> None:
-    """No module has more than 420 lines, and all together fewer than 3,500."""
+    """No module has more than 400 lines, and all together fewer than 3,500."""
     lines = {path.stem: len(path.read_text().splitlines()) for path in MODULES}
-    assert max(lines.values()) <= 420, lines
+    assert max(lines.values()) <= 400, lines
     assert sum(lines.values()) < 3500
 
 

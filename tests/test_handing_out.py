@@ -1,16 +1,22 @@
 """Contract 5: getting, counting and starting tasks."""
 
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from photometry_tasks import STATUS, TaskManager
+from photometry_tasks import STATUS, TaskManager, build_constraints
 from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
+from photometry_tasks.models import Task
 
-from .conftest import query
+from .conftest import make_file, query, result_of
 
 KEYS = ["priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag"]
 
@@ -70,6 +76,74 @@ def test_misspelt_constraints(opened: Callable[..., TaskManager], method: str, a
     """What is no constraint is a TypeError."""
     with pytest.raises(TypeError):
         getattr(opened({}), method)(**arguments)
+
+
+TMAGS = [5.0, 12.0, 5.0, None, 9.0, 12.0, 5.0, 9.0]
+
+operations = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "save", "skip", "release", "cursor", "session", "other", "roll back"]),
+        st.integers(1, len(TMAGS)),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=operations, in_memory=st.booleans())
+def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[str, int]], in_memory: bool) -> None:
+    """Whatever changed statuses, and whoever did, the next task is the lowest pending one that matches."""
+    rows = [{"tmag": tmag, "camera": 1 + number % 2} for number, tmag in enumerate(TMAGS)]
+    path = make_file(tmp_path / "todo.sqlite", rows)
+    selections: list[dict[str, Any]] = [{}, {"camera": 2}, {"tmag_min": 8}, {"priority": [2, 3, 8], "tmag_max": 10}]
+    try:
+        with TaskManager(path, load_into_memory=in_memory) as manager:
+            for operation, priority in operations:
+                reset = "UPDATE todolist SET status = NULL WHERE priority = ?"
+                if operation == "start":
+                    with contextlib.suppress(TaskFinishedError):
+                        manager.start_task(priority)
+                elif operation == "save":
+                    manager.save_result(result_of({"priority": priority}))
+                elif operation == "skip":
+                    manager.save_result(result_of({"priority": priority}, skip_targets=range(101, 109)))
+                elif operation == "release":
+                    manager.release_tasks([priority])
+                elif operation == "session":
+                    manager.session.get_one(Task, priority).status = None
+                    manager.session.commit()
+                elif operation == "other" and not in_memory:
+                    with contextlib.closing(sqlite3.connect(path)) as other:
+                        other.execute(reset, [priority])
+                        other.commit()
+                else:
+                    manager.cursor.execute(reset, [priority])
+                    (manager.conn.rollback if operation == "roll back" else manager.conn.commit)()
+                for constraints in selections:
+                    conditions = " AND ".join(["status IS NULL", *build_constraints(**constraints, return_list=True)])
+                    lowest = manager.conn.execute(f"SELECT min(priority) FROM todolist WHERE {conditions}").fetchone()[
+                        0
+                    ]
+                    task = manager.get_task(**constraints)
+                    assert (task and task["priority"]) == lowest
+    finally:
+        path.unlink()
+
+
+def test_a_search_goes_on_where_the_last_one_ended(opened: Callable[..., TaskManager]) -> None:
+    """Tasks that were passed over once are not read again: the steps of SQLite's machine stay the same."""
+    manager = opened(*[{"camera": 1} for _ in range(20_000)], *[{"camera": 2} for _ in range(50)])
+    steps = []
+    for _ in range(50):
+        counter = []
+        manager.conn.set_progress_handler(lambda: counter.append(1), 100)  # noqa: B023 - called in this round only
+        task = manager.get_task(camera=2)
+        manager.conn.set_progress_handler(None, 0)
+        assert task is not None
+        manager.start_task(task["priority"])
+        steps.append(len(counter))
+    assert steps[0] > 500
+    assert max(steps[1:]) < 10
 
 
 def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:

@@ -145,6 +145,7 @@ def test_a_bad_text_changes_nothing(todo: Callable[..., Path]) -> None:
         TaskManager(path, cleanup_constraints=["kamera = 2"], overwrite=True)
     assert statuses(path) == [None, 6, 2, 4, 1, 3, 5, 0]
     assert list(path.parent.iterdir()) == [path]
+    assert query(path, "PRAGMA journal_mode") == [("delete",)]
     TaskManager(path).close()
 
 
@@ -423,6 +424,27 @@ tm.close()
     assert "belongs to another thread or process" in run.stdout
     assert run.stdout.endswith(f"{not in_memory} 1\n")
     assert statuses(path) == [6, None]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_child_that_leaves_the_block(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A child that is forked inside the block, and leaves it, does not close the parent's manager."""
+    path = todo({}, {})
+    script = f"""
+import os, sys
+from photometry_tasks import TaskManager
+with TaskManager(sys.argv[1], load_into_memory={in_memory}) as tm:
+    child = os.fork()
+    if not child:
+        sys.exit(3)
+    tm.start_task(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    tm.start_task(2)
+"""
+    run = subprocess.run([sys.executable, "-Walways", "-c", script, str(path)], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert statuses(path) == [6, 6]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_another_thread(opened: Callable[..., TaskManager]) -> None:

@@ -1,0 +1,87 @@
+"""The one connection of a manager, which it shares with its callers: whose turn it is, and whose changes they are."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from photometry_tasks.backends import SQLite
+from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
+
+__all__ = ["SharedConnection"]
+
+
+class SharedConnection:
+    """A manager's connection, and the session that it lends to its callers.
+
+    Parameters
+    ----------
+    database : SQLite
+        It is closed by `close`.
+    path : str
+        Names the TODO-file in errors.
+    """
+
+    def __init__(self, database: SQLite, path: str) -> None:
+        self._database = database
+        self._path = path
+        self._session: Session | None = None
+        self._owner = os.getpid(), threading.get_ident()
+        self.is_open = True
+
+    @property
+    def session(self) -> Session:
+        """The session, made when it is first asked for."""
+        self.check_open()
+        if self._session is None:
+            self._session = Session(self._database.connection)
+        return self._session
+
+    def check_open(self) -> None:
+        """Refuse what comes after closing, from another thread, or from a forked child."""
+        if not self.is_open:
+            raise ClosedError(path=self._path)
+        if self._owner != (os.getpid(), threading.get_ident()):
+            raise WrongThreadError(path=self._path)
+
+    def check_ready(self, method: str) -> None:
+        """Refuse a method while the caller's own changes are uncommitted."""
+        self.check_open()
+        session = self._session
+        if self._database.has_open_transaction() or (session is not None and _has_changes(session)):
+            raise UncommittedChangesError(method=method)
+        if session is not None:
+            # Nothing but a read can be open now. Its objects would hide what the method is going to change.
+            session.rollback()
+
+    @contextmanager
+    def transaction(self, method: str, *, writes: bool) -> Iterator[Connection]:
+        """Run one transaction of the manager: done as a whole, or not at all."""
+        self.check_ready(method)
+        with self._database.begin(writes=writes) as connection:
+            yield connection
+
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that opened the connection."""
+        return self._owner[0] != os.getpid()
+
+    def take_back(self) -> None:
+        """Drop the caller's uncommitted changes, from whichever thread: the garbage collector runs in any."""
+        self._owner = os.getpid(), threading.get_ident()
+        if self._session is not None:
+            self._session.close()
+        self._database.dbapi.rollback()
+
+    def close(self) -> None:
+        """Close the session and the connection."""
+        self.is_open = False
+        if self._session is not None:
+            self._session.close()
+        self._database.close()
+
+
+def _has_changes(session: Session) -> bool:
+    return bool(session.new or session.deleted or any(map(session.is_modified, session.dirty)))
