@@ -119,6 +119,16 @@ class SQLite:
         finally:
             target.close()
 
+    def keep_open(self) -> None:
+        """Let nothing close the connection in this process, a forked child, not even its end.
+
+        SQLite believes that the child holds the parent's locks, and would tidy up the parent's log
+        (https://sqlite.org/howtocorrupt.html, section 2.6).
+        """
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
+
     def close(self) -> None:
         """Close the connection, and leave one file; what is not committed is rolled back."""
         self.connection.close()

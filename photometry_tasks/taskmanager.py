@@ -366,9 +366,7 @@ class TaskManager:
         if shared is None or not shared.is_open:
             return
         if shared.is_forked():
-            # A forked child: closing would touch the parent's file, so the copy is kept until the child ends.
-            _kept_in_child.append(self)
-            return
+            return  # the file is the parent's to close
         warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
         shared.take_back()
         self.close()
@@ -378,10 +376,17 @@ class TaskManager:
 
 
 _open_managers: weakref.WeakSet[TaskManager] = weakref.WeakSet()
-_kept_in_child: list[TaskManager] = []
 
 
 @atexit.register
 def _close_forgotten_managers() -> None:
     for manager in list(_open_managers):
         manager.__del__()
+
+
+def _keep_connections_in_child() -> None:
+    for manager in list(_open_managers):
+        manager._database.keep_open()
+
+
+os.register_at_fork(after_in_child=_keep_connections_in_child)

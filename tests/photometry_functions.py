@@ -36,8 +36,8 @@ def dies(task: dict[str, Any]) -> dict[str, Any]:
     return good(task)
 
 
-def covers_the_next(task: dict[str, Any]) -> dict[str, Any]:
-    return {**good(task), "details": {"skip_targets": [task["starid"] + 1]}}
+def covers_the_next_twelve(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "details": {"skip_targets": range(task["starid"] + 1, task["starid"] + 13)}}
 
 
 def another_sector(task: dict[str, Any]) -> dict[str, Any]:

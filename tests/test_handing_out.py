@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager, build_constraints
@@ -91,6 +91,10 @@ operations = st.lists(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=operations, in_memory=st.booleans())
+@example(operations=[("skip", 1), ("save", 1)], in_memory=False)
+@example(operations=[("skip", 1), ("other", 3)], in_memory=False)
+@example(operations=[("start", 1), ("release", 1)], in_memory=True)
+@example(operations=[("save", 1), ("session", 1)], in_memory=True)
 def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[str, int]], in_memory: bool) -> None:
     """Whatever changed statuses, and whoever did, the next task is the lowest pending one that matches."""
     rows = [{"tmag": tmag, "camera": 1 + number % 2} for number, tmag in enumerate(TMAGS)]

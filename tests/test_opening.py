@@ -398,14 +398,16 @@ def test_a_manager_that_is_open_at_exit_is_closed(todo: Callable[..., Path], in_
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("locking_mode", ["NORMAL", "EXCLUSIVE"])
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_a_forked_child_closes_nothing(todo: Callable[..., Path], in_memory: bool) -> None:
+def test_a_forked_child_closes_nothing(todo: Callable[..., Path], in_memory: bool, locking_mode: str) -> None:
     """A forked child may end in any way: the file stays the parent's, who goes on working."""
     path = todo({}, {})
     script = f"""
 import os, sys
 from photometry_tasks import TaskManager
 tm = TaskManager(sys.argv[1], load_into_memory={in_memory})
+tm.cursor.execute("PRAGMA locking_mode={locking_mode}")
 tm.start_task(1)
 child = os.fork()
 if not child:

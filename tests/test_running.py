@@ -87,9 +87,10 @@ def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function
 def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
     """A neighbour that is skipped in time is not run, and what was in flight loses nothing; the counts add up."""
     manager = opened(*many(40))
-    report = run_tasks(manager, functions.covers_the_next, jobs=2)
+    report = run_tasks(manager, functions.covers_the_next_twelve, jobs=2)
     assert manager.get_number_tasks() == 0
     assert manager.summary["OK"] + manager.summary["SKIPPED"] == 40
+    # Twelve are skipped by each, and four at most are in flight.
     assert report.saved < 40
 
 

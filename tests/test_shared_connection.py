@@ -133,6 +133,26 @@ def test_new_and_deleted_objects_are_changes(opened: Callable[..., TaskManager])
     assert manager.get_number_tasks() == 2
 
 
+@pytest.mark.parametrize("method", ["start_task", "release_tasks", "save_result"])
+@IN_MEMORY
+def test_one_method_is_one_transaction(opened: Callable[..., TaskManager], method: str, in_memory: bool) -> None:
+    """All that a method reads and writes stands between one BEGIN IMMEDIATE and one COMMIT."""
+    manager = opened({"tmag": 5.0}, {}, {}, load_into_memory=in_memory)
+    manager.save_result(result_of({"priority": 1}, STATUS.ERROR, skip_targets=[102]))
+    statements: list[str] = []
+    manager.conn.set_trace_callback(statements.append)
+    if method == "save_result":
+        manager.save_result(result_of({"priority": 1}, skip_targets=[103]))
+    elif method == "start_task":
+        manager.start_task(3)
+    else:
+        manager.release_tasks([1])
+    manager.conn.set_trace_callback(None)
+    assert (statements[0], statements[-1]) == ("BEGIN IMMEDIATE", "COMMIT")
+    assert sum(statement.startswith(("BEGIN", "COMMIT")) for statement in statements) == 2
+    assert len(statements) > 3
+
+
 def test_locking_mode(opened: Callable[..., TaskManager]) -> None:
     """A pipeline's PRAGMA locking_mode=NORMAL works between calls, and others can read then."""
     manager = opened({})
@@ -153,9 +173,10 @@ def test_other_programs_tables_can_be_made(opened: Callable[..., TaskManager]) -
     assert manager.get_task() is None
 
 
-def test_foreign_keys_hold(opened: Callable[..., TaskManager]) -> None:
+@IN_MEMORY
+def test_foreign_keys_hold(opened: Callable[..., TaskManager], in_memory: bool) -> None:
     """Deleting a task through the cursor takes its diagnostics along, and a task that skips another stays."""
-    manager = opened({"tmag": 5.0}, {})
+    manager = opened({"tmag": 5.0}, {}, load_into_memory=in_memory)
     manager.save_result(result_of({"priority": 1}, skip_targets=[102]))
     with pytest.raises(sqlite3.IntegrityError):
         manager.cursor.execute("DELETE FROM todolist WHERE priority = 1")

@@ -376,6 +376,17 @@ def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskMan
     assert state(manager) == ({1: OK, 2: None, 3: None}, [], {1})
 
 
+def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> None:
+    """A skip row of a task that was done all the same, as TASOC left them, takes nothing from that task."""
+    manager = opened(ffi(5), ffi(9))
+    save(manager, 1)
+    save(manager, 2)
+    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (2, 1)")
+    manager.conn.commit()
+    save(manager, 1)
+    assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
+
+
 # --- as a property: against the rule in plain Python ---
 
 

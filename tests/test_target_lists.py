@@ -185,6 +185,22 @@ def test_progress(target: Path) -> None:
     assert calls == [(10_000, None), (20_000, None), (10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_all_or_nothing(target: Path, is_there: bool) -> None:
+    """If writing ends half-way nothing was added, and a file that was not there is not made."""
+    if is_there:
+        add_targets(target, [ROW])
+
+    def fail(_done: int, total: int | None) -> None:
+        if total is not None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add_targets(target, [{**ROW, "starid": number} for number in range(100, 25_000)], progress=fail)
+    assert list(target.parent.iterdir()) == ([target] if is_there else [])
+    assert not is_there or query(target, "SELECT starid FROM todolist") == [(5,)]
+
+
 HEADER = "starid,camera,ccd,tmag,sector\n"
 
 
