@@ -98,7 +98,7 @@ def run_tasks(
     jobs = check_positive("jobs", _usable_processors() if jobs is None else jobs)
     limit = None if limit is None else check_positive("limit", limit)
     _check_importable(function)
-    run = _Run(manager, function, constraints, limit, progress)
+    run = _Run(manager, function, constraints, limit)
     others = set(multiprocessing.active_children())
     # Workers are spawned, not forked: they must inherit neither the connection nor its locks.
     context = multiprocessing.get_context("spawn")
@@ -110,7 +110,7 @@ def run_tasks(
                     return run.report
                 with interrupt.welcome():
                     wait(run.in_flight, return_when=FIRST_COMPLETED)
-                run.save_finished()
+                run.save_finished(progress)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             _end(set(multiprocessing.active_children()) - others)
@@ -135,7 +135,6 @@ class _Run:
         function: PhotometryFunction,
         constraints: Constraints,
         limit: int | None,
-        progress: Callable[[RunReport], None] | None,
     ) -> None:
         self.report = RunReport()
         self.in_flight: dict[Future[Result], int] = {}
@@ -143,7 +142,6 @@ class _Run:
         self._function = function
         self._constraints = constraints
         self._to_come = limit
-        self._progress = progress
         self._begun = time.perf_counter()
         self._started: set[int] = set()
 
@@ -161,7 +159,7 @@ class _Run:
                 future = pool.submit(_run_task, self._function, task)
             self.in_flight[future] = task["priority"]
 
-    def save_finished(self) -> None:
+    def save_finished(self, progress: Callable[[RunReport], None] | None) -> None:
         for future in [future for future in self.in_flight if future.done()]:
             result = future.result()  # raises if the pool is broken; what the function raised is a result
             with self._managing():
@@ -169,16 +167,18 @@ class _Run:
             self._started.discard(self.in_flight.pop(future))
             self.report.saved += 1
             self.report.errors += status is STATUS.ERROR
-            if self._progress is not None:
-                self._progress(self.report)
+            if progress is not None:
+                progress(self.report)
 
     def stop(self) -> None:
         """Save what is done, and return the rest to pending."""
         for future in list(self.in_flight):
             if future.cancelled() or not future.done() or future.exception() is not None:
                 del self.in_flight[future]
-        self.save_finished()
-        self._manager.release_tasks(self._started)
+        try:
+            self.save_finished(None)
+        finally:
+            self._manager.release_tasks(self._started)
 
     @contextmanager
     def _managing(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ALL_COMPLETED
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from photometry_tasks import STATUS, TaskManager
+from photometry_tasks import STATUS, TaskManager, runner
 from photometry_tasks.runner import RunReport, run_tasks
 
 from . import photometry_functions as functions
@@ -153,19 +154,19 @@ def test_a_dead_worker_ends_the_run(opened: Callable[..., TaskManager]) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_a_failing_progress_callback(opened: Callable[..., TaskManager]) -> None:
+def test_a_failing_progress_callback(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in the caller's own code ends the run; what was done is saved, the rest pending."""
     manager = opened(*many(30))
 
-    def fail(report: RunReport) -> None:
-        if report.saved == 3:
-            raise ZeroDivisionError
+    def fail(_report: RunReport) -> None:
+        raise ZeroDivisionError
 
+    # All four that are in flight are done when the first of them is saved.
+    monkeypatch.setattr(runner, "FIRST_COMPLETED", ALL_COMPLETED)
     with pytest.raises(ZeroDivisionError):
         run_tasks(manager, functions.good, jobs=2, progress=fail)
-    assert manager.summary["STARTED"] == 0
-    assert manager.summary["OK"] >= 3
-    assert manager.summary["OK"] + manager.get_number_tasks() == 30
+    assert manager.summary["OK"] == 4
+    assert manager.get_number_tasks() == 26
 
 
 def test_in_another_thread(todo: Callable[..., Path]) -> None:
@@ -199,29 +200,32 @@ def workers_of(group: int) -> list[list[str]]:
     return [command for command in alive if any("spawn_main" in word for word in command)]
 
 
-@pytest.mark.parametrize("whole_group", [False, True])
-@pytest.mark.parametrize("in_memory", [False, True])
-def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool) -> None:
-    """Ctrl-C stops a run whose workers hang: what was done is saved, the rest pending, no process stays."""
+@pytest.mark.parametrize("moment", ["a worker begins", "one hangs, one waits", "all hang"])
+@pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "terminal"])
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool, moment: str) -> None:
+    """Ctrl-C stops a run at once: what was done is saved, the rest pending, no process stays, nothing is printed."""
     path = todo(*many(30))
     command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
     command += ["tests.photometry_functions:hangs_from_task_5", *(["--in-memory"] if in_memory else [])]
+    command += ["--limit", "5"] if moment == "one hangs, one waits" else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not (tmp_path / "hangs").exists():
+    while not (workers_of(process.pid) if moment == "a worker begins" else (tmp_path / "hangs").exists()):
         assert process.poll() is None
         os.sched_yield()
-    assert workers_of(process.pid)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
     ((saved,),) = query(path, "SELECT count(*) FROM diagnostics")
-    assert 1 <= saved <= 4
+    assert saved <= 4
+    assert saved >= 1 or moment == "a worker begins"
     assert f"{saved} results are saved, the other tasks are pending" in errors
     found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
-    assert found == [(None, 30 - saved), (STATUS.OK.value, saved)]
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["hangs", "todo.sqlite"]
+    assert found == [(None, 30 - saved), *([(STATUS.OK.value, saved)] if saved else [])]
+    (tmp_path / "hangs").unlink(missing_ok=True)
+    assert list(tmp_path.iterdir()) == [path]
     assert workers_of(process.pid) == []
