@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
+
+from photometry_tasks.errors import BackupError, TodoFileInUseError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -27,7 +29,8 @@ class SQLite:
         The same connection for statements.
     """
 
-    def __init__(self, dbapi: "sqlite3.Connection") -> None:
+    def __init__(self, path: Path, dbapi: "sqlite3.Connection") -> None:
+        self._path = path
         # Ours is the transaction's beginning (`begin`), so that the driver's stays as existing pipelines know
         # it: a change through `cursor` begins one, and `conn.commit()` ends it.
         self.dbapi = dbapi
@@ -36,29 +39,41 @@ class SQLite:
         self._is_prepared = False
 
     @classmethod
-    def open(cls, path: Path, *, in_memory: bool = False) -> Self:
-        """Open an existing file to work on it, or on a copy in memory."""
-        if not in_memory:
-            return cls(_connect(path, "rw"))
+    def open(cls, path: Path) -> Self:
+        """Open an existing file to work on it."""
+        return cls(path, _connect(path, "rw"))
+
+    def load_into_memory(self) -> "SQLite":
+        """Return a copy in memory, and close the file."""
         import sqlite3
 
         memory = sqlite3.connect(":memory:", check_same_thread=False)
         try:
-            file = _connect(path, "rw")
-            try:
-                file.backup(memory)
-            finally:
-                file.close()
+            # A log that was left beside the file would be laid over what is later put in the file's place.
+            with self._explained():
+                self.dbapi.execute("PRAGMA journal_mode=DELETE")
+            self.dbapi.backup(memory)
+            self.close()
         except BaseException:
             memory.close()
             raise
         memory.execute("PRAGMA foreign_keys=ON")
-        return cls(memory)
+        return SQLite(self._path, memory)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what can be done about a file that somebody else has open."""
+        import sqlite3
+
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TodoFileInUseError(path=self._path, found=error) from error
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
         """Open an existing file only to look at it; somebody else may be working on it."""
-        return cls(_connect(path, "ro"))
+        return cls(path, _connect(path, "ro"))
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -66,7 +81,7 @@ class SQLite:
         dbapi = _connect(path, "rw")
         dbapi.execute("PRAGMA journal_mode=OFF")
         dbapi.execute("PRAGMA synchronous=OFF")
-        return cls(dbapi)
+        return cls(path, dbapi)
 
     @contextmanager
     def begin(self, *, writes: bool) -> Iterator[Connection]:
@@ -100,7 +115,8 @@ class SQLite:
         A commit then survives the death of the process (https://sqlite.org/wal.html).
         """
         self._is_prepared = True
-        self.dbapi.execute("PRAGMA journal_mode=WAL")
+        with self._explained():
+            self.dbapi.execute("PRAGMA journal_mode=WAL")
         self.dbapi.execute("PRAGMA synchronous=NORMAL")
 
     def compact(self) -> None:
@@ -116,6 +132,8 @@ class SQLite:
         try:
             self.dbapi.backup(target)
             target.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.Error as error:
+            raise BackupError(path=self._path, found=error) from error
         finally:
             target.close()
 
@@ -148,9 +166,10 @@ class SQLite:
         except sqlite3.OperationalError:
             mode = "wal"
         if mode == "wal":
-            self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            with suppress(sqlite3.OperationalError):
+                self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             warnings.warn(
-                "another program has the TODO-file open: a -wal file stays beside it until the next opening",
+                "the TODO-file is still being read: a -wal file stays beside it until it is next opened",
                 stacklevel=5,
             )
 
@@ -160,7 +179,7 @@ def _connect(path: Path, mode: str) -> "sqlite3.Connection":
 
     # As a URI it opens only what is there; quoted, since '#', '?' and '%' are part of a name. Another thread
     # may have to close what nobody closed; for calls the manager itself checks the thread.
-    uri = f"file:{quote(bytes(path))}?mode={mode}"
+    uri = f"file://{quote(bytes(path))}?mode={mode}"
     dbapi = sqlite3.connect(uri, uri=True, check_same_thread=False)
     dbapi.execute("PRAGMA foreign_keys=ON")
     return dbapi

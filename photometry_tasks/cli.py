@@ -74,7 +74,7 @@ _todo_argument = click.argument("todo", type=click.Path(path_type=Path))
 @_todo_argument
 @click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--sector", type=click.IntRange(min=0), help="Sector of the targets, where the list does not tell.")
-@click.option("--cadence", type=click.IntRange(min=0), help="Seconds between exposures, where the list does not tell.")
+@click.option("--cadence", type=click.IntRange(min=1), help="Seconds between exposures, where the list does not tell.")
 @click.option(
     "--datasource",
     type=click.Choice(["tpf", "ffi", "both"]),

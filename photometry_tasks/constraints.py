@@ -1,12 +1,13 @@
 """`build_constraints`: from arguments to expressions on the table of tasks. Pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, SupportsIndex, TypedDict, overload
+from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
 from photometry_tasks.arguments import check_finite, check_integer, invalid
 from photometry_tasks.models import todolist
+from photometry_tasks.values import as_items
 
 __all__ = [
     "CheckedConstraints",
@@ -20,6 +21,9 @@ __all__ = [
 
 #: Names and plain values of constraints: hashable.
 CheckedConstraints = tuple[tuple[str, Any], ...]
+
+#: Conditions on tasks, to be combined with AND.
+Expressions = list[ColumnElement[bool]]
 
 #: One integer, or any iterable of them; NumPy's scalars and arrays too.
 Integers = SupportsIndex | Iterable[SupportsIndex]
@@ -41,36 +45,11 @@ class Constraints(TypedDict, total=False):
 
 
 @overload
-def build_constraints(
-    priority: Integers | None = ...,
-    starid: Integers | None = ...,
-    sector: Integers | None = ...,
-    cadence: Integers | Literal["ffi"] | None = ...,
-    camera: Integers | None = ...,
-    ccd: Integers | None = ...,
-    cbv_area: Integers | None = ...,
-    datasource: Literal["ffi", "tpf"] | None = ...,
-    tmag_min: float | None = ...,
-    tmag_max: float | None = ...,
-    return_list: Literal[False] = ...,
-) -> list[ColumnElement[bool]]: ...
+def build_constraints(*, return_list: Literal[False] = ..., **constraints: Unpack[Constraints]) -> Expressions: ...
 
 
 @overload
-def build_constraints(
-    priority: Integers | None = ...,
-    starid: Integers | None = ...,
-    sector: Integers | None = ...,
-    cadence: Integers | Literal["ffi"] | None = ...,
-    camera: Integers | None = ...,
-    ccd: Integers | None = ...,
-    cbv_area: Integers | None = ...,
-    datasource: Literal["ffi", "tpf"] | None = ...,
-    tmag_min: float | None = ...,
-    tmag_max: float | None = ...,
-    *,
-    return_list: Literal[True],
-) -> list[str]: ...
+def build_constraints(*, return_list: Literal[True], **constraints: Unpack[Constraints]) -> list[str]: ...
 
 
 def build_constraints(
@@ -85,7 +64,7 @@ def build_constraints(
     tmag_min: float | None = None,
     tmag_max: float | None = None,
     return_list: bool = False,
-) -> list[ColumnElement[bool]] | list[str]:
+) -> Expressions | list[str]:
     """Build the conditions that select some of the tasks.
 
     Parameters
@@ -156,11 +135,11 @@ def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
     return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
 
 
-def build_expressions(checked: CheckedConstraints) -> list[ColumnElement[bool]]:
+def build_expressions(checked: CheckedConstraints) -> Expressions:
     """Build the expressions of constraints that were checked."""
     values = dict(checked)
     tmag_min, tmag_max = values.pop("tmag_min", None), values.pop("tmag_max", None)
-    expressions = [_is_one_of(name, value) for name, value in values.items()]
+    expressions: Expressions = [_is_one_of(name, value) for name, value in values.items()]
     if tmag_min is not None or tmag_max is not None:
         expressions.append(_tmag_between(tmag_min, tmag_max))
     return expressions
@@ -177,14 +156,14 @@ def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
         if value != "ffi":
             raise invalid(name, value, "an integer, a list of integers or 'ffi' is expected")
         return value
-    # A text is an iterable too, bytes even one of integers; neither is meant as a list of numbers.
-    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray)
-    if is_list and getattr(value, "ndim", None) != 0:
-        return tuple(sorted({check_integer(name, item) for item in value}))
-    return check_integer(name, value)
+    try:
+        items = as_items(value)
+    except ValueError:
+        return check_integer(name, value)
+    return tuple(sorted({check_integer(name, item) for item in items}))
 
 
-def build_conditions(cleanup_constraints: object) -> list[ColumnElement[bool]]:
+def build_conditions(cleanup_constraints: object) -> Expressions:
     """Build conditions from what `TaskManager` takes: arguments of `build_constraints`, or a list of conditions.
 
     Raises

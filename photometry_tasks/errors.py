@@ -4,6 +4,7 @@ Every error is also the builtin that a caller would expect, so that either famil
 """
 
 __all__ = [
+    "BackupError",
     "ClosedError",
     "InvalidArgumentError",
     "InvalidResultError",
@@ -12,6 +13,7 @@ __all__ = [
     "OutdatedSchemaError",
     "TaskFinishedError",
     "TodoError",
+    "TodoFileInUseError",
     "TodoFileNotFoundError",
     "UncommittedChangesError",
     "UnknownTaskError",
@@ -24,7 +26,9 @@ class TodoError(Exception):
 
     def __init__(self, message: str | None = None, /, **found: object) -> None:
         # A message that is given is one that was filled in before: errors cross processes by pickle.
-        template = " ".join((type(self).__doc__ or "").split())
+        # Python leaves docstrings out with -OO; the values then stand alone.
+        docstring = type(self).__doc__ or " ".join(f"{name}={{{name}}}" for name in found)
+        template = " ".join(docstring.split())
         super().__init__(template.format(**found) if message is None else message)
 
 
@@ -42,6 +46,14 @@ class InvalidTargetError(TodoError, ValueError):
 
 class TodoFileNotFoundError(TodoError, FileNotFoundError):
     """There is no TODO-file at {path}. Make one with `photometry-tasks init {path} LIST.csv`."""
+
+
+class TodoFileInUseError(TodoError, BlockingIOError):
+    """{path} is in use by another program ({found}). Close it there, then try again."""
+
+
+class BackupError(TodoError, OSError):
+    """The backup of {path} failed ({found}). The file on disk is the old one, the results are still in memory."""
 
 
 class NotATodoFileError(TodoError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection
 
 from photometry_tasks import schema, statements
-from photometry_tasks.arguments import check_natural, invalid
+from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.todo_file import locate_todo_file, replace_file
@@ -243,13 +243,17 @@ class _Defaults:
     def __post_init__(self) -> None:
         for name in ("sector", "cadence"):
             if (value := getattr(self, name)) is not None:
-                check_natural(name, value)
+                (check_natural if name == "sector" else check_positive)(name, value)
         if self.datasource not in ("tpf", "ffi", "both"):
             raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
 
 def _build_targets(located: _Located, defaults: _Defaults) -> Iterator[_Target]:
-    where, theirs, row = located
+    where, theirs, given = located
+    try:
+        row = dict(given)  # a sqlite3.Row is no mapping, but becomes one
+    except (TypeError, ValueError):
+        raise InvalidTargetError(where=where, problem=f"{show(given)} is no mapping of columns to values") from None
 
     def read(name: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
         value = row.get(name)
@@ -279,7 +283,7 @@ def _build_targets(located: _Located, defaults: _Defaults) -> Iterator[_Target]:
             sector=sector,
             camera=camera,
             ccd=ccd,
-            cadence=read("cadence", _as_natural, defaults.cadence or _cadence_of(source, sector)),
+            cadence=read("cadence", _as_positive, defaults.cadence or _cadence_of(source, sector)),
             method=method or ("halo" if is_saturated else None),
             tmag=tmag,
             cbv_area=read("cbv_area", _as_natural, camera * 100 + ccd * 10),
@@ -307,11 +311,19 @@ def _as_natural(value: object) -> int:
     return number
 
 
+def _as_positive(value: object) -> int:
+    if (number := _as_natural(value)) == 0:
+        raise ValueError("a positive number is expected")
+    return number
+
+
 def _as_magnitude(value: object) -> float | None:
-    try:
-        tmag = as_real(float(value) if isinstance(value, str) else value)
-    except ValueError:
-        raise ValueError("a number is expected") from None
+    if isinstance(value, str):
+        # float() also takes "1_0" and the digits of other scripts.
+        if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|nan|[-+]?inf", value, re.IGNORECASE):
+            raise ValueError("a number is expected")
+        value = float(value)
+    tmag = as_real(value)
     if tmag in (float("inf"), float("-inf")):
         raise ValueError("a finite number is expected")
     return None if tmag != tmag else tmag

@@ -2,13 +2,13 @@
 
 import enum
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.status import STATUS
-from photometry_tasks.values import as_finite, as_integer, as_real, show
+from photometry_tasks.values import as_finite, as_integer, as_items, as_real, show
 
 __all__ = ["Result", "check_result"]
 
@@ -174,23 +174,15 @@ def _as_path(value: object) -> str:
 
 
 def _as_texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (_as_text(value),)
-    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
-        raise ValueError("a list of texts is expected")
-    return tuple(_as_text(item) for item in value)
+    return (_as_text(value),) if isinstance(value, str) else tuple(map(_as_text, as_items(value)))
 
 
 def _as_integers(value: object) -> tuple[int, ...]:
-    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Iterable):
-        raise ValueError("a list of star ids is expected")
-    return tuple(as_integer(item) for item in value)
+    return tuple(map(as_integer, as_items(value)))
 
 
-def _as_sequence(value: object, length: int, expected: str) -> list[object]:
-    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise ValueError(f"{expected} is expected")
-    items = list(value)
+def _as_sequence(value: object, length: int, expected: str) -> list[Any]:
+    items = as_items(value)
     if len(items) != length:
         raise ValueError(f"{expected} is expected")
     return items
@@ -203,7 +195,7 @@ def _pair_of_reals(value: object) -> tuple[float | None, float | None]:
 
 def _size_of_stamp(value: object) -> tuple[int, int]:
     row1, row2, column1, column2 = map(as_integer, _as_sequence(value, 4, "(row1, row2, col1, col2)"))
-    return row2 - row1, column2 - column1
+    return as_integer(row2 - row1), as_integer(column2 - column1)
 
 
 _TASK_FIELDS: dict[str, Any] = {

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -15,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Self, Unpack
 
 from photometry_tasks.arguments import check_positive, invalid
-from photometry_tasks.constraints import Constraints
+from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
@@ -74,7 +75,8 @@ def run_tasks(
     function : callable
         Takes a task (dict, see `TaskManager.get_task`) and returns the result's fields: `status`,
         `method_used` and `details` (see `TaskManager.save_result`); `time` and `worker_wait_time` are filled
-        in. It stands at the top level of a module, so that the workers can import it.
+        in. It stands at the top level of a module, so that the workers can import it. If that is the script
+        itself, what the script does stands under ``if __name__ == "__main__":``, since they import it too.
     jobs : int, optional
         Number of worker processes; by default the number of processors that this process may use.
     limit : int, optional
@@ -98,7 +100,8 @@ def run_tasks(
     jobs = check_positive("jobs", _usable_processors() if jobs is None else jobs)
     limit = None if limit is None else check_positive("limit", limit)
     _check_importable(function)
-    run = _Run(manager, function, constraints, limit)
+    # Checked once: an iterable may be one that can be read only once.
+    run = _Run(manager, function, dict(check_constraints(constraints)), limit)
     others = set(multiprocessing.active_children())
     # Workers are spawned, not forked: they must inherit neither the connection nor its locks.
     context = multiprocessing.get_context("spawn")
@@ -133,7 +136,7 @@ class _Run:
         self,
         manager: TaskManager,
         function: PhotometryFunction,
-        constraints: Constraints,
+        constraints: Mapping[str, Any],
         limit: int | None,
     ) -> None:
         self.report = RunReport()
@@ -205,9 +208,11 @@ class _HeldInterrupt:
             self._handler = signal.signal(signal.SIGINT, self._take)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
+        if self._has_come and kind is None:
+            raise KeyboardInterrupt  # it came while the last result was saved
 
     def _take(self, *_: object) -> None:
         self._has_come = True
@@ -256,7 +261,7 @@ def _run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
         times["time"] = time.perf_counter() - begun
         # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
         result = check_result({**task, **times, **fields, "priority": task["priority"]})
-    except (Exception, SystemExit):
+    except BaseException:
         times["time"] = time.perf_counter() - begun
         failure = {"status": STATUS.ERROR, "method_used": "error", "details": {"errors": traceback.format_exc()}}
         result = check_result({**task, **times, **failure})
@@ -270,8 +275,11 @@ def _usable_processors() -> int:
 
 
 def _check_importable(function: PhotometryFunction) -> None:
+    remedy = "the workers cannot import it; define it at the top level of a module"
     try:
         pickle.dumps(function)
     except Exception as error:
-        remedy = "the workers cannot import it; define it at the top level of a module"
         raise invalid("function", function, remedy) from error
+    main = sys.modules["__main__"]
+    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+        raise invalid("function", function, f"{remedy}, not in a notebook or at the prompt")

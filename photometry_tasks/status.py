@@ -1,4 +1,4 @@
-"""The states of a task, and which state may follow which."""
+"""The states of a task."""
 
 import enum
 

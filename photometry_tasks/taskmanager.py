@@ -29,7 +29,7 @@ from photometry_tasks.results import Result, check_result
 from photometry_tasks.selections import Selections
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
-from photometry_tasks.todo_file import find_todo_file, replace_file
+from photometry_tasks.todo_file import check_unused, find_todo_file, replace_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -118,29 +118,34 @@ class TaskManager:
         self._summary = progress.build_summary()
         self._counted: object = None
         self._selections = Selections()
-        self._database = SQLite.open(path, in_memory=load_into_memory)
-        shared = SharedConnection(self._database, self.todo_file)
+        self._database = SQLite.open(path)
         try:
             self._prepare(conditions, cleanup)
             self.conn: sqlite3.Connection = self._database.dbapi
             self.cursor: sqlite3.Cursor = self._database.cursor_of_rows()
-            self._shared = shared
+            self._shared = SharedConnection(self._database, self.todo_file)
             self.write_summary()
         except BaseException:
-            shared.close()
+            self._database.close()
             raise
         _open_managers.add(self)
 
     def _prepare(self, conditions: list[ColumnElement[bool]], cleanup: bool) -> None:
         with self._database.begin(writes=False) as connection:
             schema.check_schema(connection, self.todo_file)
-        if not self.load_into_memory:
+        if self.summary_file is not None:
+            # That it can be written is found out before anything is reset.
+            progress.write_summary(Path(self.summary_file), self._summary)
+        if self.load_into_memory:
+            self._database = self._database.load_into_memory()
+        else:
             self._database.prepare_for_work()
         with self._database.begin(writes=True) as connection:
             schema.ensure_complete(connection)
             if self.overwrite:
                 transitions.reset_all_tasks(connection)
-            transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
+            number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
+        self.logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.todo_file, number)
         if cleanup or self.overwrite:
             self._database.compact()
 
@@ -238,8 +243,8 @@ class TaskManager:
     def save_result(self, result: Mapping[str, Any] | Result) -> STATUS:
         """Save the result of a task, and skip the tasks that the brightest star in its aperture covers.
 
-        When this returns, the result survives the death of the process. A second result of a task replaces
-        the first, and undoes what that one had skipped.
+        When this returns, the result survives the death of the process; with `load_into_memory` only from the
+        next `backup` on. A second result of a task replaces the first, and undoes what that one had skipped.
 
         Parameters
         ----------
@@ -327,7 +332,9 @@ class TaskManager:
         """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
         self._shared.check_ready("backup")
         if self.load_into_memory:
+            check_unused(Path(self.todo_file))
             replace_file(Path(self.todo_file), self._database.copy_to)
+            self.logger.info("%s: backed up", self.todo_file)
         self._backup_counter = 0
 
     def close(self) -> None:
@@ -340,12 +347,14 @@ class TaskManager:
         """
         if not self._shared.is_open:
             return
+        self._shared.check_ready("close")
         self.backup()
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
             _open_managers.discard(self)
+            self.cursor.close()  # rows that the caller left in it would hold the file
             self._shared.close()
 
     def __enter__(self) -> Self:
@@ -367,9 +376,11 @@ class TaskManager:
             return
         if shared.is_forked():
             return  # the file is the parent's to close
-        warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
-        shared.take_back()
-        self.close()
+        try:
+            shared.take_back()
+            self.close()
+        finally:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"
@@ -381,7 +392,11 @@ _open_managers: weakref.WeakSet[TaskManager] = weakref.WeakSet()
 @atexit.register
 def _close_forgotten_managers() -> None:
     for manager in list(_open_managers):
-        manager.__del__()
+        try:
+            manager.__del__()
+        except Exception:
+            # One that cannot be closed must not keep the others from it.
+            _logger.exception("%r was not closed, and could not be", manager)
 
 
 def _keep_connections_in_child() -> None:

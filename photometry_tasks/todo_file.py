@@ -1,13 +1,14 @@
 """The SQLite file as a file: finding it, and replacing it as a whole."""
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from photometry_tasks.errors import TodoFileNotFoundError
+from photometry_tasks.errors import TodoFileInUseError, TodoFileNotFoundError
 
-__all__ = ["find_todo_file", "locate_todo_file", "replace_file"]
+__all__ = ["check_unused", "find_todo_file", "locate_todo_file", "replace_file"]
 
 
 def locate_todo_file(path: str | os.PathLike[str]) -> Path:
@@ -29,6 +30,20 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     return absolute
 
 
+def check_unused(path: Path) -> None:
+    """Check that no log lies beside a file: it would be laid over whatever is put in the file's place.
+
+    Raises
+    ------
+    TodoFileInUseError
+    """
+    path = path.resolve()
+    for suffix in ("-wal", "-journal"):
+        log = path.with_name(path.name + suffix)
+        if log.exists():
+            raise TodoFileInUseError(path=path, found=f"{log.name} lies beside it")
+
+
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Replace a file as a whole: whoever looks sees the old one or the new one, complete.
 
@@ -40,6 +55,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         Writes the new content into the file that it is given: an empty one in the same directory.
     """
     path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
     mode = path.stat().st_mode & 0o7777 if path.exists() else None
     temporary = path.with_name(f".photometry_tasks-{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)

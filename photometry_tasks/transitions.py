@@ -82,7 +82,7 @@ def save_result(connection: Connection, result: Result) -> Saved:
         statements.INSERT_DIAGNOSTICS,
         {"priority": result.priority, "lightcurve": lightcurve, "errors": errors_text, **result.diagnostics},
     )
-    if task.is_in_skips and not task.was_saved and status is not STATUS.SKIPPED:
+    if task.is_in_skips and status is not STATUS.SKIPPED:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
         connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
     _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)

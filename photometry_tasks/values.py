@@ -3,17 +3,24 @@
 import math
 import operator
 import reprlib
+from collections.abc import Iterable, Mapping
 from numbers import Complex, Real
+from typing import Any
 
-__all__ = ["as_finite", "as_integer", "as_real", "show"]
+__all__ = ["as_finite", "as_integer", "as_items", "as_real", "show"]
 
 _INT64 = range(-(2**63), 2**63)
 
 
 def _unwrap(value: object) -> object:
-    """Return the Python scalar inside a NumPy scalar or a zero-dimensional array; anything else as it is."""
-    item = getattr(value, "item", None)
-    return item() if item is not None and getattr(value, "ndim", None) == 0 else value
+    """Return the Python number inside a NumPy scalar or a zero-dimensional array; anything else as it is."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or getattr(value, "ndim", None) != 0:
+        return value
+    if getattr(value, "mask", False):
+        return math.nan  # a masked value is one that is not known; item() would give what lies under the mask
+    # Times have an item() too, which is a bare number in whatever unit they have.
+    return value.item() if dtype.kind in "biufc" else None  # type: ignore[attr-defined]  # it has a dtype
 
 
 def as_integer(value: object) -> int:
@@ -26,9 +33,12 @@ def as_integer(value: object) -> int:
         database holds. The message says what is expected.
     """
     value = _unwrap(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        integer = operator.index(value)  # type: ignore[arg-type]  # what it takes is found out by trying
+    except TypeError:
+        integer = None
+    if integer is None or isinstance(value, bool):
         raise ValueError("an integer is expected")
-    integer = operator.index(value)
     if integer not in _INT64:
         raise ValueError("an integer of at most 64 bits is expected")
     return integer
@@ -60,6 +70,15 @@ def as_finite(value: object) -> float:
     if not math.isfinite(number):
         raise ValueError("a finite number is expected")
     return number
+
+
+def as_items(value: object) -> list[Any]:
+    """Return what stands in an iterable; a text, bytes or a mapping is none of items."""
+    if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
+        raise ValueError("a list is expected")
+    if getattr(value, "ndim", 1) == 0:
+        raise ValueError("a list is expected")
+    return list(value)
 
 
 def show(value: object) -> str:

@@ -1,6 +1,8 @@
 """Functions that the tests give to worker processes: real ones, which succeed, fail, hang or die."""
 
+import asyncio
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -30,6 +32,18 @@ def exits(_task: dict[str, Any]) -> dict[str, Any]:
     raise SystemExit("enough")
 
 
+def raises_a_base_exception(task: dict[str, Any]) -> dict[str, Any]:
+    raise [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit][task["priority"] % 3]
+
+
+def does_not_end(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 1:
+        return good(task)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+    return good(task)
+
+
 def dies(task: dict[str, Any]) -> dict[str, Any]:
     if task["priority"] == 5:
         os._exit(1)
@@ -42,6 +56,11 @@ def covers_the_next_twelve(task: dict[str, Any]) -> dict[str, Any]:
 
 def another_sector(task: dict[str, Any]) -> dict[str, Any]:
     return {**good(task), "priority": 1, "sector": 99, "time": 123.0}
+
+
+def says_what_ctrl_c_does(task: dict[str, Any]) -> dict[str, Any]:
+    is_blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    return {**good(task), "method_used": f"{signal.getsignal(signal.SIGINT).name}, blocked: {is_blocked}"}
 
 
 def says_its_process(task: dict[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def imports_of(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "relative imports hide where they lead"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 

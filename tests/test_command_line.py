@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from photometry_tasks import TaskManager
+from photometry_tasks.backends import SQLite
 
 from .conftest import query, result_of
 from .test_running import ROOT, many
@@ -129,6 +130,22 @@ def test_a_run_goes_on(todo: Callable[..., Path], call: Call) -> None:
     second = call("run", path, GOOD, "--jobs", "1")
     assert "5 results (0 errors)" in second.stdout
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 9)]
+
+
+def test_a_module_in_the_current_directory(todo: Callable[..., Path], call: Call, tmp_path: Path) -> None:
+    """A function of a file in the current directory is found."""
+    text = "def photometry(task): return {'status': 1, 'method_used': 'mine'}\n"
+    (tmp_path / "mypipeline.py").write_text(text)
+    path = todo({})
+    run = call("run", path, "mypipeline:photometry", "--jobs", "1")
+    assert run.returncode == 0, run.stderr
+    assert query(path, "SELECT method_used FROM diagnostics") == [("mine",)]
+
+
+def test_looking_cannot_write(todo: Callable[..., Path]) -> None:
+    """The connection that status uses is one for reading only."""
+    with closing(SQLite.open_to_read(todo({}))) as database, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.dbapi.execute("DELETE FROM todolist")
 
 
 def foreign(path: Path) -> None:

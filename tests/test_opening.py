@@ -1,5 +1,6 @@
 """Contract 4 and 9: opening, in memory and on disk, backup and closing."""
 
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, build_constraints
-from photometry_tasks.errors import ClosedError, WrongThreadError
+from photometry_tasks import STATUS, TaskManager, backends, build_constraints
+from photometry_tasks.errors import BackupError, ClosedError, TodoFileInUseError, WrongThreadError
 from photometry_tasks.models import Task
 
 from .conftest import make_file, query, result_of
@@ -70,6 +71,12 @@ def test_odd_characters_in_paths(tmp_path: Path, name: str, in_memory: bool) -> 
         manager.start_task(1)
     assert statuses(path) == [STATUS.STARTED.value]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_path_with_two_slashes(todo: Callable[..., Path]) -> None:
+    """A path may begin with two slashes, which a URL would take for a host."""
+    with TaskManager("/" + str(todo({}))) as manager:
+        assert manager.get_task() is not None
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -181,6 +188,34 @@ def test_cleanup_compacts(todo: Callable[..., Path]) -> None:
     TaskManager(path, cleanup=True).close()
     assert path.stat().st_size < size / 2
     assert query(path, "SELECT stat FROM sqlite_stat1 WHERE idx = 'starid_idx'") == [("500 1",)]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: Path, in_memory: bool) -> None:
+    """If the summary cannot be written opening fails before anything is reset."""
+    path = todo({"status": 1})
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        TaskManager(path, overwrite=True, summary=tmp_path / "file" / "summary.json", load_into_memory=in_memory)
+    assert statuses(path) == [1]
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
+    """A file that another program is writing is an error that says so, not a file of another kind."""
+    path = todo({})
+    connect = backends._connect
+    monkeypatch.setattr(backends, "_connect", lambda *given: without_waiting(connect(*given)))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TodoFileInUseError, match="database is locked"):
+            TaskManager(path, load_into_memory=in_memory)
+    TaskManager(path, load_into_memory=in_memory).close()
+
+
+def without_waiting(dbapi: sqlite3.Connection) -> sqlite3.Connection:
+    dbapi.execute("PRAGMA busy_timeout=1")
+    return dbapi
 
 
 # --- arguments ---
@@ -305,6 +340,59 @@ def test_a_file_left_in_wal_mode(todo: Callable[..., Path]) -> None:
         assert query(path, "PRAGMA journal_mode") == [("delete",)]
 
 
+def test_memory_mode_after_a_reader_kept_the_log(todo: Callable[..., Path]) -> None:
+    """A log that a reader kept beside the file is taken in before the copy: it is never laid over a later backup."""
+    path = todo({}, {})
+    manager = TaskManager(path)
+    manager.start_task(1)
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT * FROM todolist").fetchall()
+        with pytest.warns(UserWarning, match="still being read"):
+            manager.close()
+        with pytest.raises(TodoFileInUseError, match="Close it there, then try again"):
+            TaskManager(path, load_into_memory=True)
+    assert path.with_name("todo.sqlite-wal").exists()
+    with TaskManager(path, load_into_memory=True, cleanup_constraints=["0"]) as again:
+        again.start_task(2)
+    assert statuses(path) == [6, 6]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_backup_over_a_file_that_somebody_writes(todo: Callable[..., Path]) -> None:
+    """While another program's unfinished change lies beside the file, a backup is refused; afterwards it works."""
+    path = todo({}, {})
+    manager = TaskManager(path, load_into_memory=True)
+    manager.start_task(1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE todolist SET tmag = 3")
+        with pytest.raises(TodoFileInUseError, match=r"todo\.sqlite-journal lies beside it"):
+            manager.close()
+        other.rollback()
+    manager.close()
+    assert statuses(path) == [6, None]
+
+
+def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """When an automatic backup fails the result is saved all the same, the log says so, and the next one works."""
+    manager = opened({}, {}, load_into_memory=True, backup_interval=1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))  # Python ignores the signal, so it is an error
+    try:
+        manager.save_result(result_of({"priority": 1}))
+        with pytest.raises(BackupError, match=r"The backup of .* failed"):
+            manager.backup()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    path = Path(manager.todo_file)
+    assert "backup failed" in caplog.text
+    assert manager.summary["OK"] == 1
+    assert statuses(path) == [None, None]
+    assert list(path.parent.iterdir()) == [path]
+    manager.save_result(result_of({"priority": 2}))
+    assert statuses(path) == [1, 1]
+
+
 # --- closing ---
 
 
@@ -325,7 +413,7 @@ def test_a_reader_at_closing(todo: Callable[..., Path]) -> None:
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as reader:
         assert reader.execute("SELECT status FROM todolist").fetchall() == [(6,)]
-        with pytest.warns(UserWarning, match="another program has the TODO-file open"):
+        with pytest.warns(UserWarning, match="still being read"):
             manager.close()
         copy = path.with_name("copy.sqlite")
         copy.write_bytes(path.read_bytes())
@@ -343,6 +431,43 @@ def test_others_read_while_the_manager_works(opened: Callable[..., TaskManager])
         for priority in (1, 2):
             manager.start_task(priority)
             assert reader.execute("SELECT count(*) FROM todolist WHERE status = 6").fetchone() == (priority,)
+
+
+def test_rows_left_in_the_cursor(todo: Callable[..., Path]) -> None:
+    """A query whose rows were not all read does not keep the file from being closed as one file."""
+    path = todo({}, {}, {})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        assert manager.cursor.execute("SELECT * FROM todolist").fetchone()["priority"] == 1
+    assert list(path.parent.iterdir()) == [path]
+    assert query(path, "PRAGMA journal_mode") == [("delete",)]
+
+
+def test_a_warning_that_is_an_error(todo: Callable[..., Path]) -> None:
+    """If the warning about a reader is made an error, the connection is closed all the same."""
+    path = todo({})
+    manager = TaskManager(path)
+    manager.start_task(1)
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("SELECT * FROM todolist").fetchall()
+        with pytest.raises(UserWarning):
+            manager.close()
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            manager.conn.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_forgotten_manager_when_its_warning_is_an_error(todo: Callable[..., Path], in_memory: bool) -> None:
+    """With -W error a forgotten manager is closed first: nothing that was saved is lost."""
+    path = todo({}, {})
+    script = (
+        "import sys; from photometry_tasks import TaskManager\n"
+        f"first = TaskManager(sys.argv[1], load_into_memory={in_memory}); first.start_task(1); del first\n"
+        f"last = TaskManager(sys.argv[1], cleanup_constraints=['0'], load_into_memory={in_memory}); last.start_task(2)"
+    )
+    subprocess.run([sys.executable, "-Werror", "-c", script, str(path)], capture_output=True)
+    assert statuses(path) == [6, 6]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_close_may_be_called_twice(todo: Callable[..., Path]) -> None:

@@ -48,6 +48,7 @@ def test_all_tasks_are_done(opened: Callable[..., TaskManager], in_memory: bool)
     rows = manager.cursor.execute("SELECT priority, mean_flux, elaptime, worker_wait_time FROM diagnostics").fetchall()
     assert [(row["priority"], row["mean_flux"]) for row in rows] == [(n, float(n)) for n in range(1, 41)]
     assert all(0 <= row["elaptime"] < 60 and 0 <= row["worker_wait_time"] < 60 for row in rows)
+    assert len({row["worker_wait_time"] for row in rows}) > 30
 
 
 def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
@@ -75,14 +76,15 @@ def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> 
         assert row["elaptime"] >= 0
 
 
-@pytest.mark.parametrize("function", [functions.rubbish, functions.exits])
+@pytest.mark.parametrize("function", [functions.rubbish, functions.exits, functions.raises_a_base_exception])
 def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function: Any) -> None:
     """A function that returns no result, or leaves by SystemExit, makes an ERROR that says what was wrong."""
     manager = opened(*many(5))
     report = run_tasks(manager, function, jobs=1)
     assert (report.saved, report.errors) == (5, 5)
     errors = [row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics")]
-    assert all("Error" in text or "SystemExit: enough" in text for text in errors)
+    named = ("Error", "SystemExit: enough", "KeyboardInterrupt", "GeneratorExit")
+    assert all(any(name in text for name in named) for text in errors)
 
 
 def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
@@ -169,6 +171,56 @@ def test_a_failing_progress_callback(opened: Callable[..., TaskManager], monkeyp
     assert manager.get_number_tasks() == 26
 
 
+def test_a_worker_that_does_not_end(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that takes no notice of being told to end is ended."""
+    manager = opened(*many(4))
+
+    def fail(_report: RunReport) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runner, "_GRACE", 0.1)
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.does_not_end, jobs=1, progress=fail)
+    assert multiprocessing.active_children() == []
+    assert manager.get_number_tasks() == 3
+
+
+def test_constraints_that_can_be_read_once(opened: Callable[..., TaskManager]) -> None:
+    """A constraint may be a generator: all its tasks are run."""
+    manager = opened(*many(20))
+    report = run_tasks(manager, functions.good, jobs=1, starid=(star for star in range(101, 111)))
+    assert report.saved == 10
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limit: int | None) -> None:
+    """A Ctrl-C while the manager works is held back until it has done, and then stops the run, the last one too."""
+    manager = opened(*many(30))
+    after: list[int] = []
+
+    def interrupt(report: RunReport) -> None:
+        if report.saved == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            after.append(report.saved)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(manager, functions.good, jobs=2, limit=limit, progress=interrupt)
+    assert after == [1]
+    assert manager.summary["STARTED"] == 0
+    assert manager.summary["OK"] + manager.get_number_tasks() == 30
+
+
+def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
+    """A function that was typed at the prompt is refused, saying why: the workers could not import it."""
+    script = (
+        "import sys; from photometry_tasks import TaskManager; from photometry_tasks.runner import run_tasks\n"
+        "def photometry(task): return task\n"
+        "with TaskManager(sys.argv[1]) as tm: run_tasks(tm, photometry)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(todo({}))], capture_output=True, text=True)
+    assert "not in a notebook or at the prompt" in run.stderr
+
+
 def test_in_another_thread(todo: Callable[..., Path]) -> None:
     """A run in a thread that is not the main one works; there is no Ctrl-C to be held back there."""
     path = todo(*many(4))
@@ -188,6 +240,14 @@ def test_the_handler_is_put_back(opened: Callable[..., TaskManager]) -> None:
     """After a run Ctrl-C is the program's own again."""
     run_tasks(opened({}), functions.good, jobs=1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
+    """A worker ignores Ctrl-C, so that it is the parent who decides."""
+    manager = opened({})
+    run_tasks(manager, functions.says_what_ctrl_c_does, jobs=1)
+    (row,) = manager.cursor.execute("SELECT method_used FROM diagnostics").fetchall()
+    assert row["method_used"] == "SIG_IGN, blocked: False"
 
 
 def workers_of(group: int) -> list[list[str]]:

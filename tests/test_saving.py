@@ -179,6 +179,18 @@ def test_nan_is_null(opened: Callable[..., TaskManager], nan: Any) -> None:
     assert (row["pos_column"], row["pos_row"], row["worker_wait_time"]) == (None, 3.0, None)
 
 
+def test_masked_values_are_null(opened: Callable[..., TaskManager]) -> None:
+    """A masked value is not known: NULL, and not what lies under the mask."""
+    manager = opened({})
+    values = np.ma.masked_array([1.0, 2.0], mask=[True, False])
+    manager.save_result(
+        result_of({"priority": 1}, mean_flux=np.ma.masked, variance=values[0], ptp=values[1], pos_centroid=values)
+    )
+    row = stored(manager)
+    assert [row[name] for name in ("mean_flux", "variance", "pos_column")] == [None] * 3
+    assert [row[name] for name in ("ptp", "pos_row")] == [2.0, 2.0]
+
+
 @pytest.mark.parametrize("value", [math.inf, -math.inf, np.float32("inf"), 1.7e308, 5e-324, 10**300])
 def test_infinite_and_huge_numbers_stay(opened: Callable[..., TaskManager], value: Any) -> None:
     """Infinity and the ends of the range are kept."""
@@ -239,6 +251,15 @@ GOOD: dict[str, Any] = {"priority": 1, "status": 1, "method_used": "aperture", "
         ({"priority": None}, "priority"),
         ({"priority": "1"}, "priority"),
         ({"priority": 1.0}, "priority"),
+        ({"priority": np.array([1])}, "priority"),
+        ({"priority": np.ma.masked}, "priority"),
+        ({"time": np.timedelta64(5, "ns")}, "time"),
+        ({"details": {"mask_size": np.array([5])}}, "details.mask_size"),
+        ({"details": {"mask_size": np.timedelta64(5, "s")}}, "details.mask_size"),
+        ({"details": {"stamp": (-(2**63), 2**63 - 1, 0, 1)}}, "details.stamp"),
+        ({"details": {"skip_targets": np.array([[1, 2], [3, 4]])}}, "details.skip_targets"),
+        ({"details": {"skip_targets": {5: "x"}}}, "details.skip_targets"),
+        ({"details": {"skip_targets": bytearray(b"5")}}, "details.skip_targets"),
         ({"status": None}, "status"),
         ({"status": STATUS.STARTED}, "status"),
         ({"status": 7}, "status"),

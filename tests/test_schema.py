@@ -231,13 +231,14 @@ def test_a_schema_that_is_not_ours_is_refused(todo: Callable[..., Path], change:
 
 
 @pytest.mark.parametrize("content", [b"", b"starid,tmag\n1,10\n", b"SQLite format 3\0" + bytes(5000)])
-def test_no_database_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_no_database_is_refused(content: bytes, tmp_path: Path, in_memory: bool) -> None:
     """An empty file, a text and garbage are refused and not changed."""
     path = tmp_path / "todo.sqlite"
     path.write_bytes(content)
     before = checksum(path)
     with pytest.raises(NotATodoFileError, match="is not a TODO-file"):
-        TaskManager(path)
+        TaskManager(path, load_into_memory=in_memory)
     assert checksum(path) == before
 
 

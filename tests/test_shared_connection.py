@@ -81,7 +81,7 @@ def test_uncommitted_changes(opened: Callable[..., TaskManager], method: str, ch
     """While the caller's changes are uncommitted every method raises and leaves them to be committed."""
     manager = opened({}, {"tmag": 10.0}, load_into_memory=in_memory)
     CHANGES[change](manager)
-    with pytest.raises(UncommittedChangesError, match=r"Commit them or roll them back, then call \w+ again"):
+    with pytest.raises(UncommittedChangesError, match=f"roll them back, then call {method} again"):
         METHODS[method](manager)
     if change in ("cursor", "conn"):
         manager.conn.commit()

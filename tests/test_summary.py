@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -161,6 +162,15 @@ def test_it_is_written_at_once(opened: Callable[..., TaskManager], tmp_path: Pat
         assert reader.read() == before
     assert path.read_text() != before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """What is no regular file, such as a pipe or /dev/null, is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="no regular file"):
+        opened({}, summary=pipe)
+    assert pipe.is_fifo()
 
 
 def test_a_failed_automatic_write_does_not_refuse_the_result(

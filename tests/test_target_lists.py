@@ -166,8 +166,12 @@ def test_rows_from_anywhere(target: Path) -> None:
     add_targets(target, rows)
     types = query(target, "SELECT DISTINCT typeof(starid), typeof(sector), typeof(tmag), tmag FROM todolist")
     assert types == [("integer", "integer", "real", 9.5)]
-    add_targets(target, [{**ROW, "tmag": math.nan}])
-    assert query(target, "SELECT tmag FROM todolist WHERE starid = 5") == [(None,)]
+    add_targets(target, [{**ROW, "tmag": math.nan}, {**ROW, "sector": 2, "tmag": np.ma.masked}])
+    assert query(target, "SELECT tmag FROM todolist WHERE starid = 5") == [(None,), (None,)]
+    with closing(sqlite3.connect(target)) as connection:
+        connection.row_factory = sqlite3.Row
+        copied = add_targets(target.with_name("copy.sqlite"), connection.execute("SELECT * FROM todolist"))
+    assert copied == Added(5, 0)
 
 
 def test_a_directory(tmp_path: Path) -> None:
@@ -210,6 +214,7 @@ HEADER = "starid,camera,ccd,tmag,sector\n"
         (HEADER + "1,1,1,9,1\nx,1,1,9,1\n", "line 3", "column starid: 'x': a whole number is expected"),
         (MIT + "\n# more\n7,x,1,9,0,0\n", "line 10", "column Camera: 'x'"),
         (HEADER + "1,1,1,bright,1\n", "line 2", "column tmag: 'bright': a number"),
+        (HEADER + "1,1,1,9_5,1\n", "line 2", "column tmag: '9_5': a number"),
         (HEADER + "1,1,1,inf,1\n", "line 2", "column tmag: 'inf': a finite number"),
         (HEADER + "1,1.5,1,9,1\n", "line 2", "column camera: '1.5'"),
         (HEADER + "-1,1,1,9,1\n", "line 2", "column starid: '-1'"),
@@ -258,6 +263,7 @@ def test_a_bad_row_leaves_an_existing_file_alone(listed: Callable[..., Path], ta
         ({"sector": None}, "row 2: column sector has no value"),
         ({"camera": -1}, "row 2: column camera: -1"),
         ({"tmag": "x"}, "row 2: column tmag: 'x'"),
+        ({"cadence": 0}, "row 2: column cadence: 0: a positive number"),
         ({"method": 5}, "row 2: column method: 5"),
         ({"datasource": "FFI"}, "row 2: column datasource: 'FFI'"),
         ({"datasource": "both"}, "row 2: column datasource: 'both'"),
@@ -270,13 +276,21 @@ def test_bad_rows_from_anywhere(target: Path, change: dict[str, Any], problem: s
     assert list(target.parent.iterdir()) == []
 
 
+def test_a_row_that_is_none(target: Path) -> None:
+    """What has no columns is named by its number."""
+    with pytest.raises(InvalidTargetError, match=r"row 1: \(5, 1, 2\) is no mapping"):
+        add_targets(target, [(5, 1, 2)])  # type: ignore[list-item]
+
+
 def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
     """A misspelt tmag is not taken for a star without a magnitude."""
     with pytest.raises(InvalidTargetError, match="row 1: column tmag is missing"):
         add_targets(target, [{name: value for name, value in ROW.items() if name != "tmag"}])
 
 
-@pytest.mark.parametrize("given", [{"sector": -1}, {"sector": 1.5}, {"cadence": "x"}, {"datasource": "all"}])
+@pytest.mark.parametrize(
+    "given", [{"sector": -1}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
+)
 def test_bad_arguments(target: Path, given: dict[str, Any]) -> None:
     """What is given for all rows is checked before any is read."""
     with pytest.raises(InvalidArgumentError, match=next(iter(given))):
