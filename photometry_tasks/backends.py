@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
 from photometry_tasks.errors import BackupError, TodoFileInUseError
@@ -67,8 +68,12 @@ class SQLite:
 
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise TodoFileInUseError(path=self._path, found=error) from error
+        except (sqlite3.OperationalError, OperationalError) as error:
+            cause = error.orig if isinstance(error, OperationalError) else error
+            # The extended codes stand in the higher bits (https://sqlite.org/rescode.html).
+            if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise TodoFileInUseError(path=self._path, found=cause) from error
+            raise
 
     @classmethod
     def open_to_read(cls, path: Path) -> Self:
@@ -86,7 +91,7 @@ class SQLite:
     @contextmanager
     def begin(self, *, writes: bool) -> Iterator[Connection]:
         """Run one transaction: committed at the end of the block, rolled back on any exception."""
-        with self.connection.begin():
+        with self._explained(), self.connection.begin():
             if writes:
                 # IMMEDIATE: whoever reads first and writes later can be refused in between, by another writer.
                 self.connection.exec_driver_sql("BEGIN IMMEDIATE")

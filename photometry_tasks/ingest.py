@@ -1,6 +1,5 @@
 """Target lists in: from rows or CSV files to a TODO-file."""
 
-import csv
 import errno
 import os
 import re
@@ -16,6 +15,7 @@ from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.target_lists import Located, read_list
 from photometry_tasks.todo_file import locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
 
@@ -26,12 +26,6 @@ _HALO_TMAG = 2.0
 
 #: Rows in one statement of loading, and between two calls of `progress`.
 _CHUNK = 10_000
-
-#: Columns of the MIT target lists that `todolist` has under another name.
-_OTHER_NAMES = {"ticid": "starid"}
-
-_REQUIRED = ("starid", "camera", "ccd", "tmag")
-_SECTOR_IN_COMMENT = re.compile(r"\bsector\s+(\d+)\b", re.IGNORECASE)
 
 Progress = Callable[[int, int | None], None]
 
@@ -113,7 +107,7 @@ def add_targets(
     Without `method` it is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: left to the
     pipeline. Without `cbv_area` it is camera*100 + ccd*10, which means that no area was assigned.
     """
-    located: Iterable[_Located] = ((f"row {number}", {}, row) for number, row in enumerate(rows, start=1))
+    located: Iterable[Located] = ((f"row {number}", {}, row) for number, row in enumerate(rows, start=1))
     return _add(todo_file, located, _Defaults(sector, cadence, datasource), progress)
 
 
@@ -147,86 +141,8 @@ def add_target_lists(
     InvalidTargetError
         If a list is not what it should be; it names the file, the line and the column. Also a ValueError.
     """
-    located = (row for path in lists for row in _read_list(Path(path), sector))
+    located = (row for path in lists for row in read_list(Path(path), sector))
     return _add(todo_file, located, _Defaults(sector, cadence, datasource), progress)
-
-
-# --- reading ---------------------------------------------------------------------------------------------
-
-#: Where a row stands, the names that its source has for our columns, and its values by our names.
-_Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
-
-
-def _read_list(path: Path, sector: int | None) -> Iterator[_Located]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = _Lines(file)
-        reader = csv.reader(lines, strict=True)
-        try:
-            header = next(reader, None)
-            if header is None:
-                raise InvalidTargetError(where=path, problem="it has no header line")
-            names = [_OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in header]
-            theirs = dict(zip(names, header, strict=True))
-            _check_header(path, names, header)
-            listed_sector = None if "sector" in names else _sector_of(path, lines.comments, sector)
-            is_empty = True
-            for fields in reader:
-                is_empty = False
-                where = f"{path}, line {lines.number}"
-                if len(fields) != len(names):
-                    problem = f"it has {len(fields)} fields, and the header has {len(names)}"
-                    raise InvalidTargetError(where=where, problem=problem)
-                row: dict[str, Any] = {
-                    name: text for name, field in zip(names, fields, strict=True) if (text := field.strip())
-                }
-                if listed_sector is not None:
-                    row["sector"] = listed_sector
-                # An empty field in the column of magnitudes says that there is none.
-                yield where, theirs, {"tmag": None, **row}
-            if is_empty:
-                raise InvalidTargetError(where=path, problem="it lists no targets")
-        except csv.Error as error:
-            raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
-        except UnicodeDecodeError as error:
-            raise InvalidTargetError(where=f"{path}, after line {lines.number}", problem=error) from None
-
-
-class _Lines:
-    """The lines of a list without its comments, which are kept, and the number of the current one."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = enumerate(lines, start=1)
-        self.number = 0
-        self.comments: list[str] = []
-
-    def __iter__(self) -> Iterator[str]:
-        for number, line in self._lines:
-            self.number = number
-            if line.startswith("#"):
-                self.comments.append(line)
-            elif line.strip():
-                yield line
-
-
-def _check_header(path: Path, names: list[str], header: list[str]) -> None:
-    for name in _REQUIRED:
-        if name not in names:
-            raise InvalidTargetError(where=path, problem=f"it has no column {name}; it has {', '.join(header)}")
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidTargetError(where=path, problem=f"it has the column {name} twice")
-
-
-def _sector_of(path: Path, comments: list[str], given: int | None) -> int | None:
-    """Return the sector that the comments in front of a list tell, if they do."""
-    found = {int(number) for comment in comments for number in _SECTOR_IN_COMMENT.findall(comment)}
-    if len(found) > 1 and given is None:
-        problem = f"its comments name several sectors ({', '.join(map(str, sorted(found)))}); say which (--sector)"
-        raise InvalidTargetError(where=path, problem=problem)
-    if found and given is not None and given not in found:
-        problem = f"its comments say sector {', '.join(map(str, sorted(found)))}, and sector {given} was asked for"
-        raise InvalidTargetError(where=path, problem=problem)
-    return found.pop() if len(found) == 1 else None
 
 
 # --- checking --------------------------------------------------------------------------------------------
@@ -248,7 +164,7 @@ class _Defaults:
             raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
 
-def _build_targets(located: _Located, defaults: _Defaults) -> Iterator[_Target]:
+def _build_targets(located: Located, defaults: _Defaults) -> Iterator[_Target]:
     where, theirs, given = located
     try:
         row = dict(given)  # a sqlite3.Row is no mapping, but becomes one
@@ -345,7 +261,7 @@ def _as_method(value: object) -> str:
 
 
 def _add(
-    todo_file: str | os.PathLike[str], located: Iterable[_Located], defaults: _Defaults, progress: Progress | None
+    todo_file: str | os.PathLike[str], located: Iterable[Located], defaults: _Defaults, progress: Progress | None
 ) -> Added:
     report = progress or (lambda _done, _total: None)
     path = locate_todo_file(todo_file)
@@ -360,7 +276,7 @@ def _add(
     return Added(len(targets), listed - len(targets))
 
 
-def _add_to(database: SQLite, path: Path, located: Iterable[_Located], defaults: _Defaults, report: Progress) -> Added:
+def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
     with database.begin(writes=False) as connection:
         schema.check_schema(connection, path)
     targets, listed = _collect(located, defaults, report)
@@ -373,7 +289,7 @@ def _add_to(database: SQLite, path: Path, located: Iterable[_Located], defaults:
 
 
 def _collect(
-    located: Iterable[_Located], defaults: _Defaults, report: Progress
+    located: Iterable[Located], defaults: _Defaults, report: Progress
 ) -> tuple[dict[tuple[Any, ...], _Target], int]:
     """Return the targets by key, each once, and how many were listed."""
     targets: dict[tuple[Any, ...], _Target] = {}

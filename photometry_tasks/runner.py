@@ -127,6 +127,7 @@ def _end(workers: Collection[BaseProcess]) -> None:
     for worker in workers:
         worker.join(_GRACE)
         worker.kill()
+        worker.join()
 
 
 class _Run:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,7 @@ class SharedConnection:
         self._session: Session | None = None
         self._owner = os.getpid(), threading.get_ident()
         self.is_open = True
+        _all.add(self)
 
     @property
     def session(self) -> Session:
@@ -64,6 +66,10 @@ class SharedConnection:
         with self._database.begin(writes=writes) as connection:
             yield connection
 
+    def keep_open(self) -> None:
+        """Let nothing close the connection in this process, which is a forked child."""
+        self._database.keep_open()
+
     def is_forked(self) -> bool:
         """Whether this process is a child of the one that opened the connection."""
         return self._owner[0] != os.getpid()
@@ -81,6 +87,17 @@ class SharedConnection:
         if self._session is not None:
             self._session.close()
         self._database.close()
+
+
+_all: weakref.WeakSet[SharedConnection] = weakref.WeakSet()
+
+
+def _keep_open_in_child() -> None:
+    for shared in list(_all):
+        shared.keep_open()
+
+
+os.register_at_fork(after_in_child=_keep_open_in_child)
 
 
 def _has_changes(session: Session) -> bool:

@@ -397,11 +397,3 @@ def _close_forgotten_managers() -> None:
         except Exception:
             # One that cannot be closed must not keep the others from it.
             _logger.exception("%r was not closed, and could not be", manager)
-
-
-def _keep_connections_in_child() -> None:
-    for manager in list(_open_managers):
-        manager._database.keep_open()
-
-
-os.register_at_fork(after_in_child=_keep_connections_in_child)

@@ -17,7 +17,7 @@ ORDER = [
     {"status", "errors", "values"},
     {"arguments"},
     {"models"},
-    {"constraints", "results", "skipping", "statements"},
+    {"constraints", "results", "skipping", "statements", "target_lists"},
     {"todo_file", "selections"},
     {"backends", "schema", "summary", "transitions"},
     {"sharing"},

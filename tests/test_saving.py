@@ -306,7 +306,7 @@ def test_malformed_results(opened: Callable[..., TaskManager], change: dict[str,
     """A malformed result is a ValueError that names the field, changes nothing, and the next call works."""
     manager = opened({"starid": 1}, {"starid": 5})
     before = everything(manager)
-    with pytest.raises(InvalidResultError, match=rf"{named}\b.*Nothing was saved") as caught:
+    with pytest.raises(InvalidResultError, match=rf"(?s){named}\b.*Nothing was saved") as caught:
         manager.save_result({**GOOD, **change})
     assert isinstance(caught.value, ValueError)
     assert everything(manager) == before
