@@ -1,13 +1,12 @@
 """Which tasks need not be run, since a brighter star in the same aperture covers them. Pure: rows in, decision out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Decision", "Neighbours", "Rival", "Target", "build_decision", "build_neighbours"]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """The task whose result is being saved, as its result has it."""
 
     priority: int
@@ -16,16 +15,14 @@ class Target:
     tmag: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Rival:
+class Rival(NamedTuple):
     """A task of a star in the aperture, in the same sector, camera, ccd and cadence as the target."""
 
     priority: int
     tmag: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """The tasks that a decision needs: those of these stars with these datasources."""
 
     starids: tuple[int, ...]
@@ -34,8 +31,7 @@ class Neighbours:
     """The star whose pixel file the target was found in, where that star itself lies in the aperture."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What becomes of the target and of its rivals.
 
     Attributes

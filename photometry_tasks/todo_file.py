@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
     mode = path.stat().st_mode & 0o7777 if path.exists() else None
-    temporary = path.with_name(f".photometry_tasks-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".photometry_tasks-{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         write(temporary)
