@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-PAIRS = 21
+PAIRS = 51
 
 #: Both from compiled modules, as pip leaves them.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -23,14 +23,18 @@ def time_of(statement: str) -> float:
 
 
 def main() -> None:
-    """Print the medians, and the median of the differences pair by pair."""
+    """Print the medians, the median of the differences pair by pair, and the difference of the fastest."""
     statements = "import sqlalchemy.orm", "import photometry_tasks"
     for statement in statements:
         time_of(statement)  # fills the caches
     pairs = [tuple(map(time_of, statements)) for _ in range(PAIRS)]
     for statement, times in zip(statements, zip(*pairs, strict=True), strict=True):
         print(f"{statement:26} {statistics.median(times):7.1f} ms  ({min(times):.1f} to {max(times):.1f})")
-    print(f"{'difference':26} {statistics.median(ours - theirs for theirs, ours in pairs):7.1f} ms, median of {PAIRS}")
+    differences = [ours - theirs for theirs, ours in pairs]
+    fastest = min(ours for _, ours in pairs) - min(theirs for theirs, _ in pairs)
+    print(
+        f"{'difference':26} {statistics.median(differences):7.1f} ms, median of {PAIRS}; of the fastest {fastest:.1f} ms"
+    )
 
 
 if __name__ == "__main__":
