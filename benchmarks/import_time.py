@@ -33,7 +33,7 @@ def main() -> None:
     differences = [ours - theirs for theirs, ours in pairs]
     fastest = min(ours for _, ours in pairs) - min(theirs for theirs, _ in pairs)
     print(
-        f"{'difference':26} {statistics.median(differences):7.1f} ms, median of {PAIRS}; of the fastest {fastest:.1f} ms"
+        f"{'difference':26} {statistics.median(differences):7.1f} ms, median of {PAIRS}; of the fastest {fastest:.1f}"
     )
 
 
