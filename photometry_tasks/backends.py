@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
@@ -133,14 +133,12 @@ class SQLite:
         """Write the whole database into an empty file, through SQLite's backup API."""
         import sqlite3
 
-        target = sqlite3.connect(path)
         try:
-            self.dbapi.backup(target)
-            target.execute("PRAGMA journal_mode=DELETE")
+            with closing(sqlite3.connect(path)) as target:
+                self.dbapi.backup(target)
+                target.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.Error as error:
             raise BackupError(path=self._path, found=error) from error
-        finally:
-            target.close()
 
     def keep_open(self) -> None:
         """Let nothing close the connection in this process, a forked child, not even its end.
@@ -174,7 +172,7 @@ class SQLite:
             with suppress(sqlite3.OperationalError):
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             warnings.warn(
-                "the TODO-file is still being read: a -wal file stays beside it until it is next opened",
+                "the TODO-file is still being read, by another program or a cursor: its -wal file stays until then",
                 stacklevel=5,
             )
 

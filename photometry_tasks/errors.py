@@ -9,6 +9,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidResultError",
     "InvalidTargetError",
+    "LeftoverLogError",
     "NotATodoFileError",
     "OutdatedSchemaError",
     "TaskFinishedError",
@@ -50,6 +51,10 @@ class TodoFileNotFoundError(TodoError, FileNotFoundError):
 
 class TodoFileInUseError(TodoError, BlockingIOError):
     """{path} is in use by another program ({found}). Close it there, then try again."""
+
+
+class LeftoverLogError(TodoError, FileExistsError):
+    """{log} was left by a TODO-file that was deleted. Delete it too, then try again."""
 
 
 class BackupError(TodoError, OSError):

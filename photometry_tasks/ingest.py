@@ -16,7 +16,7 @@ from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import locate_todo_file, replace_file
+from photometry_tasks.todo_file import check_unused, locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
@@ -270,6 +270,7 @@ def _add(
     if path.exists():
         with closing(SQLite.open(path)) as database:
             return _add_to(database, path, located, defaults, report)
+    check_unused(path)
     targets, listed = _collect(located, defaults, report)
     # Made under another name first, so that nobody ever finds half a list.
     replace_file(path, lambda temporary: _make(temporary, targets, report))

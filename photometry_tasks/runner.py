@@ -9,10 +9,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from typing import Any, Self, Unpack
 
 from photometry_tasks.arguments import check_positive, invalid
@@ -105,14 +106,14 @@ def run_tasks(
     others = set(multiprocessing.active_children())
     # Workers are spawned, not forked: they must inherit neither the connection nor its locks.
     context = multiprocessing.get_context("spawn")
-    with _HeldInterrupt() as interrupt, ProcessPoolExecutor(jobs, context, _prepare_worker) as pool:
+    with _HeldInterrupt(run.wake_up) as interrupt, ProcessPoolExecutor(jobs, context, _prepare_worker) as pool:
         try:
             while True:
+                interrupt.check()
                 run.hand_out(pool, _IN_FLIGHT_PER_WORKER * jobs)
                 if not run.in_flight:
                     return run.report
-                with interrupt.welcome():
-                    wait(run.in_flight, return_when=FIRST_COMPLETED)
+                run.wait()
                 run.save_finished(progress)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -148,6 +149,15 @@ class _Run:
         self._to_come = limit
         self._begun = time.perf_counter()
         self._started: set[int] = set()
+        # Each finished task and Ctrl-C put something in: a queue that may be fed by a signal's handler.
+        self._wakers: SimpleQueue[object] = SimpleQueue()
+
+    def wake_up(self) -> None:
+        self._wakers.put(None)
+
+    def wait(self) -> None:
+        """Wait until a task is finished, or Ctrl-C has come."""
+        self._wakers.get()
 
     def hand_out(self, pool: ProcessPoolExecutor, number: int) -> None:
         while len(self.in_flight) < number and self._to_come != 0:
@@ -162,27 +172,34 @@ class _Run:
             with _inherited_without_interrupt():
                 future = pool.submit(_run_task, self._function, task)
             self.in_flight[future] = task["priority"]
+            future.add_done_callback(self._wakers.put)
 
     def save_finished(self, progress: Callable[[RunReport], None] | None) -> None:
         for future in [future for future in self.in_flight if future.done()]:
-            result = future.result()  # raises if the pool is broken; what the function raised is a result
-            with self._managing():
-                status = self._manager.save_result(result)
-            self._started.discard(self.in_flight.pop(future))
-            self.report.saved += 1
-            self.report.errors += status is STATUS.ERROR
+            self._save(future)
             if progress is not None:
                 progress(self.report)
 
+    def _save(self, future: Future[Result]) -> None:
+        result = future.result()  # raises if the pool is broken; what the function raised is a result
+        with self._managing():
+            status = self._manager.save_result(result)
+        self._started.discard(self.in_flight.pop(future))
+        self.report.saved += 1
+        self.report.errors += status is STATUS.ERROR
+
     def stop(self) -> None:
-        """Save what is done, and return the rest to pending."""
+        """Save what is done, and return the rest to pending; what can't be is logged, as an error is on its way."""
         for future in list(self.in_flight):
-            if future.cancelled() or not future.done() or future.exception() is not None:
-                del self.in_flight[future]
+            if future.done() and not future.cancelled() and future.exception() is None:
+                try:
+                    self._save(future)
+                except Exception:
+                    self._manager.logger.exception("A finished result could not be saved")
         try:
-            self.save_finished(None)
-        finally:
             self._manager.release_tasks(self._started)
+        except Exception:
+            self._manager.logger.exception("%d tasks could not be returned to pending", len(self._started))
 
     @contextmanager
     def _managing(self) -> Iterator[None]:
@@ -196,10 +213,10 @@ class _Run:
 
 
 class _HeldInterrupt:
-    """Ctrl-C, held back while the manager works and let through while there is nothing but waiting."""
+    """Ctrl-C, noted when it comes, and raised where nothing is left half done."""
 
-    def __init__(self) -> None:
-        self._is_welcome = False
+    def __init__(self, wake_up: Callable[[], None]) -> None:
+        self._wake_up = wake_up
         self._has_come = False
         self._handler: Any = None
 
@@ -212,24 +229,16 @@ class _HeldInterrupt:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._handler is not None:
             signal.signal(signal.SIGINT, self._handler)
-        if self._has_come and kind is None:
-            raise KeyboardInterrupt  # it came while the last result was saved
+        if kind is None:
+            self.check()  # it came while the last result was saved
 
     def _take(self, *_: object) -> None:
         self._has_come = True
-        if self._is_welcome:
-            self._is_welcome = False
-            raise KeyboardInterrupt
+        self._wake_up()
 
-    @contextmanager
-    def welcome(self) -> Iterator[None]:
-        self._is_welcome = True
-        try:
-            if self._has_come:
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._is_welcome = False
+    def check(self) -> None:
+        if self._has_come:
+            raise KeyboardInterrupt
 
 
 @contextmanager

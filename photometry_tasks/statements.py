@@ -117,6 +117,13 @@ INSERT_SKIP: Insert = insert(photometry_skipped)
 SKIPS_OF_TASK: Select[Any] = select(_skip.priority, _skip.skipped_by).where(
     or_(_skip.priority == bindparam("task"), _skip.skipped_by == bindparam("task"))
 )
+#: Who is skipped by a task, without a result of its own: only a result of that task can have written it.
+UNMEASURED_RIVALS: Select[Any] = select(_skip.priority).where(
+    _skip.skipped_by == bindparam("task"), ~exists().where(diagnostics.c.priority == _skip.priority)
+)
+DELETE_SKIP: Delete = delete(photometry_skipped).where(
+    _skip.priority == bindparam("rival"), _skip.skipped_by == bindparam("task")
+)
 DELETE_SKIPS_OF: Delete = delete(photometry_skipped).where(_skip.priority == bindparam("task"))
 
 # --- back to pending -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ __all__ = ["Located", "read_list"]
 #: Columns of the MIT target lists that `todolist` has under another name.
 _OTHER_NAMES = {"ticid": "starid"}
 
+_USED = {"starid", "sector", "datasource", "camera", "ccd", "cadence", "method", "tmag", "cbv_area"}
 _REQUIRED = ("starid", "camera", "ccd", "tmag")
 _SECTOR_IN_COMMENT = re.compile(r"\bsector\s+(\d+)\b", re.IGNORECASE)
 
@@ -89,7 +90,7 @@ def _check_header(path: Path, names: list[str], header: list[str]) -> None:
         if name not in names:
             raise InvalidTargetError(where=path, problem=f"it has no column {name}; it has {', '.join(header)}")
     for name in names:
-        if names.count(name) > 1:
+        if name in _USED and names.count(name) > 1:
             raise InvalidTargetError(where=path, problem=f"it has the column {name} twice")
 
 

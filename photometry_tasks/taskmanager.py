@@ -177,8 +177,7 @@ class TaskManager:
         Returns
         -------
         dict or None
-            With priority, starid, method, sector, camera, ccd, cadence (seconds), datasource and tmag
-            (TESS magnitude), in this order; None if no task is pending.
+            Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if there is none.
         """
         selection = self._selections.find(constraints)
         with self._transaction("get_task") as connection:
@@ -282,7 +281,7 @@ class TaskManager:
         checked = result if isinstance(result, Result) else check_result(result)
         with self._transaction("save_result", writes=True) as connection:
             saved = transitions.save_result(connection, checked)
-        if saved.is_again:
+        if saved.has_freed:
             self._selections.forget()
         elaptime, wait_time = checked.diagnostics["elaptime"], checked.diagnostics["worker_wait_time"]
         progress.add_result(self._summary, elaptime, wait_time, saved.errors)
@@ -394,6 +393,8 @@ def _close_forgotten_managers() -> None:
     for manager in list(_open_managers):
         try:
             manager.__del__()
+        except ResourceWarning:
+            pass  # made an error by -W error; it comes when the manager is closed
         except Exception:
             # One that cannot be closed must not keep the others from it.
             _logger.exception("%r was not closed, and could not be", manager)

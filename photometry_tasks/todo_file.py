@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from photometry_tasks.errors import TodoFileInUseError, TodoFileNotFoundError
+from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
 
 __all__ = ["check_unused", "find_todo_file", "locate_todo_file", "replace_file"]
 
@@ -34,11 +34,13 @@ def check_unused(path: Path) -> None:
 
     Raises
     ------
-    TodoFileInUseError
+    TodoFileInUseError, LeftoverLogError
     """
     path = path.resolve()
     for suffix in ("-wal", "-journal"):
         log = path.with_name(path.name + suffix)
+        if log.exists() and not path.exists():
+            raise LeftoverLogError(log=log)
         if log.exists():
             raise TodoFileInUseError(path=path, found=f"{log.name} lies beside it")
 

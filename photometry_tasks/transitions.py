@@ -43,11 +43,11 @@ def release_tasks(connection: Connection, priorities: Sequence[int]) -> None:
 
 
 class Saved(NamedTuple):
-    """What became of a result: the task's status, the errors stored, and whether an earlier result was undone."""
+    """What became of a result: the task's status, the errors stored, and whether others went back to pending."""
 
     status: STATUS
     errors: str | None
-    is_again: bool
+    has_freed: bool
 
 
 def save_result(connection: Connection, result: Result) -> Saved:
@@ -60,8 +60,11 @@ def save_result(connection: Connection, result: Result) -> Saved:
     task = connection.execute(statements.TASK_OF_RESULT, {"task": result.priority}).first()
     if task is None:
         raise UnknownTaskError(priority=result.priority)
+    has_freed = task.was_saved
     if task.was_saved:
         reset_tasks(connection, [result.priority])
+    elif task.is_in_skips:
+        has_freed = _free_stale_rivals(connection, result.priority)
 
     status, lightcurve, errors = result.status, result.lightcurve, list(result.errors)
     if lightcurve is not None:
@@ -86,7 +89,7 @@ def save_result(connection: Connection, result: Result) -> Saved:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
         connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
     _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)
-    return Saved(status, errors_text, task.was_saved)
+    return Saved(status, errors_text, has_freed)
 
 
 def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Decision:
@@ -99,6 +102,16 @@ def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Dec
         statements.RIVALS, {"starids": neighbours.starids, "datasources": neighbours.datasources, **where}
     )
     return build_decision(target, neighbours, [Rival(*row) for row in rows])
+
+
+def _free_stale_rivals(connection: Connection, priority: int) -> bool:
+    """Return rivals to pending that a lost result had skipped: TASOC reset an ERROR, and left its rivals SKIPPED."""
+    rivals = connection.execute(statements.UNMEASURED_RIVALS, {"task": priority}).scalars().all()
+    if not rivals:
+        return False
+    connection.execute(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
+    reset_tasks(connection, connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": rivals}).scalars().all())
+    return True
 
 
 def _write_skips(connection: Connection, priority: int, decision: Decision, *, may_exist: bool) -> None:

@@ -3,12 +3,12 @@
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ALL_COMPLETED
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager, runner
+from photometry_tasks.errors import UnknownTaskError
 from photometry_tasks.runner import RunReport, run_tasks
 
 from . import photometry_functions as functions
@@ -163,11 +164,36 @@ def test_a_failing_progress_callback(opened: Callable[..., TaskManager], monkeyp
     def fail(_report: RunReport) -> None:
         raise ZeroDivisionError
 
-    # All four that are in flight are done when the first of them is saved.
-    monkeypatch.setattr(runner, "FIRST_COMPLETED", ALL_COMPLETED)
+    class FourAtOnce(queue.SimpleQueue[object]):
+        """All four that are in flight are done when the first of them is saved."""
+
+        def get(self, *_: object) -> object:
+            return [super(FourAtOnce, self).get() for _ in range(4)]
+
+    monkeypatch.setattr(runner, "SimpleQueue", FourAtOnce)
     with pytest.raises(ZeroDivisionError):
         run_tasks(manager, functions.good, jobs=2, progress=fail)
     assert manager.summary["OK"] == 4
+    assert manager.get_number_tasks() == 26
+
+
+def test_a_result_that_cannot_be_saved(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When one result cannot be saved the run ends, and the finished ones beside it are saved all the same."""
+    manager = opened(*many(30))
+
+    class FourAtOnce(queue.SimpleQueue[object]):
+        def get(self, *_: object) -> object:
+            manager.cursor.execute("DELETE FROM todolist WHERE priority = 1")
+            manager.conn.commit()
+            return [super(FourAtOnce, self).get() for _ in range(4)]
+
+    monkeypatch.setattr(runner, "SimpleQueue", FourAtOnce)
+    with pytest.raises(UnknownTaskError):
+        run_tasks(manager, functions.good, jobs=2)
+    assert "A finished result could not be saved" in caplog.text
+    assert manager.summary["OK"] == 3
     assert manager.get_number_tasks() == 26
 
 

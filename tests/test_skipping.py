@@ -387,6 +387,20 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
     assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
 
 
+@pytest.mark.parametrize("listed", [[], [102]])
+def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: list[int]) -> None:
+    """A rival that TASOC left SKIPPED, by an ERROR that it returned to pending, is pending when that one is run."""
+    manager = opened(ffi(8), ffi(5, status=SKIPPED))
+    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (2, 1)")
+    manager.conn.commit()
+    assert manager.get_task(tmag_max=6) is None
+    save(manager, 1, skip_targets=listed)
+    assert state(manager) == (({1: SKIPPED, 2: None}, [(1, 2)], {1}) if listed else ({1: OK, 2: None}, [], {1}))
+    task = manager.get_task(tmag_max=6)
+    assert task is not None
+    assert task["priority"] == 2
+
+
 # --- as a property: against the rule in plain Python ---
 
 

@@ -2,6 +2,8 @@
 
 import math
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from photometry_tasks import TaskManager
-from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, NotATodoFileError
+from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, LeftoverLogError, NotATodoFileError
 from photometry_tasks.ingest import Added, add_target_lists, add_targets
 
 from .conftest import query, result_of
@@ -228,6 +230,7 @@ HEADER = "starid,camera,ccd,tmag,sector\n"
         (HEADER[:-8] + "\n1,1,1,9\n", "line 2", "column sector has no value"),
         ("starid,datasource,camera,ccd,tmag,sector\n1,tpf:x,1,1,9,1\n", "line 2", "column datasource: 'tpf:x'"),
         ("starid,camera,ccd,sector\n1,1,1,1\n", "list.csv", "it has no column tmag; it has starid, camera"),
+        ("starid,camera,ccd,tmag,sector,,,\n1,1,1,x,1,,,\n", "line 2", "column tmag: 'x'"),
         ("starid,TICID,camera,ccd,tmag,sector\n1,1,1,1,1,1\n", "list.csv", "it has the column starid twice"),
         ("", "list.csv", "it has no header line"),
         ("# sector 1\n", "list.csv", "it has no header line"),
@@ -325,6 +328,23 @@ def test_a_foreign_file_is_not_added_to(target: Path) -> None:
     with pytest.raises(NotATodoFileError):
         add_target_lists(target, ["there is no such list"])
     assert checksum(target) == before
+
+
+def test_the_log_of_a_deleted_file(target: Path) -> None:
+    """A log that a killed program left of a file that was then deleted is not laid over a new one."""
+    script = (
+        "import os, sys; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1])\n"
+        "tm.start_task(1); os._exit(0)"
+    )
+    add_targets(target, [ROW])
+    subprocess.run([sys.executable, "-c", script, str(target)], check=True)
+    target.unlink()
+    with pytest.raises(LeftoverLogError, match=r"todo\.sqlite-wal was left by .* Delete it too"):
+        add_targets(target, [{**ROW, "starid": 6}])
+    for log in target.parent.iterdir():
+        log.unlink()
+    add_targets(target, [{**ROW, "starid": 6}])
+    assert query(target, "SELECT starid, status FROM todolist") == [(6, None)]
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
