@@ -116,8 +116,8 @@ def run_tasks(
                 run.wait()
                 run.save_finished(progress)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
             _end(set(multiprocessing.active_children()) - others)
+            pool.shutdown(cancel_futures=True)  # waits for the results that were on their way
             run.stop()
             raise
 
