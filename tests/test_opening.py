@@ -213,6 +213,19 @@ def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.Mo
     TaskManager(path, load_into_memory=in_memory).close()
 
 
+def test_a_reader_in_a_transaction(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another program is reading in a transaction is refused as in use, and opens afterwards."""
+    path = todo({})
+    connect = backends._connect
+    monkeypatch.setattr(backends, "_connect", lambda *given: without_waiting(connect(*given)))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM todolist").fetchall()
+        with pytest.raises(TodoFileInUseError, match="Close it there, then try again"):
+            TaskManager(path)
+    TaskManager(path).close()
+
+
 def without_waiting(dbapi: sqlite3.Connection) -> sqlite3.Connection:
     dbapi.execute("PRAGMA busy_timeout=1")
     return dbapi
