@@ -1,5 +1,7 @@
-"""Engine, pragmas and transactions: all that differs between databases. So far there is SQLite."""
+"""Engine, pragmas and transactions: all that differs between SQLite and PostgreSQL."""
 
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -7,16 +9,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.pool import NullPool, StaticPool
 
-from photometry_tasks.errors import BackupError, TodoFileInUseError
+from photometry_tasks.arguments import invalid
+from photometry_tasks.errors import (
+    BackupError,
+    CannotUpgradeError,
+    DamagedFileError,
+    InterruptedWriteError,
+    NotATodoFileError,
+    NotWritableError,
+    TodoFileInUseError,
+)
+from photometry_tasks.todo_file import find_todo_file, locate_todo_file
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLite"]
+__all__ = ["PostgreSQL", "SQLite", "find_path", "holds_tasoc_files", "open_database"]
+
+
+def open_database(target: str | os.PathLike[str]) -> "SQLite | PostgreSQL":
+    """Open an existing TODO-list to work on it.
+
+    Parameters
+    ----------
+    target : str or os.PathLike
+        A path, or a URL: postgresql+psycopg://user:password@host/database, or sqlite:/// and a path, in which
+        nothing is quoted.
+
+    Raises
+    ------
+    TodoFileNotFoundError, NotATodoFileError, DamagedFileError, InvalidArgumentError
+    """
+    path = find_path(target)
+    return PostgreSQL(str(target)) if path is None else SQLite.open(find_todo_file(path))
+
+
+def find_path(target: str | os.PathLike[str]) -> Path | None:
+    """Return the path that a path or URL leads to; None for a server."""
+    url = re.match(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://", str(target))
+    if url is None:
+        return locate_todo_file(target)
+    return locate_todo_file(str(target)[url.end() :]) if url["file"] else None
+
+
+def holds_tasoc_files(connection: Connection) -> bool:
+    """Whether this is a database in which the TASOC pipeline keeps its TODO-lists."""
+    return connection.dialect.name == "sqlite"
 
 
 class SQLite:
@@ -31,6 +73,7 @@ class SQLite:
     """
 
     def __init__(self, path: Path, dbapi: "sqlite3.Connection") -> None:
+        self.name = str(path)
         self._path = path
         # Ours is the transaction's beginning (`begin`), so that the driver's stays as existing pipelines know
         # it: a change through `cursor` begins one, and `conn.commit()` ends it.
@@ -41,8 +84,29 @@ class SQLite:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open an existing file to work on it."""
-        return cls(path, _connect(path, "rw"))
+        """Open an existing file to work on it.
+
+        Raises
+        ------
+        NotATodoFileError, DamagedFileError
+            If it is no database, or ends too early. It is not changed.
+        """
+        return cls._open(path, "rw")
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self:
+        """Open an existing file only to look at it; somebody else may be working on it. Otherwise as `open`."""
+        return cls._open(path, "ro")
+
+    @classmethod
+    def _open(cls, path: Path, mode: str) -> Self:
+        database = cls(path, _connect(path, mode))
+        try:
+            database._check_size()
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     def load_into_memory(self) -> "SQLite":
         """Return a copy in memory, and close the file."""
@@ -63,22 +127,87 @@ class SQLite:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say what can be done about a file that somebody else has open."""
+        """Say what can be done about a file that somebody else has open, or that is no whole database."""
         import sqlite3
 
         try:
             yield
-        except (sqlite3.OperationalError, OperationalError) as error:
-            cause = error.orig if isinstance(error, OperationalError) else error
+        except (sqlite3.DatabaseError, DatabaseError) as error:
+            cause = error.orig if isinstance(error, DatabaseError) else error
             # The extended codes stand in the higher bits (https://sqlite.org/rescode.html).
-            if getattr(cause, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            extended = getattr(cause, "sqlite_errorcode", 0)
+            code = extended & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise TodoFileInUseError(path=self._path, found=cause) from error
+            if extended in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
+                raise InterruptedWriteError(path=self._path) from error
+            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise NotWritableError(path=self._path, found=cause) from error
+            if code == sqlite3.SQLITE_NOTADB:
+                raise NotATodoFileError(path=self._path, found="it is no SQLite database") from error
+            if code == sqlite3.SQLITE_CORRUPT or "unsupported file format" in str(cause):
+                raise DamagedFileError(path=self._path, found=cause) from error
             raise
 
-    @classmethod
-    def open_to_read(cls, path: Path) -> Self:
-        """Open an existing file only to look at it; somebody else may be working on it."""
-        return cls(path, _connect(path, "ro"))
+    def _check_size(self) -> None:
+        """Check that the file has all the pages that its header tells of; SQLite allows for half a page less."""
+        if self._path.stat().st_size == 0:
+            raise NotATodoFileError(path=self._path, found="it is empty (0 bytes)")
+        with self._explained():
+            mode, pages, page_size = (
+                self.dbapi.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "page_count", "page_size")
+            )
+        size = self._path.stat().st_size
+        # The log of a file in WAL mode may hold pages that the file has not got yet.
+        if mode != "wal" and size < pages * page_size:
+            raise DamagedFileError(path=self._path, found=f"it ends after {size} of {pages * page_size} bytes")
+
+    def check_content(self) -> None:
+        """Read the whole database, and check that it can be.
+
+        Raises
+        ------
+        DamagedFileError
+        """
+        if found := self.find_damage():
+            raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
+
+    def find_damage(self) -> list[str]:
+        """Say what SQLite finds wrong in the whole database."""
+        with self._explained():
+            lines = [row[0] for row in self.dbapi.execute("PRAGMA integrity_check")]
+        return [] if lines == ["ok"] else lines
+
+    @contextmanager
+    def begin_upgrade(self) -> Iterator[Connection]:
+        """Run one transaction in which tables may be made anew without what refers to them being deleted."""
+        self.dbapi.execute("PRAGMA foreign_keys=OFF")  # within a transaction it would have no effect
+        try:
+            with self.begin(writes=True) as connection:
+                before = self.count_orphans()
+                yield connection
+                after = self.count_orphans()
+                if lost := [table for table in before if after.get(table, 0) > before[table]]:
+                    problem = f"rows of {', '.join(lost)} would refer to nothing"
+                    raise CannotUpgradeError(path=self._path, problem=problem, remedy="Please report this.")
+        finally:
+            self.dbapi.execute("PRAGMA foreign_keys=ON")
+
+    def count_orphans(self) -> dict[str, int]:
+        """Count the rows of each table that refer to what is not there."""
+        import sqlite3
+
+        orphans = {}
+        for (table,) in self.dbapi.execute(
+            "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) WHERE m.type = 'table'"
+        ).fetchall():
+            # Where a foreign key leads to no key, it cannot be asked.
+            with suppress(sqlite3.OperationalError):
+                (orphans[table],) = self.dbapi.execute(
+                    "SELECT count(*) FROM pragma_foreign_key_check(?)", (table,)
+                ).fetchone()
+        return orphans
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -177,12 +306,59 @@ class SQLite:
             )
 
 
+class PostgreSQL:
+    """One connection to a TODO-list on a PostgreSQL server.
+
+    Attributes
+    ----------
+    connection : sqlalchemy.Connection
+    name : str
+        The URL, without its password.
+    """
+
+    #: Key of the lock that keeps two upgrades apart; any number that is always the same.
+    _UPGRADE_LOCK = 0x7068_6F74  # 'phot'
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            # Nothing is shown of it: it may hold a password.
+            raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
+        self.name = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() != "postgresql":
+            raise invalid("url", self.name, "a path or a URL of postgresql+psycopg is expected")
+        self._engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        self.connection = self._engine.connect()
+
+    @contextmanager
+    def begin(self, *, writes: bool) -> Iterator[Connection]:  # noqa: ARG002 - SQLite has to know
+        """Run one transaction: committed at the end of the block, rolled back on any exception."""
+        with self.connection.begin():
+            yield self.connection
+
+    @contextmanager
+    def begin_upgrade(self) -> Iterator[Connection]:
+        """Run one transaction that waits for other upgrades, and keeps them waiting."""
+        with self.begin(writes=True) as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
+            yield connection
+
+    def close(self) -> None:
+        """Close the connection; what is not committed is rolled back."""
+        self.connection.close()
+        self._engine.dispose()
+
+
 def _connect(path: Path, mode: str) -> "sqlite3.Connection":
     import sqlite3
 
     # As a URI it opens only what is there; quoted, since '#', '?' and '%' are part of a name. Another thread
     # may have to close what nobody closed; for calls the manager itself checks the thread.
     uri = f"file://{quote(bytes(path))}?mode={mode}"
-    dbapi = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    try:
+        dbapi = sqlite3.connect(uri, uri=True, check_same_thread=False)
+    except sqlite3.OperationalError as error:
+        raise NotWritableError(path=path, found=error) from error
     dbapi.execute("PRAGMA foreign_keys=ON")
     return dbapi

@@ -25,9 +25,11 @@ from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
-from photometry_tasks.backends import SQLite
+from photometry_tasks.backends import SQLite, open_database
+from photometry_tasks.checking import find_faults
 from photometry_tasks.errors import TodoError
 from photometry_tasks.ingest import add_target_lists
+from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.runner import PhotometryFunction, RunReport, run_tasks
 from photometry_tasks.summary import count_by_ccd, count_by_status
 from photometry_tasks.taskmanager import TaskManager
@@ -255,7 +257,7 @@ def status(todo: Path, as_json: bool) -> None:
 
 def _show_status(path: Path, as_json: bool = False) -> None:
     with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
-        schema.check_schema(connection, path)
+        schema.find_changes(connection, path)  # an older file has all that is counted
         by_status = count_by_status(connection)
         by_ccd = count_by_ccd(connection)
     if as_json:
@@ -272,6 +274,48 @@ def _show_status(path: Path, as_json: bool = False) -> None:
     table.add_section()
     table.add_row("all", "", *(str(by_status[name]) for name in shown), str(sum(by_status.values())))
     Console().print(table)
+
+
+# --- upgrade, check --------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("todo")
+@click.option("--check", is_flag=True, help="Only say what would be changed; exit code 1 if something would.")
+def upgrade(todo: str, check: bool) -> None:
+    """Bring TODO, a file or a PostgreSQL URL, to the schema of this release. Opening a file does it too.
+
+    Example: photometry-tasks upgrade todo.sqlite --check
+    """
+    with closing(open_database(todo)) as database:
+        if check:
+            with database.begin(writes=False) as connection:
+                changes = schema.find_changes(connection, database.name)
+                schema.check_upgradable(connection, database.name)
+        else:
+            changes = upgrade_schema(database)
+    for change in changes:
+        click.echo(change)
+    state = "is up to date" if not changes else "would be upgraded" if check else "is upgraded"
+    click.echo(f"{database.name} {state}, to revision {schema.HEAD}.")
+    if check and changes:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@_todo_argument
+def check(todo: Path) -> None:
+    """Look the TODO-file TODO through for damage and contradictions; exit code 1 if there are any.
+
+    Example: photometry-tasks check todo.sqlite
+    """
+    path = find_todo_file(todo)
+    faults = list(find_faults(path))
+    for fault in faults:
+        click.echo(fault)
+    click.echo(f"{path}: faults found: {len(faults)}.")
+    if faults:
+        raise click.exceptions.Exit(1)
 
 
 # --- demo ------------------------------------------------------------------------------------------------

@@ -3,20 +3,28 @@
 Every error is also the builtin that a caller would expect, so that either family can be caught.
 """
 
+import shlex
+
 __all__ = [
     "BackupError",
+    "CannotUpgradeError",
     "ClosedError",
+    "DamagedFileError",
+    "DowngradeError",
+    "InterruptedWriteError",
     "InvalidArgumentError",
     "InvalidResultError",
     "InvalidTargetError",
     "LeftoverLogError",
     "NotATodoFileError",
+    "NotWritableError",
     "OutdatedSchemaError",
     "TaskFinishedError",
     "TodoError",
     "TodoFileInUseError",
     "TodoFileNotFoundError",
     "UncommittedChangesError",
+    "UnknownRevisionError",
     "UnknownTaskError",
     "WrongThreadError",
 ]
@@ -30,6 +38,7 @@ class TodoError(Exception):
         # Python leaves docstrings out with -OO; the values then stand alone.
         docstring = type(self).__doc__ or " ".join(f"{name}={{{name}}}" for name in found)
         template = " ".join(docstring.split())
+        found["quoted"] = shlex.quote(str(found.get("path")))  # for commands that can be pasted
         super().__init__(template.format(**found) if message is None else message)
 
 
@@ -46,7 +55,7 @@ class InvalidTargetError(TodoError, ValueError):
 
 
 class TodoFileNotFoundError(TodoError, FileNotFoundError):
-    """There is no TODO-file at {path}. Make one with `photometry-tasks init {path} LIST.csv`."""
+    """There is no TODO-file at {path}. Make one with `photometry-tasks init {quoted} LIST.csv`."""
 
 
 class TodoFileInUseError(TodoError, BlockingIOError):
@@ -65,8 +74,48 @@ class NotATodoFileError(TodoError, ValueError):
     """{path} is not a TODO-file: {found}. It was not changed."""
 
 
+class DamagedFileError(TodoError, OSError):
+    """{path} is damaged: {found}.
+
+    Take an undamaged copy of it, or save what can be read with `sqlite3 {quoted} .recover | sqlite3 rescued.sqlite`.
+    """
+
+
+class InterruptedWriteError(TodoError, OSError):
+    """{path} was being written when its writer was killed, and is only read here.
+
+    Opening it for work takes back what was left undone: `photometry-tasks upgrade {quoted}`.
+    """
+
+
+class NotWritableError(TodoError, PermissionError):
+    """{path} cannot be opened for writing ({found}). Check the permissions of the file and of its directory."""
+
+
+class UnknownRevisionError(TodoError, RuntimeError):
+    """{path} has the schema revision {found}; this release of photometry_tasks ({release}) knows {known}.
+
+    It comes from a newer release: `pip install --upgrade photometry_tasks`. It was not changed.
+    """
+
+
 class OutdatedSchemaError(TodoError, RuntimeError):
-    """{path} has the schema of an older release ({lacks}), which this release cannot upgrade. It was not changed."""
+    """{path} has an older schema (among others, {change}), and was not changed.
+
+    To upgrade it: `photometry-tasks upgrade {quoted}`. With `--check` that says what would be changed.
+    """
+
+
+class CannotUpgradeError(TodoError, ValueError):
+    """{path} cannot be upgraded: {problem}. {remedy} It was not changed."""
+
+
+class DowngradeError(TodoError, RuntimeError):
+    """There is no way back below TASOC's release 6.3.
+
+    The releases before it had half a dozen schemas, in which not all that the file holds has a place. Take a copy
+    that was made before the file was upgraded.
+    """
 
 
 class UnknownTaskError(TodoError, LookupError):

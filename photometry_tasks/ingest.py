@@ -15,6 +15,7 @@ from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.target_lists import Located, read_list
 from photometry_tasks.todo_file import check_unused, locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
@@ -279,10 +280,10 @@ def _add(
 
 def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
     with database.begin(writes=False) as connection:
-        schema.check_schema(connection, path)
+        schema.find_changes(connection, path)  # refuses what is no TODO-file before the lists are read
     targets, listed = _collect(located, defaults, report)
+    upgrade_schema(database)
     with database.begin(writes=True) as connection:
-        schema.ensure_complete(connection)
         for key in connection.execute(statements.TARGETS):
             targets.pop(tuple(key), None)
         _insert(connection, targets.values(), report)

@@ -4,7 +4,10 @@ The tables and columns are those of the TASOC pipeline (release 6.3): other prog
 The models describe; the statements that the library runs are Core statements on their tables (statements.py).
 """
 
+from typing import Annotated
+
 from sqlalchemy import (
+    DOUBLE_PRECISION,
     REAL,
     BigInteger,
     Double,
@@ -20,10 +23,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Base", "Diagnostics", "Skip", "Task"]
 
-# SQLite makes only a column that is declared INTEGER the alias of its row id, and TASOC's files say INTEGER
-# and REAL throughout; star ids need 64 bits on PostgreSQL.
+# As TASOC's files declare them; SQLite makes only a column that is declared INTEGER the alias of its row id.
+# PostgreSQL needs 64 bits for both: star ids, and magnitudes as they were given.
 _Integer = BigInteger().with_variant(Integer(), "sqlite")
 _Real: Double[float] = Double().with_variant(REAL(), "sqlite")
+_Statistic = Annotated[float, mapped_column(DOUBLE_PRECISION())]
 
 
 class Base(DeclarativeBase):
@@ -106,11 +110,11 @@ class Diagnostics(Base):
     method_used: Mapped[str]
     elaptime: Mapped[float]
     worker_wait_time: Mapped[float | None]
-    mean_flux: Mapped[float | None]
-    variance: Mapped[float | None]
-    variability: Mapped[float | None]
-    rms_hour: Mapped[float | None]
-    ptp: Mapped[float | None]
+    mean_flux: Mapped[_Statistic | None]
+    variance: Mapped[_Statistic | None]
+    variability: Mapped[_Statistic | None]
+    rms_hour: Mapped[_Statistic | None]
+    ptp: Mapped[_Statistic | None]
     pos_row: Mapped[float | None]
     pos_column: Mapped[float | None]
     contamination: Mapped[float | None]

@@ -1,72 +1,161 @@
-"""Recognise a TODO-file, refuse what it is not, and add what it may lack without harm."""
+"""Recognise a TODO-list's schema, and bring it to the one of this release: the only caller of Alembic."""
 
+import threading
 import warnings
+from importlib.metadata import version
+from pathlib import Path
 
-from sqlalchemy import Connection, Index, Table, inspect
+from sqlalchemy import Column, Connection, Index, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 from sqlalchemy.engine import Inspector
-from sqlalchemy.exc import DatabaseError, OperationalError, SAWarning
+from sqlalchemy.exc import SAWarning
 
-from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError
+from photometry_tasks import legacy, tasoc
+from photometry_tasks.backends import holds_tasoc_files
+from photometry_tasks.errors import NotATodoFileError, UnknownRevisionError
 from photometry_tasks.models import Base
 
-__all__ = ["check_schema", "create_schema", "ensure_complete"]
+__all__ = [
+    "HEAD",
+    "REVISIONS",
+    "VERSION_TABLE",
+    "alembic_ini",
+    "check_upgradable",
+    "create_schema",
+    "find_changes",
+    "upgrade",
+]
+
+#: The revisions in `migrations/versions`, oldest first, and what each makes. Alembic need not be loaded to know.
+REVISIONS = {
+    "0001": "the schema of TASOC's release 6.3",
+    "0002": "indexes of photometry_skipped on priority and on skipped_by",
+}
+HEAD = list(REVISIONS)[-1]
+
+#: Not Alembic's usual name: a PostgreSQL database may hold other programs' tables too, and their revision.
+VERSION_TABLE = "photometry_tasks_version"
+
+# As Alembic makes it.
+_version = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
+#: Alembic keeps the environment that it runs in a global variable.
+_alembic_lock = threading.Lock()
+
+
+def alembic_ini() -> Path:
+    """Return the path of `alembic.ini`, beside `migrations/`: in a checkout, or in the installed package."""
+    package = Path(__file__).parent
+    installed = package / "alembic.ini"
+    return installed if installed.is_file() else package.parent / "alembic.ini"
 
 
 def create_schema(connection: Connection) -> None:
-    """Make the three tables in an empty database."""
+    """Make the tables of this release in an empty database."""
     Base.metadata.create_all(connection)
+    _version.create(connection)
+    connection.execute(insert(_version).values(version_num=HEAD))
 
 
-def check_schema(connection: Connection, path: object) -> None:
-    """Check that this is a TODO-file of the current schema, without changing a byte.
+def find_changes(connection: Connection, path: object) -> list[str]:
+    """Say what `upgrade` would change in a TODO-list, a line for each thing; it is only read.
 
-    Tables of results and indexes may lack: a list that was made but never opened has only `todolist`, and
-    every release since 6.0 differs only by an index (`ensure_complete` adds them).
+    Returns
+    -------
+    list of str
+        Empty if it has the schema of this release.
 
     Raises
     ------
-    NotATodoFileError, OutdatedSchemaError
+    NotATodoFileError, UnknownRevisionError
     """
-    try:
-        inspector = inspect(connection)
-        tables = set(inspector.get_table_names())
-    except OperationalError:
-        raise
-    except DatabaseError as error:
-        raise NotATodoFileError(path=path, found=error.orig) from None
-    if "todolist" not in tables:
-        found = f"it has the tables {', '.join(sorted(tables))}" if tables else "it has no tables"
-        raise NotATodoFileError(path=path, found=f"{found}, but no todolist")
-    lacks = [
-        problem
-        for table in Base.metadata.sorted_tables
-        if table.name in tables
-        for problem in _column_problems(inspector, table) + _index_problems(inspector, table)
-    ]
-    if lacks:
-        raise OutdatedSchemaError(path=path, lacks="; ".join(lacks))
-
-
-def ensure_complete(connection: Connection) -> None:
-    """Add the tables of results and the indexes that `check_schema` lets a TODO-file lack."""
     inspector = inspect(connection)
     tables = set(inspector.get_table_names())
-    for table in Base.metadata.sorted_tables:
-        if table.name not in tables:
-            table.create(connection)
-            continue
-        present = _indexes(inspector, table)
-        for index in table.indexes:
-            if index.name not in present:
-                index.create(connection)
+    revision = _read_revision(connection, tables, path)
+    if "todolist" not in tables:
+        tables.discard(VERSION_TABLE)
+        found = f"it has the tables {', '.join(sorted(tables))}" if tables else "it has no tables"
+        raise NotATodoFileError(path=path, found=f"{found}, but no todolist")
+    if revision is None and not holds_tasoc_files(connection):
+        raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
+    if revision is None:
+        changes = legacy.find_changes(connection, path)
+    else:
+        metadata = Base.metadata if revision == HEAD else tasoc.metadata
+        problems = [
+            problem
+            for table in metadata.sorted_tables
+            if table.name in tables
+            for problem in _find_problems(inspector, table)
+        ]
+        if problems:
+            raise NotATodoFileError(path=path, found=f"it has revision {revision}, but {'; '.join(problems)}")
+        # Other programs may have taken a table away, or made it anew without our indexes.
+        changes = [
+            f"table {table.name} is made"
+            if table.name not in tables
+            else f"index {', '.join(str(index.name) for index in lacking)} is made"
+            for table in metadata.sorted_tables
+            if (lacking := _find_lacking_indexes(inspector, table)) or table.name not in tables
+        ]
+    known = list(REVISIONS)
+    later = known if revision is None else known[known.index(revision) + 1 :]
+    return changes + [f"revision {name}: {REVISIONS[name]}" for name in later]
 
 
-def _column_problems(inspector: Inspector, table: Table) -> list[str]:
+def check_upgradable(connection: Connection, path: object) -> None:
+    """Check that nothing keeps a TODO-list from being upgraded; it is only read.
+
+    Raises
+    ------
+    CannotUpgradeError
+    """
+    tables = set(inspect(connection).get_table_names())
+    if _read_revision(connection, tables, path) is None:
+        legacy.check_upgradable(connection, path)
+
+
+def upgrade(connection: Connection, path: object) -> None:
+    """Bring a TODO-list to the schema of this release, in a transaction that the caller began for it.
+
+    Raises
+    ------
+    CannotUpgradeError
+    """
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(str(alembic_ini()))
+    config.attributes.update(connection=connection, path=path)
+    with _alembic_lock:
+        command.upgrade(config, "head")
+    _complete(connection)
+
+
+def _read_revision(connection: Connection, tables: set[str], path: object) -> str | None:
+    if VERSION_TABLE not in tables:
+        return None
+    found = connection.execute(select(_version.c.version_num)).scalars().all()
+    if not found:
+        return None
+    if len(found) > 1 or found[0] not in REVISIONS:
+        known = ", ".join(REVISIONS)
+        release = version("photometry_tasks")
+        raise UnknownRevisionError(path=path, found=" and ".join(map(str, found)), release=release, known=known)
+    return str(found[0])
+
+
+def _find_problems(inspector: Inspector, table: Table) -> list[str]:
+    """Say what keeps a table from being used, whatever its revision."""
     found = {column["name"]: column for column in inspector.get_columns(table.name)}
     problems = []
     for column in table.columns:
         if column.name not in found:
-            problems.append(f"no column {table.name}.{column.name}")
+            problems.append(f"{table.name} has no column {column.name}")
         elif found[column.name]["nullable"] and not column.nullable and not column.primary_key:
             problems.append(f"{table.name}.{column.name} may be NULL")
     key = inspector.get_pk_constraint(table.name)["constrained_columns"]
@@ -78,22 +167,27 @@ def _column_problems(inspector: Inspector, table: Table) -> list[str]:
     return problems
 
 
-def _index_problems(inspector: Inspector, table: Table) -> list[str]:
-    present = _indexes(inspector, table)
-    return [
-        f"the index {index.name} is on ({', '.join(map(str, present[index.name][0]))})"
-        for index in table.indexes
-        if index.name in present and present[index.name] != _shape(index)
-    ]
-
-
-def _indexes(inspector: Inspector, table: Table) -> dict[object, tuple[list[str | None], bool]]:
+def _find_lacking_indexes(inspector: Inspector, table: Table) -> list[Index]:
     with warnings.catch_warnings():
         # Other programs may have indexes on expressions, which cannot be reflected and are not our concern.
         warnings.simplefilter("ignore", SAWarning)
-        indexes = inspector.get_indexes(table.name)
-    return {index["name"]: (index["column_names"], bool(index["unique"])) for index in indexes}
+        found = inspector.get_indexes(table.name) if inspector.has_table(table.name) else []
+    shapes = {index["name"]: (index["column_names"], bool(index["unique"])) for index in found}
+    lacking = [
+        index
+        for index in table.indexes
+        if shapes.get(str(index.name)) != ([column.name for column in index.columns], bool(index.unique))
+    ]
+    return sorted(lacking, key=lambda index: str(index.name))
 
 
-def _shape(index: Index) -> tuple[list[str | None], bool]:
-    return [column.name for column in index.columns], index.unique
+def _complete(connection: Connection) -> None:
+    """Make again what other programs have taken away."""
+    inspector = inspect(connection)
+    for table in Base.metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            table.create(connection)
+            continue
+        for index in _find_lacking_indexes(inspector, table):
+            index.drop(connection, checkfirst=True)
+            index.create(connection)

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.orm import Session
 
-from photometry_tasks import schema, statements, transitions
+from photometry_tasks import statements, transitions
 from photometry_tasks import summary as progress
 from photometry_tasks.arguments import check_integer, check_interval
-from photometry_tasks.backends import SQLite
 from photometry_tasks.constraints import (
     Constraints,
     build_conditions,
@@ -25,6 +24,7 @@ from photometry_tasks.constraints import (
     build_expressions,
     check_constraints,
 )
+from photometry_tasks.opening import open_todo_file
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.selections import Selections
 from photometry_tasks.sharing import SharedConnection
@@ -64,6 +64,8 @@ class TaskManager:
         Work on a copy in memory, which is put back on disk by `backup`.
     backup_interval : int or None, optional
         With `load_into_memory`, back up after so many saved results; None: only at closing.
+    upgrade : bool, optional
+        Bring a file with an older schema to that of this release; False: refuse it.
 
     Attributes
     ----------
@@ -80,8 +82,8 @@ class TaskManager:
     ------
     FileNotFoundError
         If there is no such file.
-    NotATodoFileError, OutdatedSchemaError
-        If it is something else, or of an older release. It is not changed.
+    NotATodoFileError, DamagedFileError, UnknownRevisionError, CannotUpgradeError, OutdatedSchemaError
+        If it is something else, damaged, of a newer release, or older and not to be upgraded. It is not changed.
     ValueError
         If an argument is not what it should be.
 
@@ -103,6 +105,8 @@ class TaskManager:
         summary_interval: int | None = 200,
         load_into_memory: bool = False,
         backup_interval: int | None = 10_000,
+        *,
+        upgrade: bool = True,
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = check_interval("summary_interval", summary_interval)
@@ -118,9 +122,9 @@ class TaskManager:
         self._summary = progress.build_summary()
         self._counted: object = None
         self._selections = Selections()
-        self._database = SQLite.open(path)
+        self._database = open_todo_file(path, into_memory=self.load_into_memory, upgrade=upgrade)
         try:
-            self._prepare(conditions, cleanup)
+            self._reset(conditions, cleanup)
             self.conn: sqlite3.Connection = self._database.dbapi
             self.cursor: sqlite3.Cursor = self._database.cursor_of_rows()
             self._shared = SharedConnection(self._database, self.todo_file)
@@ -130,18 +134,11 @@ class TaskManager:
             raise
         _open_managers.add(self)
 
-    def _prepare(self, conditions: list[ColumnElement[bool]], cleanup: bool) -> None:
-        with self._database.begin(writes=False) as connection:
-            schema.check_schema(connection, self.todo_file)
+    def _reset(self, conditions: list[ColumnElement[bool]], cleanup: bool) -> None:
         if self.summary_file is not None:
             # That it can be written is found out before anything is reset.
             progress.write_summary(Path(self.summary_file), self._summary)
-        if self.load_into_memory:
-            self._database = self._database.load_into_memory()
-        else:
-            self._database.prepare_for_work()
         with self._database.begin(writes=True) as connection:
-            schema.ensure_complete(connection)
             if self.overwrite:
                 transitions.reset_all_tasks(connection)
             number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)

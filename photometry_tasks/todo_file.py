@@ -7,7 +7,10 @@ from pathlib import Path
 
 from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
 
-__all__ = ["check_unused", "find_todo_file", "locate_todo_file", "replace_file"]
+__all__ = ["check_unused", "find_leftovers", "find_todo_file", "locate_todo_file", "replace_file"]
+
+#: How the names of our temporary files begin.
+_TEMPORARY = ".photometry_tasks-"
 
 
 def locate_todo_file(path: str | os.PathLike[str]) -> Path:
@@ -45,6 +48,13 @@ def check_unused(path: Path) -> None:
             raise TodoFileInUseError(path=path, found=f"{log.name} lies beside it")
 
 
+def find_leftovers(path: Path) -> list[Path]:
+    """Return what lies beside a file while it is written, and should be gone afterwards."""
+    path = path.resolve()
+    logs = [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm")]
+    return [log for log in logs if log.exists()] + sorted(path.parent.glob(f"{_TEMPORARY}*.tmp"))
+
+
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Replace a file as a whole: whoever looks sees the old one or the new one, complete.
 
@@ -59,7 +69,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
     mode = path.stat().st_mode & 0o7777 if path.exists() else None
-    temporary = path.with_name(f".photometry_tasks-{os.urandom(8).hex()}.tmp")
+    temporary = path.with_name(f"{_TEMPORARY}{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
     try:
         write(temporary)

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, insert
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.models import Base, todolist
+from photometry_tasks.models import todolist
+from photometry_tasks.schema import create_schema
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -32,7 +33,7 @@ def fill(rows: Rows) -> Rows:
 def make_file(path: Path, rows: Rows) -> Path:
     engine = create_engine("sqlite:///" + str(path))
     with engine.begin() as connection:
-        Base.metadata.create_all(connection)
+        create_schema(connection)
         if rows:
             connection.execute(insert(todolist), fill(rows))
     engine.dispose()

@@ -1,0 +1,117 @@
+"""Run the migrations: for the library, on its own connection, and for Alembic's commands, on the list they name."""
+
+import os
+from configparser import InterpolationError
+from contextlib import closing
+from logging.config import fileConfig
+from typing import Any
+
+from alembic import command, context
+from alembic.operations.ops import MigrationScript
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from sqlalchemy import Float
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import SchemaItem
+
+from photometry_tasks.backends import PostgreSQL, SQLite, find_path, open_database
+from photometry_tasks.errors import TodoError
+from photometry_tasks.models import Base
+from photometry_tasks.schema import VERSION_TABLE
+from photometry_tasks.todo_file import check_unused, replace_file
+
+config = context.config
+
+
+def run_migrations(**where: Any) -> None:
+    """Run the migrations on a connection, or write their SQL for the database of a URL."""
+    context.configure(
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        transactional_ddl=True,  # SQLite's too, once the transaction is begun by hand
+        include_object=is_ours,
+        compare_type=differs_in_type,
+        compare_server_default=differs_in_default,
+        process_revision_directives=drop_empty_revision,
+        **where,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def is_ours(item: SchemaItem, name: str | None, kind: str, is_reflected: bool, compared: SchemaItem | None) -> bool:  # noqa: ARG001 - Alembic's signature
+    """Whether Alembic compares this: what is in the database but not in the models belongs to other programs."""
+    return not is_reflected or compared is not None
+
+
+def differs_in_type(migration: MigrationContext, _found: Any, _wanted: Any, found: Any, wanted: Any) -> bool | None:
+    """Say that two columns of real numbers are of one type on SQLite, which has but one; leave the rest to Alembic."""
+    both_real = isinstance(found, Float) and isinstance(wanted, Float)
+    return False if both_real and migration.dialect.name == "sqlite" else None
+
+
+def differs_in_default(
+    _migration: MigrationContext, _found: Any, _wanted: Any, found: str | None, _default: Any, wanted: str | None
+) -> bool | None:
+    """Say that DEFAULT NULL, as in TASOC's tables, is no default; leave the rest to Alembic."""
+    return False if found in ("NULL", "(NULL)") and wanted is None else None
+
+
+def drop_empty_revision(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
+    """Write no revision in which nothing happens."""
+    if getattr(config.cmd_opts, "autogenerate", False) and all(script.upgrade_ops.is_empty() for script in directives):
+        directives[:] = []
+
+
+def find_target() -> str:
+    """Return the path or URL of the TODO-list that was asked for."""
+    given = context.get_x_argument(as_dictionary=True).get("todo") or os.environ.get("PHOTOMETRY_TASKS_TODO")
+    if given:
+        return given
+    try:
+        url = config.get_main_option("sqlalchemy.url")
+    except InterpolationError:
+        # A '%' that was not doubled, as in any URL with a quoted password.
+        url = config.file_config.get(config.config_ini_section, "sqlalchemy.url", raw=True)
+    if not url:
+        raise CommandError(
+            "Which TODO-list? Give it as `alembic -x todo=PATH_OR_URL …`, in the environment variable "
+            "PHOTOMETRY_TASKS_TODO, or as sqlalchemy.url in alembic.ini."
+        )
+    return url
+
+
+def run_command() -> None:
+    """Run one of Alembic's own commands."""
+    if config.config_file_name is not None:
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+    target = find_target()
+    path = find_path(target)
+    if context.is_offline_mode():
+        if path is not None:
+            raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
+        run_migrations(url=target, literal_binds=True)
+        return
+    if path is None or path.exists() or config.cmd_opts.cmd[0] is not command.upgrade:
+        run_on(open_database(target))
+    else:
+        check_unused(path)
+        replace_file(path, lambda temporary: run_on(SQLite.create(temporary)))
+
+
+def run_on(database: SQLite | PostgreSQL) -> None:
+    """Run the migrations in one transaction, and close the database."""
+    config.attributes["path"] = database.name
+    with closing(database), database.begin_upgrade() as connection:
+        run_migrations(connection=connection)
+
+
+if "connection" in config.attributes:
+    run_migrations(connection=config.attributes["connection"])
+else:
+    try:
+        run_command()
+    except DBAPIError as error:
+        raise CommandError(str(error.orig)) from error
+    except (TodoError, OSError) as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,66 @@
+"""Look a TODO-file through, from its bytes to its counts, without changing it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, exists, func, select
+
+from photometry_tasks import schema, statements
+from photometry_tasks.backends import SQLite
+from photometry_tasks.errors import OutdatedSchemaError, TodoError
+from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.status import STATUS
+from photometry_tasks.todo_file import find_leftovers
+
+__all__ = ["find_faults"]
+
+#: Priorities shown of each fault.
+_SHOWN = 5
+
+_task, _result = todolist.c, diagnostics.c
+_is_finished = _task.status.in_([STATUS.OK.value, STATUS.WARNING.value, STATUS.ERROR.value])
+_has_result = exists().where(_result.priority == _task.priority)
+
+#: What is wrong with a task, and the query for those with which it is.
+_FAULTS: dict[str, Select[Any]] = {
+    "finished without a row in diagnostics": select(_task.priority).where(_is_finished, ~_has_result),
+    "pending with a row in diagnostics": select(_task.priority).where(_task.status.is_(None), _has_result),
+    "of a status that does not exist": select(_task.priority).where(
+        _task.status.not_in([status.value for status in STATUS])
+    ),
+    "listed twice": select(func.min(_task.priority)).group_by(*statements.TARGET_COLUMNS).having(func.count() > 1),
+    "with the light-curve path of another": select(func.min(_result.priority))
+    .where(_result.lightcurve.is_not(None))
+    .group_by(_result.lightcurve)
+    .having(func.count() > 1),
+}
+
+
+def find_faults(path: Path) -> Iterator[str]:
+    """Say what is wrong with a TODO-file, one line for each fault; it is only read.
+
+    Looked at is what lies beside it, SQLite's own check of every page and index, the schema, foreign keys,
+    results that lack or are too many, statuses that do not exist, and duplicates.
+    """
+    for leftover in find_leftovers(path):
+        yield f"{leftover.name} lies beside it: somebody is writing it, or was killed while doing so"
+    try:
+        with closing(SQLite.open_to_read(path)) as database:
+            yield from (f"SQLite says: {damage}" for damage in database.find_damage())
+            orphans = database.count_orphans().items()
+            yield from (f"{number} rows of {table} refer to what is not there" for table, number in orphans if number)
+            with database.begin(writes=False) as connection:
+                changes = schema.find_changes(connection, path)
+                if changes:
+                    yield str(OutdatedSchemaError(path=path, change=changes[0]))
+                    schema.check_upgradable(connection, path)
+                    return
+                for fault, query in _FAULTS.items():
+                    priorities = connection.execute(query.limit(_SHOWN + 1)).scalars().all()
+                    if priorities:
+                        shown = ", ".join(map(str, priorities[:_SHOWN])) + ", …" * (len(priorities) > _SHOWN)
+                        yield f"tasks {fault}: {shown}"
+    except TodoError as error:
+        yield str(error)
