@@ -132,6 +132,8 @@ class SQLite:
 
         try:
             yield
+        except UnicodeDecodeError as error:
+            raise DamagedFileError(path=self._path, found=error) from error
         except (sqlite3.DatabaseError, DatabaseError) as error:
             cause = error.orig if isinstance(error, DatabaseError) else error
             # The extended codes stand in the higher bits (https://sqlite.org/rescode.html).
@@ -145,7 +147,8 @@ class SQLite:
                 raise NotWritableError(path=self._path, found=cause) from error
             if code == sqlite3.SQLITE_NOTADB:
                 raise NotATodoFileError(path=self._path, found="it is no SQLite database") from error
-            if code == sqlite3.SQLITE_CORRUPT or "unsupported file format" in str(cause):
+            is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
+            if is_damaged or re.match("unsupported file format|Could not decode", str(cause)):
                 raise DamagedFileError(path=self._path, found=cause) from error
             raise
 

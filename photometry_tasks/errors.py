@@ -71,7 +71,11 @@ class BackupError(TodoError, OSError):
 
 
 class NotATodoFileError(TodoError, ValueError):
-    """{path} is not a TODO-file: {found}. It was not changed."""
+    """{path} is not a TODO-file: {found}. It was not changed.
+
+    A TODO-file is a SQLite database with the tables of the TASOC pipeline, of any release since 3.0; one is made from
+    target lists with `photometry-tasks init`.
+    """
 
 
 class DamagedFileError(TodoError, OSError):

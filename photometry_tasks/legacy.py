@@ -22,7 +22,7 @@ __all__ = ["check_upgradable", "find_changes", "upgrade"]
 #: Columns that every release has; the others can be added.
 _REQUIRED = {
     "todolist": {*metadata.tables["todolist"].columns.keys()} - {"cadence"},
-    "diagnostics": {"priority", "elaptime"},
+    "diagnostics": {*metadata.tables["diagnostics"].columns.keys()} - {"method_used", "worker_wait_time", "edge_flux"},
     "photometry_skipped": {"priority", "skipped_by"},
 }
 
@@ -57,6 +57,10 @@ _DISTINCT: dict[str, dict[tuple[str, ...], str]] = {
 }
 
 _RULES = {"todolist": {"cadence": _CADENCE}, "diagnostics": {"method_used": _METHOD_USED}}
+
+
+#: What helps where another program's things cannot be kept.
+_REMEDY = "Drop it, upgrade, and make it again as fits the new tables."
 
 
 # --- looking at a file -----------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
 
 def _find_problems(name: str, found: _Table, wanted: _Table) -> Iterator[str]:
     """Say what the file of no release has."""
-    for column in _REQUIRED[name] - found.columns.keys():
+    for column in sorted(_REQUIRED[name] - found.columns.keys()):
         yield f"{name} has no column {column}"
     for column, has in found.columns.items():
         if column in wanted.columns and has.is_generated:
@@ -212,7 +216,10 @@ def upgrade(connection: Connection, path: object) -> None:
         If it cannot be; nothing was written then.
     """
     check_upgradable(connection, path)
-    _change(connection)
+    try:
+        _change(connection)
+    except ValueError as error:
+        raise CannotUpgradeError(path=path, problem=error, remedy=_REMEDY) from error
 
 
 def check_upgradable(connection: Connection, path: object) -> None:
@@ -284,7 +291,6 @@ def _rehearse(connection: Connection, path: object) -> None:
         WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!'
         ORDER BY type <> 'table', type <> 'index', type <> 'view', rowid"""
     ).all()
-    remedy = "Drop it, upgrade, and make it again as fits the new tables."
     with _open_scratch() as scratch:
         for thing in objects:
             try:
@@ -292,17 +298,17 @@ def _rehearse(connection: Connection, path: object) -> None:
             except DatabaseError as error:
                 if thing.table in metadata.tables:
                     problem = f"{thing.type} {thing.name} could not be made again ({error.orig})"
-                    raise CannotUpgradeError(path=path, problem=problem, remedy=remedy) from None
+                    raise CannotUpgradeError(path=path, problem=problem, remedy=_REMEDY) from None
         before = dict(_find_broken(scratch))
         try:
             _change(scratch)
         except (ValueError, DatabaseError) as error:
             problem = str(error.orig if isinstance(error, DatabaseError) else error)
-            raise CannotUpgradeError(path=path, problem=problem, remedy=remedy) from None
+            raise CannotUpgradeError(path=path, problem=problem, remedy=_REMEDY) from None
         for broken, reason in _find_broken(scratch):
             if broken not in before:
                 problem = f"{broken} would no longer work ({reason})"
-                raise CannotUpgradeError(path=path, problem=problem, remedy=remedy)
+                raise CannotUpgradeError(path=path, problem=problem, remedy=_REMEDY)
 
 
 def _find_broken(connection: Connection) -> Iterator[tuple[str, str]]:
@@ -346,11 +352,13 @@ def _change(connection: Connection) -> None:
         elif any(_find_column_changes(table.name, found, wanted[table.name])):
             values = {column: _build_value(table.name, column, found) for column in wanted[table.name].columns}
             rebuild_table(connection, table, values, _GONE.get(table.name, set()), _GONE_INDEXES | ours)
-    for name in _GONE_INDEXES:
-        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
     for table in metadata.sorted_tables:
-        for index in _find_lacking_indexes(table.name, _read_indexes(connection, table.name)):
-            connection.exec_driver_sql(f"DROP INDEX IF EXISTS {index.name}")
+        # Only those of our tables: another program's table may have an index of the same name.
+        indexes = _read_indexes(connection, table.name)
+        lacking = _find_lacking_indexes(table.name, indexes)
+        for name in indexes.keys() & {*_GONE_INDEXES, *(str(index.name) for index in lacking)}:
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+        for index in lacking:
             index.create(connection)
 
 

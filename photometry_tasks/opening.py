@@ -3,9 +3,11 @@
 import logging
 from pathlib import Path
 
+from sqlalchemy.exc import DatabaseError
+
 from photometry_tasks import schema
 from photometry_tasks.backends import PostgreSQL, SQLite
-from photometry_tasks.errors import OutdatedSchemaError
+from photometry_tasks.errors import CannotUpgradeError, OutdatedSchemaError
 
 __all__ = ["open_todo_file", "upgrade_schema"]
 
@@ -13,7 +15,7 @@ _logger = logging.getLogger("photometry_tasks")
 
 
 def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool) -> SQLite:
-    """Open a TODO-file of any release for work, or a copy of it in memory.
+    """Open a TODO-file of any release, or a copy of it in memory.
 
     Parameters
     ----------
@@ -39,8 +41,6 @@ def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool) -> SQLite:
             database.check_content()
         if changes:
             upgrade_schema(database)
-        if not into_memory:
-            database.prepare_for_work()
     except BaseException:
         database.close()
         raise
@@ -49,11 +49,15 @@ def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool) -> SQLite:
 
 def upgrade_schema(database: SQLite | PostgreSQL) -> list[str]:
     """Bring a TODO-list to the schema of this release in one transaction, and say what that changed."""
-    with database.begin_upgrade() as connection:
-        # Somebody else may have done it since it was looked at.
-        changes = schema.find_changes(connection, database.name)
-        if changes:
-            schema.upgrade(connection, database.name)
+    try:
+        with database.begin_upgrade() as connection:
+            # Somebody else may have done it since it was looked at.
+            changes = schema.find_changes(connection, database.name)
+            if changes:
+                schema.upgrade(connection, database.name)
+    except DatabaseError as error:
+        remedy = "`photometry-tasks check` may say more."
+        raise CannotUpgradeError(path=database.name, problem=error.orig, remedy=remedy) from error
     for change in changes:
         _logger.info("%s: upgraded: %s", database.name, change)
     return changes

@@ -7,15 +7,20 @@ checks without a name, collations and generated columns; so its own SQL is taken
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Table
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateTable
 
 __all__ = ["build_table_sql", "quote", "rebuild_table"]
 
 #: The name of the old table for as long as its rows are copied.
 _OLD = "photometry_tasks_old"
+
+#: SQLite's result codes for a statement that is wrong, and for a row that breaks a rule; not, say, for a full disk.
+_CANNOT_BE = {1, 19}
 
 
 def rebuild_table(
@@ -33,6 +38,11 @@ def rebuild_table(
         Columns of the old table that go.
     indexes : collection of str
         Names of indexes that the caller makes anew. All others are kept.
+
+    Raises
+    ------
+    ValueError
+        If something cannot be kept; it says what.
     """
     execute = connection.exec_driver_sql
     (sql,) = execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND lower(name) = ?", (table.name,)).one()
@@ -49,15 +59,28 @@ def rebuild_table(
     execute("PRAGMA legacy_alter_table=ON")
     execute(f"ALTER TABLE {table.name} RENAME TO {_OLD}")
     execute("PRAGMA legacy_alter_table=OFF")
-    execute(build_table_sql(sql, str(CreateTable(table).compile(connection)), unwanted))
-    execute(
-        f"INSERT INTO {table.name} ({', '.join(map(quote, copied))}) "  # noqa: S608 - names are quoted, values our own
-        f"SELECT {', '.join(copied.values())} FROM {_OLD} AS {table.name}"
-    )
+    with _named(f"what was added to the table {table.name}"):
+        execute(build_table_sql(sql, str(CreateTable(table).compile(connection)), unwanted))
+        execute(
+            f"INSERT INTO {table.name} ({', '.join(map(quote, copied))}) "  # noqa: S608 - names are quoted
+            f"SELECT {', '.join(copied.values())} FROM {_OLD} AS {table.name}"
+        )
     execute(f"DROP TABLE {_OLD}")
     for kind, name, attached_sql in attached:
         if kind == "trigger" or name.lower() not in indexes:
-            execute(attached_sql)
+            with _named(f"{kind} {name}"):
+                execute(attached_sql)
+
+
+@contextmanager
+def _named(thing: str) -> Iterator[None]:
+    """Say of what SQLite could not make again whose it is."""
+    try:
+        yield
+    except (IntegrityError, OperationalError) as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF not in _CANNOT_BE:
+            raise
+        raise ValueError(f"{thing} cannot be kept: {error.orig}") from error
 
 
 def quote(name: str) -> str:

@@ -78,8 +78,8 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     revision = _read_revision(connection, tables, path)
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)
-        found = f"it has the tables {', '.join(sorted(tables))}" if tables else "it has no tables"
-        raise NotATodoFileError(path=path, found=f"{found}, but no todolist")
+        found = f"it has the tables {', '.join(sorted(tables))}, but no todolist" if tables else "it has no tables"
+        raise NotATodoFileError(path=path, found=found)
     if revision is None and not holds_tasoc_files(connection):
         raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
     if revision is None:

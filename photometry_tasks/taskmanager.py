@@ -142,6 +142,9 @@ class TaskManager:
             if self.overwrite:
                 transitions.reset_all_tasks(connection)
             number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
+        if not self.load_into_memory:
+            # Only now: until here a file that turns out to be damaged is as it was.
+            self._database.prepare_for_work()
         self.logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.todo_file, number)
         if cleanup or self.overwrite:
             self._database.compact()

@@ -72,9 +72,9 @@ def make_old_file(path: Path, release: str, rows: int = 60, *, results: bool = T
     with closing(sqlite3.connect(path)) as connection:
         for statement in tables:
             connection.execute(statement)
-        insert(connection, "todolist", (task(release, priority, results) for priority in range(1, rows + 1)))
+        insert(connection, "todolist", (task(priority, results) for priority in range(1, rows + 1)))
         if results:
-            insert(connection, "diagnostics", (result(release, n) for n in range(1, rows + 1) if n % 5))
+            insert(connection, "diagnostics", (result(n) for n in range(1, rows + 1) if n % 5))
             skips = [(n, n - 1) for n in range(10, rows, 10)]
             # Older files hold duplicate rows.
             connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips + skips[:1])
@@ -91,7 +91,7 @@ def insert(connection: sqlite3.Connection, table: str, rows: Iterable[dict[str, 
     connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", values)
 
 
-def task(release: str, priority: int, results: bool) -> dict[str, Any]:
+def task(priority: int, results: bool) -> dict[str, Any]:
     """Three tasks of each star: its full-frame images, its pixel file, and a secondary in the file of a neighbour."""
     star, kind = divmod(priority - 1, 3)
     datasource = ["ffi", "tpf", f"tpf:{1000 + star}"][kind]
@@ -110,10 +110,10 @@ def task(release: str, priority: int, results: bool) -> dict[str, Any]:
     }
 
 
-def result(release: str, priority: int) -> dict[str, Any]:
+def result(priority: int) -> dict[str, Any]:
     return {
         "priority": priority,
-        "starid": task(release, priority, True)["starid"],
+        "starid": task(priority, True)["starid"],
         "lightcurve": None if priority % 5 == 2 else f"lc/{priority}.fits",
         "method_used": "linpsf" if priority % 2 else "aperture",
         "elaptime": priority * 1.5,

@@ -1,19 +1,16 @@
-"""Contract 2: the tables of a new file, and what is refused."""
+"""Contract 2: the tables of a new file."""
 
-import hashlib
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from sqlalchemy import Engine, inspect
 
 from photometry_tasks import TaskManager
-from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError
 from photometry_tasks.models import Base
 
-from .conftest import SHARED, query
+from .conftest import query
 
 TODOLIST = [
     ("priority", "INTEGER", 1, None, 1),
@@ -90,6 +87,7 @@ def test_indexes(todo: Callable[..., Path]) -> None:
         ("diagnostics", "diagnostics_lightcurve_idx", 1, "lightcurve"),
         ("photometry_skipped", "photometry_skipped_priority_idx", 0, "priority"),
         ("photometry_skipped", "photometry_skipped_skipped_by_idx", 0, "skipped_by"),
+        ("photometry_tasks_version", "sqlite_autoindex_photometry_tasks_version_1", 1, "version_num"),
         ("todolist", "starid_idx", 0, "starid"),
         ("todolist", "status_idx", 0, "status"),
         ("todolist", "todolist_datasource_idx", 0, "datasource"),
@@ -171,81 +169,3 @@ def test_what_other_programs_added_stays(tmp_path: Path) -> None:
     assert query(path, "SELECT corrector FROM corr_settings") == [("ensemble",)]
     names = {row[0] for row in query(path, "SELECT name FROM sqlite_master")}
     assert {"corr_status_idx", "magnitude_class"} <= names
-
-
-# --- refusals ---
-
-
-def checksum(path: Path) -> tuple[str, int, int]:
-    return hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode, path.stat().st_mtime_ns
-
-
-@pytest.mark.parametrize("era", ["3.0", "4.4", "5.0"])
-@pytest.mark.parametrize("in_memory", [False, True])
-def test_an_older_schema_is_refused(era: str, in_memory: bool, tmp_path: Path) -> None:
-    """A file of an older release is refused with a message that says so, and not changed."""
-    legacy = SHARED / f"data/legacy/todo-v{era}.sqlite"
-    if not legacy.is_file():
-        pytest.skip(f"the old TODO-files are not at {legacy.parent}")
-    path = tmp_path / "todo.sqlite"
-    path.write_bytes(legacy.read_bytes())
-    before = checksum(path)
-    with pytest.raises(OutdatedSchemaError, match=r"schema of an older release .*todolist\.cadence"):
-        TaskManager(path, load_into_memory=in_memory)
-    assert checksum(path) == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ("ALTER TABLE todolist DROP COLUMN cbv_area", "no column todolist.cbv_area"),
-        ("ALTER TABLE diagnostics DROP COLUMN method_used", "no column diagnostics.method_used"),
-        (
-            "DROP TABLE diagnostics; CREATE TABLE diagnostics AS SELECT 1 AS priority",
-            r"the primary key of diagnostics is \[\]",
-        ),
-        (
-            "DROP INDEX unique_target_idx; CREATE UNIQUE INDEX unique_target_idx ON todolist (starid)",
-            "unique_target_idx is on",
-        ),
-        (
-            "DROP TABLE photometry_skipped; CREATE TABLE photometry_skipped (priority, skipped_by, x NOT NULL)",
-            "photometry_skipped.x needs a value",
-        ),
-        (
-            "DROP TABLE photometry_skipped; CREATE TABLE photometry_skipped (priority, skipped_by)",
-            "photometry_skipped.priority may be NULL",
-        ),
-    ],
-)
-def test_a_schema_that_is_not_ours_is_refused(todo: Callable[..., Path], change: str, problem: str) -> None:
-    """What lacks a column, a key or a rule that we rely on is refused, naming it, and not changed."""
-    path = todo()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(change)
-    before = checksum(path)
-    with pytest.raises(OutdatedSchemaError, match=problem):
-        TaskManager(path)
-    assert checksum(path) == before
-
-
-@pytest.mark.parametrize("content", [b"", b"starid,tmag\n1,10\n", b"SQLite format 3\0" + bytes(5000)])
-@pytest.mark.parametrize("in_memory", [False, True])
-def test_no_database_is_refused(content: bytes, tmp_path: Path, in_memory: bool) -> None:
-    """An empty file, a text and garbage are refused and not changed."""
-    path = tmp_path / "todo.sqlite"
-    path.write_bytes(content)
-    before = checksum(path)
-    with pytest.raises(NotATodoFileError, match="is not a TODO-file"):
-        TaskManager(path, load_into_memory=in_memory)
-    assert checksum(path) == before
-
-
-def test_another_programs_database_is_refused(tmp_path: Path) -> None:
-    """A database without a todolist is refused, saying what it holds."""
-    path = tmp_path / "todo.sqlite"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("CREATE TABLE bookmarks (url)")
-    with pytest.raises(NotATodoFileError, match="it has the tables bookmarks, but no todolist"):
-        TaskManager(path)

@@ -143,8 +143,8 @@ def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, 
 def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -> None:
     """Without a path write_summary only returns the counter to 0."""
     manager = opened({}, {})
-    before = sorted(Path(manager.todo_file).parent.iterdir())
     manager.save_result(result_of({"priority": 1}))
+    before = sorted(Path(manager.todo_file).parent.iterdir())
     assert manager.summary_counter == 1
     manager.write_summary()
     assert manager.summary_counter == 0

@@ -1,6 +1,5 @@
 """Contract 10: a file of any release since 3.0 opens, and nothing but what had to be changed is."""
 
-import os
 import shutil
 import signal
 import sqlite3
@@ -30,7 +29,8 @@ LEGACY = ["3.0", "4.4", "5.0", "6.0"]
 #: What other programs add to a file.
 FOREIGN = """
     ALTER TABLE todolist ADD COLUMN corr_status INTEGER DEFAULT NULL;
-    ALTER TABLE todolist ADD COLUMN "Weird, (name)" TEXT COLLATE NOCASE DEFAULT 'a,b)' CHECK (length("Weird, (name)") < 9);
+    ALTER TABLE todolist ADD COLUMN "Weird, (name)" TEXT COLLATE NOCASE DEFAULT 'a,b)'
+        CHECK (length("Weird, (name)") < 9);
     ALTER TABLE todolist ADD COLUMN bright INTEGER GENERATED ALWAYS AS (tmag < 10) VIRTUAL;
     ALTER TABLE diagnostics ADD COLUMN dataval INTEGER NOT NULL DEFAULT 0; -- a comment, with a comma
     UPDATE todolist SET corr_status = priority % 7, "Weird, (name)" = 'x' || priority;
@@ -110,7 +110,7 @@ def check_sound(path: Path) -> None:
     """Check that SQLite finds no damage, and that the closed file is alone."""
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
     assert query(path, "PRAGMA foreign_key_check") == []
-    assert not [name for name in os.listdir(path.parent) if name.startswith(path.name + "-")]
+    assert not list(path.parent.glob(f"{path.name}-*"))
 
 
 def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool = False) -> None:
