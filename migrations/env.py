@@ -83,7 +83,7 @@ def find_target() -> str:
 
 def run_command() -> None:
     """Run one of Alembic's own commands."""
-    if config.config_file_name is not None:
+    if config.config_file_name is not None and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     target = find_target()
     path = find_path(target)
@@ -92,7 +92,7 @@ def run_command() -> None:
             raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
         run_migrations(url=target, literal_binds=True)
         return
-    if path is None or path.exists() or config.cmd_opts.cmd[0] is not command.upgrade:
+    if path is None or path.exists() or getattr(config.cmd_opts, "cmd", [None])[0] is not command.upgrade:
         run_on(open_database(target))
     else:
         check_unused(path)

@@ -325,7 +325,7 @@ class PostgreSQL:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             # Nothing is shown of it: it may hold a password.
             raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
         self.name = parsed.render_as_string(hide_password=True)

@@ -296,8 +296,8 @@ def upgrade(todo: str, check: bool) -> None:
             changes = upgrade_schema(database)
     for change in changes:
         click.echo(change)
-    state = "is up to date" if not changes else "would be upgraded" if check else "is upgraded"
-    click.echo(f"{database.name} {state}, to revision {schema.HEAD}.")
+    state = "is up to date:" if not changes else "would be upgraded to" if check else "is upgraded to"
+    click.echo(f"{database.name} {state} revision {schema.HEAD}.")
     if check and changes:
         raise click.exceptions.Exit(1)
 

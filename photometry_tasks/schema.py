@@ -76,6 +76,14 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     inspector = inspect(connection)
     tables = set(inspector.get_table_names())
     revision = _read_revision(connection, tables, path)
+    known = list(REVISIONS)
+    later = [
+        f"revision {name}: {REVISIONS[name]}"
+        for name in (known if revision is None else known[known.index(revision) + 1 :])
+    ]
+    if revision is None and "todolist" not in tables and not holds_tasoc_files(connection):
+        # A server's database may hold what it likes besides.
+        return later
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)
         found = f"it has the tables {', '.join(sorted(tables))}, but no todolist" if tables else "it has no tables"
@@ -102,9 +110,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
             for table in metadata.sorted_tables
             if (lacking := _find_lacking_indexes(inspector, table)) or table.name not in tables
         ]
-    known = list(REVISIONS)
-    later = known if revision is None else known[known.index(revision) + 1 :]
-    return changes + [f"revision {name}: {REVISIONS[name]}" for name in later]
+    return changes + later
 
 
 def check_upgradable(connection: Connection, path: object) -> None:

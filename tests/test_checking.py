@@ -65,7 +65,7 @@ def test_a_sound_file(done: Path) -> None:
         (
             "PRAGMA writable_schema=1; UPDATE sqlite_master SET sql = replace(sql, '(status)', '(camera)') "
             "WHERE name = 'status_idx'; PRAGMA writable_schema=0",
-            "SQLite says: row 1 missing from index status_idx\n",
+            "SQLite says: row 2 missing from index status_idx\n",
         ),
     ],
 )
@@ -120,15 +120,15 @@ def test_a_file_whose_writer_was_killed(tmp_path: Path) -> None:
 def test_an_older_file(tmp_path: Path) -> None:
     """An older file counts as a fault, with what keeps it from being upgraded; status shows it all the same."""
     path = eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
-    before = path.read_bytes()
     result = run("check", path)
     assert "has an older schema" in result.output
     assert result.exit_code == 1
     change(path, "UPDATE todolist SET sector = 99 WHERE priority = 1")
     assert "todolist.cadence is unknown in the rows with priority 1," in run("check", path).output
     change(path, "UPDATE todolist SET sector = 1 WHERE priority = 1")
+    before = path.read_bytes()
     assert '"numtasks": 60' in run("status", path, "--json").output
-    assert path.read_bytes()[100:] == before[100:]
+    assert path.read_bytes() == before
 
 
 def test_upgrade(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_upgrade(tmp_path: Path) -> None:
         "index unique_target_idx is made",
         "revision 0001: the schema of TASOC's release 6.3",
         "revision 0002: indexes of photometry_skipped on priority and on skipped_by",
-        f"{path} would be upgraded, to revision 0002.",
+        f"{path} would be upgraded to revision 0002.",
     ]
     assert path.read_bytes() == before
     told = run("upgrade", path)
@@ -151,7 +151,7 @@ def test_upgrade(tmp_path: Path) -> None:
     assert told.output == asked.output.replace("would be upgraded", "is upgraded")
     for arguments in ((path, "--check"), (path,)):
         again = run("upgrade", *arguments)
-        assert (again.exit_code, again.output) == (0, f"{path} is up to date, to revision 0002.\n")
+        assert (again.exit_code, again.output) == (0, f"{path} is up to date: revision 0002.\n")
 
 
 def test_upgrade_of_nothing(tmp_path: Path) -> None:
