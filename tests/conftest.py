@@ -1,5 +1,6 @@
 """Real TODO-files, a real PostgreSQL, and where the target lists lie."""
 
+import hashlib
 import shutil
 import sqlite3
 import tempfile
@@ -44,6 +45,11 @@ def query(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask a file as any other program would: with plain SQLite."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql).fetchall()
+
+
+def checksum(path: Path) -> tuple[str, int, int]:
+    """Return what must be the same of a file that was not touched: its content, mode and time."""
+    return hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode, path.stat().st_mtime_ns
 
 
 def result_of(task: dict[str, Any], status: Any = STATUS.OK, **details: Any) -> dict[str, Any]:

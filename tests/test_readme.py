@@ -1,12 +1,19 @@
-"""Every block of the README runs, as it stands there."""
+"""Every block of the README runs, as it stands there; and what is built holds all that is needed."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pytest
+
+from photometry_tasks.schema import REVISIONS
+
+from . import eras
 from .conftest import query
 from .test_target_lists import MIT
 
@@ -14,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 SHELL = [text for language, text in BLOCKS if language == "sh"]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-START, COMMANDS, TEST = SHELL
+START, COMMANDS, UPGRADE, TEST = SHELL
 
 
 def environment_without_ours() -> dict[str, str]:
@@ -28,16 +35,74 @@ def test_no_other_blocks() -> None:
     assert {language for language, _ in BLOCKS} == {"sh", "python"}
 
 
-def test_the_first_command(tmp_path: Path) -> None:
-    """In a fresh copy with a fresh virtual environment the first command sets up and measures the invented sector."""
-    checkout = tmp_path / "checkout"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the first command in a fresh copy; return its virtual environment, and what it printed."""
+    checkout = tmp_path_factory.mktemp("fresh") / "checkout"
     ignored = shutil.ignore_patterns(".git", ".venv", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, checkout, symlinks=True, ignore=ignored)
     environment = environment_without_ours()
     run = subprocess.run(["bash", "-euc", START], cwd=checkout, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    path = run.stdout.splitlines()[-1].removeprefix("The results are in ")
+    # What follows has only what pip has installed.
+    virtual = checkout.parent / ".venv"
+    (checkout / ".venv").rename(virtual)
+    shutil.rmtree(checkout)
+    return virtual, run.stdout
+
+
+def test_the_first_command(installed: tuple[Path, str]) -> None:
+    """In a fresh copy with a fresh virtual environment the first command sets up and measures the invented sector."""
+    path = installed[1].splitlines()[-1].removeprefix("The results are in ")
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
+
+
+def test_upgrading_without_a_checkout(installed: tuple[Path, str], tmp_path: Path) -> None:
+    """From the installed wheel alone: upgrading by command and by opening, and Alembic's own commands."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    python = installed[0] / "bin" / "python"
+    for name, module in (("photometry-tasks", "photometry_tasks.cli"), ("alembic", "alembic.config")):
+        # The environment was moved, and the paths in its own scripts with it.
+        (binaries / name).write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n')
+        (binaries / name).chmod(0o755)
+    environment = environment_without_ours()
+    environment["PATH"] = f"{binaries}:{python.parent}:{environment['PATH']}"
+    eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
+    run = subprocess.run(["bash", "-euc", UPGRADE], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.splitlines()[-1] == "0002 (head)"
+    path = eras.make_old_file(tmp_path / "another.sqlite", "4.4")
+    script = "import sys, photometry_tasks as p; print(p.__file__); p.TaskManager(sys.argv[1]).close()"
+    run = subprocess.run([python, "-c", script, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert str(installed[0]) in run.stdout
+    assert query(path, "SELECT * FROM photometry_tasks_version") == [("0002",)]
+
+
+def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
+    """The wheel that is built from the sdist holds the same files as the one from the checkout, migrations included."""
+
+    def build(source: Path, kind: str, folder: Path) -> Path:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+        subprocess.run(command, cwd=source, capture_output=True, check=True)
+        (built,) = folder.iterdir()
+        return built
+
+    def read(wheel: Path) -> dict[str, bytes]:
+        with zipfile.ZipFile(wheel) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    with tarfile.open(build(ROOT, "sdist", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (source,) = (tmp_path / "unpacked").iterdir()
+    wheel = read(build(ROOT, "wheel", tmp_path / "wheel"))
+    assert read(build(source, "wheel", tmp_path / "again")) == wheel
+    assert {"photometry_tasks/alembic.ini", "photometry_tasks/migrations/env.py", "photometry_tasks/py.typed"} <= {
+        *wheel
+    }
+    assert sum(name.startswith("photometry_tasks/migrations/versions/") for name in wheel) == len(REVISIONS)
+    assert not [name for name in wheel if "__pycache__" in name]
 
 
 def test_the_commands(tmp_path: Path) -> None:

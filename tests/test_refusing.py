@@ -1,6 +1,5 @@
 """Promise 4: what is no TODO-file, is damaged, newer, or cannot be upgraded is refused, and not changed by one byte."""
 
-import hashlib
 import os
 import sqlite3
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from photometry_tasks.errors import (
 from photometry_tasks.ingest import add_targets
 
 from . import eras
-from .conftest import fill, make_file
+from .conftest import checksum, fill, make_file
 
 Make = Callable[[Path], object]
 
@@ -266,10 +265,7 @@ WAYS: dict[str, Callable[[Path], object]] = {
 
 
 def state(folder: Path) -> dict[str, tuple[str, int, int]]:
-    return {
-        path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode, path.stat().st_mtime_ns)
-        for path in folder.iterdir()
-    }
+    return {path.name: checksum(path) for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(("make", "kind", "message"), CASES)

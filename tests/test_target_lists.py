@@ -17,8 +17,7 @@ from photometry_tasks import TaskManager
 from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, LeftoverLogError, NotATodoFileError
 from photometry_tasks.ingest import Added, add_target_lists, add_targets
 
-from .conftest import query, result_of
-from .test_schema import checksum
+from .conftest import checksum, query, result_of
 
 MIT = """#
 # Full target list for orbit 9, sector 1

@@ -456,7 +456,7 @@ def sweep_kills(tmp_path: Path, rows: int, kills: int) -> None:
 
 def test_a_killed_upgrade(tmp_path: Path) -> None:
     """Killed at any moment of an upgrade of 200,000 rows, the file is the old one or the new one, and opens."""
-    sweep_kills(tmp_path, 200_000, 5)
+    sweep_kills(tmp_path, 200_000, 3)
 
 
 @pytest.mark.slow
