@@ -316,6 +316,17 @@ def test_a_table_that_another_program_made_anew(todo: Callable[..., Path]) -> No
     assert describe(path) == describe(make_file(path.with_name("new.sqlite"), []))
 
 
+@pytest.mark.parametrize("lost", ["DROP TABLE photometry_tasks_version", "DELETE FROM photometry_tasks_version"])
+def test_a_lost_revision(todo: Callable[..., Path], lost: str) -> None:
+    """A file of today whose revision was lost is looked at like any other, and gets it back."""
+    path = todo({})
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(lost)
+    TaskManager(path).close()
+    assert query(path, "SELECT * FROM photometry_tasks_version") == [("0002",)]
+    assert describe(path) == describe(make_file(path.with_name("new.sqlite"), []))
+
+
 # --- rebuilding a table ---
 
 NEW = "CREATE TABLE t (\n\ta INTEGER NOT NULL, \n\tb TEXT, \n\tCONSTRAINT t_pkey PRIMARY KEY (a)\n)"
