@@ -9,7 +9,6 @@ from sqlalchemy import Column, Connection, Index, MetaData, PrimaryKeyConstraint
 from sqlalchemy.engine import Inspector
 from sqlalchemy.exc import SAWarning
 
-from photometry_tasks import legacy, tasoc
 from photometry_tasks.backends import holds_tasoc_files
 from photometry_tasks.errors import NotATodoFileError, UnknownRevisionError
 from photometry_tasks.models import Base
@@ -77,40 +76,40 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     tables = set(inspector.get_table_names())
     revision = _read_revision(connection, tables, path)
     known = list(REVISIONS)
-    later = [
-        f"revision {name}: {REVISIONS[name]}"
-        for name in (known if revision is None else known[known.index(revision) + 1 :])
-    ]
-    if revision is None and "todolist" not in tables and not holds_tasoc_files(connection):
-        # A server's database may hold what it likes besides.
-        return later
+    lacking = known if revision is None else known[known.index(revision) + 1 :]
+    later = [f"revision {name}: {REVISIONS[name]}" for name in lacking]
+    if revision is None and not holds_tasoc_files(connection):
+        if "todolist" in tables:
+            raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
+        return later  # from nothing; the server's database may hold what it likes besides
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)
         found = f"it has the tables {', '.join(sorted(tables))}, but no todolist" if tables else "it has no tables"
         raise NotATodoFileError(path=path, found=found)
-    if revision is None and not holds_tasoc_files(connection):
-        raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
     if revision is None:
-        changes = legacy.find_changes(connection, path)
-    else:
-        metadata = Base.metadata if revision == HEAD else tasoc.metadata
-        problems = [
-            problem
-            for table in metadata.sorted_tables
-            if table.name in tables
-            for problem in _find_problems(inspector, table)
-        ]
-        if problems:
-            raise NotATodoFileError(path=path, found=f"it has revision {revision}, but {'; '.join(problems)}")
-        # Other programs may have taken a table away, or made it anew without our indexes.
-        changes = [
-            f"table {table.name} is made"
-            if table.name not in tables
-            else f"index {', '.join(str(index.name) for index in lacking)} is made"
-            for table in metadata.sorted_tables
-            if (lacking := _find_lacking_indexes(inspector, table)) or table.name not in tables
-        ]
-    return changes + later
+        from photometry_tasks import legacy  # old files are rare, and it would be a tenth of importing the package
+
+        return legacy.find_changes(connection, path) + later
+    return _find_lost(inspector, revision, path) + later
+
+
+def _find_lost(inspector: Inspector, revision: str, path: object) -> list[str]:
+    """Say what a TODO-list of a revision lacks: other programs may have taken it away, or made a table their way."""
+    metadata = Base.metadata
+    if revision != HEAD:
+        from photometry_tasks.tasoc import metadata
+
+    lost: list[str] = []
+    problems: list[str] = []
+    for table in metadata.sorted_tables:
+        if inspector.has_table(table.name):
+            problems += _find_problems(inspector, table)
+            lost += [f"index {index.name} is made" for index in _find_lacking_indexes(inspector, table)]
+        else:
+            lost.append(f"table {table.name} is made")
+    if problems:
+        raise NotATodoFileError(path=path, found=f"it has revision {revision}, but {'; '.join(problems)}")
+    return lost
 
 
 def check_upgradable(connection: Connection, path: object) -> None:
@@ -122,6 +121,8 @@ def check_upgradable(connection: Connection, path: object) -> None:
     """
     tables = set(inspect(connection).get_table_names())
     if _read_revision(connection, tables, path) is None:
+        from photometry_tasks import legacy
+
         legacy.check_upgradable(connection, path)
 
 
@@ -177,7 +178,7 @@ def _find_lacking_indexes(inspector: Inspector, table: Table) -> list[Index]:
     with warnings.catch_warnings():
         # Other programs may have indexes on expressions, which cannot be reflected and are not our concern.
         warnings.simplefilter("ignore", SAWarning)
-        found = inspector.get_indexes(table.name) if inspector.has_table(table.name) else []
+        found = inspector.get_indexes(table.name)
     shapes = {index["name"]: (index["column_names"], bool(index["unique"])) for index in found}
     lacking = [
         index
