@@ -158,14 +158,14 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
 
 def _find_problems(inspector: Inspector, table: Table) -> list[str]:
     """Say what keeps a table from being used, whatever its revision."""
-    found = {column["name"]: column for column in inspector.get_columns(table.name)}
+    found = {column["name"].lower(): column for column in inspector.get_columns(table.name)}
     problems = []
     for column in table.columns:
         if column.name not in found:
             problems.append(f"{table.name} has no column {column.name}")
         elif found[column.name]["nullable"] and not column.nullable and not column.primary_key:
             problems.append(f"{table.name}.{column.name} may be NULL")
-    key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+    key = [name.lower() for name in inspector.get_pk_constraint(table.name)["constrained_columns"]]
     if key != [column.name for column in table.primary_key]:
         problems.append(f"the primary key of {table.name} is {key}")
     for name, foreign in found.items():
@@ -179,7 +179,9 @@ def _find_lacking_indexes(inspector: Inspector, table: Table) -> list[Index]:
         # Other programs may have indexes on expressions, which cannot be reflected and are not our concern.
         warnings.simplefilter("ignore", SAWarning)
         found = inspector.get_indexes(table.name)
-    shapes = {index["name"]: (index["column_names"], bool(index["unique"])) for index in found}
+    shapes = {
+        index["name"]: ([str(name).lower() for name in index["column_names"]], index["unique"]) for index in found
+    }
     lacking = [
         index
         for index in table.indexes

@@ -236,6 +236,34 @@ def test_half_way_files(tmp_path: Path, release: str, lacking: str) -> None:
     assert describe(path) == describe(make_file(tmp_path / "new.sqlite", []))
 
 
+@pytest.mark.parametrize("release", ["3.0", "6.3"])
+def test_case_does_not_matter(tmp_path: Path, release: str) -> None:
+    """Columns whose names another tool wrote in capitals are the same columns, as for SQLite itself."""
+    path = eras.make_old_file(tmp_path / "todo.sqlite", release)
+    with closing(sqlite3.connect(path)) as connection:
+        for table, column in (("todolist", "tmag"), ("todolist", "priority"), ("diagnostics", "lightcurve")):
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO {column.upper()}")
+    tmag = query(path, "SELECT tmag FROM todolist ORDER BY priority")
+    upgrade(path)
+    assert query(path, "SELECT tmag FROM todolist ORDER BY priority") == tmag
+    assert upgrade(path) == []
+    use(path, in_memory=False)
+
+
+@pytest.mark.parametrize("setting", ["encoding='UTF-16'", "page_size=512", "auto_vacuum=1", "journal_mode=WAL"])
+def test_other_kinds_of_file(tmp_path: Path, setting: str) -> None:
+    """Encoding, page size, and what else a SQLite file may differ in, do not matter."""
+    path = tmp_path / "todo.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA {setting}")
+        connection.execute("CREATE TABLE corr_settings (corrector TEXT)")
+    eras.make_old_file(path, "3.0")
+    before = read_rows(path)
+    upgrade(path)
+    check_upgraded(path, before)
+    check_sound(path)
+
+
 def test_a_cadence_that_is_known_stays(tmp_path: Path) -> None:
     """Only where the cadence is NULL does the rule give one."""
     path = eras.make_old_file(tmp_path / "todo.sqlite", "5.0")
