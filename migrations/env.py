@@ -59,8 +59,8 @@ def differs_in_default(
 
 def drop_empty_revision(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
     """Write no revision in which nothing happens."""
-    if getattr(config.cmd_opts, "autogenerate", False) and all(script.upgrade_ops.is_empty() for script in directives):
-        directives[:] = []
+    if getattr(config.cmd_opts, "autogenerate", False):
+        directives[:] = [script for script in directives if script.upgrade_ops and not script.upgrade_ops.is_empty()]
 
 
 def find_target() -> str:
