@@ -3,8 +3,6 @@
 Every error is also the builtin that a caller would expect, so that either family can be caught.
 """
 
-import shlex
-
 __all__ = [
     "BackupError",
     "CannotUpgradeError",
@@ -38,6 +36,8 @@ class TodoError(Exception):
         # Python leaves docstrings out with -OO; the values then stand alone.
         docstring = type(self).__doc__ or " ".join(f"{name}={{{name}}}" for name in found)
         template = " ".join(docstring.split())
+        import shlex  # only errors need it
+
         found["quoted"] = shlex.quote(str(found.get("path")))  # for commands that can be pasted
         super().__init__(template.format(**found) if message is None else message)
 
