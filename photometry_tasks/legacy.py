@@ -5,11 +5,12 @@ file that somebody else has upgraded half-way is nothing special.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Index, create_engine
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
 
 from photometry_tasks.errors import CannotUpgradeError, NotATodoFileError
 from photometry_tasks.rebuilding import quote, rebuild_table
@@ -130,9 +131,11 @@ def _build_wanted() -> dict[str, _Table]:
         return {name: table for name in metadata.tables if (table := _read_table(scratch, name)) is not None}
 
 
-def _open_scratch() -> closing[Connection]:
+@contextmanager
+def _open_scratch() -> Iterator[Connection]:
     """Open an empty database in memory."""
-    return closing(create_engine("sqlite://").connect())
+    with create_engine("sqlite://", poolclass=NullPool).connect() as connection:
+        yield connection
 
 
 # --- what upgrading changes ------------------------------------------------------------------------------
@@ -242,7 +245,8 @@ def check_upgradable(connection: Connection, path: object) -> None:
 def _check_values(connection: Connection, path: object, name: str, found: _Table, wanted: _Table) -> None:
     for column, should in wanted.columns.items():
         has = found.columns.get(column)
-        if not should.is_required or has == should or column == "method_used":
+        is_sound = has is not None and has.is_required and (has == should or not should.is_key)
+        if not should.is_required or is_sound or column == "method_used":
             continue  # the rule for method_used leaves nothing open
         value = _build_value(name, column, found)
         is_wrong = f"typeof({value}) <> 'integer'" if should.is_key else f"{value} IS NULL"
