@@ -57,7 +57,7 @@ def copy_script(path: Path, *, results: bool) -> str:
 def upgrade_script(path: Path) -> str:
     """Upgrade as opening does."""
     setup = (
-        "import alembic.command\nfrom pathlib import Path\nfrom photometry_tasks.backends import SQLite\n"
+        "import alembic.command\nfrom pathlib import Path\nfrom photometry_tasks.sqlite import SQLite\n"
         f"from photometry_tasks.opening import upgrade_schema\ndatabase = SQLite.open(Path({str(path)!r}))"
     )
     return _MEASURE.format(setup=setup, work="upgrade_schema(database)\ndatabase.close()")

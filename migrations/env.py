@@ -14,10 +14,12 @@ from sqlalchemy import Float
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
-from photometry_tasks.backends import PostgreSQL, SQLite, find_path, open_database
+from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import TodoError
 from photometry_tasks.models import Base
+from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.schema import VERSION_TABLE
+from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import check_unused, replace_file
 
 config = context.config

@@ -5,7 +5,15 @@ from typing import Any
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.values import as_finite, as_integer, show
 
-__all__ = ["check_finite", "check_integer", "check_interval", "check_natural", "check_positive", "invalid"]
+__all__ = [
+    "check_durability",
+    "check_finite",
+    "check_integer",
+    "check_interval",
+    "check_natural",
+    "check_positive",
+    "invalid",
+]
 
 
 def invalid(argument: str, value: object, remedy: object) -> InvalidArgumentError:
@@ -46,6 +54,13 @@ def check_interval(argument: str, value: Any) -> int | None:
     if interval < 1:
         raise invalid(argument, value, "None or a positive integer is expected")
     return interval
+
+
+def check_durability(value: object) -> bool:
+    """Return whether each result is to survive a power cut."""
+    if value not in ("normal", "full"):
+        raise invalid("durability", value, "'normal' or 'full' is expected")
+    return value == "full"
 
 
 def check_finite(argument: str, value: object, remedy: str) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Select, exists, func, select
 
 from photometry_tasks import schema, statements
-from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
 from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.sqlite import SQLite
 from photometry_tasks.status import STATUS
 from photometry_tasks.todo_file import find_leftovers
 

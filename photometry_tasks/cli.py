@@ -25,12 +25,13 @@ from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
-from photometry_tasks.backends import SQLite, open_database
+from photometry_tasks.backends import open_database
 from photometry_tasks.checking import find_faults
 from photometry_tasks.errors import TodoError
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.runner import PhotometryFunction, RunReport, run_tasks
+from photometry_tasks.sqlite import SQLite
 from photometry_tasks.summary import count_by_ccd, count_by_status
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.todo_file import find_todo_file

@@ -3,17 +3,23 @@
 Every error is also the builtin that a caller would expect, so that either family can be caught.
 """
 
+import errno as _errno
+
 __all__ = [
     "BackupError",
     "CannotUpgradeError",
     "ClosedError",
     "DamagedFileError",
+    "DiskError",
+    "DiskFullError",
     "DowngradeError",
+    "FileChangedError",
     "InterruptedWriteError",
     "InvalidArgumentError",
     "InvalidResultError",
     "InvalidTargetError",
     "LeftoverLogError",
+    "MountWithoutLocksError",
     "NotATodoFileError",
     "NotWritableError",
     "OutdatedSchemaError",
@@ -66,8 +72,32 @@ class LeftoverLogError(TodoError, FileExistsError):
     """{log} was left by a TODO-file that was deleted. Delete it too, then try again."""
 
 
+class MountWithoutLocksError(TodoError, OSError):
+    """{path} lies on {point} ({kind}, mounted with {options}), where a lock does not keep other nodes out.
+
+    Two managers could overwrite each other. Mount it with locks, or put the file on another file system.
+    """
+
+
+class DiskError(TodoError, OSError):
+    """{path} cannot be read or written ({found}). What was being done is undone; mend that, then call again."""
+
+
+class DiskFullError(DiskError):
+    """{path} cannot be written ({found}): the disk is full, or a quota or a limit on the size of files is reached.
+
+    What was being done is undone. Make room, then call again.
+    """
+
+    errno = _errno.ENOSPC
+
+
 class BackupError(TodoError, OSError):
-    """The backup of {path} failed ({found}). The file on disk is the old one, the results are still in memory."""
+    """The backup of {path} failed ({found}). The file on disk is the old one; the results are in memory and logged."""
+
+
+class FileChangedError(TodoError, OSError):
+    """{path} was changed by another program since it was read, and is not overwritten. {remedy}."""
 
 
 class NotATodoFileError(TodoError, ValueError):

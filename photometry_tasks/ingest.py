@@ -13,11 +13,12 @@ from sqlalchemy import Connection
 
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
-from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.locking import TodoLock
 from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import check_unused, locate_todo_file, replace_file
+from photometry_tasks.todo_file import check_unused, clear_temporaries, locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
@@ -268,13 +269,20 @@ def _add(
     path = locate_todo_file(todo_file)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
-    if path.exists():
-        with closing(SQLite.open(path)) as database:
-            return _add_to(database, path, located, defaults, report)
+    if not path.exists():
+        with closing(TodoLock(path)):
+            if not path.exists():  # somebody else may have made it meanwhile
+                return _add_new(path, located, defaults, report)
+    with closing(SQLite.open(path)) as database:
+        return _add_to(database, path, located, defaults, report)
+
+
+def _add_new(path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
     check_unused(path)
+    clear_temporaries(path.resolve())
     targets, listed = _collect(located, defaults, report)
     # Made under another name first, so that nobody ever finds half a list.
-    replace_file(path, lambda temporary: _make(temporary, targets, report))
+    replace_file(path.resolve(), lambda temporary: _make(temporary, targets, report))
     return Added(len(targets), listed - len(targets))
 
 

@@ -5,12 +5,16 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
+from photometry_tasks.sqlite import SQLite
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["SharedConnection"]
 
@@ -29,10 +33,23 @@ class SharedConnection:
     def __init__(self, database: SQLite, path: str) -> None:
         self._database = database
         self._path = path
+        self._cursor = database.cursor_of_rows()
         self._session: Session | None = None
         self._owner = os.getpid(), threading.get_ident()
         self.is_open = True
         _all.add(self)
+
+    @property
+    def conn(self) -> "sqlite3.Connection":
+        """The connection itself."""
+        self.check_open()
+        return self._database.dbapi
+
+    @property
+    def cursor(self) -> "sqlite3.Cursor":
+        """A cursor of it, always the same, whose rows can be read by column name."""
+        self.check_open()
+        return self._cursor
 
     @property
     def session(self) -> Session:
@@ -84,6 +101,7 @@ class SharedConnection:
     def close(self) -> None:
         """Close the session and the connection."""
         self.is_open = False
+        self._cursor.close()  # rows that were left in it would hold the file
         if self._session is not None:
             self._session.close()
         self._database.close()

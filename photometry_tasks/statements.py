@@ -168,5 +168,6 @@ COUNT_BY_CCD: Select[Any] = (
 #: What makes two rows the same target.
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGETS: Select[Any] = select(*TARGET_COLUMNS)
+TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
 LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), 0))
 INSERT_TASKS: Insert = insert(todolist)

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.orm import Session
 
 from photometry_tasks import statements, transitions
 from photometry_tasks import summary as progress
-from photometry_tasks.arguments import check_integer, check_interval
+from photometry_tasks.arguments import check_durability, check_integer, check_interval
 from photometry_tasks.constraints import (
     Constraints,
     build_conditions,
@@ -24,12 +24,13 @@ from photometry_tasks.constraints import (
     build_expressions,
     check_constraints,
 )
-from photometry_tasks.opening import open_todo_file
+from photometry_tasks.errors import FileChangedError
+from photometry_tasks.opening import open_todo_file, prepare_for_work
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.selections import Selections
 from photometry_tasks.sharing import SharedConnection
-from photometry_tasks.status import RESET_AT_OPENING, STATUS
-from photometry_tasks.todo_file import check_unused, find_todo_file, replace_file
+from photometry_tasks.status import STATUS
+from photometry_tasks.todo_file import find_todo_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -61,20 +62,18 @@ class TaskManager:
     summary_interval : int or None, optional
         Write it after so many saved results; None: only at opening and closing.
     load_into_memory : bool, optional
-        Work on a copy in memory, which is put back on disk by `backup`.
+        Work on a copy in memory, which is put back on disk by `backup`; results are logged beside the file meanwhile.
     backup_interval : int or None, optional
         With `load_into_memory`, back up after so many saved results; None: only at closing.
     upgrade : bool, optional
         Bring a file with an older schema to that of this release; False: refuse it.
+    durability : {'normal', 'full'}, optional
+        Whether a saved result survives the death of the process, or that of the machine too.
 
     Attributes
     ----------
     todo_file : str
         Absolute path of the TODO-file.
-    conn : sqlite3.Connection
-        The connection that the manager itself uses.
-    cursor : sqlite3.Cursor
-        A cursor of it whose rows are `sqlite3.Row`.
     logger : logging.Logger
         The logger `photometry_tasks`.
 
@@ -84,6 +83,8 @@ class TaskManager:
         If there is no such file.
     NotATodoFileError, DamagedFileError, UnknownRevisionError, CannotUpgradeError, OutdatedSchemaError
         If it is something else, damaged, of a newer release, or older and not to be upgraded. It is not changed.
+    TodoFileInUseError, NotWritableError, MountWithoutLocksError
+        If another manager has it, it or its directory is read-only, or nothing would keep other nodes from it.
     ValueError
         If an argument is not what it should be.
 
@@ -107,10 +108,12 @@ class TaskManager:
         backup_interval: int | None = 10_000,
         *,
         upgrade: bool = True,
+        durability: Literal["normal", "full"] = "normal",
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = check_interval("summary_interval", summary_interval)
         self.backup_interval = check_interval("backup_interval", backup_interval)
+        is_durable = check_durability(durability)
         path = find_todo_file(todo_file)
         self.todo_file = str(path)
         self.overwrite = bool(overwrite)
@@ -122,11 +125,13 @@ class TaskManager:
         self._summary = progress.build_summary()
         self._counted: object = None
         self._selections = Selections()
-        self._database = open_todo_file(path, into_memory=self.load_into_memory, upgrade=upgrade)
+        file = open_todo_file(path, into_memory=self.load_into_memory, upgrade=upgrade, is_durable=is_durable)
+        self._database, self._copy = file.database, file.copy
         try:
-            self._reset(conditions, cleanup)
-            self.conn: sqlite3.Connection = self._database.dbapi
-            self.cursor: sqlite3.Cursor = self._database.cursor_of_rows()
+            if self.summary_file is not None:
+                # That it can be written is found out before anything is reset.
+                progress.write_summary(Path(self.summary_file), self._summary)
+            prepare_for_work(file, overwrite=self.overwrite, cleanup=cleanup, conditions=conditions)
             self._shared = SharedConnection(self._database, self.todo_file)
             self.write_summary()
         except BaseException:
@@ -134,22 +139,17 @@ class TaskManager:
             raise
         _open_managers.add(self)
 
-    def _reset(self, conditions: list[ColumnElement[bool]], cleanup: bool) -> None:
-        if self.summary_file is not None:
-            # That it can be written is found out before anything is reset.
-            progress.write_summary(Path(self.summary_file), self._summary)
-        with self._database.begin(writes=True) as connection:
-            if self.overwrite:
-                transitions.reset_all_tasks(connection)
-            number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
-        if not self.load_into_memory:
-            # Only now: until here a file that turns out to be damaged is as it was.
-            self._database.prepare_for_work()
-        self.logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.todo_file, number)
-        if cleanup or self.overwrite:
-            self._database.compact()
-
     # --- the shared connection ---------------------------------------------------------------------------
+
+    @property
+    def conn(self) -> "sqlite3.Connection":
+        """The connection that the manager itself uses."""
+        return self._shared.conn
+
+    @property
+    def cursor(self) -> "sqlite3.Cursor":
+        """A cursor of it, always the same, whose rows are `sqlite3.Row`."""
+        return self._shared.cursor
 
     @property
     def session(self) -> Session:
@@ -193,13 +193,7 @@ class TaskManager:
         return None if row is None else row._asdict()
 
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
-        """Return the number of pending tasks.
-
-        Parameters
-        ----------
-        **constraints
-            Arguments of `build_constraints`.
-        """
+        """Return the number of pending tasks that match the arguments of `build_constraints`."""
         statement = statements.count_pending(build_expressions(check_constraints(constraints)))
         with self._transaction("get_number_tasks") as connection:
             number: int = connection.execute(statement).scalar_one()
@@ -242,8 +236,8 @@ class TaskManager:
     def save_result(self, result: Mapping[str, Any] | Result) -> STATUS:
         """Save the result of a task, and skip the tasks that the brightest star in its aperture covers.
 
-        When this returns, the result survives the death of the process; with `load_into_memory` only from the
-        next `backup` on. A second result of a task replaces the first, and undoes what that one had skipped.
+        When this returns, the result survives the death of the process. A second result of a task replaces the
+        first, and undoes what that one had skipped.
 
         Parameters
         ----------
@@ -281,6 +275,8 @@ class TaskManager:
         checked = result if isinstance(result, Result) else check_result(result)
         with self._transaction("save_result", writes=True) as connection:
             saved = transitions.save_result(connection, checked)
+            if self._copy is not None:
+                self._copy.record(checked, saved.target)
         if saved.has_freed:
             self._selections.forget()
         elaptime, wait_time = checked.diagnostics["elaptime"], checked.diagnostics["worker_wait_time"]
@@ -298,7 +294,7 @@ class TaskManager:
         try:
             method()
         except OSError:
-            self.logger.exception("Automatic %s failed; it is tried again after the next result", method.__name__)
+            self.logger.exception("Automatic %s failed; it is tried again later", method.__name__)
 
     # --- summary, backup, closing ------------------------------------------------------------------------
 
@@ -330,31 +326,33 @@ class TaskManager:
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
         self._shared.check_ready("backup")
-        if self.load_into_memory:
-            check_unused(Path(self.todo_file))
-            replace_file(Path(self.todo_file), self._database.copy_to)
-            self.logger.info("%s: backed up", self.todo_file)
         self._backup_counter = 0
+        if self._copy is not None:
+            self._copy.backup()
 
     def close(self) -> None:
         """Back up, write the summary and close the file. Calling it again does nothing.
 
         Raises
         ------
+        FileChangedError
+            If another program has changed a file that was loaded into memory: all is then saved in another file,
+            which the error names, and the manager is closed.
         OSError
             If the file or the summary cannot be written. If it is the file, the manager stays open.
         """
         if not self._shared.is_open:
             return
         self._shared.check_ready("close")
-        self.backup()
+        saved_as = None if self._copy is None else self._copy.finish()
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
             _open_managers.discard(self)
-            self.cursor.close()  # rows that the caller left in it would hold the file
             self._shared.close()
+        if saved_as is not None:
+            raise FileChangedError(path=self.todo_file, remedy=f"All was saved as {saved_as} instead")
 
     def __enter__(self) -> Self:
         return self

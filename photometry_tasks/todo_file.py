@@ -1,16 +1,35 @@
-"""The SQLite file as a file: finding it, and replacing it as a whole."""
+"""The SQLite file as a file: finding it, replacing it as a whole, and what a killed program left beside it."""
 
 import errno
+import logging
 import os
-from collections.abc import Callable
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
+from photometry_tasks.errors import (
+    DiskFullError,
+    LeftoverLogError,
+    NotWritableError,
+    TodoFileInUseError,
+    TodoFileNotFoundError,
+)
 
-__all__ = ["check_unused", "find_leftovers", "find_todo_file", "locate_todo_file", "replace_file"]
+__all__ = [
+    "check_unused",
+    "check_writable",
+    "clear_temporaries",
+    "explained",
+    "find_leftovers",
+    "find_todo_file",
+    "locate_todo_file",
+    "replace_file",
+    "sync_directory",
+]
 
-#: How the names of our temporary files begin.
-_TEMPORARY = ".photometry_tasks-"
+_logger = logging.getLogger("photometry_tasks")
 
 
 def locate_todo_file(path: str | os.PathLike[str]) -> Path:
@@ -32,6 +51,19 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     return absolute
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file and its directory may be written: all that changes it needs both.
+
+    Raises
+    ------
+    NotWritableError
+    """
+    path = path.resolve()
+    for place, access in ((path, os.W_OK), (path.parent, os.W_OK | os.X_OK)):
+        if place.exists() and not os.access(place, access, effective_ids=True):
+            raise NotWritableError(path=path, found=f"{place} is read-only")
+
+
 def check_unused(path: Path) -> None:
     """Check that no log lies beside a file: it would be laid over whatever is put in the file's place.
 
@@ -51,44 +83,94 @@ def check_unused(path: Path) -> None:
 def find_leftovers(path: Path) -> list[Path]:
     """Return what lies beside a file while it is written, and should be gone afterwards."""
     path = path.resolve()
-    logs = [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm")]
-    return [log for log in logs if log.exists()] + sorted(path.parent.glob(f"{_TEMPORARY}*.tmp"))
+    logs = [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm", "-results")]
+    return [log for log in logs if log.exists()] + _find_temporaries(path)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what can be done about a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(path=path, found=error) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise NotWritableError(path=path, found=error) from error
+        raise
+
+
+# --- replacing -------------------------------------------------------------------------------------------
+
+
+def replace_file(
+    path: Path, write: Callable[[Path], None], check: Callable[[Path], None] = lambda _temporary: None
+) -> None:
     """Replace a file as a whole: whoever looks sees the old one or the new one, complete.
 
     Parameters
     ----------
     path : Path
-        The file; a symlink stays one, and the mode of what it leads to stays too.
+        The file, which keeps its mode, extended attributes and, where the system lets us, its owner and group; a
+        symlink is replaced itself.
     write : callable
         Writes the new content into the file that it is given: an empty one in the same directory.
+    check : callable, optional
+        Called with that file when it is ready; what it raises keeps the old one.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
-    mode = path.stat().st_mode & 0o7777 if path.exists() else None
-    temporary = path.with_name(f"{_TEMPORARY}{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600)
+    is_kept = path.exists() and not path.is_symlink()
+    temporary = path.with_name(f"{_prefix(path)}{os.urandom(8).hex()}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
     try:
         write(temporary)
-        if mode is not None:
-            os.fchmod(descriptor, mode)
+        if is_kept:
+            _take_over(path, temporary)
         os.fsync(descriptor)
+        check(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
-    """Make the new name survive a power cut too."""
+def _take_over(path: Path, temporary: Path) -> None:
+    """Give a file the owner, the mode and the access rules of the one whose place it takes."""
+    old, new = path.stat(), temporary.stat()
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        try:
+            os.chown(temporary, old.st_uid, old.st_gid)
+        except OSError:
+            with suppress(OSError):
+                os.chown(temporary, -1, old.st_gid)
+            _logger.warning("%s: the system does not let us keep its owner or group", path)
+    shutil.copystat(path, temporary)  # the last: another owner takes some bits of the mode
+    os.utime(temporary)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a new name survive a power cut too."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def clear_temporaries(path: Path) -> None:
+    """Delete what was to replace a file, and was left when its writer was killed; nobody may be writing it now."""
+    for temporary in _find_temporaries(path):
+        temporary.unlink(missing_ok=True)
+
+
+def _find_temporaries(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{_prefix(path)}*"))
+
+
+def _prefix(path: Path) -> str:
+    """How the names of its temporary files begin: of our kind, and of this file, whatever characters it has."""
+    return f".photometry_tasks-{zlib.crc32(os.fsencode(path.name)):08x}-"

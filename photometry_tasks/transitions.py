@@ -14,7 +14,15 @@ from photometry_tasks.results import Result
 from photometry_tasks.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.status import STATUS
 
-__all__ = ["release_tasks", "reset_all_tasks", "reset_tasks", "reset_tasks_with_status", "save_result", "start_task"]
+__all__ = [
+    "release_tasks",
+    "replay_result",
+    "reset_all_tasks",
+    "reset_tasks",
+    "reset_tasks_with_status",
+    "save_result",
+    "start_task",
+]
 
 #: Priorities in one statement: a text of about 100 kB.
 _CHUNK = 10_000
@@ -43,11 +51,33 @@ def release_tasks(connection: Connection, priorities: Sequence[int]) -> None:
 
 
 class Saved(NamedTuple):
-    """What became of a result: the task's status, the errors stored, and whether others went back to pending."""
+    """What became of a result.
+
+    Attributes
+    ----------
+    status : STATUS
+        What the task has now.
+    errors : str or None
+        What was stored with it.
+    has_freed : bool
+        Whether other tasks went back to pending.
+    target : tuple
+        What the task is of: see `statements.TARGET_COLUMNS`.
+    """
 
     status: STATUS
     errors: str | None
     has_freed: bool
+    target: tuple[Any, ...]
+
+
+def replay_result(connection: Connection, result: Result, target: tuple[Any, ...]) -> bool:
+    """Store a result of a log again, if there still is such a task, and of the same target."""
+    task = connection.execute(statements.TARGET_OF_TASK, {"task": result.priority}).first()
+    if task is None or tuple(task) != target:
+        return False
+    save_result(connection, result)
+    return True
 
 
 def save_result(connection: Connection, result: Result) -> Saved:
@@ -89,7 +119,8 @@ def save_result(connection: Connection, result: Result) -> Saved:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
         connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
     _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)
-    return Saved(status, errors_text, has_freed)
+    target = tuple(getattr(task, column.name) for column in statements.TARGET_COLUMNS)
+    return Saved(status, errors_text, has_freed, target)
 
 
 def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Decision:

@@ -1,6 +1,7 @@
 """`photometry-tasks check` and `upgrade`: what they find and say, and their exit codes."""
 
 import sqlite3
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -85,14 +86,15 @@ def test_many_faults_are_shown_in_part(tmp_path: Path) -> None:
 
 def test_leftovers(done: Path) -> None:
     """What a killed writer left beside the file is named."""
-    done.with_name(".photometry_tasks-0123456789abcdef.tmp").touch()
+    temporary = f".photometry_tasks-{zlib.crc32(b'todo.sqlite'):08x}-0123456789abcdef.tmp"
+    done.with_name(temporary).touch()
     with closing(sqlite3.connect(done)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("UPDATE todolist SET camera = 2")
         connection.commit()
         output = run("check", done).output
     assert "todo.sqlite-wal lies beside it" in output
-    assert ".photometry_tasks-0123456789abcdef.tmp lies beside it" in output
+    assert f"{temporary} lies beside it" in output
 
 
 def test_a_file_whose_writer_was_killed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from photometry_tasks import TaskManager
-from photometry_tasks.backends import SQLite
+from photometry_tasks.sqlite import SQLite
 
 from .conftest import query, result_of
 from .test_running import ROOT, many

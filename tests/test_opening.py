@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, backends, build_constraints
+from photometry_tasks import STATUS, TaskManager, build_constraints, sqlite
 from photometry_tasks.errors import BackupError, ClosedError, TodoFileInUseError, WrongThreadError
 from photometry_tasks.models import Task
 
@@ -29,6 +29,14 @@ UNFINISHED = [
     {"status": STATUS.SKIPPED.value},
     {"status": STATUS.UNKNOWN.value},
 ]
+
+
+#: What lies beside a file while a manager works on it in memory.
+WORKING = ["todo.sqlite-lock", "todo.sqlite-results"]
+
+
+def beside(path: Path) -> list[str]:
+    return sorted(other.name for other in path.parent.iterdir() if other != path)
 
 
 def statuses(path: Path) -> list[int | None]:
@@ -204,8 +212,8 @@ def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: P
 def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
     """A file that another program is writing is an error that says so, not a file of another kind."""
     path = todo({})
-    connect = backends._connect
-    monkeypatch.setattr(backends, "_connect", lambda *given: without_waiting(connect(*given)))
+    connect = sqlite._connect
+    monkeypatch.setattr(sqlite, "_connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TodoFileInUseError, match="database is locked"):
@@ -216,8 +224,8 @@ def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.Mo
 def test_a_reader_in_a_transaction(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another program is reading in a transaction is refused as in use, and opens afterwards."""
     path = todo({})
-    connect = backends._connect
-    monkeypatch.setattr(backends, "_connect", lambda *given: without_waiting(connect(*given)))
+    connect = sqlite._connect
+    monkeypatch.setattr(sqlite, "_connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM todolist").fetchall()
@@ -262,10 +270,11 @@ def test_arguments_may_be_positional(todo: Callable[..., Path], tmp_path: Path) 
 
 
 def test_memory_mode_leaves_the_file_alone_until_the_backup(todo: Callable[..., Path]) -> None:
-    """In memory mode the file on disk is the old one until backup(), and then the whole new state."""
+    """In memory mode the file on disk is as opening left it until backup(), and then the whole new state."""
     path = todo(*UNFINISHED)
-    before = path.read_bytes()
     with TaskManager(path, load_into_memory=True, overwrite=True) as manager:
+        assert statuses(path) == [None] * 8
+        before = path.read_bytes()
         manager.start_task(2)
         assert path.read_bytes() == before
         manager.backup()
@@ -329,12 +338,13 @@ def test_a_failed_backup_leaves_the_old_file(todo: Callable[..., Path], monkeypa
     manager.start_task(1)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
-        with pytest.raises(OSError, match="the disk is gone"):
+        with pytest.raises(BackupError, match="the disk is gone"):
             manager.close()
     assert statuses(path) == [None]
-    assert list(path.parent.iterdir()) == [path]
+    assert beside(path) == WORKING
     manager.close()
     assert statuses(path) == [6]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_left_in_wal_mode(todo: Callable[..., Path]) -> None:
@@ -403,7 +413,7 @@ def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: p
     assert "backup failed" in caplog.text
     assert manager.summary["OK"] == 1
     assert statuses(path) == [None, None]
-    assert list(path.parent.iterdir()) == [path]
+    assert beside(path) == WORKING
     manager.save_result(result_of({"priority": 2}))
     assert statuses(path) == [1, 1]
 
@@ -462,13 +472,14 @@ def test_a_warning_that_is_an_error(todo: Callable[..., Path]) -> None:
     """If the warning about a reader is made an error, the connection is closed all the same."""
     path = todo({})
     manager = TaskManager(path)
+    connection = manager.conn
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as reader:
         reader.execute("SELECT * FROM todolist").fetchall()
         with pytest.raises(UserWarning):
             manager.close()
         with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-            manager.conn.execute("SELECT 1")
+            connection.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.backends import SQLite
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.rebuilding import build_table_sql
+from photometry_tasks.sqlite import SQLite
 
 from . import eras
 from .conftest import SHARED, make_file, query, result_of
@@ -310,18 +310,14 @@ def test_upgrade_false_refuses(tmp_path: Path) -> None:
     TaskManager(path, upgrade=False).close()
 
 
-def test_in_memory_the_file_stays_old(tmp_path: Path) -> None:
-    """In memory mode the file on disk is upgraded by the first backup, and not before."""
+def test_in_memory_the_file_is_upgraded_at_once(tmp_path: Path) -> None:
+    """In memory mode the file on disk is upgraded by opening too, before any result is accepted."""
     path = eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
-    before = path.read_bytes()
     with TaskManager(path, load_into_memory=True) as manager:
+        assert query(path, "SELECT version_num FROM photometry_tasks_version") == [("0002",)]
         task = manager.get_task()
         assert task is not None
         assert task["cadence"] == 600 if task["sector"] == 27 else 1800
-        manager.start_task(task["priority"])
-        assert path.read_bytes() == before
-        manager.backup()
-        assert query(path, "SELECT version_num FROM photometry_tasks_version") == [("0002",)]
 
 
 def test_targets_can_be_added_to_an_old_file(tmp_path: Path) -> None:
@@ -418,19 +414,19 @@ def test_what_cannot_be_kept_of_a_table(old: str, problem: str) -> None:
 
 _OPEN = """
 import sys
+from contextlib import closing
 from pathlib import Path
 import alembic.command
-from photometry_tasks.backends import SQLite
+from photometry_tasks.sqlite import SQLite
 from photometry_tasks.errors import TodoFileInUseError
 from photometry_tasks.opening import upgrade_schema
-database = SQLite.open(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(len(upgrade_schema(database)), flush=True)
+    with closing(SQLite.open(Path(sys.argv[1]))) as database:
+        print(len(upgrade_schema(database)), flush=True)
 except TodoFileInUseError:
     print("refused", flush=True)
-database.close()
 """
 
 

@@ -1,0 +1,87 @@
+"""One at a time: the lock beside a TODO-file."""
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from photometry_tasks.errors import MountWithoutLocksError, NotWritableError, TodoFileInUseError
+from photometry_tasks.mounts import check_locks, find_mount
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["TodoLock"]
+
+#: Seconds that the holder is given to end.
+_PATIENCE = 3.0
+
+
+class TodoLock:
+    """The right to change a TODO-file, or to make one, held until it is closed or its holder is dead.
+
+    It is a lock (flock(2)) on a file beside the TODO-file. Those that SQLite takes on the file itself go when any
+    other descriptor of it is closed in the process, and do not hold for a file that is put in its place. A child
+    process has no part in it.
+
+    Attributes
+    ----------
+    mount : Mount
+        What the TODO-file lies on.
+
+    Raises
+    ------
+    TodoFileInUseError
+        If somebody else has it, and keeps it for three seconds more; it says who.
+    MountWithoutLocksError, NotWritableError
+    """
+
+    def __init__(self, path: Path) -> None:
+        from filelock import FileLock, Timeout
+
+        path = path.resolve()
+        self.mount = find_mount(path)
+        check_locks(path, self.mount)
+        self._path = path.with_name(f"{path.name}-lock")
+        # Whoever may write the one may lock the other, whatever the umask.
+        mode = path.stat().st_mode & 0o666 if path.exists() else 0o666
+        self._lock: FileLock = FileLock(
+            self._path,
+            timeout=_PATIENCE,
+            mode=mode,
+            thread_local=False,  # a manager that nobody closed is closed in any thread
+            fallback_to_soft=False,
+            on_acquired=_write_holder,
+        )
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise TodoFileInUseError(path=path, found=self._read_holder()) from error
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                raise MountWithoutLocksError(path=path, **self.mount._asdict()) from error
+            raise NotWritableError(path=path, found=error) from error
+
+    def _read_holder(self) -> str:
+        try:
+            return self._path.read_text().strip() or "unknown"
+        except OSError:
+            return "unknown"
+
+    def close(self) -> None:
+        """Let others have it. On a local file system nothing stays beside the TODO-file."""
+        if self.mount.is_local:
+            # While it is held: who waits sees that this file has lost its name, and makes another. Other nodes
+            # might see that too late.
+            with suppress(OSError):
+                self._path.unlink()
+        self._lock.release()
+
+
+def _write_holder(descriptor: int) -> None:
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)
