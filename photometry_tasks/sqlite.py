@@ -96,9 +96,21 @@ class SQLite:
         return database
 
     def recover(self) -> None:
-        """Take in what a killed writer has left beside the file."""
+        """Take in what a killed writer has left beside the file, and delete what holds nothing.
+
+        Raises
+        ------
+        TodoFileInUseError
+            If the writer is not dead.
+        """
+        journal = self._path.resolve().with_name(f"{self._path.resolve().name}-journal")
         with self._explained():
             self.dbapi.execute("PRAGMA journal_mode=DELETE")
+            if journal.exists():
+                # SQLite has rolled back one that holds something, and leaves the others to the next writer.
+                self.dbapi.execute("BEGIN EXCLUSIVE")
+                journal.unlink(missing_ok=True)
+                self.dbapi.execute("ROLLBACK")
 
     def load_into_memory(self) -> "SQLite":
         """Return a copy in memory, which has the file's lock, and close the file."""

@@ -30,7 +30,7 @@ from photometry_tasks.results import Result, check_result
 from photometry_tasks.selections import Selections
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.todo_file import clear_temporaries, find_todo_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -130,6 +130,7 @@ class TaskManager:
         try:
             if self.summary_file is not None:
                 # That it can be written is found out before anything is reset.
+                clear_temporaries(Path(self.summary_file))
                 progress.write_summary(Path(self.summary_file), self._summary)
             prepare_for_work(file, overwrite=self.overwrite, cleanup=cleanup, conditions=conditions)
             self._shared = SharedConnection(self._database, self.todo_file)
