@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from photometry_tasks.errors import MountWithoutLocksError, NotWritableError, TodoFileInUseError
+from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
 from photometry_tasks.mounts import check_locks, find_mount
+from photometry_tasks.todo_file import explained
 
 if TYPE_CHECKING:
     pass
@@ -36,7 +37,7 @@ class TodoLock:
     ------
     TodoFileInUseError
         If somebody else has it, and keeps it for three seconds more; it says who.
-    MountWithoutLocksError, NotWritableError
+    MountWithoutLocksError, NotWritableError, DiskFullError
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,13 +58,14 @@ class TodoLock:
             on_acquired=_write_holder,
         )
         try:
-            self._lock.acquire()
+            with explained(path):
+                self._lock.acquire()
         except Timeout as error:
             raise TodoFileInUseError(path=path, found=self._read_holder()) from error
         except OSError as error:
-            if error.errno == errno.ENOSYS:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise MountWithoutLocksError(path=path, **self.mount._asdict()) from error
-            raise NotWritableError(path=path, found=error) from error
+            raise
 
     def _read_holder(self) -> str:
         try:
@@ -84,4 +86,5 @@ class TodoLock:
 def _write_holder(descriptor: int) -> None:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)
+    with suppress(OSError):  # on a full disk it is held all the same
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)

@@ -44,6 +44,12 @@ class OpenFile:
     is_durable: bool
     is_changed: bool = False
 
+    def close(self) -> None:
+        """Give it up; a log stays for the next opening."""
+        if self.copy is not None:
+            self.copy.close()
+        self.database.close()
+
 
 def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool, is_durable: bool) -> OpenFile:
     """Open a TODO-file of any release, or a copy of it in memory.

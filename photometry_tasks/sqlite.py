@@ -103,13 +103,12 @@ class SQLite:
         TodoFileInUseError
             If the writer is not dead.
         """
-        journal = self._path.resolve().with_name(f"{self._path.resolve().name}-journal")
         with self._explained():
             self.dbapi.execute("PRAGMA journal_mode=DELETE")
-            if journal.exists():
+            if self._beside("-journal").exists():
                 # SQLite has rolled back one that holds something, and leaves the others to the next writer.
                 self.dbapi.execute("BEGIN EXCLUSIVE")
-                journal.unlink(missing_ok=True)
+                self._beside("-journal").unlink(missing_ok=True)
                 self.dbapi.execute("ROLLBACK")
 
     def load_into_memory(self) -> "SQLite":
@@ -338,10 +337,16 @@ class SQLite:
         if mode == "wal":
             with suppress(sqlite3.OperationalError):
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            warnings.warn(
-                "the TODO-file is still being read, by another program or a cursor: its -wal file stays until then",
-                stacklevel=5,
-            )
+            reason = "the TODO-file is still being read, by another program or a cursor"
+        elif self._beside("-wal").exists():
+            reason = "the directory of the TODO-file has become read-only"
+        else:
+            return
+        warnings.warn(f"{reason}: its -wal file stays until it is opened again", stacklevel=5)
+
+    def _beside(self, suffix: str) -> Path:
+        path = self._path.resolve()
+        return path.with_name(path.name + suffix)
 
 
 def _connect(path: Path, mode: str) -> "sqlite3.Connection":

@@ -136,7 +136,7 @@ class TaskManager:
             self._shared = SharedConnection(self._database, self.todo_file)
             self.write_summary()
         except BaseException:
-            self._database.close()
+            file.close()
             raise
         _open_managers.add(self)
 

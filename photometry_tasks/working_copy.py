@@ -85,10 +85,14 @@ class WorkingCopy:
             self.backup()
         except FileChangedError:
             saved_as = self._save_beside()
-            self._log.close()
+            self.close()
             return saved_as
         self._log.remove()
         return None
+
+    def close(self) -> None:
+        """Close the log, and leave it where it is."""
+        self._log.close()
 
     def _save_beside(self) -> Path:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
