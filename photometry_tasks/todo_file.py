@@ -60,7 +60,7 @@ def check_writable(path: Path) -> None:
     """
     path = path.resolve()
     for place, access in ((path, os.W_OK), (path.parent, os.W_OK | os.X_OK)):
-        if place.exists() and not os.access(place, access, effective_ids=True):
+        if place.exists() and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
             raise NotWritableError(path=path, found=f"{place} is read-only")
 
 

@@ -71,14 +71,19 @@ def test_a_path_may_be_relative(todo: Callable[..., Path], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-@pytest.mark.parametrize("name", ["to do.sqlite", "a#b", "a?mode=memory", "100%41.sqlite", "naïve ★.sqlite", "a'b\"c"])
+@pytest.mark.parametrize(
+    "name", ["to do.sqlite", "a#b", "a?mode=memory", "100%41.sqlite", "naïve ★.sqlite", "a'b\"c", "[a-z]*", "x" * 240]
+)
 def test_odd_characters_in_paths(tmp_path: Path, name: str, in_memory: bool) -> None:
     """Paths with characters that mean something in a URL open that file and no other."""
     path = make_file(tmp_path / "plain.sqlite", [{}]).rename(tmp_path / name)
-    with TaskManager(path, load_into_memory=in_memory) as manager:
-        manager.start_task(1)
-    assert statuses(path) == [STATUS.STARTED.value]
-    assert list(tmp_path.iterdir()) == [path]
+    with TaskManager(path, load_into_memory=in_memory, summary=tmp_path / f"{name}.json") as manager:
+        manager.save_result(result_of({"priority": 1}))
+        manager.backup()
+        assert (tmp_path / f"{name}-lock").exists()
+        assert (tmp_path / f"{name}-results").exists() is in_memory
+    assert statuses(path) == [STATUS.OK.value]
+    assert sorted(tmp_path.iterdir()) == sorted([path, tmp_path / f"{name}.json"])
 
 
 def test_a_path_with_two_slashes(todo: Callable[..., Path]) -> None:

@@ -261,6 +261,8 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "adding": lambda path: add_targets(path, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}]),
     "upgrade": command("upgrade"),
     "upgrade --check": command("upgrade", "--check"),
+    "run": command("run", "math:sqrt"),
+    "run --in-memory": command("run", "math:sqrt", "--in-memory"),
 }
 
 
@@ -281,6 +283,13 @@ def test_refused_and_unchanged(make: Make, kind: type[TodoError], message: str, 
             way(path)
         assert str(path) in str(caught.value), name
         assert state(tmp_path) == before, name
+    # What can only not be upgraded, or is damaged deep inside, can be counted and looked through.
+    for arguments in (["status"], ["status", "--json"], ["check"]):
+        result = CliRunner().invoke(main, [*arguments, str(path)])
+        assert result.exit_code in ((0, 1) if kind in (CannotUpgradeError, DamagedFileError) else (1,))
+        assert isinstance(result.exception, SystemExit | None)
+        # Beside a file in WAL mode SQLite leaves two empty files when it has only read it.
+        assert checksum(path) == before[path.name], arguments
 
 
 def garble_leaf(data: bytearray) -> None:

@@ -187,6 +187,22 @@ def test_foreign_keys_hold(opened: Callable[..., TaskManager], in_memory: bool) 
     assert manager.cursor.execute("SELECT count(*) FROM diagnostics").fetchone()[0] == 0
 
 
+@IN_MEMORY
+def test_the_schema_is_not_trusted(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A file may come from anybody: its triggers and views can't call what the program has added to the connection."""
+    path = todo({}, {})
+    with closing(sqlite3.connect(path)) as other:
+        other.create_function("steal", 1, lambda secret: secret)
+        other.execute("CREATE TRIGGER t AFTER INSERT ON diagnostics BEGIN SELECT steal(new.errors); END")
+    stolen: list[object] = []
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        manager.conn.create_function("steal", 1, stolen.append)
+        with pytest.raises(Exception, match="unsafe use of steal"):
+            manager.save_result(result_of({"priority": 1}, errors=["secret"]))
+        assert manager.summary["OK"] == 0
+    assert stolen == []
+
+
 def test_a_busy_file(opened: Callable[..., TaskManager]) -> None:
     """While another program holds the write lock a save fails, changes nothing, and works afterwards."""
     manager = opened({})

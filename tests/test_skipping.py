@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from photometry_tasks import STATUS, TaskManager
 
 from .conftest import fill, make_file, query, result_of
-
-OK, ERROR, SKIPPED, STARTED = (STATUS[name].value for name in ("OK", "ERROR", "SKIPPED", "STARTED"))
+from .model import ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 
 
 def state(manager: TaskManager) -> tuple[dict[int, int | None], list[tuple[int, int]], set[int]]:
@@ -404,69 +403,6 @@ def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: l
 # --- as a property: against the rule in plain Python ---
 
 
-class Model:
-    """Contract 7 in plain Python, on a few tasks."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.tasks = {row["priority"]: row for row in fill(rows)}
-        self.status: dict[int, int | None] = dict.fromkeys(self.tasks)
-        self.skips: set[tuple[int, int]] = set()
-        self.diagnostics: set[int] = set()
-
-    def back_to_pending(self, priority: int) -> None:
-        freed = [rival for rival, by in self.skips if by == priority]
-        self.status[priority] = None
-        self.diagnostics.discard(priority)
-        self.skips = {skip for skip in self.skips if priority not in skip}
-        for rival in freed:
-            if self.status[rival] == SKIPPED and not any(skipped == rival for skipped, _ in self.skips):
-                self.back_to_pending(rival)
-
-    def save(self, priority: int, status: int, listed: list[int]) -> None:
-        if priority in self.diagnostics:
-            self.back_to_pending(priority)
-        this = self.tasks[priority]
-        skipped_by, covered = self.decide(this, set(listed) - {this["starid"]})
-        self.diagnostics.add(priority)
-        self.status[priority] = SKIPPED if skipped_by else status
-        if self.status[priority] != SKIPPED:
-            self.skips = {skip for skip in self.skips if skip[0] != priority}
-        if skipped_by and skipped_by > 0:
-            self.skips.add((priority, skipped_by))
-        for rival in covered:
-            self.status[rival] = SKIPPED
-            self.skips.add((rival, priority))
-
-    def decide(self, this: dict[str, Any], listed: set[int]) -> tuple[int | None, list[int]]:
-        others = [task for task in self.tasks.values() if task["starid"] in listed and task["ccd"] == this["ccd"]]
-        source = this["datasource"]
-        if source.startswith("tpf:") and int(source[4:]) in listed:
-            primary = [t["priority"] for t in others if t["datasource"] == "tpf" and t["starid"] == int(source[4:])]
-            return (primary or [-1])[0], []
-        sources = {source, f"tpf:{this['starid']}"} if source == "tpf" else {source}
-        rivals = [task for task in others if task["datasource"] in sources]
-        if not rivals:
-            return None, []
-        by_brightness = sorted([this, *rivals], key=lambda t: (99 if t["tmag"] is None else t["tmag"], t["priority"]))
-        if by_brightness[0] is this:
-            return None, [rival["priority"] for rival in rivals]
-        return by_brightness[0]["priority"], []
-
-
-stars = st.integers(1, 5)
-rows_of_a_field = st.lists(
-    st.fixed_dictionaries(
-        {
-            "starid": stars,
-            "datasource": st.sampled_from(["ffi", "tpf", "tpf:1", "tpf:2"]),
-            "ccd": st.sampled_from([1, 1, 1, 2]),
-            "tmag": st.sampled_from([None, -1.0, 0.0, 5.0, 5.0, 9.0]),
-        }
-    ),
-    min_size=2,
-    max_size=14,
-    unique_by=lambda row: (row["starid"], row["datasource"], row["ccd"]),
-)
 results = st.lists(
     st.tuples(
         st.integers(0, 13), st.sampled_from([OK, OK, ERROR, SKIPPED]), st.lists(stars, max_size=5), st.booleans()

@@ -4,16 +4,20 @@ import json
 import math
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
 
 from .conftest import result_of
+from .processes import running
 
 KEYS = {"slurm_jobid", "numtasks", "tasks_run", "last_error", "mean_elaptime", "mean_worker_waittime"}
 
@@ -171,6 +175,68 @@ def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Pa
     with pytest.raises(FileExistsError, match="no regular file"):
         opened({}, summary=pipe)
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("planted", ["before", "during", "dangling"])
+def test_a_planted_link(opened: Callable[..., TaskManager], tmp_path: Path, planted: str) -> None:
+    """A link in the summary's place is replaced, and what it leads to is left alone."""
+    path, victim = tmp_path / "summary.json", tmp_path / "victim"
+    if planted != "dangling":
+        victim.write_text("mine")
+    if planted != "during":
+        path.symlink_to(victim)
+    manager = opened({}, {}, summary=path)
+    if planted == "during":
+        path.unlink()
+        path.symlink_to(victim)
+        manager.write_summary()
+    assert not path.is_symlink()
+    assert strict(path)["numtasks"] == 2
+    assert victim.exists() is (planted != "dangling")
+    assert planted == "dangling" or victim.read_text() == "mine"
+
+
+def write_on(connection: Connection, todo_file: Path, path: Path) -> None:
+    with TaskManager(todo_file, summary=path, summary_interval=None) as manager:
+        connection.send("begun")
+        while not connection.poll():
+            manager.write_summary()
+            manager.summary["tasks_run"] += 1
+
+
+def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """Of 20,000 reads while it is written all the time, each finds valid and complete JSON."""
+    path = tmp_path / "summary.json"
+    with running(write_on, todo({}), path) as (_, connection):
+        connection.recv()
+        seen = {strict(path)["tasks_run"] for _ in range(20_000)}
+        connection.send("end")
+    assert len(seen) > 50
+
+
+def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """What was left when a writer of this summary was killed is cleared at the next opening; others' is not."""
+    path = tmp_path / "out" / "summary.json"
+    path.parent.mkdir()
+    ours = path.with_name(f".photometry_tasks-{zlib.crc32(b'summary.json'):08x}-0123456789abcdef.tmp")
+    others = path.with_name(f".photometry_tasks-{zlib.crc32(b'another.json'):08x}-0123456789abcdef.tmp")
+    ours.touch()
+    others.touch()
+    opened({}, summary=path)
+    assert sorted(path.parent.iterdir()) == sorted([path, others])
+
+
+def test_strict_whatever_the_numbers(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """The JSON is strict and ASCII with huge numbers, infinite waits, and any text in errors and environment."""
+    path = tmp_path / "summary.json"
+    manager = opened(*[{} for _ in range(9)], summary=path, summary_interval=1)
+    times = [0, 5e-324, 1.7e308, np.float16(6e4), np.longdouble(1), 2**60]
+    waits = [math.inf, -math.inf, math.nan, 1.7e308, np.float32("inf"), None]
+    for priority, (time, wait) in enumerate(zip(times, waits, strict=True), start=1):
+        result = result_of({"priority": priority}, STATUS.ERROR, errors=["\ud800 \0 \u2028 ☆ \x1b"])
+        manager.save_result({**result, "time": time, "worker_wait_time": wait})
+        assert strict(path)["tasks_run"] == priority
+        assert path.read_bytes().isascii()
 
 
 def test_a_failed_automatic_write_does_not_refuse_the_result(

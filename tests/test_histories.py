@@ -1,0 +1,199 @@
+"""All promises together: random histories of calls, kills and reopenings against the model in plain Python."""
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import text
+
+from photometry_tasks import TaskManager
+from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
+
+from .conftest import make_file, query, result_of
+from .model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+from .processes import kill, running
+
+#: How a file is opened.
+WAYS = st.sampled_from(
+    [
+        {},
+        {"durability": "full"},
+        {"load_into_memory": True},
+        {"load_into_memory": True, "backup_interval": 4},
+        {"load_into_memory": True, "backup_interval": 3, "durability": "full"},
+    ]
+)
+
+QUERIES = (
+    "SELECT priority, status FROM todolist ORDER BY priority",
+    "SELECT priority, skipped_by FROM photometry_skipped ORDER BY priority, skipped_by",
+    "SELECT priority, mean_flux, method_used, errors FROM diagnostics ORDER BY priority",
+)
+
+
+def serve(connection: Connection, target: str, arguments: dict[str, Any]) -> None:
+    """Hold a manager, and make the calls that the test asks for."""
+    with TaskManager(target, **arguments) as manager:
+        connection.send(None)
+        for name, values, named in iter(connection.recv, "close"):
+            try:
+                if name == "state":
+                    answer: Any = [[tuple(row) for row in manager.session.execute(text(sql))] for sql in QUERIES]
+                elif name == "summary":
+                    answer = dict(manager.summary)
+                else:
+                    answer = getattr(manager, name)(*values, **named)
+            except TodoError as error:
+                answer = error
+            connection.send(answer)
+    connection.send("closed")
+
+
+class Histories(RuleBasedStateMachine):
+    """A manager in a process of its own, and the model; after each step both are the same.
+
+    For another database, `make` and WAYS are what differs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.stack = ExitStack()
+        self.saved: dict[int, tuple[float, str, str | None]] = {}
+        self.count = 0
+
+    def make(self, rows: list[dict[str, Any]]) -> str:
+        return str(make_file(self.folder / "todo.sqlite", rows))
+
+    # --- the process ---
+
+    def begin(self, way: dict[str, Any], **arguments: Any) -> None:
+        self.process, self.connection = self.stack.enter_context(running(serve, self.target, way | arguments))
+        self.connection.recv()
+
+    def call(self, name: str, *values: Any, **named: Any) -> Any:
+        self.connection.send((name, values, named))
+        return self.connection.recv()
+
+    # --- what happens ---
+
+    @initialize(rows=rows_of_a_field, way=WAYS)
+    def first_opening(self, rows: list[dict[str, Any]], way: dict[str, Any]) -> None:
+        self.model = Model(rows)
+        self.target = self.make(rows)
+        self.begin(way)
+
+    @rule(ccd=st.sampled_from([None, 1, 2]))
+    def get(self, ccd: int | None) -> None:
+        task = self.call("get_task", **({} if ccd is None else {"ccd": ccd}))
+        expected = self.model.next(ccd)
+        assert (task and task["priority"]) == expected
+        if task is not None:
+            assert {name: self.model.tasks[expected][name] for name in task} == task  # type: ignore[index]
+
+    @rule(number=st.integers(1, 16))
+    def start(self, number: int) -> None:
+        answer = self.call("start_task", number)
+        if number not in self.model.tasks:
+            assert isinstance(answer, UnknownTaskError)
+        elif self.model.status[number] not in (None, STARTED):
+            assert isinstance(answer, TaskFinishedError)
+        else:
+            assert answer is None
+            self.model.status[number] = STARTED
+
+    @rule(numbers=st.lists(st.integers(1, 16), max_size=4))
+    def release(self, numbers: list[int]) -> None:
+        assert self.call("release_tasks", numbers) is None
+        for number in numbers:
+            if self.model.status.get(number) == STARTED:
+                self.model.status[number] = None
+
+    @rule(
+        number=st.integers(1, 16),
+        status=st.sampled_from([OK, OK, OK, ERROR, ABORT, SKIPPED]),
+        listed=st.lists(stars, max_size=5),
+        method=st.text(max_size=8),
+        errors=st.lists(st.text(max_size=8), max_size=2),
+    )
+    def save(self, number: int, status: int, listed: list[int], method: str, errors: list[str]) -> None:
+        self.count += 1
+        result = result_of({"priority": number}, status, skip_targets=listed, mean_flux=self.count / 7, errors=errors)
+        answer = self.call("save_result", {**result, "method_used": method})
+        if number not in self.model.tasks:
+            assert isinstance(answer, UnknownTaskError)
+            return
+        self.model.save(number, status, listed)
+        assert answer.value == self.model.status[number]
+        self.saved[number] = (self.count / 7, method, "\n".join(errors) or None)
+
+    @rule()
+    def save_nonsense(self) -> None:
+        assert isinstance(self.call("save_result", {"priority": 1, "status": None}), ValueError)
+
+    @rule()
+    def backup(self) -> None:
+        assert self.call("backup") is None
+
+    @rule(way=WAYS, cleanup=st.booleans(), ccd=st.sampled_from([None, None, 1]))
+    def reopen(self, way: dict[str, Any], cleanup: bool, ccd: int | None) -> None:
+        self.connection.send("close")
+        assert self.connection.recv() == "closed"
+        self.process.join()
+        self.begin(way, cleanup=cleanup, cleanup_constraints=None if ccd is None else {"ccd": ccd})
+        self.model.open(ccd=ccd)
+
+    @rule(way=WAYS)
+    def overwrite(self, way: dict[str, Any]) -> None:
+        kill(self.process)
+        self.begin(way, overwrite=True)
+        self.model.open(overwrite=True)
+
+    @rule(way=WAYS)
+    def kill_and_reopen(self, way: dict[str, Any]) -> None:
+        kill(self.process)
+        self.begin(way)
+        self.model.open()
+
+    # --- what must hold ---
+
+    @invariant()
+    def both_are_the_same(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        statuses, skips, diagnostics = self.call("state")
+        assert dict(statuses) == self.model.status
+        assert skips == sorted(self.model.skips)
+        assert {row[0] for row in diagnostics} == self.model.diagnostics
+        for priority, mean_flux, method, errors in diagnostics:
+            expected = self.saved[priority]
+            assert (mean_flux, method.replace("\\x00", "\0")) == expected[:2]
+            assert (errors or "").replace("\\x00", "\0").startswith(expected[2] or "")
+        summary = self.call("summary")
+        assert summary["OK"] == list(self.model.status.values()).count(OK)
+
+    def teardown(self) -> None:
+        self.stack.close()
+        if hasattr(self, "model"):
+            TaskManager(self.target, cleanup_constraints=["0"]).close()
+            assert {row[0] for row in query(self.target, QUERIES[2])} >= self.model.diagnostics
+            assert query(self.target, "PRAGMA integrity_check") == [("ok",)]
+            assert [path.name for path in self.folder.iterdir()] == ["todo.sqlite"]
+        shutil.rmtree(self.folder)
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(500, marks=pytest.mark.slow)])
+def test_histories(examples: int) -> None:
+    """Whatever is called, killed and reopened, in whatever order and mode, the manager is what the model is."""
+    checks = list(HealthCheck)
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks),
+    )
