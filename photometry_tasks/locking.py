@@ -75,7 +75,7 @@ class TodoLock:
 
     def close(self) -> None:
         """Let others have it. On a local file system nothing stays beside the TODO-file."""
-        if self.mount.is_local:
+        if self.mount.is_local and self._lock.is_locked:
             # While it is held: who waits sees that this file has lost its name, and makes another. Other nodes
             # might see that too late.
             with suppress(OSError):

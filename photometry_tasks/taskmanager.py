@@ -139,6 +139,8 @@ class TaskManager:
             file.close()
             raise
         _open_managers.add(self)
+        atexit.unregister(_close_forgotten_managers)
+        atexit.register(_close_forgotten_managers)  # the last is the first to run: before filelock lets go of the lock
 
     # --- the shared connection ---------------------------------------------------------------------------
 
@@ -318,7 +320,7 @@ class TaskManager:
         return self._summary
 
     def write_summary(self) -> None:
-        """Write the summary as JSON to the path given at opening; without a path, do nothing."""
+        """Write the summary as JSON to the path given at opening, if there is one."""
         self._shared.check_ready("write_summary")
         if self.summary_file is not None:
             progress.write_summary(Path(self.summary_file), self.summary)
@@ -387,7 +389,6 @@ class TaskManager:
 _open_managers: weakref.WeakSet[TaskManager] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_forgotten_managers() -> None:
     for manager in list(_open_managers):
         try:

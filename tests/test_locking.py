@@ -244,6 +244,43 @@ def test_another_thread(opened: Callable[..., TaskManager], use: str) -> None:
     assert manager.get_task() is not None
 
 
+def test_it_is_held_to_the_end(todo: Callable[..., Path]) -> None:
+    """A manager that is open when the interpreter exits has the lock until it is closed, then the lock file goes."""
+    path = todo({}, {})
+    script = """if True:
+        import logging, sys
+        from photometry_tasks import TaskManager
+
+        class Probe(logging.Handler):
+            def emit(self, record):
+                from filelock import FileLock, Timeout  # as late as the package does: the order of exit handlers counts
+                if "backed up" in record.getMessage():
+                    try:
+                        FileLock(sys.argv[1] + "-lock", timeout=0, thread_local=False).acquire()
+                    except Timeout:
+                        print("held")
+
+        logging.getLogger("photometry_tasks").addHandler(Probe())
+        logging.getLogger("photometry_tasks").setLevel("INFO")
+        manager = TaskManager(sys.argv[1], load_into_memory=True, cleanup=True)
+        manager.start_task(1)
+    """
+    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    assert run.stdout == "held\nheld\n"  # at opening, which compacts, and at the end
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_collected_in_another_thread(todo: Callable[..., Path]) -> None:
+    """A forgotten manager is closed in whichever thread it is collected, and the file is free again."""
+    path = todo({}, {})
+    managers = [TaskManager(path)]
+    managers[0].start_task(1)
+    with ThreadPoolExecutor(1) as threads, pytest.warns(ResourceWarning, match="was not closed"):
+        threads.submit(managers.clear).result()
+    assert list(path.parent.iterdir()) == [path]
+    TaskManager(path).close()
+
+
 # --- changed by somebody else ---
 
 

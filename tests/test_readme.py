@@ -30,6 +30,15 @@ def environment_without_ours() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in hidden and "PYTEST" not in name}
 
 
+def test_reliability_names_tests_that_exist() -> None:
+    """Each test that docs/reliability.md names is there."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    files = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
+    for file, names in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
+        assert file in files
+        assert not names or f"def {names}(" in files[file], names
+
+
 def test_no_other_blocks() -> None:
     """Each block is in a language that one of these tests runs."""
     assert {language for language, _ in BLOCKS} == {"sh", "python"}

@@ -1,0 +1,99 @@
+"""What safety costs: saving in memory with and without the log, and on disk, interleaved in one run.
+
+python -m benchmarks.durability [--tasks 2000] [--rounds 10] [--folder DIR]
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.working_copy import WorkingCopy
+
+WAYS: dict[str, dict[str, Any]] = {
+    "memory, no log": {"load_into_memory": True, "backup_interval": None},
+    "memory": {"load_into_memory": True, "backup_interval": None},
+    "memory, full": {"load_into_memory": True, "backup_interval": None, "durability": "full"},
+    "disk": {},
+    "disk, full": {"durability": "full"},
+}
+
+DETAILS = {
+    "pos_centroid": (1034.52, 783.11),
+    "stamp": (774, 794, 1026, 1043),
+    "stamp_resizes": 1,
+    "mean_flux": 17342.57,
+    "variance": 812.3345,
+    "variability": 1.3342,
+    "rms_hour": 312.73,
+    "ptp": 188.24,
+    "mask_size": 17,
+    "edge_flux": 0.0,
+    "contamination": 0.0213,
+}
+
+
+def result_of(task: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with all that diagnostics can hold, but errors."""
+    path = f"/data/c{task['cadence']:04d}/tess{task['starid']:011d}-s01-c1800-dr01-v06-tasoc_lc.fits.gz"
+    details = {**DETAILS, "filepath_lightcurve": path}
+    return {**task, "status": STATUS.OK, "method_used": "aperture", "time": 3.21, "details": details}
+
+
+def main() -> None:
+    """Print the median time of a save in each way, its ratio to the first, and what the log and the WAL hold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    each = arguments.tasks // arguments.rounds
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        managers: dict[str, TaskManager] = {}
+        for name, way in WAYS.items():
+            path = Path(folder) / f"{name}.sqlite"
+            rows = [{"starid": n, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9} for n in range(arguments.tasks)]
+            add_targets(path, rows)
+            managers[name] = TaskManager(path, **way)
+        medians: dict[str, list[float]] = {name: [] for name in WAYS}
+        record = WorkingCopy.record
+        for _ in range(arguments.rounds):
+            for name, manager in managers.items():
+                WorkingCopy.record = (lambda *_: None) if name == "memory, no log" else record  # type: ignore[method-assign]
+                times = []
+                for _ in range(each):
+                    result = result_of(manager.get_task() or {})
+                    begun = time.perf_counter()
+                    manager.save_result(result)
+                    times.append(time.perf_counter() - begun)
+                medians[name].append(statistics.median(times))
+        first = medians["memory, no log"]
+        print(f"{'way':16} {'µs a save':>10} {'ratio':>6}   (medians of {arguments.rounds} rounds of {each}; spread)")
+        for name, values in medians.items():
+            ratios = sorted(value / base for value, base in zip(values, first, strict=True))
+            spread = f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
+            print(f"{name:16} {statistics.median(values) * 1e6:10.0f} {statistics.median(ratios):6.2f}   {spread}")
+        log = Path(folder) / "memory.sqlite-results"
+        print(f"the log holds {log.stat().st_size / arguments.tasks:.0f} bytes a result")
+        for manager in managers.values():
+            manager.close()
+        pages = count_pages(Path(folder) / "disk.sqlite")
+        print(f"a save on disk writes {pages:.1f} pages to the WAL: SQLite syncs it after {1000 / pages:.0f} results")
+
+
+def count_pages(path: Path) -> float:
+    """Count the pages that a save writes to the write-ahead log."""
+    with TaskManager(path, overwrite=True) as manager:
+        wal = path.with_name(f"{path.name}-wal")
+        before = wal.stat().st_size
+        for _ in range(50):
+            manager.save_result(result_of(manager.get_task() or {}))
+        return (wal.stat().st_size - before) / (4096 + 24) / 50
+
+
+if __name__ == "__main__":
+    main()
