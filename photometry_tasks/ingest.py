@@ -18,7 +18,7 @@ from photometry_tasks.locking import TodoLock
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import check_unused, clear_temporaries, locate_todo_file, replace_file
+from photometry_tasks.todo_file import check_unused, clear_temporaries, explained, locate_todo_file, replace_file
 from photometry_tasks.values import as_integer, as_real, show
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
@@ -282,7 +282,8 @@ def _add_new(path: Path, located: Iterable[Located], defaults: _Defaults, report
     clear_temporaries(path.resolve())
     targets, listed = _collect(located, defaults, report)
     # Made under another name first, so that nobody ever finds half a list.
-    replace_file(path.resolve(), lambda temporary: _make(temporary, targets, report))
+    with explained(path):
+        replace_file(path.resolve(), lambda temporary: _make(temporary, targets, report))
     return Added(len(targets), listed - len(targets))
 
 

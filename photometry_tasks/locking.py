@@ -6,14 +6,10 @@ import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
 from photometry_tasks.mounts import check_locks, find_mount
-from photometry_tasks.todo_file import explained
-
-if TYPE_CHECKING:
-    pass
+from photometry_tasks.todo_file import explained, share_like
 
 __all__ = ["TodoLock"]
 
@@ -47,15 +43,12 @@ class TodoLock:
         self.mount = find_mount(path)
         check_locks(path, self.mount)
         self._path = path.with_name(f"{path.name}-lock")
-        # Whoever may write the one may lock the other, whatever the umask.
-        mode = path.stat().st_mode & 0o666 if path.exists() else 0o666
-        self._lock: FileLock = FileLock(
+        self._lock = FileLock(
             self._path,
             timeout=_PATIENCE,
-            mode=mode,
             thread_local=False,  # a manager that nobody closed is closed in any thread
             fallback_to_soft=False,
-            on_acquired=_write_holder,
+            on_acquired=lambda descriptor: _write_holder(descriptor, path),
         )
         try:
             with explained(path):
@@ -83,7 +76,8 @@ class TodoLock:
         self._lock.release()
 
 
-def _write_holder(descriptor: int) -> None:
+def _write_holder(descriptor: int, path: Path) -> None:
+    share_like(descriptor, path)
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     os.ftruncate(descriptor, 0)
     with suppress(OSError):  # on a full disk it is held all the same

@@ -123,16 +123,14 @@ def _replay_log(path: Path, database: SQLite, *, in_memory: bool) -> bool:
                 number += 1
             else:
                 lost += 1
+        if lost:
+            message = "%s: logged results that are damaged or of no task of it: %d; the log is kept as %s"
+            _logger.warning(message, path, lost, log.keep_aside())
         if not in_memory:
             # Whoever finds the log and this generation has all that is in it.
             log.mark(database.begin_generation())
-    if lost:
-        kept = log.keep_aside()
-        _logger.warning(
-            "%s: %d logged results are damaged or of no task of it; the log is kept as %s", path, lost, kept
-        )
     if number:
-        _logger.warning("%s: %d results that a killed manager had accepted were taken from its log", path, number)
+        _logger.warning("%s: results of a killed manager that were taken from its log: %d", path, number)
     if in_memory:
         log.close()
     else:

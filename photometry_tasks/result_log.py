@@ -14,7 +14,7 @@ from typing import Any
 
 from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import explained, sync_directory
+from photometry_tasks.todo_file import explained, share_like, sync_directory
 
 __all__ = ["ResultLog", "Target"]
 
@@ -89,13 +89,10 @@ class ResultLog:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            mode = self._todo_file.stat().st_mode & 0o666
-            is_new = not self.path.exists()
             with explained(self.path):
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, mode)
-                if is_new:
-                    os.fchmod(self._descriptor, mode)  # whatever the umask: another user may have to go on
-                    sync_directory(self.path.parent)
+                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+                share_like(self._descriptor, self._todo_file)
+                sync_directory(self.path.parent)
             self._size = max((end for end, entry in self._lines() if entry is not None), default=0)
         return self._descriptor
 
@@ -137,8 +134,8 @@ class ResultLog:
                 yield None
             is_torn = entry is None
             if entry is not None and "target" in entry:
-                fields = {name: entry[name] for name in _FIELDS} | {"status": STATUS(entry["status"])}
-                yield Result(**fields), tuple(entry["target"])
+                fields = {name: entry[name] for name in _FIELDS}
+                yield Result(status=STATUS(entry["status"]), **fields), tuple(entry["target"])
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield where each line ends, and what it says; None if it is torn."""
@@ -149,7 +146,7 @@ class ResultLog:
             for line in file:
                 end += len(line)
                 crc, _, text = line.removesuffix(b"\n").partition(b" ")
-                is_whole = line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text)
+                is_whole = line.endswith(b"}\n") and crc == b"%08x" % zlib.crc32(text)
                 yield end, json.loads(text) if is_whole else None
 
     def keep_aside(self) -> Path:

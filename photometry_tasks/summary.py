@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from photometry_tasks import statements
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import replace_file
+from photometry_tasks.todo_file import explained, replace_file
 
 __all__ = ["add_result", "build_summary", "count_by_ccd", "count_by_status", "write_summary"]
 
@@ -82,8 +82,9 @@ def _name(status: int | None) -> str:
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write the summary as JSON, at once and as a whole; the folder is made."""
     text = json.dumps(summary, indent=2, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, lambda temporary: _write_text(temporary, text))
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lambda temporary: _write_text(temporary, text))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "find_todo_file",
     "locate_todo_file",
     "replace_file",
+    "share_like",
     "sync_directory",
 ]
 
@@ -150,6 +151,15 @@ def _take_over(path: Path, temporary: Path) -> None:
             _logger.warning("%s: the system does not let us keep its owner or group", path)
     shutil.copystat(path, temporary)  # the last: another owner takes some bits of the mode
     os.utime(temporary)
+
+
+def share_like(descriptor: int, path: Path) -> None:
+    """Let those who may write a file write what lies beside it too, whatever the umask: one may have to go on."""
+    if path.exists():
+        status = path.stat()
+        with suppress(OSError):  # it is another user's, who has done it
+            os.fchmod(descriptor, status.st_mode & 0o666)
+            os.fchown(descriptor, -1, status.st_gid)
 
 
 def sync_directory(directory: Path) -> None:
