@@ -13,21 +13,25 @@ from photometry_tasks.todo_file import find_todo_file, locate_todo_file
 __all__ = ["find_path", "holds_tasoc_files", "open_database"]
 
 
-def open_database(target: str | os.PathLike[str]) -> SQLite | PostgreSQL:
-    """Open an existing TODO-list to work on it.
+def open_database(target: str | os.PathLike[str], *, to_read: bool = False) -> SQLite | PostgreSQL:
+    """Open an existing TODO-list.
 
     Parameters
     ----------
     target : str or os.PathLike
         A path, or a URL: postgresql+psycopg://user:password@host/database, or sqlite:/// and a path, in which
         nothing is quoted.
+    to_read : bool, optional
+        Only to look at it; somebody else may be working on it.
 
     Raises
     ------
     TodoFileNotFoundError, NotATodoFileError, DamagedFileError, TodoFileInUseError, InvalidArgumentError
     """
     path = find_path(target)
-    return PostgreSQL(str(target)) if path is None else SQLite.open(find_todo_file(path))
+    if path is None:
+        return PostgreSQL(str(target))
+    return (SQLite.open_to_read if to_read else SQLite.open)(find_todo_file(path))
 
 
 def find_path(target: str | os.PathLike[str]) -> Path | None:

@@ -288,7 +288,7 @@ def upgrade(todo: str, check: bool) -> None:
 
     Example: photometry-tasks upgrade todo.sqlite --check
     """
-    with closing(open_database(todo)) as database:
+    with closing(open_database(todo, to_read=check)) as database:
         if check:
             with database.begin(writes=False) as connection:
                 changes = schema.find_changes(connection, database.name)

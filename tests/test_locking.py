@@ -134,7 +134,7 @@ def test_through_a_symlink(opened: Callable[..., TaskManager], tmp_path: Path) -
 
 @pytest.mark.usefixtures("impatient")
 def test_commands_are_refused_too(opened: Callable[..., TaskManager]) -> None:
-    """`upgrade`, `init` and `run` on a file in use fail and say who has it; `status` and `check` work."""
+    """`upgrade`, `init` and `run` on a file in use fail and say who has it; `status` and `upgrade --check` work."""
     path = opened({}).todo_file
     listed = Path(path).with_name("list.csv")
     listed.write_text("starid,sector,camera,ccd,tmag\n1,1,1,1,9\n")
@@ -142,7 +142,8 @@ def test_commands_are_refused_too(opened: Callable[..., TaskManager]) -> None:
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 1
         assert re.search(rf"is in use by another program \(process {os.getpid()} on \S+ since .*UTC\)", result.output)
-    assert CliRunner().invoke(main, ["status", path]).exit_code == 0
+    for arguments in (["status", path], ["upgrade", "--check", path]):
+        assert CliRunner().invoke(main, arguments).exit_code == 0
 
 
 def make(connection: Connection, path: Path) -> None:

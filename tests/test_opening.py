@@ -1,6 +1,8 @@
 """Contract 4 and 9: opening, in memory and on disk, backup and closing."""
 
+import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -421,6 +423,43 @@ def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: p
     assert beside(path) == WORKING
     manager.save_result(result_of({"priority": 2}))
     assert statuses(path) == [1, 1]
+
+
+def test_a_copy_that_lacks_rows(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy with other row counts does not take the file's place."""
+    manager = opened({}, {}, load_into_memory=True)
+    manager.save_result(result_of({"priority": 1}))
+    path = Path(manager.todo_file)
+    before = path.read_bytes()
+    count = sqlite._count_rows
+    with monkeypatch.context() as patch:
+        # As if the copy had been interrupted.
+        patch.setattr(sqlite, "_count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
+        with pytest.raises(BackupError, match="of the rows"):
+            manager.backup()
+    assert path.read_bytes() == before
+    assert beside(path) == WORKING
+
+
+_BACK_UP = """
+import sys
+from photometry_tasks import TaskManager
+with TaskManager(sys.argv[1], load_into_memory=True, cleanup=True) as manager:
+    pass
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which records system calls, is not installed")
+def test_a_backup_is_synced(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """The new file is synced before it takes the old one's place, and its directory afterwards."""
+    path, trace = todo({}), tmp_path / "trace"
+    command = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename", "-o", str(trace), sys.executable]
+    subprocess.run([*command, "-c", _BACK_UP, str(path)], check=True)
+    calls = [re.sub(r"^\d+ +|[0-9a-f]{8}-[0-9a-f]{16}", "", line) for line in trace.read_text().splitlines()]
+    place = next(number for number, call in enumerate(calls) if call.startswith("rename("))
+    assert re.match(rf"fdatasync\(\d+<{path}-results>\)", calls[place - 2])
+    assert re.match(rf"fsync\(\d+<{tmp_path}/\.photometry_tasks-\.tmp>\)", calls[place - 1])
+    assert re.match(rf"fsync\(\d+<{tmp_path}>\)", calls[place + 1])
 
 
 # --- closing ---
