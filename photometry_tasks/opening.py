@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import ColumnElement
@@ -16,52 +15,44 @@ from photometry_tasks.sqlite import SQLite
 from photometry_tasks.status import RESET_AT_OPENING
 from photometry_tasks.working_copy import WorkingCopy
 
-__all__ = ["OpenFile", "open_todo_file", "prepare_for_work", "upgrade_schema"]
+__all__ = ["open_todo_file", "upgrade_schema"]
 
 _logger = logging.getLogger("photometry_tasks")
 
 
-@dataclass
-class OpenFile:
-    """A TODO-file with the schema of this release and all results, whose lock we hold.
-
-    Attributes
-    ----------
-    path : Path
-    database : SQLite
-        The file, or the copy in memory.
-    copy : WorkingCopy or None
-        What belongs to the copy.
-    is_durable : bool
-        Whether each result is to survive a power cut too.
-    is_changed : bool
-        Whether the database is no longer what was found.
-    """
-
-    path: Path
-    database: SQLite
-    copy: WorkingCopy | None
-    is_durable: bool
-    is_changed: bool = False
-
-    def close(self) -> None:
-        """Give it up; a log stays for the next opening."""
-        if self.copy is not None:
-            self.copy.close()
-        self.database.close()
-
-
-def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool, is_durable: bool) -> OpenFile:
-    """Open a TODO-file of any release, or a copy of it in memory.
+def open_todo_file(
+    path: Path,
+    *,
+    into_memory: bool,
+    upgrade: bool,
+    overwrite: bool,
+    cleanup: bool,
+    conditions: Sequence[ColumnElement[bool]],
+    is_durable: bool,
+) -> tuple[SQLite, WorkingCopy | None]:
+    """Open a TODO-file of any release, or a copy of it in memory, and return what was cut short to pending.
 
     Parameters
     ----------
     into_memory : bool
-        Work on a copy; the file stays as it is until `prepare_for_work`.
+        Work on a copy.
     upgrade : bool
         Whether a file with an older schema is upgraded or refused.
+    overwrite : bool
+        Return all tasks to pending, and delete all results.
+    cleanup : bool
+        Compact the file.
+    conditions : sequence
+        Which of the tasks that were cut short or went wrong return to pending.
     is_durable : bool
         Whether each result is to survive a power cut too.
+
+    Returns
+    -------
+    SQLite
+        The database: the file, or the copy in memory.
+    WorkingCopy or None
+        What belongs to the copy.
 
     Raises
     ------
@@ -82,10 +73,26 @@ def open_todo_file(path: Path, *, into_memory: bool, upgrade: bool, is_durable: 
         if changes:
             upgrade_schema(database)
         is_replayed = _replay_log(path, database, in_memory=into_memory)
+        with database.begin(writes=True) as connection:
+            if overwrite:
+                transitions.reset_all_tasks(connection)
+            number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
+            if copy is None:
+                database.begin_generation()  # a log that was made before is of another state
+        if copy is None:
+            # Only now: until here a file that turns out to be damaged is as it was.
+            database.prepare_for_work(is_durable=is_durable)
+        if cleanup or overwrite:
+            database.compact()
+        if copy is not None:
+            copy.begin(is_changed=bool(changes) or is_replayed or overwrite or cleanup or number > 0)
     except BaseException:
+        if copy is not None:
+            copy.close()
         database.close()
         raise
-    return OpenFile(path, database, copy, is_durable, bool(changes) or is_replayed)
+    _logger.info("%s: %d tasks that were cut short or went wrong are pending again", path, number)
+    return database, copy
 
 
 def upgrade_schema(database: SQLite | PostgreSQL) -> list[str]:
@@ -136,34 +143,3 @@ def _replay_log(path: Path, database: SQLite, *, in_memory: bool) -> bool:
     else:
         log.remove()
     return number > 0
-
-
-def prepare_for_work(
-    file: OpenFile, *, overwrite: bool, cleanup: bool, conditions: Sequence[ColumnElement[bool]]
-) -> None:
-    """Return what was cut short or went wrong to pending, and let results be saved.
-
-    Parameters
-    ----------
-    overwrite : bool
-        Return all tasks to pending, and delete all results.
-    cleanup : bool
-        Compact the file.
-    conditions : sequence
-        Which of the tasks that were cut short return to pending.
-    """
-    database = file.database
-    with database.begin(writes=True) as connection:
-        if overwrite:
-            transitions.reset_all_tasks(connection)
-        number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
-        if file.copy is None:
-            database.begin_generation()  # a log that was made before is of another state
-    _logger.info("%s: %d tasks that were cut short or went wrong are pending again", file.path, number)
-    if file.copy is None:
-        # Only now: until here a file that turns out to be damaged is as it was.
-        database.prepare_for_work(is_durable=file.is_durable)
-    if cleanup or overwrite:
-        database.compact()
-    if file.copy is not None:
-        file.copy.begin(is_changed=file.is_changed or overwrite or cleanup or number > 0)

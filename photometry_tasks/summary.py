@@ -10,9 +10,9 @@ from sqlalchemy import Connection
 
 from photometry_tasks import statements
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import explained, replace_file
+from photometry_tasks.todo_file import check_writable, clear_temporaries, explained, replace_file
 
-__all__ = ["add_result", "build_summary", "count_by_ccd", "count_by_status", "write_summary"]
+__all__ = ["add_result", "build_summary", "count_by_ccd", "count_by_status", "prepare_place", "write_summary"]
 
 #: Weight of the newest value in the means of run times.
 _ALPHA = 0.1
@@ -77,6 +77,19 @@ def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]
 def _name(status: int | None) -> str:
     """Return the name of a status; a number that another program wrote is UNKNOWN."""
     return _NAMES.get(status, STATUS.UNKNOWN.name)
+
+
+def prepare_place(path: Path) -> None:
+    """Check that a summary can be written, make its folder, and clear what a killed writer has left there.
+
+    Raises
+    ------
+    OSError
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
+    clear_temporaries(path)
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

@@ -1,10 +1,8 @@
 """`TaskManager`: hands out the tasks of a TODO-file and keeps their results."""
 
-import atexit
 import logging
 import os
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +23,13 @@ from photometry_tasks.constraints import (
     check_constraints,
 )
 from photometry_tasks.errors import FileChangedError
-from photometry_tasks.opening import open_todo_file, prepare_for_work
+from photometry_tasks.forgotten import close_at_exit
+from photometry_tasks.opening import open_todo_file
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.selections import Selections
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import clear_temporaries, find_todo_file
+from photometry_tasks.todo_file import find_todo_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -125,22 +124,26 @@ class TaskManager:
         self._summary = progress.build_summary()
         self._counted: object = None
         self._selections = Selections()
-        file = open_todo_file(path, into_memory=self.load_into_memory, upgrade=upgrade, is_durable=is_durable)
-        self._database, self._copy = file.database, file.copy
+        if self.summary_file is not None:
+            progress.prepare_place(Path(self.summary_file))
+        self._database, self._copy = open_todo_file(
+            path,
+            into_memory=self.load_into_memory,
+            upgrade=upgrade,
+            overwrite=self.overwrite,
+            cleanup=bool(cleanup),
+            conditions=conditions,
+            is_durable=is_durable,
+        )
+        self._shared = SharedConnection(self._database, self.todo_file)
         try:
-            if self.summary_file is not None:
-                # That it can be written is found out before anything is reset.
-                clear_temporaries(Path(self.summary_file))
-                progress.write_summary(Path(self.summary_file), self._summary)
-            prepare_for_work(file, overwrite=self.overwrite, cleanup=cleanup, conditions=conditions)
-            self._shared = SharedConnection(self._database, self.todo_file)
             self.write_summary()
         except BaseException:
-            file.close()
+            if self._copy is not None:
+                self._copy.close()
+            self._shared.close()
             raise
-        _open_managers.add(self)
-        atexit.unregister(_close_forgotten_managers)
-        atexit.register(_close_forgotten_managers)  # the last is the first to run: before filelock lets go of the lock
+        close_at_exit(self)
 
     # --- the shared connection ---------------------------------------------------------------------------
 
@@ -352,7 +355,6 @@ class TaskManager:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
-            _open_managers.discard(self)
             self._shared.close()
         if saved_as is not None:
             raise FileChangedError(path=self.todo_file, remedy=f"All was saved as {saved_as} instead")
@@ -384,17 +386,3 @@ class TaskManager:
 
     def __repr__(self) -> str:
         return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"
-
-
-_open_managers: weakref.WeakSet[TaskManager] = weakref.WeakSet()
-
-
-def _close_forgotten_managers() -> None:
-    for manager in list(_open_managers):
-        try:
-            manager.__del__()
-        except ResourceWarning:
-            pass  # made an error by -W error; it comes when the manager is closed
-        except Exception:
-            # One that cannot be closed must not keep the others from it.
-            _logger.exception("%r was not closed, and could not be", manager)

@@ -53,12 +53,13 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file and its directory may be written: all that changes it needs both.
+    """Check that a file, there or not, and its directory may be written: all that changes it needs both.
 
     Raises
     ------
-    NotWritableError
+    NotWritableError, FileExistsError
     """
+    _check_regular(path)
     path = path.resolve()
     for place, access in ((path, os.W_OK), (path.parent, os.W_OK | os.X_OK)):
         if place.exists() and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
@@ -119,8 +120,7 @@ def replace_file(
     check : callable, optional
         Called with that file when it is ready; what it raises keeps the old one.
     """
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
+    _check_regular(path)
     is_kept = path.exists() and not path.is_symlink()
     temporary = path.with_name(f"{_prefix(path)}{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
@@ -137,6 +137,11 @@ def replace_file(
     finally:
         os.close(descriptor)
     sync_directory(path.parent)
+
+
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
 
 
 def _take_over(path: Path, temporary: Path) -> None:

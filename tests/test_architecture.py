@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 #: From the lowest to the highest; a module imports only from those below.
 ORDER = [
-    {"status", "errors", "values"},
+    {"status", "errors", "values", "forgotten"},
     {"arguments"},
     {"models", "tasoc"},
     {"constraints", "results", "skipping", "statements", "target_lists"},
