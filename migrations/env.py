@@ -16,11 +16,12 @@ from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import TodoError
+from photometry_tasks.files import replace_file
 from photometry_tasks.models import Base
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.schema import VERSION_TABLE
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused, replace_file
+from photometry_tasks.todo_file import check_unused
 
 config = context.config
 

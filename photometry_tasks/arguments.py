@@ -3,12 +3,13 @@
 from typing import Any
 
 from photometry_tasks.errors import InvalidArgumentError
-from photometry_tasks.values import as_finite, as_integer, show
+from photometry_tasks.values import as_finite, as_integer, as_items, show
 
 __all__ = [
     "check_durability",
     "check_finite",
     "check_integer",
+    "check_integers",
     "check_interval",
     "check_natural",
     "check_positive",
@@ -27,6 +28,17 @@ def check_integer(argument: str, value: object) -> int:
         return as_integer(value)
     except ValueError as error:
         raise invalid(argument, value, error) from None
+
+
+def check_integers(argument: str, values: Any) -> list[int]:
+    """Return an iterable of integers as a list of int."""
+    try:
+        items = as_items(values)
+    except ValueError as error:
+        raise invalid(argument, values, error) from None
+    if set(map(type, items)) == {int} and min(items) >= -(2**63) and max(items) < 2**63:
+        return items  # as nearly always
+    return [check_integer(argument, item) for item in items]
 
 
 def check_natural(argument: str, value: object) -> int:

@@ -45,7 +45,8 @@ def find_faults(path: Path) -> Iterator[str]:
     results that lack or are too many, statuses that do not exist, and duplicates.
     """
     for leftover in find_leftovers(path):
-        yield f"{leftover.name} lies beside it: somebody is writing it, or was killed while doing so"
+        remedy = f"then `photometry-tasks upgrade {path}` takes it in"
+        yield f"{leftover.name} lies beside it: somebody is writing it, or was killed while doing so; {remedy}"
     try:
         with closing(SQLite.open_to_read(path)) as database:
             yield from (f"SQLite says: {damage}" for damage in database.find_damage())

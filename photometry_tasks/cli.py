@@ -25,14 +25,15 @@ from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
-from photometry_tasks.backends import open_database
+from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.checking import find_faults
 from photometry_tasks.errors import TodoError
 from photometry_tasks.ingest import add_target_lists
-from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
+from photometry_tasks.result_log import ResultLog
 from photometry_tasks.runner import PhotometryFunction, RunReport, run_tasks
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.summary import count_by_ccd, count_by_status
+from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.todo_file import find_todo_file
 
@@ -259,8 +260,11 @@ def status(todo: Path, as_json: bool) -> None:
 def _show_status(path: Path, as_json: bool = False) -> None:
     with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, path)  # an older file has all that is counted
-        by_status = count_by_status(connection)
+        by_status = name_counts(count_by_status(connection))
         by_ccd = count_by_ccd(connection)
+    log = ResultLog(path)
+    if not as_json and log.has_results():
+        click.echo(f"{log.path.name} lies beside it: results since the last backup, which are not counted here.")
     if as_json:
         ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in by_ccd.items()]
         numbers = {"todo_file": str(path), "numtasks": sum(by_status.values()), "status": by_status, "ccds": ccds}
@@ -288,17 +292,22 @@ def upgrade(todo: str, check: bool) -> None:
 
     Example: photometry-tasks upgrade todo.sqlite --check
     """
-    with closing(open_database(todo, to_read=check)) as database:
-        if check:
-            with database.begin(writes=False) as connection:
-                changes = schema.find_changes(connection, database.name)
-                schema.check_upgradable(connection, database.name)
-        else:
-            changes = upgrade_schema(database)
+    path = find_path(todo)
+    if path is not None and not check:
+        changes, name = upgrade_todo_file(find_todo_file(path)), str(path)
+    else:
+        with closing(open_database(todo, to_read=check)) as database:
+            name = database.name
+            if check:
+                with database.begin(writes=False) as connection:
+                    changes = schema.find_changes(connection, name)
+                    schema.check_upgradable(connection, name)
+            else:
+                changes = upgrade_schema(database)
     for change in changes:
         click.echo(change)
     state = "is up to date:" if not changes else "would be upgraded to" if check else "is upgraded to"
-    click.echo(f"{database.name} {state} revision {schema.HEAD}.")
+    click.echo(f"{name} {state} revision {schema.HEAD}.")
     if check and changes:
         raise click.exceptions.Exit(1)
 

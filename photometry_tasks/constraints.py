@@ -135,13 +135,19 @@ def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
     return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
 
 
-def build_expressions(checked: CheckedConstraints) -> Expressions:
-    """Build the expressions of constraints that were checked."""
+def build_expressions(checked: CheckedConstraints, *, for_our_schema: bool = False) -> Expressions:
+    """Build the expressions of constraints that were checked.
+
+    Parameters
+    ----------
+    for_our_schema : bool, optional
+        Whether the table has all our indexes: SQLite is then told which to take, whatever its statistics say.
+    """
     values = dict(checked)
     tmag_min, tmag_max = values.pop("tmag_min", None), values.pop("tmag_max", None)
     expressions: Expressions = [_is_one_of(name, value) for name, value in values.items()]
     if tmag_min is not None or tmag_max is not None:
-        expressions.append(_tmag_between(tmag_min, tmag_max))
+        expressions.append(_tmag_between(tmag_min, tmag_max, for_our_schema))
     return expressions
 
 
@@ -160,7 +166,9 @@ def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
         items = as_items(value)
     except ValueError:
         return check_integer(name, value)
-    return tuple(sorted({check_integer(name, item) for item in items}))
+    if set(map(type, items)) != {int} or min(items) < -(2**63) or max(items) >= 2**63:
+        items = [check_integer(name, item) for item in items]
+    return tuple(items)
 
 
 def build_conditions(cleanup_constraints: object) -> Expressions:
@@ -200,7 +208,7 @@ def _is_one_of(name: str, value: int | str | tuple[int, ...]) -> ColumnElement[b
     return column == value
 
 
-def _tmag_between(tmag_min: float | None, tmag_max: float | None) -> ColumnElement[bool]:
+def _tmag_between(tmag_min: float | None, tmag_max: float | None, for_our_schema: bool) -> ColumnElement[bool]:
     def lies_inside(tmag: ColumnElement[float]) -> ColumnElement[bool]:
         # "IS NOT NULL" makes it false, not unknown, without a magnitude: so that its negation is the rest.
         bounds: list[ColumnElement[bool]] = [tmag.is_not(None)]
@@ -216,6 +224,8 @@ def _tmag_between(tmag_min: float | None, tmag_max: float | None) -> ColumnEleme
     secondaries = select(literal("tpf:") + cast(primary.c.starid, Text)).where(
         primary.c.datasource == "tpf", lies_inside(primary.c.tmag)
     )
+    if for_our_schema:
+        secondaries = secondaries.with_hint(primary, "INDEXED BY todolist_datasource_idx", "sqlite")
     is_secondary = func.substr(todolist.c.datasource, 1, 4) == "tpf:"
     return or_(
         and_(~is_secondary, lies_inside(todolist.c.tmag)),

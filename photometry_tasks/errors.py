@@ -30,6 +30,7 @@ __all__ = [
     "UncommittedChangesError",
     "UnknownRevisionError",
     "UnknownTaskError",
+    "UnreadRowsError",
     "WrongThreadError",
 ]
 
@@ -42,10 +43,16 @@ class TodoError(Exception):
         # Python leaves docstrings out with -OO; the values then stand alone.
         docstring = type(self).__doc__ or " ".join(f"{name}={{{name}}}" for name in found)
         template = " ".join(docstring.split())
-        import shlex  # only errors need it
-
-        found["quoted"] = shlex.quote(str(found.get("path")))  # for commands that can be pasted
+        found["quoted"] = _quote(str(found.get("path")))  # for commands that can be pasted
         super().__init__(template.format(**found) if message is None else message)
+
+
+def _quote(path: str) -> str:
+    try:
+        import shlex  # only errors need it
+    except OSError:  # as when too many files are open
+        return repr(path)
+    return shlex.quote(path)
 
 
 class InvalidArgumentError(TodoError, ValueError):
@@ -65,7 +72,7 @@ class TodoFileNotFoundError(TodoError, FileNotFoundError):
 
 
 class TodoFileInUseError(TodoError, BlockingIOError):
-    """{path} is in use by another program ({found}). Close it there, then try again."""
+    """{path} is in use by another manager or program ({found}). Close it there, then try again."""
 
 
 class LeftoverLogError(TodoError, FileExistsError):
@@ -93,11 +100,18 @@ class DiskFullError(DiskError):
 
 
 class BackupError(TodoError, OSError):
-    """The backup of {path} failed ({found}). The file on disk is the old one; the results are in memory and logged."""
+    """The backup of {path} failed ({found}). The results are in memory and logged.
+
+    Mend that, then call backup() again; the next automatic one and close() try it too.
+    """
 
 
 class FileChangedError(TodoError, OSError):
     """{path} was changed by another program since it was read, and is not overwritten. {remedy}."""
+
+
+#: What is to be done about a FileChangedError while the manager is open.
+CLOSING_SAVES = "Closing the manager saves all under another name"
 
 
 class NotATodoFileError(TodoError, ValueError):
@@ -167,6 +181,13 @@ class UncommittedChangesError(TodoError, RuntimeError):
     """There are uncommitted changes on `conn`, `cursor` or `session`, which the manager shares.
 
     Commit them or roll them back, then call {method} again.
+    """
+
+
+class UnreadRowsError(TodoError, RuntimeError):
+    """Rows of {path} were left unread on `conn`, `cursor` or `session`, and another program has written since.
+
+    Read them to the end, or close that cursor, then call again.
     """
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection
-
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.locking import TodoLock
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import check_unused, clear_temporaries, explained, locate_todo_file, replace_file
+from photometry_tasks.todo_file import check_unused, locate_todo_file
+from photometry_tasks.transactions import Transaction
 from photometry_tasks.values import as_integer, as_real, show
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
@@ -39,28 +39,15 @@ class Added(NamedTuple):
     known: int
 
 
-class _Target(NamedTuple):
-    """A row of `todolist` to be."""
+#: A row of `todolist` to be: starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area. The first six
+#: make it the same target as another (`unique_target_idx`).
+_Target = tuple[int, str, int, int, int, int, str | None, float | None, int]
 
-    starid: int
-    datasource: str
-    sector: int
-    camera: int
-    ccd: int
-    cadence: int
-    method: str | None
-    tmag: float | None
-    cbv_area: int
 
-    @property
-    def key(self) -> tuple[int, str, int, int, int, int]:
-        """What makes two rows the same target, as in the index `unique_target_idx`."""
-        return self[:6]
-
-    @property
-    def order(self) -> tuple[bool, float, int, str]:
-        """Brightest first, ties by star id and datasource; without a magnitude last."""
-        return self.tmag is None, self.tmag or 0.0, self.starid, self.datasource
+def _order(target: _Target) -> tuple[bool, float, int, str]:
+    """Brightest first, ties by star id and datasource; without a magnitude last."""
+    tmag = target[7]
+    return tmag is None, tmag or 0.0, target[0], target[1]
 
 
 def add_targets(
@@ -166,6 +153,41 @@ class _Defaults:
             raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
 
+def _build_plain_target(row: Any, defaults: _Defaults) -> _Target | None:
+    """Return the target of a row whose values need no conversion, as nearly all that come from Python; else None."""
+    if type(row) is not dict:
+        return None
+    get: Callable[..., Any] = row.get
+    starid, camera, ccd, tmag, method = get("starid"), get("camera"), get("ccd"), get("tmag"), get("method")
+    datasource, sector = get("datasource", defaults.datasource), get("sector", defaults.sector)
+    if not (
+        type(starid) is type(camera) is type(ccd) is type(sector) is int
+        and 0 <= starid < _LARGE
+        and 0 <= camera < _LARGE
+        and 0 <= ccd < _LARGE
+        and 0 <= sector < _LARGE
+        and type(tmag) is float
+        and -_LARGE < tmag < _LARGE
+        and datasource in ("ffi", "tpf")
+        and method is None
+    ):
+        return None
+    if tmag <= _HALO_TMAG and datasource == "ffi":
+        method = "halo"
+    cadence, area = get("cadence"), get("cbv_area")
+    if cadence is None:
+        cadence = defaults.cadence or _cadence_of(datasource, sector)
+    if area is None:
+        area = camera * 100 + ccd * 10
+    if type(cadence) is type(area) is int and 0 < cadence < _LARGE and 0 <= area < _LARGE:
+        return starid, datasource, sector, camera, ccd, cadence, method, tmag, area
+    return None
+
+
+#: What is larger is looked at more closely: it may be more than 64 bits, or infinite.
+_LARGE = 2**60
+
+
 def _build_targets(located: Located, defaults: _Defaults) -> Iterator[_Target]:
     where, theirs, given = located
     try:
@@ -195,17 +217,10 @@ def _build_targets(located: Located, defaults: _Defaults) -> Iterator[_Target]:
     method = read("method", _as_method, "") or None
     for source in ("tpf", "ffi") if datasource == "both" else (datasource,):
         is_saturated = source == "ffi" and tmag is not None and tmag <= _HALO_TMAG
-        yield _Target(
-            starid=starid,
-            datasource=source,
-            sector=sector,
-            camera=camera,
-            ccd=ccd,
-            cadence=read("cadence", _as_positive, defaults.cadence or _cadence_of(source, sector)),
-            method=method or ("halo" if is_saturated else None),
-            tmag=tmag,
-            cbv_area=read("cbv_area", _as_natural, camera * 100 + ccd * 10),
-        )
+        given_cadence = read("cadence", _as_positive, defaults.cadence or _cadence_of(source, sector))
+        chosen_method = method or ("halo" if is_saturated else None)
+        area = read("cbv_area", _as_natural, camera * 100 + ccd * 10)
+        yield starid, source, sector, camera, ccd, given_cadence, chosen_method, tmag, area
 
 
 _REMEDIES = {"sector": "; give it with --sector, or `sector=`"}
@@ -279,10 +294,10 @@ def _add(
 
 def _add_new(path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
     check_unused(path)
-    clear_temporaries(path.resolve())
+    clear_temporaries(path.resolve().parent, path)
     targets, listed = _collect(located, defaults, report)
     # Made under another name first, so that nobody ever finds half a list.
-    with explained(path):
+    with os_errors(path):
         replace_file(path.resolve(), lambda temporary: _make(temporary, targets, report))
     return Added(len(targets), listed - len(targets))
 
@@ -292,10 +307,11 @@ def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: 
         schema.find_changes(connection, path)  # refuses what is no TODO-file before the lists are read
     targets, listed = _collect(located, defaults, report)
     upgrade_schema(database)
-    with database.begin(writes=True) as connection:
-        for key in connection.execute(statements.TARGETS):
-            targets.pop(tuple(key), None)
-        _insert(connection, targets.values(), report)
+    with database.transaction(writes=True) as transaction:
+        for key in transaction.all(statements.TARGETS, {}):
+            targets.pop(key, None)
+        _insert(transaction, targets.values(), report)
+    database.recover()
     return Added(len(targets), listed - len(targets))
 
 
@@ -306,8 +322,9 @@ def _collect(
     targets: dict[tuple[Any, ...], _Target] = {}
     listed = 0
     for row in located:
-        for target in _build_targets(row, defaults):
-            targets.setdefault(target.key, target)
+        plain = _build_plain_target(row[2], defaults)
+        for target in _build_targets(row, defaults) if plain is None else (plain,):
+            targets.setdefault(target[:6], target)
             listed += 1
             if listed % _CHUNK == 0:
                 report(listed, None)
@@ -315,16 +332,15 @@ def _collect(
 
 
 def _make(path: Path, targets: Mapping[Any, _Target], report: Progress) -> None:
-    with closing(SQLite.create(path)) as database, database.begin(writes=True) as connection:
-        schema.create_schema(connection)
-        _insert(connection, targets.values(), report)
+    with closing(SQLite.create(path)) as database, database.transaction(writes=True) as transaction:
+        schema.create_schema(transaction.connection, fill=lambda: _insert(transaction, targets.values(), report))
 
 
-def _insert(connection: Connection, targets: Collection[_Target], report: Progress) -> None:
-    priority: int = connection.execute(statements.LAST_PRIORITY).scalar_one()
-    ordered = sorted(targets, key=lambda target: target.order)
+def _insert(transaction: Transaction, targets: Collection[_Target], report: Progress) -> None:
+    (priority,) = transaction.one(statements.LAST_PRIORITY, {}) or (0,)
+    ordered = sorted(targets, key=_order)
     for start in range(0, len(ordered), _CHUNK):
         chunk = ordered[start : start + _CHUNK]
-        rows = [{"priority": number, **target._asdict()} for number, target in enumerate(chunk, priority + start + 1)]
-        connection.execute(statements.INSERT_TASKS, rows)
+        rows = ((number, *target) for number, target in enumerate(chunk, priority + start + 1))
+        transaction.change_rows(statements.INSERT_TASK, rows)
         report(start + len(chunk), len(ordered))

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
+from photometry_tasks.files import os_errors, share_like
 from photometry_tasks.mounts import check_locks, find_mount
-from photometry_tasks.todo_file import explained, share_like
 
 __all__ = ["TodoLock"]
 
@@ -51,7 +51,7 @@ class TodoLock:
             on_acquired=lambda descriptor: _write_holder(descriptor, path),
         )
         try:
-            with explained(path):
+            with os_errors(path):
                 self._lock.acquire()
         except Timeout as error:
             raise TodoFileInUseError(path=path, found=self._read_holder()) from error
@@ -79,6 +79,6 @@ class TodoLock:
 def _write_holder(descriptor: int, path: Path) -> None:
     share_like(descriptor, path)
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    os.ftruncate(descriptor, 0)
     with suppress(OSError):  # on a full disk it is held all the same
+        os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)

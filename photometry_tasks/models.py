@@ -30,6 +30,9 @@ _Real: Double[float] = Double().with_variant(REAL(), "sqlite")
 _Statistic = Annotated[float, mapped_column(DOUBLE_PRECISION())]
 
 
+_IS_PENDING = text("status IS NULL")
+
+
 class Base(DeclarativeBase):
     """The models' common base: types and naming convention."""
 
@@ -89,6 +92,8 @@ class Task(Base):
         Index("status_idx", "status"),
         Index("starid_idx", "starid"),
         Index("todolist_datasource_idx", "datasource"),
+        # The next task, however many are finished.
+        Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
     )
 
 

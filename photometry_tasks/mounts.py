@@ -52,5 +52,6 @@ def check_locks(path: Path, mount: Mount) -> None:
     ------
     MountWithoutLocksError
     """
-    if not mount.is_local and any(map(_WITHOUT_LOCKS.fullmatch, mount.options.split(","))):
+    options = mount.options.split(",")
+    if mount.kind == "fuse.sshfs" or (not mount.is_local and any(map(_WITHOUT_LOCKS.fullmatch, options))):
         raise MountWithoutLocksError(path=path, **mount._asdict())

@@ -2,20 +2,21 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.exc import DatabaseError
 
-from photometry_tasks import schema, transitions
+from photometry_tasks import schema, statements, transitions
 from photometry_tasks.errors import CannotUpgradeError, OutdatedSchemaError
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.status import RESET_AT_OPENING
-from photometry_tasks.working_copy import WorkingCopy
+from photometry_tasks.working_copy import WorkingCopy, save_beside
 
-__all__ = ["open_todo_file", "upgrade_schema"]
+__all__ = ["open_todo_file", "put_on_disk", "upgrade_schema", "upgrade_todo_file"]
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -60,25 +61,33 @@ def open_todo_file(
         If it is no TODO-file, is damaged, somebody else's at the moment, or has a schema that is not known or
         cannot be upgraded. It is not changed then.
     """
-    database, copy = SQLite.open(path), None
-    try:
-        with database.begin(writes=False) as connection:
-            changes = schema.find_changes(connection, path)
+    with ExitStack() as opened:
+        database, copy = SQLite.open(path), None
+        opened.callback(database.close)
+        changes: list[str] = []
+        if not schema.is_current(database):
+            with database.begin(writes=False) as connection:
+                changes = schema.find_changes(connection, path)
         if changes and not upgrade:
-            raise OutdatedSchemaError(path=path, change=changes[0])  # noqa: TRY301 - the file has to be closed
+            raise OutdatedSchemaError(path=path, change=changes[0])
         if into_memory:
             copy = WorkingCopy(path, database, is_durable=is_durable)
             database = copy.database
+            opened.callback(database.close)
+            opened.callback(copy.close)
+        if into_memory or overwrite or cleanup:
             database.check_content()
         if changes:
             upgrade_schema(database)
         is_replayed = _replay_log(path, database, in_memory=into_memory)
-        with database.begin(writes=True) as connection:
-            if overwrite:
-                transitions.reset_all_tasks(connection)
-            number = transitions.reset_tasks_with_status(connection, RESET_AT_OPENING, conditions)
-            if copy is None:
-                database.begin_generation()  # a log that was made before is of another state
+        number = 0
+        if overwrite or conditions or database.statements.one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,):
+            with database.transaction(writes=True) as transaction:
+                if overwrite:
+                    transitions.reset_all_tasks(transaction)
+                number = transitions.reset_interrupted_tasks(transaction, conditions)
+                if copy is None:
+                    database.begin_generation()
         if copy is None:
             # Only now: until here a file that turns out to be damaged is as it was.
             database.prepare_for_work(is_durable=is_durable)
@@ -86,13 +95,41 @@ def open_todo_file(
             database.compact()
         if copy is not None:
             copy.begin(is_changed=bool(changes) or is_replayed or overwrite or cleanup or number > 0)
-    except BaseException:
-        if copy is not None:
-            copy.close()
-        database.close()
-        raise
+        opened.pop_all()
     _logger.info("%s: %d tasks that were cut short or went wrong are pending again", path, number)
     return database, copy
+
+
+def put_on_disk(path: Path, database: SQLite, copy: WorkingCopy | None) -> Path | None:
+    """Put on disk what is not, for the last time.
+
+    Returns
+    -------
+    Path or None
+        If the file at `path` is another one by now, or was changed by somebody else: what all was saved as instead.
+    """
+    if copy is not None:
+        return copy.finish()
+    if not database.is_replaced():
+        return None
+    saved_as = save_beside(database, path)
+    return None if saved_as == path.resolve() else saved_as
+
+
+def upgrade_todo_file(path: Path) -> list[str]:
+    """Bring a TODO-file to the schema of this release, and take in what a killed manager left beside it.
+
+    Returns
+    -------
+    list of str
+        What that changed.
+    """
+    with closing(SQLite.open(path)) as database:
+        changes = upgrade_schema(database)
+        if _replay_log(path, database, in_memory=False):
+            changes.append("results of a killed manager are taken from its log")
+        database.recover()
+    return changes
 
 
 def upgrade_schema(database: SQLite | PostgreSQL) -> list[str]:
@@ -124,9 +161,9 @@ def _replay_log(path: Path, database: SQLite, *, in_memory: bool) -> bool:
         log.remove()
         return False
     number = lost = 0
-    with database.begin(writes=True) as connection:
+    with database.transaction(writes=True) as transaction:
         for logged in log.results(start):
-            if logged is not None and transitions.replay_result(connection, *logged):
+            if logged is not None and transaction.attempt(partial(transitions.replay_result, transaction, *logged)):
                 number += 1
             else:
                 lost += 1

@@ -2,24 +2,20 @@
 
 import enum
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.status import STATUS
 from photometry_tasks.values import as_finite, as_integer, as_items, as_real, show
 
-__all__ = ["Result", "check_result"]
+__all__ = ["REALS", "RESULT_COLUMNS", "Result", "check_result"]
 
 #: Statuses that a result may bring: a task that has a result is not under way.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
 
-_REALS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "edge_flux", "contamination")
 
-
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A checked result.
 
     Attributes
@@ -28,28 +24,65 @@ class Result:
         The task that it belongs to.
     status : STATUS
         What the pipeline made of it.
-    diagnostics : dict
-        The values of its diagnostics row, by column, except `lightcurve` and `errors`.
+    row : tuple
+        The values of its diagnostics row, in the order of `RESULT_COLUMNS`.
     lightcurve : str or None
         Path of the light curve.
     errors : tuple of str
         What went wrong.
     skip_targets : tuple of int
         Stars whose light lies in the aperture.
-    task : dict
-        What it says of its task (sector, camera, ccd, cadence, datasource, starid, tmag): only what it has.
+    task : tuple
+        What it says of its task: starid, datasource, sector, camera, ccd, cadence, tmag; None for what it lacks.
     """
 
     priority: int
     status: STATUS
-    diagnostics: dict[str, Any]
+    row: tuple[Any, ...]
     lightcurve: str | None
     errors: tuple[str, ...]
     skip_targets: tuple[int, ...]
-    task: dict[str, Any]
+    task: tuple[Any, ...]
 
 
-def check_result(result: Mapping[str, Any]) -> Result:
+#: Columns of diagnostics, in their order there, without those that saving may change: lightcurve and errors.
+RESULT_COLUMNS = (
+    "method_used",
+    "elaptime",
+    "worker_wait_time",
+    "mean_flux",
+    "variance",
+    "variability",
+    "rms_hour",
+    "ptp",
+    "pos_row",
+    "pos_column",
+    "contamination",
+    "mask_size",
+    "edge_flux",
+    "stamp_width",
+    "stamp_height",
+    "stamp_resizes",
+)
+
+#: Where the reals stand in these, all but one.
+REALS = slice(1, 11)
+
+
+#: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.
+_Fields = Sequence[tuple[str, Callable[[Any], Any]]]
+
+_TASK_INTEGERS = ("starid", "sector", "camera", "ccd", "cadence")
+_TASK_REALS = ("tmag", "worker_wait_time")
+_STATISTICS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
+_COUNTS = ("mask_size", "stamp_resizes")
+
+#: What nearly all fields hold already, so that all are looked at together.
+_PLAIN_REALS, _PLAIN_INTEGERS = {float, type(None)}, {int, type(None)}
+_LARGE = 2**62
+
+
+def check_result(result: Mapping[str, Any] | Result) -> Result:
     """Check a result and return its values as plain numbers and texts.
 
     Parameters
@@ -67,71 +100,104 @@ def check_result(result: Mapping[str, Any]) -> Result:
     ValueError
         If a field is missing or is not what it should be; it is named, with its value.
     """
+    if isinstance(result, Result):
+        return result  # it was checked before
     if not isinstance(result, Mapping):
         raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
-    field = _Fields(result, result.get("priority", "?"))
-    priority = field.required("priority", as_integer)
-    details = result.get("details")
-    detail = _Fields({} if details is None else details, priority, prefix="details.")
-    column, row = detail.optional("pos_centroid", _pair_of_reals) or (None, None)
-    height, width = detail.optional("stamp", _size_of_stamp) or (None, None)
+    details = {} if result.get("details") is None else result["details"]
+    try:
+        priority, status, method_used, elaptime = _read_each(result, _REQUIRED, is_required=True)
+        (datasource,) = _read_each(result, _TASK_TEXT)
+        lightcurve, errors, skip_targets, centroid, stamp = _read_each(details, _OTHERS)
+        tmag, wait_time, *statistics = _read_reals(result, details)
+        mean_flux, variance, variability, rms_hour, ptp, contamination, edge_flux = statistics
+        starid, sector, camera, ccd, cadence, mask_size, stamp_resizes = _read_integers(result, details)
+    except _FieldError as error:
+        values, name, remedy = error.args
+        field, value = (f"details.{name}" if values is details else name), values.get(name)
+        priority = result.get("priority", "?")
+        raise InvalidResultError(priority=priority, field=field, value=show(value), remedy=remedy) from None
+    except (AttributeError, TypeError):
+        if isinstance(details, Mapping):
+            raise
+        remedy = "a dict is expected"
+        priority = result.get("priority", "?")
+        raise InvalidResultError(priority=priority, field="details", value=show(details), remedy=remedy) from None
+    column, row = centroid or (None, None)
+    height, width = stamp or (None, None)
     return Result(
-        priority=priority,
-        status=field.required("status", _as_status),
-        diagnostics={
-            "method_used": field.required("method_used", _as_text),
-            "elaptime": field.required("time", as_finite),
-            "worker_wait_time": field.optional("worker_wait_time", _as_real_or_null),
-            "pos_column": column,
-            "pos_row": row,
-            "stamp_height": height,
-            "stamp_width": width,
-            "stamp_resizes": detail.optional("stamp_resizes", _as_integer_or_null) or 0,
-            "mask_size": detail.optional("mask_size", _as_integer_or_null),
-            **{name: detail.optional(name, _as_real_or_null) for name in _REALS},
-        },
-        lightcurve=detail.optional("filepath_lightcurve", _as_path),
-        errors=detail.optional("errors", _as_texts) or (),
-        skip_targets=detail.optional("skip_targets", _as_integers) or (),
-        task={
-            name: value
-            for name, convert in _TASK_FIELDS.items()
-            if (value := field.optional(name, convert)) is not None
-        },
+        priority,
+        status,
+        (
+            method_used,
+            elaptime,
+            wait_time,
+            mean_flux,
+            variance,
+            variability,
+            rms_hour,
+            ptp,
+            row,
+            column,
+            contamination,
+            mask_size,
+            edge_flux,
+            width,
+            height,
+            stamp_resizes or 0,
+        ),
+        lightcurve,
+        errors or (),
+        skip_targets or (),
+        (starid, datasource, sector, camera, ccd, cadence, tmag),
     )
 
 
-class _Fields:
-    """The fields of a mapping, converted; an error names the field, its value and the task."""
+class _FieldError(Exception):
+    """A field that is not what it should be: the mapping, the field's name in it, and what is expected."""
 
-    def __init__(self, values: Any, priority: object, prefix: str = "") -> None:
-        self._priority = priority
-        self._prefix = prefix
-        if not isinstance(values, Mapping):
-            raise self._error("", values, "a dict is expected")
-        self._values = values
 
-    def required(self, name: str, convert: Any) -> Any:
-        if name not in self._values:
-            raise self._error(name, None, "it is missing")
-        return self._convert(name, convert)
-
-    def optional(self, name: str, convert: Any) -> Any:
-        return None if self._values.get(name) is None else self._convert(name, convert)
-
-    def _convert(self, name: str, convert: Any) -> Any:
-        value = self._values[name]
+def _read_each(values: Mapping[str, Any], fields: _Fields, *, is_required: bool = False) -> list[Any]:
+    """Return fields, each with its own conversion; None where there is none, unless it is required."""
+    found = []
+    for name, convert in fields:
+        value = values.get(name)
         try:
-            return convert(value)
+            found.append(None if value is None and not is_required else convert(value))
         except ValueError as error:
-            raise self._error(name, value, str(error)) from None
+            raise _FieldError(values, name, error if name in values else "it is missing") from None
+        except Exception as error:
+            raise _FieldError(values, name, f"it cannot be read ({error!r})") from error
+    return found
 
-    def _error(self, name: str, value: object, remedy: str) -> InvalidResultError:
-        field = f"{self._prefix}{name}".rstrip(".")
-        return InvalidResultError(priority=self._priority, field=field, value=show(value), remedy=remedy)
+
+def _read_reals(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[float | None]:
+    """Return the fields that hold a number or None; NaN is None."""
+    found = [*map(result.get, _TASK_REALS), *map(details.get, _STATISTICS)]
+    if not _PLAIN_REALS.issuperset(map(type, found)):
+        found = _read_each(result, _with(as_real, _TASK_REALS)) + _read_each(details, _with(as_real, _STATISTICS))
+    return [None if number != number else number for number in found]
+
+
+def _read_integers(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[int | None]:
+    """Return the fields that hold an integer or None."""
+    found = [*map(result.get, _TASK_INTEGERS), *map(details.get, _COUNTS)]
+    if _PLAIN_INTEGERS.issuperset(map(type, found)):
+        for number in found:
+            if number is not None and not -_LARGE < number < _LARGE:
+                break
+        else:
+            return found
+    return _read_each(result, _with(as_integer, _TASK_INTEGERS)) + _read_each(details, _with(_as_count, _COUNTS))
+
+
+def _with(convert: Callable[[Any], Any], names: Sequence[str]) -> _Fields:
+    return [(name, convert) for name in names]
 
 
 def _as_status(value: object) -> STATUS:
+    if type(value) is STATUS and value is not STATUS.STARTED:
+        return value
     try:
         # A pipeline has an enum of its own, with the same values.
         return _RESULT_STATUSES[as_integer(value.value if isinstance(value, enum.Enum) else value)]
@@ -143,11 +209,11 @@ def _as_status(value: object) -> STATUS:
 def _as_real_or_null(value: object) -> float | None:
     if value is None:
         return None
-    number = as_real(value)
+    number = value if type(value) is float else as_real(value)
     return None if number != number else number
 
 
-def _as_integer_or_null(value: object) -> int | None:
+def _as_count(value: object) -> int | None:
     """Accept a float too where it is a whole number: NumPy's sums and sizes come as floats."""
     try:
         return as_integer(value)
@@ -163,6 +229,8 @@ def _as_integer_or_null(value: object) -> int | None:
 def _as_text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("a text is expected")
+    if value.isascii() and "\0" not in value:
+        return str(value)
     # No database can hold NUL in a text, nor UTF-8 a lone surrogate (a file name in another encoding).
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
@@ -194,16 +262,16 @@ def _pair_of_reals(value: object) -> tuple[float | None, float | None]:
 
 
 def _size_of_stamp(value: object) -> tuple[int, int]:
-    row1, row2, column1, column2 = map(as_integer, _as_sequence(value, 4, "(row1, row2, col1, col2)"))
-    return as_integer(row2 - row1), as_integer(column2 - column1)
+    row1, row2, column1, column2 = _as_sequence(value, 4, "(row1, row2, col1, col2)")
+    return as_integer(as_integer(row2) - as_integer(row1)), as_integer(as_integer(column2) - as_integer(column1))
 
 
-_TASK_FIELDS: dict[str, Any] = {
-    "starid": as_integer,
-    "sector": as_integer,
-    "camera": as_integer,
-    "ccd": as_integer,
-    "cadence": as_integer,
-    "datasource": _as_text,
-    "tmag": _as_real_or_null,
-}
+_REQUIRED: _Fields = (("priority", as_integer), ("status", _as_status), ("method_used", _as_text), ("time", as_finite))
+_TASK_TEXT: _Fields = (("datasource", _as_text),)
+_OTHERS: _Fields = (
+    ("filepath_lightcurve", _as_path),
+    ("errors", _as_texts),
+    ("skip_targets", _as_integers),
+    ("pos_centroid", _pair_of_reals),
+    ("stamp", _size_of_stamp),
+)

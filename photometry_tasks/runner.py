@@ -83,7 +83,7 @@ def run_tasks(
     limit : int, optional
         Stop after so many tasks.
     progress : callable, optional
-        Called with the report after each saved result.
+        Called with the report after results were saved.
     **constraints
         Which tasks to run: arguments of `build_constraints`.
 
@@ -160,40 +160,47 @@ class _Run:
         self._wakers.get()
 
     def hand_out(self, pool: ProcessPoolExecutor, number: int) -> None:
-        while len(self.in_flight) < number and self._to_come != 0:
-            with self._managing():
-                task = self._manager.get_task(**self._constraints)
-                if task is None:
-                    return
-                self._started.add(task["priority"])
-                self._manager.start_task(task["priority"])
-            if self._to_come is not None:
-                self._to_come -= 1
+        wanted = number - len(self.in_flight)
+        if self._to_come is not None:
+            wanted = min(wanted, self._to_come)
+        if wanted <= 0:
+            return
+        with self._managing():
+            tasks = self._manager.get_tasks(wanted, **self._constraints)
+            priorities = [task["priority"] for task in tasks]
+            self._started.update(priorities)
+            self._manager.start_tasks(priorities)
+        if self._to_come is not None:
+            self._to_come -= len(tasks)
+        for task in tasks:
             with _inherited_without_interrupt():
                 future = pool.submit(_run_task, self._function, task)
             self.in_flight[future] = task["priority"]
             future.add_done_callback(self._wakers.put)
 
     def save_finished(self, progress: Callable[[RunReport], None] | None) -> None:
-        for future in [future for future in self.in_flight if future.done()]:
-            self._save(future)
+        done = [future for future in self.in_flight if future.done()]
+        if done:
+            self._save([future for future in done if future.exception() is None])
+            for future in done:
+                future.result()  # raises if the pool is broken; what the function raised is a result
             if progress is not None:
                 progress(self.report)
 
-    def _save(self, future: Future[Result]) -> None:
-        result = future.result()  # raises if the pool is broken; what the function raised is a result
+    def _save(self, futures: list[Future[Result]]) -> None:
         with self._managing():
-            status = self._manager.save_result(result)
-        self._started.discard(self.in_flight.pop(future))
-        self.report.saved += 1
-        self.report.errors += status is STATUS.ERROR
+            statuses = self._manager.save_results(future.result() for future in futures)
+        for future in futures:
+            self._started.discard(self.in_flight.pop(future))
+        self.report.saved += len(statuses)
+        self.report.errors += statuses.count(STATUS.ERROR)
 
     def stop(self) -> None:
         """Save what is done, and return the rest to pending; what can't be is logged, as an error is on its way."""
         for future in list(self.in_flight):
             if future.done() and not future.cancelled() and future.exception() is None:
                 try:
-                    self._save(future)
+                    self._save([future])
                 except Exception:
                     self._manager.logger.exception("A finished result could not be saved")
         try:

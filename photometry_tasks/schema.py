@@ -2,16 +2,19 @@
 
 import threading
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from sqlalchemy import Column, Connection, Index, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 from sqlalchemy.engine import Inspector
 from sqlalchemy.exc import SAWarning
+from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.backends import holds_tasoc_files
 from photometry_tasks.errors import NotATodoFileError, UnknownRevisionError
 from photometry_tasks.models import Base
+from photometry_tasks.sqlite import SQLite
 
 __all__ = [
     "HEAD",
@@ -21,6 +24,7 @@ __all__ = [
     "check_upgradable",
     "create_schema",
     "find_changes",
+    "is_current",
     "upgrade",
 ]
 
@@ -28,6 +32,7 @@ __all__ = [
 REVISIONS = {
     "0001": "the schema of TASOC's release 6.3",
     "0002": "indexes of photometry_skipped on priority and on skipped_by",
+    "0003": "an index of todolist on the pending tasks",
 }
 HEAD = list(REVISIONS)[-1]
 
@@ -53,11 +58,27 @@ def alembic_ini() -> Path:
     return installed if installed.is_file() else package.parent / "alembic.ini"
 
 
-def create_schema(connection: Connection) -> None:
-    """Make the tables of this release in an empty database."""
-    Base.metadata.create_all(connection)
+def create_schema(connection: Connection, fill: Callable[[], None] = lambda: None) -> None:
+    """Make the tables of this release in an empty database.
+
+    Parameters
+    ----------
+    fill : callable, optional
+        Called before the indexes are made: they are made faster of all rows at once.
+    """
+    for table in Base.metadata.sorted_tables:
+        connection.execute(CreateTable(table))
+    fill()
+    for table in Base.metadata.sorted_tables:
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            index.create(connection)
     _version.create(connection)
     connection.execute(insert(_version).values(version_num=HEAD))
+
+
+def is_current(database: SQLite) -> bool:
+    """Whether a TODO-file has the schema of this release, as nearly all have; if not, `find_changes` says why."""
+    return database.is_current(VERSION_TABLE, HEAD, Base.metadata)
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:

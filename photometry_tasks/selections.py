@@ -1,75 +1,142 @@
-"""How far the tasks that match some constraints have been handed out, so that each search goes on from there. Pure."""
+"""Which tasks come next for each set of constraints, known some way ahead: so no search begins at the first row."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Result, Select
 
 from photometry_tasks import statements
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
+from photometry_tasks.transactions import Row, Transaction
 
-__all__ = ["Selection", "Selections"]
+__all__ = ["Selection", "Selections", "build_task"]
 
 #: Selections that are kept; who asks for ever new ones begins anew.
 _MOST = 1000
 
+#: How many tasks are looked up ahead: few at first, since who asks for one may not ask for more; then ever more.
+_AHEAD_FIRST, _AHEAD_MORE, _AHEAD_MOST = 16, 8, 1024
+
+_ALL = 2**63 - 1
 _FIRST, _NONE_LEFT = -(2**63), 2**63 - 1
 
 
-@dataclass(slots=True)
-class Selection:
-    """The pending tasks that match some constraints.
+_NAMES = tuple(column.name for column in statements.TASK_COLUMNS)
 
-    Attributes
+
+def build_task(row: Sequence[Any]) -> dict[str, Any]:
+    """Return a task as it is handed out."""
+    return dict(zip(_NAMES, row, strict=True))
+
+
+class Selection:
+    """The pending tasks that match some constraints, in order of priority.
+
+    Those that do not match are passed over once, in the search for those ahead; whether one of these is still
+    pending is asked when its turn has come.
+
+    Parameters
     ----------
-    statement : sqlalchemy.Select
-        The next of them, with the parameter `start`.
-    start : int
-        No task with a lower priority matches and is pending.
+    constraints : tuple
+        As `check_constraints` returns them.
     """
 
-    statement: Select[Any]
-    start: int
+    def __init__(self, constraints: CheckedConstraints) -> None:
+        names = {name for name, value in constraints if value != ()}
+        expressions = build_expressions(constraints, for_our_schema=True)
+        self._priorities = statements.next_priorities(expressions, names)
+        self._tasks = statements.next_tasks(expressions, names)
+        # Tasks of a list are found in the order of its index, and then sorted: all at once, since half of them would
+        # cost as much.
+        self._is_list = not names.isdisjoint(("priority", "starid"))
+        self._size = _ALL if self._is_list else _AHEAD_FIRST
+        self._ahead: deque[int] = deque()
+        self._start = _FIRST  # no task before this one matches and is pending, but those ahead
 
-    def advance(self, priority: int | None) -> None:
-        """Note the priority of the next task, which stays the next until it is started; None: there is none."""
-        self.start = _NONE_LEFT if priority is None else priority
+    def next_task(self, transaction: Transaction) -> dict[str, Any] | None:
+        """Return the next task, which stays the next until it is no longer pending."""
+        rows = self._still_pending(transaction, 1)
+        while not rows and self._start != _NONE_LEFT:
+            self._look_ahead(transaction)
+            rows = self._still_pending(transaction, 1)
+        return build_task(rows[0]) if rows else None
+
+    def next_tasks(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
+        """Return the next tasks, at most `limit`."""
+        if self._is_list:
+            if self._start != _NONE_LEFT:
+                self._look_ahead(transaction)
+            return list(map(build_task, self._still_pending(transaction, limit)))
+        if self._ahead:
+            self._start = self._ahead[0]
+            self._ahead.clear()
+        rows = self._select(transaction, self._tasks, limit).fetchall()
+        self._start = rows[0].priority if rows else _NONE_LEFT
+        return list(map(build_task, rows))
+
+    def begin_anew(self, priority: int) -> None:
+        """Search again from a task on, which has gone back to pending, as may have others behind it."""
+        while self._ahead and self._ahead[-1] >= priority:
+            self._ahead.pop()
+        self._start = min(self._start, priority)
+        if not self._is_list:
+            self._size = _AHEAD_FIRST
+
+    def _still_pending(self, transaction: Transaction, limit: int) -> list[Row]:
+        """Return the first tasks of those ahead, and forget the others before them."""
+        rows: list[Row] = []
+        while self._ahead and len(rows) < limit:
+            row = transaction.one(statements.PENDING_TASK, {"task": self._ahead.popleft()})
+            if row is not None:
+                rows.append(row)
+        self._ahead.extendleft(row[0] for row in reversed(rows))
+        return rows
+
+    def _look_ahead(self, transaction: Transaction) -> None:
+        found = self._select(transaction, self._priorities, self._size).scalars().all()
+        self._ahead.extend(found)
+        self._start = found[-1] + 1 if len(found) == self._size else _NONE_LEFT
+        if not self._is_list:
+            self._size = min(_AHEAD_MORE * self._size, _AHEAD_MOST)
+
+    def _select(self, transaction: Transaction, statement: Select[Any], limit: int) -> Result[Any]:
+        if self._start == _FIRST:
+            (first,) = transaction.one(statements.FIRST_PENDING, {}) or (None,)
+            self._start = _NONE_LEFT if first is None else first
+        return transaction.connection.execute(statement, {"start": self._start, "limit": limit})
 
 
 class Selections:
-    """The selections that were asked for, as long as no task has gone back to pending.
-
-    A task is handed out in order of priority, and those before it are passed over in each search: the running,
-    the finished, and those that do not match. Searching from where the last search ended passes over each once.
-    """
+    """The selections that were asked for, as long as nobody else changes the table."""
 
     def __init__(self) -> None:
         self._selections: dict[CheckedConstraints, Selection] = {}
-        self._changes: object = None
+        self._last: tuple[Mapping[str, Any], Selection | None] = {}, None
 
     def find(self, constraints: Mapping[str, Any]) -> Selection:
         """Return the selection of these arguments of `build_constraints`."""
+        last, selection = self._last
+        if selection is not None and _are_the_same(constraints, last):
+            return selection
         key = check_constraints(constraints)
         selection = self._selections.get(key)
         if selection is None:
             if len(self._selections) >= _MOST:
                 self._selections.clear()
-            selection = Selection(statements.next_task(build_expressions(key)), _FIRST)
-            self._selections[key] = selection
+            selection = self._selections[key] = Selection(key)
+        self._last = constraints, selection
         return selection
 
-    def notice(self, changes: object) -> None:
-        """Begin anew if there were changes that `expect` was not told of: somebody else's."""
-        if changes != self._changes:
-            self.forget()
-            self._changes = changes
-
-    def expect(self, changes: object) -> None:
-        """Take the changes so far as our own, which have returned no task to pending."""
-        self._changes = changes
-
-    def forget(self) -> None:
-        """Begin anew, since a task may have gone back to pending."""
+    def begin_anew(self, priority: int = _FIRST) -> None:
+        """Search again from a task on, since it may have gone back to pending, as may have others behind it."""
         for selection in self._selections.values():
-            selection.start = _FIRST
+            selection.begin_anew(priority)
+
+
+def _are_the_same(constraints: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
+    """Whether constraints hold the very same values, which cannot have changed: they need not be checked again."""
+    return constraints.keys() == last.keys() and all(
+        value is last[name] and isinstance(value, int | float | str | tuple | range | None)
+        for name, value in constraints.items()
+    )

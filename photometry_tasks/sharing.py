@@ -3,13 +3,11 @@
 import os
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
+from photometry_tasks.connecting import cursor_of_rows
 from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
 from photometry_tasks.sqlite import SQLite
 
@@ -33,7 +31,7 @@ class SharedConnection:
     def __init__(self, database: SQLite, path: str) -> None:
         self._database = database
         self._path = path
-        self._cursor = database.cursor_of_rows()
+        self._cursor = cursor_of_rows(database.dbapi)
         self._session: Session | None = None
         self._owner = os.getpid(), threading.get_ident()
         self.is_open = True
@@ -55,7 +53,7 @@ class SharedConnection:
     def session(self) -> Session:
         """The session, made when it is first asked for."""
         self.check_open()
-        if self._session is None:
+        if self._session is None or self._session.bind is not self._database.connection:
             self._session = Session(self._database.connection)
         return self._session
 
@@ -69,19 +67,13 @@ class SharedConnection:
     def check_ready(self, method: str) -> None:
         """Refuse a method while the caller's own changes are uncommitted."""
         self.check_open()
+        self._database.finish_interrupted()
         session = self._session
-        if self._database.has_open_transaction() or (session is not None and _has_changes(session)):
+        if self._database.dbapi.in_transaction or (session is not None and _has_changes(session)):
             raise UncommittedChangesError(method=method)
         if session is not None:
             # Nothing but a read can be open now. Its objects would hide what the method is going to change.
             session.rollback()
-
-    @contextmanager
-    def transaction(self, method: str, *, writes: bool) -> Iterator[Connection]:
-        """Run one transaction of the manager: done as a whole, or not at all."""
-        self.check_ready(method)
-        with self._database.begin(writes=writes) as connection:
-            yield connection
 
     def keep_open(self) -> None:
         """Let nothing close the connection in this process, which is a forked child."""
@@ -96,7 +88,7 @@ class SharedConnection:
         self._owner = os.getpid(), threading.get_ident()
         if self._session is not None:
             self._session.close()
-        self._database.dbapi.rollback()
+        self._database.roll_back()
 
     def close(self) -> None:
         """Close the session and the connection."""

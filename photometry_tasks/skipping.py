@@ -20,6 +20,7 @@ class Rival(NamedTuple):
 
     priority: int
     tmag: float | None
+    status: int | None
 
 
 class Neighbours(NamedTuple):
@@ -40,15 +41,15 @@ class Decision(NamedTuple):
         Whether the target is SKIPPED.
     skipped_by : int or None
         Priority of the task that covers the target, where there is one.
-    rivals : tuple of int
-        Priorities of the tasks that the target covers; they are SKIPPED.
+    rivals : tuple of Rival
+        The tasks that the target covers; they are SKIPPED.
     error : str or None
         What is to be added to the diagnostics' errors.
     """
 
     is_skipped: bool = False
     skipped_by: int | None = None
-    rivals: tuple[int, ...] = ()
+    rivals: tuple[Rival, ...] = ()
     error: str | None = None
 
 
@@ -97,7 +98,7 @@ def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Riva
         return Decision()
     brightest = min(rivals, key=_faintness)
     if _faintness(target) < _faintness(brightest):
-        return Decision(rivals=tuple(sorted(rival.priority for rival in rivals)))
+        return Decision(rivals=tuple(sorted(rivals, key=lambda rival: rival.priority)))
     return Decision(is_skipped=True, skipped_by=brightest.priority)
 
 

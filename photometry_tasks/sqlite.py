@@ -1,31 +1,30 @@
 """SQLite: connections, pragmas and transactions, and what its errors mean."""
 
-import re
 import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NoReturn, Self
 
-from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.pool import StaticPool
 
+from photometry_tasks.compiling import HintingCompiler, compile_statement
+from photometry_tasks.connecting import Lent, connect, count_rows, plain_cursor, set_up
 from photometry_tasks.errors import (
     BackupError,
     CannotUpgradeError,
     DamagedFileError,
-    DiskError,
     DiskFullError,
-    InterruptedWriteError,
-    NotATodoFileError,
-    NotWritableError,
-    TodoFileInUseError,
+    TodoError,
 )
+from photometry_tasks.files import check_writable, clear_temporaries
+from photometry_tasks.inspecting import check_size, count_orphans, find_damage, has_layout, read_revisions
 from photometry_tasks.locking import TodoLock
-from photometry_tasks.todo_file import check_writable, clear_temporaries
+from photometry_tasks.sqlite_errors import sqlite_errors
+from photometry_tasks.todo_file import Place
+from photometry_tasks.transactions import Statements, Transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,8 +39,8 @@ class SQLite:
     ----------
     dbapi : sqlite3.Connection
         The connection of the driver, which is lent to the manager's callers.
-    connection : sqlalchemy.Connection
-        The same connection for statements.
+    statements : Statements
+        The same connection for prepared statements.
     """
 
     def __init__(self, path: Path, dbapi: "sqlite3.Connection", lock: TodoLock | None = None) -> None:
@@ -51,9 +50,21 @@ class SQLite:
         # Ours is the transaction's beginning (`begin`), so that the driver's stays as existing pipelines know
         # it: a change through `cursor` begins one, and `conn.commit()` ends it.
         self.dbapi = dbapi
-        self._engine = create_engine("sqlite://", creator=lambda: dbapi, poolclass=StaticPool)
-        self.connection: Connection = self._engine.connect()
-        self._is_prepared = False
+        self._connection: Connection | None = None
+        self.statements = Statements(plain_cursor(dbapi), compile_statement)
+        self._place: Place | None = None
+        self._is_new_generation_due = False
+        self._is_busy = self._is_closed = self._is_durable = self._is_synced = False
+
+    @property
+    def connection(self) -> Connection:
+        """The same connection for statements; made when it is first asked for, which takes as long as opening."""
+        if self._connection is None:
+            lent = Lent(self.dbapi)
+            engine = create_engine("sqlite://", creator=lambda: lent, poolclass=StaticPool, pool_reset_on_return=None)
+            engine.dialect.statement_compiler = HintingCompiler
+            self._connection = engine.connect()
+        return self._connection
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -69,7 +80,7 @@ class SQLite:
         check_writable(path)
         lock = TodoLock(path)
         try:
-            clear_temporaries(path.resolve())
+            clear_temporaries(path.resolve().parent, path)
             return cls._open(path, "rw", lock)
         except BaseException:
             lock.close()
@@ -82,13 +93,13 @@ class SQLite:
 
     @classmethod
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
-        database = cls(path, _connect(path, mode), lock)
+        database = cls(path, connect(path, mode), lock)
         try:
             if lock is not None and not lock.mount.is_local:
                 # The index of a write-ahead log is memory that processes share, and other nodes' cannot. So it must
                 # be set before the first read (https://sqlite.org/wal.html#noshm).
                 database.dbapi.execute("PRAGMA locking_mode=EXCLUSIVE")
-            database._check_size()
+            check_size(database.dbapi, path)
         except BaseException:
             database._lock = None  # the caller's until it is open
             database.close()
@@ -103,7 +114,7 @@ class SQLite:
         TodoFileInUseError
             If the writer is not dead.
         """
-        with self._explained():
+        with sqlite_errors(self._path):
             self.dbapi.execute("PRAGMA journal_mode=DELETE")
             if self._beside("-journal").exists():
                 # SQLite has rolled back one that holds something, and leaves the others to the next writer.
@@ -112,79 +123,42 @@ class SQLite:
                 self.dbapi.execute("ROLLBACK")
 
     def load_into_memory(self) -> "SQLite":
-        """Return a copy in memory, which has the file's lock, and close the file."""
+        """Return a copy in memory."""
         import sqlite3
 
-        memory = sqlite3.connect(":memory:", check_same_thread=False)
+        memory = SQLite(self._path, set_up(sqlite3.connect(":memory:", check_same_thread=False)))
         try:
-            self.dbapi.backup(memory)
-            lock, self._lock = self._lock, None
-            self.close()
+            with sqlite_errors(self._path):
+                self.dbapi.backup(memory.dbapi)
         except BaseException:
             memory.close()
             raise
-        return SQLite(self._path, _set_up(memory), lock)
+        return memory
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say what can be done about a file that somebody else has open, or that is no whole database."""
-        import sqlite3
-
-        try:
-            yield
-        except UnicodeDecodeError as error:
-            raise DamagedFileError(path=self._path, found=error) from error
-        except (sqlite3.DatabaseError, DatabaseError) as error:
-            cause = error.orig if isinstance(error, DatabaseError) else error
-            # The extended codes stand in the higher bits (https://sqlite.org/rescode.html).
-            extended = getattr(cause, "sqlite_errorcode", 0)
-            code = extended & 0xFF
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise TodoFileInUseError(path=self._path, found=cause) from error
-            if extended in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
-                raise InterruptedWriteError(path=self._path) from error
-            if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
-                raise NotWritableError(path=self._path, found=cause) from error
-            if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_WRITE:
-                raise DiskFullError(path=self._path, found=cause) from error
-            if code == sqlite3.SQLITE_IOERR:
-                raise DiskError(path=self._path, found=cause) from error
-            if code == sqlite3.SQLITE_NOTADB:
-                raise NotATodoFileError(path=self._path, found="it is no SQLite database") from error
-            is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
-            if is_damaged or re.match("unsupported file format|Could not decode", str(cause)):
-                raise DamagedFileError(path=self._path, found=cause) from error
-            raise
-
-    def _check_size(self) -> None:
-        """Check that the file has all the pages that its header tells of; SQLite allows for half a page less."""
-        if self._path.stat().st_size == 0:
-            raise NotATodoFileError(path=self._path, found="it is empty (0 bytes)")
-        with self._explained():
-            mode, pages, page_size = (
-                self.dbapi.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("journal_mode", "page_count", "page_size")
-            )
-        size = self._path.stat().st_size
-        # The log of a file in WAL mode may hold pages that the file has not got yet.
-        if mode != "wal" and size < pages * page_size:
-            raise DamagedFileError(path=self._path, found=f"it ends after {size} of {pages * page_size} bytes")
+    def leave_lock_to(self, copy: "SQLite") -> None:
+        """Close the file, and let a copy in memory have its lock."""
+        copy._lock, self._lock = self._lock, None
+        self.close()
 
     def check_content(self) -> None:
-        """Read the whole database, and check that it can be.
+        """Read the whole database, and check that it can be; not that each index has what its table has.
 
         Raises
         ------
         DamagedFileError
         """
-        if found := self.find_damage():
+        if found := self.find_damage("quick_check"):
             raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
 
-    def find_damage(self) -> list[str]:
+    def find_damage(self, pragma: str = "integrity_check") -> list[str]:
         """Say what SQLite finds wrong in the whole database."""
-        with self._explained():
-            lines = [row[0] for row in self.dbapi.execute("PRAGMA integrity_check")]
-        return [] if lines == ["ok"] else lines
+        with sqlite_errors(self._path):
+            return find_damage(self.dbapi, pragma)
+
+    def is_current(self, version_table: str, head: str, metadata: MetaData) -> bool:
+        """Whether it has a revision, and our tables are as the models describe them."""
+        with sqlite_errors(self._path):
+            return read_revisions(self.dbapi, version_table) == [head] and has_layout(self.dbapi, metadata)
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
@@ -203,23 +177,12 @@ class SQLite:
 
     def count_orphans(self) -> dict[str, int]:
         """Count the rows of each table that refer to what is not there."""
-        import sqlite3
-
-        orphans = {}
-        for (table,) in self.dbapi.execute(
-            "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) WHERE m.type = 'table'"
-        ).fetchall():
-            # Where a foreign key leads to no key, it cannot be asked.
-            with suppress(sqlite3.OperationalError):
-                (orphans[table],) = self.dbapi.execute(
-                    "SELECT count(*) FROM pragma_foreign_key_check(?)", (table,)
-                ).fetchone()
-        return orphans
+        return count_orphans(self.dbapi)
 
     @classmethod
     def create(cls, path: Path) -> Self:
         """Open an empty file to fill it; the caller discards it if that fails."""
-        dbapi = _connect(path, "rw")
+        dbapi = connect(path, "rw")
         dbapi.execute("PRAGMA journal_mode=OFF")
         dbapi.execute("PRAGMA synchronous=OFF")
         return cls(path, dbapi)
@@ -227,28 +190,82 @@ class SQLite:
     @contextmanager
     def begin(self, *, writes: bool) -> Iterator[Connection]:
         """Run one transaction: committed at the end of the block, rolled back on any exception."""
-        with self._explained(), self.connection.begin():
-            if writes:
-                # IMMEDIATE: whoever reads first and writes later can be refused in between, by another writer.
-                self.connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield self.connection
+        self.connection.begin()
+        with self.transaction(writes=writes) as transaction:
+            yield transaction.connection
 
-    def cursor_of_rows(self) -> "sqlite3.Cursor":
-        """Return a cursor whose rows can be read by column name."""
-        import sqlite3
+    @contextmanager
+    def transaction(self, *, writes: bool) -> Iterator[Transaction]:
+        """Run one transaction of a manager, at the cost of the driver; otherwise as `begin`."""
+        try:
+            yield self.start(writes=writes)
+            self.commit()
+        except BaseException as error:
+            self.abandon(error)
 
-        cursor = self.dbapi.cursor()
-        cursor.row_factory = sqlite3.Row
-        return cursor
+    def start(self, *, writes: bool, is_synced: bool = True) -> Transaction:
+        """Begin a transaction, which `commit` or `abandon` ends; with `durability="full"` it is synced, if need be."""
+        connection = self.connection  # made before the transaction: SQLAlchemy begins with a rollback
+        self._is_busy = True
+        if self._is_durable and not is_synced:
+            self.dbapi.execute("PRAGMA synchronous=NORMAL")
+            self._is_synced = False
+        if writes:
+            # IMMEDIATE: whoever reads first and writes later can be refused in between, by another writer.
+            self.dbapi.execute("BEGIN IMMEDIATE")
+            if self._is_new_generation_due:
+                self.begin_generation()
+        return Transaction(connection, self.statements)
 
-    def has_open_transaction(self) -> bool:
-        """Whether changes wait to be committed."""
-        return self.dbapi.in_transaction
+    def commit(self) -> None:
+        """Keep what was done."""
+        connection = self._connection
+        # SQLAlchemy takes part where its connection was used, and most transactions need the driver alone.
+        if self.dbapi.in_transaction:
+            self.dbapi.commit()
+            self._is_new_generation_due = False
+        if connection is not None and connection.in_transaction():
+            connection.commit()
+        self._end()
 
-    def changes(self) -> object:
-        """Return a value that differs after every change, by this connection or by another."""
-        version = self.dbapi.execute("PRAGMA data_version").fetchone()
-        return self.dbapi.total_changes, version
+    def abandon(self, error: BaseException) -> NoReturn:
+        """Undo what was done, and raise the error, explained."""
+        # SQLAlchemy may say that something is wrong with it where Ctrl-C came in between.
+        interrupt = error.__context__ if isinstance(error, Exception) else error
+        if isinstance(interrupt, KeyboardInterrupt | SystemExit):
+            self.finish_interrupted()
+            raise interrupt from None
+        self.roll_back()
+        with sqlite_errors(self._path):
+            raise error
+
+    def roll_back(self) -> None:
+        """Roll back whatever transaction is open."""
+        if self._connection is not None and self._connection.in_transaction():
+            self._connection.rollback()
+        self.dbapi.rollback()
+        self._end()
+
+    def _end(self) -> None:
+        if self._is_durable and not self._is_synced:
+            self.dbapi.execute("PRAGMA synchronous=FULL")
+            self._is_synced = True
+        self._is_busy = False
+
+    def finish_interrupted(self) -> None:
+        """Roll back a transaction of ours that Ctrl-C has ended, wherever it came."""
+        if self._is_busy:
+            self._connection = None  # SQLAlchemy may have been interrupted in between, and takes it for lost
+            self.roll_back()
+
+    def changes_by_others(self) -> int:
+        """Return a number that differs after every change by another connection."""
+        number: int = self.statements.run("PRAGMA data_version").fetchone()[0]
+        return number
+
+    def changes_by_us(self) -> int:
+        """Return how many rows were changed through this connection, whoever did it."""
+        return self.dbapi.total_changes
 
     def prepare_for_work(self, *, is_durable: bool) -> None:
         """Let others read the file during the work, and commit to a log, which need not be synced each time.
@@ -260,27 +277,34 @@ class SQLite:
         is_durable : bool
             Whether it is synced all the same, and so survives a power cut too.
         """
-        self._is_prepared = True
-        with self._explained():
+        self._place = Place(self._path)
+        # A log of results that was made before the first change is of another state of the file.
+        self._is_new_generation_due = True
+        with sqlite_errors(self._path):
             self.dbapi.execute("PRAGMA journal_mode=WAL")
         self.dbapi.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+        self._is_durable = self._is_synced = is_durable
 
     def compact(self) -> None:
         """Rewrite the file without its free pages, and renew the planner's statistics."""
-        with self._explained():
+        with sqlite_errors(self._path):
             self.dbapi.execute("VACUUM")
             self.dbapi.execute("ANALYZE")
+            # What changes with every task would mislead the planner soon.
+            self.dbapi.execute("DELETE FROM sqlite_stat1 WHERE idx IN ('status_idx', 'todolist_pending_idx')")
+            self.dbapi.commit()
+            self.dbapi.execute("ANALYZE sqlite_master")  # reads them again
 
     @property
     def generation(self) -> int:
         """A number that tells one state of a file from another; 0 as long as none was given."""
-        number: int = self.dbapi.execute("PRAGMA user_version").fetchone()[0]
+        number: int = self.statements.run("PRAGMA user_version").fetchone()[0]
         return number
 
     def begin_generation(self) -> int:
         """Give a new number to what the open transaction, or the next, will have made of the database."""
         number = secrets.randbelow(2**31 - 1) + 1
-        self.dbapi.execute(f"PRAGMA user_version={number}")
+        self.statements.run(f"PRAGMA user_version={number}")
         return number
 
     def copy_to(self, path: Path) -> None:
@@ -293,36 +317,46 @@ class SQLite:
         import sqlite3
 
         try:
-            with closing(_set_up(sqlite3.connect(path))) as target:
+            with sqlite_errors(self._path), closing(set_up(sqlite3.connect(path))) as target:
                 # The file is discarded if this fails, so it needs no journal; and the caller syncs it.
                 target.execute("PRAGMA journal_mode=OFF")
                 target.execute("PRAGMA synchronous=OFF")
                 self.dbapi.backup(target)
                 target.execute("PRAGMA journal_mode=DELETE")
-                if (copied := _count_rows(target)) != (ours := _count_rows(self.dbapi)):
-                    raise BackupError(path=self._path, found=f"of the rows {ours} the copy has {copied}")
-        except sqlite3.Error as error:
-            raise BackupError(path=self._path, found=error) from error
+                copied, ours = count_rows(target), count_rows(self.dbapi)
+        except DiskFullError:
+            raise
+        except (TodoError, sqlite3.Error) as error:
+            raise BackupError(path=self._path, found=error.__cause__ or error) from error
+        if copied != ours:
+            raise BackupError(path=self._path, found=f"of the rows {ours} the copy has {copied}")
 
     def keep_open(self) -> None:
-        """Let nothing close the connection in this process, a forked child, not even its end.
+        """Let nothing use or close the connection in this process, a forked child, not even its end.
 
         SQLite believes that the child holds the parent's locks, and would tidy up the parent's log
         (https://sqlite.org/howtocorrupt.html, section 2.6).
         """
         import ctypes
 
+        self.dbapi.set_authorizer(lambda *_: 1)  # SQLITE_DENY, for whoever has fetched it before
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
 
     def close(self) -> None:
         """Close the connection, and leave one file; what is not committed is rolled back."""
-        self.connection.close()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.statements.close()
+        if self._connection is not None:
+            self._connection.close()
         try:
-            if self._is_prepared:
+            if self._place is not None:
                 self._finish_work()
         finally:
-            self._engine.dispose()
             self.dbapi.close()
+            if self._place is not None:
+                self._place.remove_log()
             if self._lock is not None:
                 self._lock.close()
 
@@ -330,48 +364,28 @@ class SQLite:
         """Take the log beside the file into it, and away."""
         import sqlite3
 
+        if self.is_replaced():
+            return  # it is no longer ours
+        reason = "the directory of the TODO-file has become read-only"
         try:
-            (mode,) = self.dbapi.execute("PRAGMA journal_mode=DELETE").fetchone()
-        except sqlite3.OperationalError:
-            mode = "wal"
-        if mode == "wal":
+            if self.dbapi.execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
+                reason = _STILL_READ
+        except sqlite3.OperationalError as error:
+            is_locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            reason = _STILL_READ if is_locked else str(error)
+        if reason is _STILL_READ:
             with suppress(sqlite3.OperationalError):
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            reason = "the TODO-file is still being read, by another program or a cursor"
-        elif self._beside("-wal").exists():
-            reason = "the directory of the TODO-file has become read-only"
-        else:
-            return
-        warnings.warn(f"{reason}: its -wal file stays until it is opened again", stacklevel=5)
+        if self._beside("-wal").exists():
+            warnings.warn(f"{reason}: its -wal file stays until it is opened again", stacklevel=5)
+
+    def is_replaced(self) -> bool:
+        """Whether another file, or none, is now where the one was that is being worked on."""
+        return self._place is not None and not self._place.is_ours()
 
     def _beside(self, suffix: str) -> Path:
         path = self._path.resolve()
         return path.with_name(path.name + suffix)
 
 
-def _connect(path: Path, mode: str) -> "sqlite3.Connection":
-    import sqlite3
-
-    # As a URI it opens only what is there; quoted, since '#', '?' and '%' are part of a name. Another thread
-    # may have to close what nobody closed; for calls the manager itself checks the thread.
-    uri = f"file://{quote(bytes(path))}?mode={mode}"
-    try:
-        return _set_up(sqlite3.connect(uri, uri=True, check_same_thread=False))
-    except sqlite3.OperationalError as error:
-        raise NotWritableError(path=path, found=error) from error
-
-
-def _set_up(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
-    dbapi.execute("PRAGMA foreign_keys=ON")
-    # A file may come from anybody: what its views and triggers call must not reach beyond it.
-    dbapi.execute("PRAGMA trusted_schema=OFF")
-    return dbapi
-
-
-def _count_rows(dbapi: "sqlite3.Connection") -> dict[str, int]:
-    """Count the rows of each table, other programs' too; virtual ones keep theirs in tables of their own."""
-    tables = dbapi.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
-    return {
-        name: dbapi.execute(f'SELECT count(*) FROM "{name.replace(chr(34), chr(34) * 2)}"').fetchone()[0]  # noqa: S608 - it is quoted
-        for (name,) in tables
-    }
+_STILL_READ = "the TODO-file is still being read, by another program or a cursor"

@@ -1,10 +1,11 @@
 """Every query and update of the hot paths, built once; and those that depend on constraints. Pure: no execution."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    ColumnClause,
     ColumnElement,
     Delete,
     Insert,
@@ -15,16 +16,19 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
+    null,
     or_,
     select,
     update,
 )
 
 from photometry_tasks.models import diagnostics, photometry_skipped, todolist
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
+_started: ColumnClause[int] = literal_column(str(STATUS.STARTED.value))
 
 
 def _integers(name: str) -> BindParameter[Any]:
@@ -49,15 +53,59 @@ TASK_COLUMNS = (
 
 _pending = select(*TASK_COLUMNS).where(_is_pending)
 
-
-def next_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Select the pending task with the lowest priority, from the parameter `start` on."""
-    return _pending.where(_task.priority >= bindparam("start"), *conditions).order_by(_task.priority).limit(1)
+PENDING_TASK: Select[Any] = _pending.where(_task.priority == bindparam("task"))
 
 
-def random_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Select a pending task, each as likely as the others."""
-    return _pending.where(*conditions).order_by(func.random()).limit(1)
+def next_priorities(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+    """Select the priorities of the pending tasks, in their order; otherwise as `next_tasks`."""
+    return _next(select(_task.priority).where(_is_pending), conditions, names)
+
+
+def next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+    """Select the pending tasks in order of priority: from the parameter `start` on, and at most `limit`.
+
+    Parameters
+    ----------
+    conditions : iterable
+        Expressions that the tasks have to match.
+    names : collection of str
+        The constraints that these stand for.
+    """
+    return _next(_pending, conditions, names)
+
+
+_PENDING_IDX = "INDEXED BY todolist_pending_idx"
+
+
+def _next(pending: Select[Any], conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+    found = (
+        pending.where(_task.priority >= bindparam("start"), *conditions)
+        .order_by(_task.priority)
+        .limit(bindparam("limit"))
+    )
+    if "priority" in names:
+        return found  # the key itself
+    # Files have statistics that TASOC's code took when all was pending or nothing, and that mislead SQLite's planner.
+    # Most other constraints pass over many tasks, row by row: that is fastest without an index.
+    index = "INDEXED BY starid_idx" if "starid" in names else "NOT INDEXED" if names else _PENDING_IDX
+    return found.with_hint(todolist, index, "sqlite")
+
+
+FIRST_PENDING: Select[Any] = (
+    select(func.min(_task.priority)).where(_is_pending).with_hint(todolist, _PENDING_IDX, "sqlite")
+)
+
+
+PRIORITY_RANGE: Select[Any] = select(
+    select(func.min(_task.priority)).scalar_subquery(), select(func.max(_task.priority)).scalar_subquery()
+)
+
+
+def numbered_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Select one of the pending tasks, by its number in order of priority: the parameter `number`, from 0 on."""
+    one = select(_task.priority).where(_is_pending, *conditions).order_by(_task.priority)
+    chosen = one.limit(1).offset(bindparam("number")).scalar_subquery()
+    return select(*TASK_COLUMNS).where(_task.priority == chosen)
 
 
 def count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
@@ -65,54 +113,48 @@ def count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     return select(func.count()).select_from(todolist).where(_is_pending, *conditions)
 
 
-#: Changes no row where the task is unknown or finished.
-START_TASK: Update = (
-    update(todolist)
-    .where(_task.priority == bindparam("task"), or_(_is_pending, _task.status == STATUS.STARTED.value))
-    .values(status=STATUS.STARTED.value)
+START_TASK: Update = update(todolist).where(_task.priority == bindparam("task"), _is_pending).values(status=_started)
+RELEASE_TASK: Update = (
+    update(todolist).where(_task.priority == bindparam("task"), _task.status == _started).values(status=null())
 )
-
-RELEASE_TASKS: Update = (
-    update(todolist)
-    .where(_task.priority.in_(_integers("priorities")), _task.status == STATUS.STARTED.value)
-    .values(status=None)
-)
-
 STATUS_OF_TASK: Select[Any] = select(_task.status).where(_task.priority == bindparam("task"))
 
 # --- saving ----------------------------------------------------------------------------------------------
 
-#: The task of a result, with whether it was saved before, and whether it is in a skip, on either side.
+#: What makes two rows the same target.
+TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
+
+#: The task of a result; whether it was saved before, and is in a skip, on either side; whose its light-curve path is.
 TASK_OF_RESULT: Select[Any] = select(
-    _task.starid,
-    _task.sector,
-    _task.camera,
-    _task.ccd,
-    _task.cadence,
-    _task.datasource,
+    *TARGET_COLUMNS,
     _task.tmag,
-    exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
-    exists().where(or_(_skip.priority == _task.priority, _skip.skipped_by == _task.priority)).label("is_in_skips"),
+    _task.status,
+    exists().where(diagnostics.c.priority == _task.priority),
+    or_(exists().where(_skip.priority == _task.priority), exists().where(_skip.skipped_by == _task.priority)),
+    select(diagnostics.c.priority).where(diagnostics.c.lightcurve == bindparam("lightcurve")).scalar_subquery(),
 ).where(_task.priority == bindparam("task"))
 
-LIGHTCURVE_OWNER: Select[Any] = select(diagnostics.c.priority).where(
-    diagnostics.c.lightcurve == bindparam("lightcurve")
-)
-
-RIVALS: Select[Any] = select(_task.priority, _task.tmag).where(
-    _task.starid.in_(_integers("starids")),
-    _task.datasource.in_(bindparam("datasources", expanding=True)),
-    _task.sector == bindparam("sector"),
-    _task.camera == bindparam("camera"),
-    _task.ccd == bindparam("ccd"),
-    _task.cadence == bindparam("cadence"),
+RIVALS: Select[Any] = select(_task.priority, _task.tmag, _task.status).where(
+    *(column == bindparam(column.name) for column in TARGET_COLUMNS)
 )
 
 SET_STATUS: Update = update(todolist).where(_task.priority == bindparam("task")).values(status=bindparam("new_status"))
-SET_SKIPPED: Update = (
-    update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=STATUS.SKIPPED.value)
+#: Changes no row where the task was not started, is another target's, or is in a skip. In the order of its parameters:
+#: the new status, the priority, and the columns of the target.
+SAVE_STARTED: Update = (
+    update(todolist)
+    .where(
+        _task.priority == bindparam("task"),
+        *(column == bindparam(f"target_{column.name}") for column in TARGET_COLUMNS),
+        _task.status == _started,
+        ~exists().where(_skip.priority == _task.priority),
+        ~exists().where(_skip.skipped_by == _task.priority),
+    )
+    .values(status=bindparam("new_status"))
 )
 INSERT_DIAGNOSTICS: Insert = insert(diagnostics)
+#: Adds no row where the task has one, or another the same light-curve path.
+INSERT_NEW_DIAGNOSTICS: Insert = insert(diagnostics).prefix_with("OR IGNORE", dialect="sqlite")
 INSERT_SKIP: Insert = insert(photometry_skipped)
 SKIPS_OF_TASK: Select[Any] = select(_skip.priority, _skip.skipped_by).where(
     or_(_skip.priority == bindparam("task"), _skip.skipped_by == bindparam("task"))
@@ -129,10 +171,18 @@ DELETE_SKIPS_OF: Delete = delete(photometry_skipped).where(_skip.priority == bin
 # --- back to pending -------------------------------------------------------------------------------------
 
 
-def tasks_with_status(statuses: Iterable[STATUS], conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Select the priorities of the tasks in one of these states."""
-    values = [status.value for status in statuses]
-    return select(_task.priority).where(_task.status.in_(values), *conditions)
+#: Tasks in one of the states that opening returns to pending. The hint: see `_next`.
+_interrupted = (
+    select(_task.priority)
+    .where(or_(*(_task.status == literal_column(str(status.value)) for status in RESET_AT_OPENING)))
+    .with_hint(todolist, "INDEXED BY status_idx", "sqlite")
+)
+HAS_INTERRUPTED_TASKS: Select[Any] = select(_interrupted.exists())
+
+
+def interrupted_tasks(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Select the priorities of the tasks that were cut short or went wrong."""
+    return _interrupted.where(*conditions)
 
 
 SKIPPED_BY_ANY: Select[Any] = select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
@@ -146,12 +196,15 @@ DELETE_SKIPS: Delete = delete(photometry_skipped).where(
     or_(_skip.priority.in_(_integers("priorities")), _skip.skipped_by.in_(_integers("priorities")))
 )
 DELETE_DIAGNOSTICS: Delete = delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
-SET_PENDING: Update = update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=None)
+COUNT_CHOSEN: Select[Any] = (
+    select(_task.status, func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
+)
+SET_PENDING: Update = update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=null())
 
 RESET_EVERYTHING = (
     delete(diagnostics),
     delete(photometry_skipped),
-    update(todolist).where(_task.status.is_not(None)).values(status=None),
+    update(todolist).where(_task.status.is_not(None)).values(status=null()),
 )
 
 # --- counting --------------------------------------------------------------------------------------------
@@ -165,9 +218,11 @@ COUNT_BY_CCD: Select[Any] = (
 
 # --- loading ---------------------------------------------------------------------------------------------
 
-#: What makes two rows the same target.
-TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGETS: Select[Any] = select(*TARGET_COLUMNS)
 TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
-LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), 0))
-INSERT_TASKS: Insert = insert(todolist)
+LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), literal_column("0")))
+#: In the order of its parameters: priority, starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area.
+INSERT_TASK: Insert = insert(todolist).from_select(
+    [_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area],
+    select(*(bindparam(f"value_{number}") for number in range(10))),
+)

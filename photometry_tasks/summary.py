@@ -3,16 +3,26 @@
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from photometry_tasks import statements
+from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import check_writable, clear_temporaries, explained, replace_file
 
-__all__ = ["add_result", "build_summary", "count_by_ccd", "count_by_status", "prepare_place", "write_summary"]
+__all__ = [
+    "add_results",
+    "build_summary",
+    "count_by_ccd",
+    "count_by_status",
+    "name_counts",
+    "set_counts",
+    "write_summary",
+]
 
 #: Weight of the newest value in the means of run times.
 _ALPHA = 0.1
@@ -33,24 +43,23 @@ def build_summary() -> dict[str, Any]:
     }
 
 
-def add_result(summary: dict[str, Any], elaptime: float, wait_time: float | None, errors: str | None) -> None:
-    """Count one saved result.
+def add_results(summary: dict[str, Any], results: Iterable[tuple[float, float | None, str | None]]) -> None:
+    """Count saved results.
 
     Parameters
     ----------
     summary : dict
         It is changed.
-    elaptime, wait_time : float
-        Seconds.
-    errors : str or None
-        The errors that were stored with it.
+    results : iterable
+        Of each what it took and what the worker had waited (seconds), and the errors that were stored with it.
     """
-    summary["tasks_run"] += 1
-    summary["mean_elaptime"] = _weighted(summary["mean_elaptime"], elaptime)
-    if wait_time is not None and math.isfinite(wait_time):
-        summary["mean_worker_waittime"] = _weighted(summary["mean_worker_waittime"], wait_time)
-    if errors is not None:
-        summary["last_error"] = errors
+    for elaptime, wait_time, errors in results:
+        summary["tasks_run"] += 1
+        summary["mean_elaptime"] = _weighted(summary["mean_elaptime"], elaptime)
+        if wait_time is not None and math.isfinite(wait_time):
+            summary["mean_worker_waittime"] = _weighted(summary["mean_worker_waittime"], wait_time)
+        if errors is not None:
+            summary["last_error"] = errors
 
 
 def _weighted(mean: float | None, value: float) -> float:
@@ -58,12 +67,24 @@ def _weighted(mean: float | None, value: float) -> float:
     return value if mean is None else _ALPHA * value + (1 - _ALPHA) * mean
 
 
-def count_by_status(connection: Connection) -> dict[str, int]:
-    """Count the tasks by the name of their status; pending ones as PENDING. Every name is there."""
-    counts = dict.fromkeys(_NAMES.values(), 0)
-    for status, number in connection.execute(statements.COUNT_BY_STATUS):
-        counts[_name(status)] += number
-    return counts
+def set_counts(summary: dict[str, Any], counts: Mapping[int | None, int]) -> None:
+    """Set how many tasks there are, and how many have each status."""
+    named = name_counts(counts)
+    summary["numtasks"] = sum(named.values())
+    summary.update({status.name: named[status.name] for status in STATUS})
+
+
+def count_by_status(connection: Connection) -> Counter[int | None]:
+    """Count the tasks by their status; pending ones as None."""
+    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
+
+
+def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
+    """Return counts by the name of the status: pending ones as PENDING, and every name is there."""
+    named = dict.fromkeys(_NAMES.values(), 0)
+    for status, number in counts.items():
+        named[_name(status)] += number
+    return named
 
 
 def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]]:
@@ -79,25 +100,12 @@ def _name(status: int | None) -> str:
     return _NAMES.get(status, STATUS.UNKNOWN.name)
 
 
-def prepare_place(path: Path) -> None:
-    """Check that a summary can be written, make its folder, and clear what a killed writer has left there.
-
-    Raises
-    ------
-    OSError
-    """
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(path)
-    clear_temporaries(path)
-
-
-def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary as JSON, at once and as a whole; the folder is made."""
+def write_summary(path: Path, summary: dict[str, Any], todo_file: Path) -> None:
+    """Write the summary of a TODO-file as JSON, at once and as a whole; the folder is made."""
     text = json.dumps(summary, indent=2, allow_nan=False)
-    with explained(path):
+    with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: _write_text(temporary, text))
+        replace_file(path, lambda temporary: _write_text(temporary, text), owner=todo_file)
 
 
 def _write_text(path: Path, text: str) -> None:

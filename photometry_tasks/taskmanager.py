@@ -4,17 +4,17 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from photometry_tasks import statements, transitions
 from photometry_tasks import summary as progress
-from photometry_tasks.arguments import check_durability, check_integer, check_interval
+from photometry_tasks.arguments import check_durability, check_integer, check_integers, check_interval, check_positive
 from photometry_tasks.constraints import (
     Constraints,
     build_conditions,
@@ -22,14 +22,17 @@ from photometry_tasks.constraints import (
     build_expressions,
     check_constraints,
 )
-from photometry_tasks.errors import FileChangedError
+from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
+from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.forgotten import close_at_exit
-from photometry_tasks.opening import open_todo_file
+from photometry_tasks.known import Known
+from photometry_tasks.opening import open_todo_file, put_on_disk
 from photometry_tasks.results import Result, check_result
-from photometry_tasks.selections import Selections
+from photometry_tasks.sampling import draw_task
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.todo_file import check_summary_place, find_todo_file
+from photometry_tasks.transactions import Transaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -50,7 +53,7 @@ class TaskManager:
     todo_file : str or os.PathLike
         The TODO-file, or a directory that holds `todo.sqlite`.
     cleanup : bool, optional
-        Compact the file and renew its statistics.
+        Compact the file.
     overwrite : bool, optional
         Return all tasks to pending and delete all results; implies `cleanup`.
     cleanup_constraints : dict or list, optional
@@ -69,13 +72,6 @@ class TaskManager:
     durability : {'normal', 'full'}, optional
         Whether a saved result survives the death of the process, or that of the machine too.
 
-    Attributes
-    ----------
-    todo_file : str
-        Absolute path of the TODO-file.
-    logger : logging.Logger
-        The logger `photometry_tasks`.
-
     Raises
     ------
     FileNotFoundError
@@ -89,10 +85,9 @@ class TaskManager:
 
     Notes
     -----
-    Each method is one transaction: it is done as a whole or not at all. The manager, `conn`, `cursor` and
-    `session` share one connection; a method that is called while the caller's own changes are uncommitted
-    raises, and leaves them alone. A read that the session has begun ends with the next call of a method, and
-    its objects are then loaded anew when they are used.
+    Each method is one transaction: it is done as a whole or not at all. The manager, `conn`, `cursor` and `session`
+    share one connection; a method that is called while the caller's own changes are uncommitted raises, and leaves
+    them alone. A read that the session has begun ends with the next call of a method.
     """
 
     def __init__(
@@ -122,10 +117,9 @@ class TaskManager:
         self.logger = _logger
         self._backup_counter = 0
         self._summary = progress.build_summary()
-        self._counted: object = None
-        self._selections = Selections()
         if self.summary_file is not None:
-            progress.prepare_place(Path(self.summary_file))
+            check_summary_place(Path(self.summary_file), path)
+            check_writable(Path(self.summary_file))
         self._database, self._copy = open_todo_file(
             path,
             into_memory=self.load_into_memory,
@@ -135,8 +129,11 @@ class TaskManager:
             conditions=conditions,
             is_durable=is_durable,
         )
+        self._known = Known(self._database)
         self._shared = SharedConnection(self._database, self.todo_file)
         try:
+            if self.summary_file is not None:
+                clear_temporaries(Path(self.summary_file).parent, path)
             self.write_summary()
         except BaseException:
             if self._copy is not None:
@@ -163,12 +160,17 @@ class TaskManager:
         return self._shared.session
 
     @contextmanager
-    def _transaction(self, method: str, *, writes: bool = False) -> Iterator[Connection]:
-        with self._shared.transaction(method, writes=writes) as connection:
-            self._selections.notice(self._database.changes())
-            yield connection
-            if writes:
-                self._selections.expect(self._database.changes())
+    def _transaction(self, method: str, *, writes: bool = False, is_synced: bool = True) -> Iterator[Transaction]:
+        self._shared.check_ready(method)
+        try:
+            transaction = self._database.start(writes=writes, is_synced=is_synced)
+            self._known.notice()
+            yield transaction
+            self._database.commit()
+        except BaseException as error:
+            self._database.abandon(error)
+        if writes:
+            self._known.learn(transaction)
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -185,33 +187,30 @@ class TaskManager:
         dict or None
             Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if there is none.
         """
-        selection = self._selections.find(constraints)
-        with self._transaction("get_task") as connection:
-            row = connection.execute(selection.statement, {"start": selection.start}).first()
-        selection.advance(None if row is None else row.priority)
-        return None if row is None else row._asdict()
+        selection = self._known.selections.find(constraints)
+        with self._transaction("get_task") as transaction:
+            return selection.next_task(transaction)
+
+    def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
+        """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
+        number = check_positive("limit", limit)
+        selection = self._known.selections.find(constraints)
+        with self._transaction("get_tasks") as transaction:
+            return selection.next_tasks(transaction, number)
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
-        statement = statements.random_task(build_expressions(check_constraints(constraints)))
-        with self._transaction("get_random_task") as connection:
-            row = connection.execute(statement).first()
-        return None if row is None else row._asdict()
+        with self._transaction("get_random_task") as transaction:
+            return draw_task(transaction, build_expressions(check_constraints(constraints)))
 
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
         statement = statements.count_pending(build_expressions(check_constraints(constraints)))
-        with self._transaction("get_number_tasks") as connection:
-            number: int = connection.execute(statement).scalar_one()
-        return number
+        with self._transaction("get_number_tasks") as transaction:
+            return int(transaction.connection.execute(statement).scalar_one())
 
     def start_task(self, taskid: int) -> None:
-        """Mark a task as STARTED, so that it is not handed out again.
-
-        Parameters
-        ----------
-        taskid : int
-            Its priority.
+        """Mark a task, given by its priority, as STARTED, so that it is not handed out again.
 
         Raises
         ------
@@ -221,21 +220,20 @@ class TaskManager:
             If it has a status already, other than STARTED; also a ValueError.
         """
         priority = check_integer("taskid", taskid)
-        with self._transaction("start_task", writes=True) as connection:
-            transitions.start_task(connection, priority)
+        with self._transaction("start_task", writes=True, is_synced=False) as transaction:
+            transitions.start_tasks(transaction, [priority])
+
+    def start_tasks(self, priorities: Iterable[int]) -> None:
+        """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
+        chosen = check_integers("priorities", priorities)
+        with self._transaction("start_tasks", writes=True, is_synced=False) as transaction:
+            transitions.start_tasks(transaction, chosen)
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
-        """Return tasks that were started, but not finished, to pending. Others are left as they are.
-
-        Parameters
-        ----------
-        priorities : iterable of int
-            Of tasks that were started.
-        """
-        chosen = [check_integer("priorities", priority) for priority in priorities]
-        with self._transaction("release_tasks", writes=True) as connection:
-            transitions.release_tasks(connection, chosen)
-        self._selections.forget()
+        """Return those of the tasks that were started, but not finished, to pending."""
+        chosen = check_integers("priorities", priorities)
+        with self._transaction("release_tasks", writes=True) as transaction:
+            transitions.release_tasks(transaction, chosen)
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -278,23 +276,42 @@ class TaskManager:
         A light-curve path that another task has already makes the result an ERROR, without a path and with
         the reason in its errors.
         """
-        checked = result if isinstance(result, Result) else check_result(result)
-        with self._transaction("save_result", writes=True) as connection:
-            saved = transitions.save_result(connection, checked)
+        (status,) = self._save("save_result", [check_result(result)])
+        return status
+
+    def save_results(self, results: Iterable[Mapping[str, Any] | Result]) -> list[STATUS]:
+        """Save results in one transaction, all of them or none, as `save_result` would one after the other.
+
+        Returns
+        -------
+        list of STATUS
+            What each task had when its result was saved.
+
+        Raises
+        ------
+        InvalidResultError, UnknownTaskError
+            They name the task; nothing was saved.
+        """
+        return self._save("save_results", list(map(check_result, results)))
+
+    def _save(self, method: str, results: list[Result]) -> list[STATUS]:
+        if self._database.is_replaced():
+            raise FileChangedError(path=self.todo_file, remedy=CLOSING_SAVES)
+        recording = nullcontext() if self._copy is None else self._copy.taking_back()
+        with recording, self._transaction(method, writes=True) as transaction:
+            saved = transitions.save_results(transaction, results)
             if self._copy is not None:
-                self._copy.record(checked, saved.target)
-        if saved.has_freed:
-            self._selections.forget()
-        elaptime, wait_time = checked.diagnostics["elaptime"], checked.diagnostics["worker_wait_time"]
-        progress.add_result(self._summary, elaptime, wait_time, saved.errors)
-        self.summary_counter += 1
-        self._backup_counter += 1
-        # The result is safe; what goes wrong here must not look as if it were not.
+                self._copy.record(list(zip(results, (task.target for task in saved), strict=True)))
+        pairs = zip(results, saved, strict=True)
+        progress.add_results(self._summary, ((*result.row[1:3], task.errors) for result, task in pairs))
+        self.summary_counter += len(saved)
+        self._backup_counter += len(saved)
+        # The results are safe, whatever goes wrong here.
         if self.summary_interval is not None and self.summary_counter >= self.summary_interval:
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
-        return saved.status
+        return [task.status for task in saved]
 
     def _try(self, method: Callable[[], None]) -> None:
         try:
@@ -312,21 +329,15 @@ class TaskManager:
         exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
         """
         if self._shared.is_open:
-            self._shared.check_ready("summary")
-            changes = self._database.changes()
-            if changes != self._counted:
-                with self._database.begin(writes=False) as connection:
-                    counts = progress.count_by_status(connection)
-                self._summary["numtasks"] = sum(counts.values())
-                self._summary.update({status.name: counts[status.name] for status in STATUS})
-                self._counted = changes
+            with self._transaction("summary") as transaction:
+                progress.set_counts(self._summary, self._known.count(transaction.connection))
         return self._summary
 
     def write_summary(self) -> None:
         """Write the summary as JSON to the path given at opening, if there is one."""
         self._shared.check_ready("write_summary")
         if self.summary_file is not None:
-            progress.write_summary(Path(self.summary_file), self.summary)
+            progress.write_summary(Path(self.summary_file), self.summary, Path(self.todo_file))
         self.summary_counter = 0
 
     def backup(self) -> None:
@@ -350,14 +361,15 @@ class TaskManager:
         if not self._shared.is_open:
             return
         self._shared.check_ready("close")
-        saved_as = None if self._copy is None else self._copy.finish()
+        saved_as = put_on_disk(Path(self.todo_file), self._database, self._copy)
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
             self._shared.close()
         if saved_as is not None:
-            raise FileChangedError(path=self.todo_file, remedy=f"All was saved as {saved_as} instead")
+            remedy = f"All was saved as {saved_as} instead; see with which of the two to go on"
+            raise FileChangedError(path=self.todo_file, remedy=remedy)
 
     def __enter__(self) -> Self:
         return self

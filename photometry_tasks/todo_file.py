@@ -1,40 +1,32 @@
-"""The SQLite file as a file: finding it, replacing it as a whole, and what a killed program left beside it."""
+"""The SQLite file by its path: where it is, and what lies beside it."""
 
-import errno
-import logging
 import os
-import shutil
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import re
 from pathlib import Path
 
-from photometry_tasks.errors import (
-    DiskFullError,
-    LeftoverLogError,
-    NotWritableError,
-    TodoFileInUseError,
-    TodoFileNotFoundError,
-)
+from photometry_tasks.arguments import invalid
+from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
+from photometry_tasks.files import find_temporaries, identify
 
-__all__ = [
-    "check_unused",
-    "check_writable",
-    "clear_temporaries",
-    "explained",
-    "find_leftovers",
-    "find_todo_file",
-    "locate_todo_file",
-    "replace_file",
-    "share_like",
-    "sync_directory",
-]
+__all__ = ["Place", "check_summary_place", "check_unused", "find_leftovers", "find_todo_file", "locate_todo_file"]
 
-_logger = logging.getLogger("photometry_tasks")
+#: What a URL begins with; as a Path it has lost a slash.
+_URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
+
+#: What lies beside a file while somebody works on it.
+_BESIDE = ("-journal", "-wal", "-shm", "-results")
 
 
 def locate_todo_file(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a TODO-file, there or not; a directory stands for the `todo.sqlite` in it."""
+    """Return the absolute path of a TODO-file, there or not; a directory stands for the `todo.sqlite` in it.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If it is a URL, of which nothing is shown: it may hold a password.
+    """
+    if _URL.match(os.fsdecode(path)):
+        raise invalid("todo_file", "…", "a path is expected here, no URL")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow a symlink
     return absolute / "todo.sqlite" if absolute.is_dir() else absolute
 
@@ -50,20 +42,6 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     if not absolute.is_file():
         raise TodoFileNotFoundError(path=absolute)
     return absolute
-
-
-def check_writable(path: Path) -> None:
-    """Check that a file, there or not, and its directory may be written: all that changes it needs both.
-
-    Raises
-    ------
-    NotWritableError, FileExistsError
-    """
-    _check_regular(path)
-    path = path.resolve()
-    for place, access in ((path, os.W_OK), (path.parent, os.W_OK | os.X_OK)):
-        if place.exists() and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
-            raise NotWritableError(path=path, found=f"{place} is read-only")
 
 
 def check_unused(path: Path) -> None:
@@ -85,107 +63,50 @@ def check_unused(path: Path) -> None:
 def find_leftovers(path: Path) -> list[Path]:
     """Return what lies beside a file while it is written, and should be gone afterwards."""
     path = path.resolve()
-    logs = [path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm", "-results")]
-    return [log for log in logs if log.exists()] + _find_temporaries(path)
+    logs = [path.with_name(path.name + suffix) for suffix in _BESIDE]
+    return [log for log in logs if log.exists()] + find_temporaries(path.parent, path)
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Say what can be done about a file that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFullError(path=path, found=error) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise NotWritableError(path=path, found=error) from error
-        raise
+def check_summary_place(summary: Path, todo_file: Path) -> None:
+    """Check that a summary takes the place of nothing but a summary.
 
-
-# --- replacing -------------------------------------------------------------------------------------------
-
-
-def replace_file(
-    path: Path, write: Callable[[Path], None], check: Callable[[Path], None] = lambda _temporary: None
-) -> None:
-    """Replace a file as a whole: whoever looks sees the old one or the new one, complete.
-
-    Parameters
-    ----------
-    path : Path
-        The file, which keeps its mode, extended attributes and, where the system lets us, its owner and group; a
-        symlink is replaced itself.
-    write : callable
-        Writes the new content into the file that it is given: an empty one in the same directory.
-    check : callable, optional
-        Called with that file when it is ready; what it raises keeps the old one.
+    Raises
+    ------
+    InvalidArgumentError
     """
-    _check_regular(path)
-    is_kept = path.exists() and not path.is_symlink()
-    temporary = path.with_name(f"{_prefix(path)}{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
-    try:
-        write(temporary)
-        if is_kept:
-            _take_over(path, temporary)
-        os.fsync(descriptor)
-        check(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    sync_directory(path.parent)
+    todo_file = todo_file.resolve()
+    taken = {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
+    if summary.is_symlink():
+        return  # it is replaced itself
+    if summary.resolve() in taken:
+        raise invalid("summary", str(summary), "this is the TODO-file, or lies beside it; give another path")
+    if summary.is_file():
+        with summary.open("rb") as file:
+            if file.read(1) not in (b"", b"{"):
+                raise invalid("summary", str(summary), "another file is there, and is not replaced; give another path")
 
 
-def _check_regular(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "This is no regular file, and is not replaced by one", str(path))
+class Place:
+    """Where the file was found that is being worked on with a write-ahead log, to see whether it is still there."""
 
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self._log = self._path.with_name(f"{self._path.name}-wal")
+        self._found = identify(self._path)
+        self._found_log = (0, 0)
 
-def _take_over(path: Path, temporary: Path) -> None:
-    """Give a file the owner, the mode and the access rules of the one whose place it takes."""
-    old, new = path.stat(), temporary.stat()
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        try:
-            os.chown(temporary, old.st_uid, old.st_gid)
-        except OSError:
-            with suppress(OSError):
-                os.chown(temporary, -1, old.st_gid)
-            _logger.warning("%s: the system does not let us keep its owner or group", path)
-    shutil.copystat(path, temporary)  # the last: another owner takes some bits of the mode
-    os.utime(temporary)
+    def is_ours(self) -> bool:
+        """Whether file and log are still those that were found.
 
+        SQLite's locks are gone once any descriptor of the file was closed in this process; the next reader that closes
+        the file then takes the log away (https://sqlite.org/howtocorrupt.html, section 2.2).
+        """
+        if self._found_log == (0, 0):
+            self._found_log = identify(self._log)  # it is made with the first change
+        return self._found == identify(self._path) and self._found_log in ((0, 0), identify(self._log))
 
-def share_like(descriptor: int, path: Path) -> None:
-    """Let those who may write a file write what lies beside it too, whatever the umask: one may have to go on."""
-    if path.exists():
-        status = path.stat()
-        with suppress(OSError):  # it is another user's, who has done it
-            os.fchmod(descriptor, status.st_mode & 0o666)
-            os.fchown(descriptor, -1, status.st_gid)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make a new name survive a power cut too."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def clear_temporaries(path: Path) -> None:
-    """Delete what was to replace a file, and was left when its writer was killed; nobody may be writing it now."""
-    for temporary in _find_temporaries(path):
-        temporary.unlink(missing_ok=True)
-
-
-def _find_temporaries(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{_prefix(path)}*"))
-
-
-def _prefix(path: Path) -> str:
-    """How the names of its temporary files begin: of our kind, and of this file, whatever characters it has."""
-    return f".photometry_tasks-{zlib.crc32(os.fsencode(path.name)):08x}-"
+    def remove_log(self) -> None:
+        """Delete the log, if the file is another's by now: SQLite leaves it to that."""
+        if self._found != identify(self._path) and identify(self._log) == self._found_log != (0, 0):
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)

@@ -3,51 +3,64 @@
 Each function works inside a transaction of its caller, and never commits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement
 
 from photometry_tasks import statements
 from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
 from photometry_tasks.results import Result
 from photometry_tasks.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.status import STATUS
+from photometry_tasks.transactions import Transaction
 
 __all__ = [
     "release_tasks",
     "replay_result",
     "reset_all_tasks",
+    "reset_interrupted_tasks",
     "reset_tasks",
-    "reset_tasks_with_status",
-    "save_result",
-    "start_task",
+    "save_results",
+    "start_tasks",
 ]
 
 #: Priorities in one statement: a text of about 100 kB.
 _CHUNK = 10_000
 
+_NOBODY = Decision()
 
-def start_task(connection: Connection, priority: int) -> None:
-    """Mark a pending task as STARTED; one that is STARTED already stays so.
+
+def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
+    """Mark pending tasks as STARTED; those that are STARTED already stay so.
 
     Raises
     ------
     UnknownTaskError, TaskFinishedError
     """
-    if connection.execute(statements.START_TASK, {"task": priority}).rowcount:
+    started = transaction.change_rows(statements.START_TASK, [(priority,) for priority in priorities])
+    transaction.move(None, STATUS.STARTED.value, started)
+    if started == len(priorities):
         return
-    row = connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first()
-    if row is None:
-        raise UnknownTaskError(priority=priority)
     names = {status.value: status.name for status in STATUS}
-    raise TaskFinishedError(priority=priority, status=names.get(row.status, row.status))
+    for priority in priorities:
+        row = transaction.one(statements.STATUS_OF_TASK, {"task": priority})
+        if row is None:
+            raise UnknownTaskError(priority=priority)
+        (status,) = row
+        if status != STATUS.STARTED.value:
+            raise TaskFinishedError(priority=priority, status=names.get(status, status))
 
 
-def release_tasks(connection: Connection, priorities: Sequence[int]) -> None:
+def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """Return those of the tasks that are STARTED to pending."""
-    for chunk in _chunks(priorities):
-        connection.execute(statements.RELEASE_TASKS, {"priorities": chunk})
+    released = transaction.change(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
+    transaction.move(STATUS.STARTED.value, None, released)
+    transaction.note_reset(priorities)
+
+
+# --- saving ----------------------------------------------------------------------------------------------
 
 
 class Saved(NamedTuple):
@@ -59,107 +72,161 @@ class Saved(NamedTuple):
         What the task has now.
     errors : str or None
         What was stored with it.
-    has_freed : bool
-        Whether other tasks went back to pending.
     target : tuple
         What the task is of: see `statements.TARGET_COLUMNS`.
     """
 
     status: STATUS
     errors: str | None
-    has_freed: bool
     target: tuple[Any, ...]
 
 
-def replay_result(connection: Connection, result: Result, target: tuple[Any, ...]) -> bool:
+class _Task(NamedTuple):
+    """The task of a result: the columns of `statements.TASK_OF_RESULT`."""
+
+    starid: int
+    datasource: str
+    sector: int
+    camera: int
+    ccd: int
+    cadence: int
+    tmag: float | None
+    status: int | None
+    was_saved: bool
+    is_in_skips: bool
+    lightcurve_owner: int | None
+
+
+def replay_result(transaction: Transaction, result: Result, target: tuple[Any, ...]) -> bool:
     """Store a result of a log again, if there still is such a task, and of the same target."""
-    task = connection.execute(statements.TARGET_OF_TASK, {"task": result.priority}).first()
-    if task is None or tuple(task) != target:
+    if transaction.one(statements.TARGET_OF_TASK, {"task": result.priority}) != target:
         return False
-    save_result(connection, result)
+    save_results(transaction, [result])
     return True
 
 
-def save_result(connection: Connection, result: Result) -> Saved:
-    """Store a result, and skip whom the brightest star in the aperture covers.
+def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Saved]:
+    """Store results, one after the other, and skip whom the brightest star in each aperture covers.
 
     Raises
     ------
     UnknownTaskError
     """
-    task = connection.execute(statements.TASK_OF_RESULT, {"task": result.priority}).first()
-    if task is None:
-        raise UnknownTaskError(priority=result.priority)
-    has_freed = task.was_saved
+    saved: list[Saved] = []
+    waiting: dict[int, Result] = {}
+    for result in results:
+        if result.skip_targets or result.priority in waiting or None in result.task[:6]:
+            saved += _save_together(transaction, waiting.values())
+            saved.append(_save(transaction, result))
+            waiting.clear()
+        else:
+            waiting[result.priority] = result
+    return saved + _save_together(transaction, waiting.values())
+
+
+def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
+    """Store results that concern no task but their own; where one turns out to, do it one after the other."""
+    together = [Saved(r.status, "\n".join(r.errors) or None, r.task[:6]) for r in results]
+    pairs = list(zip(results, together, strict=True))
+    numbers = [result.status.value for result in results]
+
+    def write() -> bool:
+        # The conditions of the first statement, and that the second adds rows and replaces none, are what _save asks.
+        statuses = [(number, r.priority, *saved.target) for number, (r, saved) in zip(numbers, pairs, strict=True)]
+        rows = [(result.priority, result.lightcurve, *result.row, saved.errors) for result, saved in pairs]
+        return (
+            transaction.change_rows(statements.SAVE_STARTED, statuses) == len(pairs)
+            and transaction.change_rows(statements.INSERT_NEW_DIAGNOSTICS, rows) == len(pairs)
+        )  # fmt: skip
+
+    if len(pairs) < 2 or not transaction.attempt(write):
+        return [_save(transaction, result) for result in results]
+    for status, number in Counter(numbers).items():
+        transaction.move(STATUS.STARTED.value, status, number)
+    return together
+
+
+def _save(transaction: Transaction, result: Result) -> Saved:
+    task = _look_up(transaction, result)
     if task.was_saved:
-        reset_tasks(connection, [result.priority])
+        reset_tasks(transaction, [result.priority])
+        task = _look_up(transaction, result)
     elif task.is_in_skips:
-        has_freed = _free_stale_rivals(connection, result.priority)
-
+        _free_stale_rivals(transaction, result.priority)
+        task = _look_up(transaction, result)
     status, lightcurve, errors = result.status, result.lightcurve, list(result.errors)
-    if lightcurve is not None:
-        owner = connection.execute(statements.LIGHTCURVE_OWNER, {"lightcurve": lightcurve}).scalar()
-        if owner is not None:
-            errors.append(f"The light-curve path {lightcurve!r} belongs to the task with priority {owner} already")
-            status, lightcurve = STATUS.ERROR, None
-
-    decision = _decide(connection, result, task._asdict() | result.task)
+    if task.lightcurve_owner is not None:
+        owner = task.lightcurve_owner
+        errors.append(f"The light-curve path {lightcurve!r} belongs to the task with priority {owner} already")
+        status, lightcurve = STATUS.ERROR, None
+    decision = _decide(transaction, result, task) if result.skip_targets else _NOBODY
     if decision.is_skipped:
         status = STATUS.SKIPPED
     if decision.error is not None:
         errors.append(decision.error)
     errors_text = "\n".join(errors) or None
-
-    connection.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
-    connection.execute(
-        statements.INSERT_DIAGNOSTICS,
-        {"priority": result.priority, "lightcurve": lightcurve, "errors": errors_text, **result.diagnostics},
-    )
+    transaction.move(task.status, status.value)
+    transaction.change(statements.SET_STATUS, [{"task": result.priority, "new_status": status.value}])
+    transaction.change_rows(statements.INSERT_DIAGNOSTICS, [(result.priority, lightcurve, *result.row, errors_text)])
     if task.is_in_skips and status is not STATUS.SKIPPED:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
-        connection.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
-    _write_skips(connection, result.priority, decision, may_exist=task.is_in_skips)
-    target = tuple(getattr(task, column.name) for column in statements.TARGET_COLUMNS)
-    return Saved(status, errors_text, has_freed, target)
+        transaction.change(statements.DELETE_SKIPS_OF, [{"task": result.priority}])
+    if decision is not _NOBODY:
+        _write_skips(transaction, result.priority, decision, may_exist=task.is_in_skips)
+    return Saved(status, errors_text, task[:6])
 
 
-def _decide(connection: Connection, result: Result, task: dict[str, Any]) -> Decision:
-    target = Target(result.priority, task["starid"], task["datasource"], task["tmag"])
+def _look_up(transaction: Transaction, result: Result) -> _Task:
+    row = transaction.one(statements.TASK_OF_RESULT, {"task": result.priority, "lightcurve": result.lightcurve})
+    if row is None:
+        raise UnknownTaskError(priority=result.priority)
+    return _Task._make(row)
+
+
+def _free_stale_rivals(transaction: Transaction, priority: int) -> None:
+    """Return rivals to pending that a lost result had skipped: TASOC reset an ERROR, and left its rivals SKIPPED."""
+    rivals = [rival for (rival,) in transaction.all(statements.UNMEASURED_RIVALS, {"task": priority})]
+    transaction.change(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
+    reset_tasks(transaction, _no_longer_skipped(transaction, rivals))
+
+
+def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
+    """Look up the rivals; what the result says of its task counts, and the table fills in what it lacks."""
+    said: list[Any] = [table if own is None else own for own, table in zip(result.task, task[:7], strict=True)]
+    starid, datasource, *place, tmag = said
+    target = Target(result.priority, starid, datasource, tmag)
     neighbours = build_neighbours(target, result.skip_targets)
     if neighbours is None:
         return Decision()
-    where = {name: task[name] for name in ("sector", "camera", "ccd", "cadence")}
-    rows = connection.execute(
-        statements.RIVALS, {"starids": neighbours.starids, "datasources": neighbours.datasources, **where}
-    )
-    return build_decision(target, neighbours, [Rival(*row) for row in rows])
+    names = [column.name for column in statements.TARGET_COLUMNS]
+    rivals = [
+        Rival(*row)
+        for starid in neighbours.starids
+        for datasource in neighbours.datasources
+        for row in transaction.all(statements.RIVALS, dict(zip(names, (starid, datasource, *place), strict=True)))
+    ]
+    return build_decision(target, neighbours, rivals)
 
 
-def _free_stale_rivals(connection: Connection, priority: int) -> bool:
-    """Return rivals to pending that a lost result had skipped: TASOC reset an ERROR, and left its rivals SKIPPED."""
-    rivals = connection.execute(statements.UNMEASURED_RIVALS, {"task": priority}).scalars().all()
-    if not rivals:
-        return False
-    connection.execute(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
-    reset_tasks(connection, connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": rivals}).scalars().all())
-    return True
-
-
-def _write_skips(connection: Connection, priority: int, decision: Decision, *, may_exist: bool) -> None:
-    skips = [(rival, priority) for rival in decision.rivals]
+def _write_skips(transaction: Transaction, priority: int, decision: Decision, *, may_exist: bool) -> None:
+    skips = [(rival.priority, priority) for rival in decision.rivals]
     if decision.skipped_by is not None:
         skips.append((priority, decision.skipped_by))
     if skips and may_exist:
         # Written by the other side's result: no skip is written twice.
-        existing = set(map(tuple, connection.execute(statements.SKIPS_OF_TASK, {"task": priority})))
+        existing = set(transaction.all(statements.SKIPS_OF_TASK, {"task": priority}))
         skips = [skip for skip in skips if skip not in existing]
-    if decision.rivals:
-        connection.execute(statements.SET_SKIPPED, {"priorities": decision.rivals})
-    if skips:
-        connection.execute(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
+    skipped = STATUS.SKIPPED.value
+    for rival in decision.rivals:
+        transaction.move(rival.status, skipped)
+        transaction.change(statements.SET_STATUS, [{"task": rival.priority, "new_status": skipped}])
+    transaction.change(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
 
 
-def reset_tasks(connection: Connection, priorities: Iterable[int]) -> int:
+# --- back to pending -------------------------------------------------------------------------------------
+
+
+def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
     """Return tasks to pending, and with them those that only they had skipped, and so on to the end.
 
     Returns
@@ -167,36 +234,43 @@ def reset_tasks(connection: Connection, priorities: Iterable[int]) -> int:
     int
         How many tasks went back in all.
     """
+    execute = transaction.connection.execute
     waiting, number = list(priorities), 0
     while waiting:
         freed: set[int] = set()
         for chunk in _chunks(waiting):
             chosen = {"priorities": chunk}
-            freed.update(connection.execute(statements.SKIPPED_BY_ANY, chosen).scalars())
-            connection.execute(statements.DELETE_SKIPS, chosen)
-            connection.execute(statements.DELETE_DIAGNOSTICS, chosen)
-            connection.execute(statements.SET_PENDING, chosen)
+            freed.update(execute(statements.SKIPPED_BY_ANY, chosen).scalars())
+            for status, count in execute(statements.COUNT_CHOSEN, chosen):
+                transaction.move(status, None, count)
+            execute(statements.DELETE_SKIPS, chosen)
+            execute(statements.DELETE_DIAGNOSTICS, chosen)
+            execute(statements.SET_PENDING, chosen)
+        transaction.note_reset(waiting)
         number += len(waiting)
-        waiting = [
-            priority
-            for chunk in _chunks(sorted(freed))
-            for priority in connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": chunk}).scalars()
-        ]
+        waiting = _no_longer_skipped(transaction, sorted(freed))
     return number
 
 
-def reset_tasks_with_status(
-    connection: Connection, statuses: Iterable[STATUS], conditions: Iterable[ColumnElement[bool]]
-) -> int:
-    """Return the tasks in one of these states to pending, as `reset_tasks` does."""
-    chosen = connection.execute(statements.tasks_with_status(statuses, conditions)).scalars().all()
-    return reset_tasks(connection, chosen)
+def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> list[int]:
+    """Return those of the tasks that are SKIPPED, and that nothing skips any more."""
+    return [
+        priority
+        for chunk in _chunks(priorities)
+        for priority in transaction.connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": chunk}).scalars()
+    ]
 
 
-def reset_all_tasks(connection: Connection) -> None:
-    """Return every task to pending, and empty the tables of results."""
+def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
+    """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does."""
+    chosen = transaction.connection.execute(statements.interrupted_tasks(conditions)).scalars().all()
+    return reset_tasks(transaction, chosen)
+
+
+def reset_all_tasks(transaction: Transaction) -> None:
+    """Return every task to pending, and empty the tables of results; how many it were is not counted."""
     for statement in statements.RESET_EVERYTHING:
-        connection.execute(statement)
+        transaction.connection.execute(statement)
 
 
 def _chunks(priorities: Sequence[int]) -> Iterator[Sequence[int]]:

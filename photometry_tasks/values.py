@@ -32,6 +32,8 @@ def as_integer(value: object) -> int:
         If it is no integer (a bool, a float or a text is none) or does not fit 64 bits, which is what the
         database holds. The message says what is expected.
     """
+    if type(value) is int and -(2**63) <= value < 2**63:  # as nearly all are
+        return value
     value = _unwrap(value)
     try:
         integer = operator.index(value)  # type: ignore[arg-type]  # what it takes is found out by trying
@@ -52,6 +54,8 @@ def as_real(value: object) -> float:
     ValueError
         If it is no real number (a bool, a text and a complex number are none) or too large for a float.
     """
+    if type(value) is float:  # as nearly all are
+        return value
     value = _unwrap(value)
     is_complex = isinstance(value, Complex) and not isinstance(value, Real)
     if isinstance(value, bool | str | bytes | bytearray) or is_complex or getattr(value, "ndim", 0) != 0:
@@ -74,10 +78,14 @@ def as_finite(value: object) -> float:
 
 def as_items(value: object) -> list[Any]:
     """Return what stands in an iterable; a text, bytes or a mapping is none of items."""
+    if type(value) in (tuple, list):  # as nearly all are
+        return list(value)  # type: ignore[call-overload, no-any-return]  # mypy does not see it
     if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise ValueError("a list is expected")
     if getattr(value, "ndim", 1) == 0:
         raise ValueError("a list is expected")
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u") and getattr(value, "ndim", None) == 1:
+        return list(value.tolist())  # type: ignore[attr-defined]  # an array has it; Python's integers all at once
     return list(value)
 
 

@@ -7,13 +7,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from photometry_tasks.errors import BackupError, FileChangedError, TodoError
+from photometry_tasks.errors import (
+    CLOSING_SAVES,
+    BackupError,
+    DiskFullError,
+    FileChangedError,
+    LeftoverLogError,
+    TodoFileInUseError,
+)
+from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.result_log import ResultLog, Target
 from photometry_tasks.results import Result
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused, replace_file
+from photometry_tasks.todo_file import check_unused
 
-__all__ = ["WorkingCopy"]
+__all__ = ["WorkingCopy", "save_beside"]
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -25,7 +33,7 @@ class WorkingCopy:
     ----------
     path : Path
     file : SQLite
-        The open file; it is closed.
+        The open file, which is closed by `begin`.
     is_durable : bool
         Whether each result is to survive a power cut too.
 
@@ -37,22 +45,35 @@ class WorkingCopy:
 
     def __init__(self, path: Path, file: SQLite, *, is_durable: bool) -> None:
         self._path = path.resolve()
-        # A log that was left beside the file would be laid over what is later put in the file's place.
-        file.recover()
-        self._states = {_read_state(self._path)}
+        self._file = file
+        self._states: set[tuple[int, int, int, int, bytes]] = set()
         self.database = file.load_into_memory()
         self._log = ResultLog(self._path, is_durable=is_durable)
 
     def begin(self, *, is_changed: bool) -> None:
         """Let results be recorded. What opening has changed is put on disk first: the log holds nothing else."""
+        # A log that was left beside the file would be laid over what is later put in the file's place.
+        self._file.recover()
+        self._states.add(_read_state(self._path))
+        self._file.leave_lock_to(self.database)
         if is_changed or not self.database.generation:
             self.backup()
         else:
             self._log.begin(self.database.generation)
 
-    def record(self, result: Result, target: Target) -> None:
-        """Put a result in the log, so that it survives the death of the process."""
-        self._log.append(result, target)
+    def record(self, results: list[tuple[Result, Target]]) -> None:
+        """Put results in the log, so that they survive the death of the process."""
+        self._log.append(results)
+
+    @contextmanager
+    def taking_back(self) -> Iterator[None]:
+        """Forget what is recorded in the block, if an exception ends it: it was not accepted then."""
+        position = self._log.position()
+        try:
+            yield
+        except BaseException:
+            self._log.take_back(position)
+            raise
 
     def backup(self) -> None:
         """Replace the file by the copy, at once and as a whole, and empty the log.
@@ -64,11 +85,10 @@ class WorkingCopy:
         BackupError
             If it cannot be written.
         """
-        with self._explained():
+        with _as_backup_errors(self._path):
             generation = self.database.begin_generation()
             self._log.mark(generation)
             replace_file(self._path, self.database.copy_to, self._check_unchanged)
-            self._states = {_read_state(self._path)}
             self._log.begin(generation)
         _logger.info("%s: backed up", self._path)
 
@@ -83,8 +103,8 @@ class WorkingCopy:
         """
         try:
             self.backup()
-        except FileChangedError:
-            saved_as = self._save_beside()
+        except (FileChangedError, TodoFileInUseError, LeftoverLogError):
+            saved_as = save_beside(self.database, self._path)
             self.close()
             return saved_as
         self._log.remove()
@@ -94,28 +114,11 @@ class WorkingCopy:
         """Close the log, and leave it where it is."""
         self._log.close()
 
-    def _save_beside(self) -> Path:
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = self._path.with_name(f"{self._path.stem}.saved-{now}-{os.urandom(2).hex()}{self._path.suffix}")
-        with self._explained():
-            replace_file(path, self.database.copy_to)
-        return path
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except TodoError:
-            raise
-        except OSError as error:
-            raise BackupError(path=self._path, found=error) from error
-
     def _check_unchanged(self, temporary: Path) -> None:
         check_unused(self._path)
         if self._path.exists() and _read_state(self._path) not in self._states:
-            remedy = "Closing the manager saves its state under another name"
-            raise FileChangedError(path=self._path, remedy=remedy)
-        # Should an error come after it has taken the file's place, it is no other program's change.
+            raise FileChangedError(path=self._path, remedy=CLOSING_SAVES)
+        # It is no other program's change, whatever comes once it has taken the file's place.
         self._states.add(_read_state(temporary))
 
 
@@ -125,3 +128,26 @@ def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
         status = os.fstat(file.fileno())
         counter = file.read(28)[24:]  # of changes (https://sqlite.org/fileformat2.html)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, counter
+
+
+def save_beside(database: SQLite, path: Path) -> Path:
+    """Write a database whose file is now another one to a file beside that one, and return its path."""
+    path = path.resolve()
+    target = path
+    if path.exists():
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        target = path.with_name(f"{path.stem}.saved-{now}-{os.urandom(2).hex()}{path.suffix}")
+    with _as_backup_errors(path):
+        replace_file(target, database.copy_to, like=path, owner=path)
+    return target
+
+
+@contextmanager
+def _as_backup_errors(path: Path) -> Iterator[None]:
+    try:
+        with os_errors(path):
+            yield
+    except (BackupError, DiskFullError, FileChangedError, TodoFileInUseError, LeftoverLogError):
+        raise
+    except OSError as error:
+        raise BackupError(path=path, found=error.__cause__ or error) from error

@@ -34,9 +34,11 @@ class Model:
             if overwrite or (status in (STARTED, ABORT, ERROR) and ccd in (None, self.tasks[priority]["ccd"])):
                 self.back_to_pending(priority)
 
+    def pending(self, ccd: int | None = None) -> list[int]:
+        return sorted(p for p, status in self.status.items() if status is None and ccd in (None, self.tasks[p]["ccd"]))
+
     def next(self, ccd: int | None = None) -> int | None:
-        pending = [p for p, status in self.status.items() if status is None and ccd in (None, self.tasks[p]["ccd"])]
-        return min(pending, default=None)
+        return next(iter(self.pending(ccd)), None)
 
     def save(self, priority: int, status: int, listed: list[int]) -> None:
         if priority in self.diagnostics:

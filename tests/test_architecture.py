@@ -15,15 +15,17 @@ ROOT = Path(__file__).parents[1]
 #: From the lowest to the highest; a module imports only from those below.
 ORDER = [
     {"status", "errors", "values", "forgotten"},
-    {"arguments"},
+    {"arguments", "files"},
     {"models", "tasoc"},
     {"constraints", "results", "skipping", "statements", "target_lists"},
-    {"todo_file", "mounts", "selections", "rebuilding"},
-    {"locking", "result_log", "summary"},
+    {"todo_file", "mounts", "rebuilding", "transactions", "sqlite_errors", "compiling"},
+    {"connecting", "inspecting", "locking", "result_log", "summary"},
     {"sqlite", "postgresql", "legacy", "transitions"},
-    {"backends", "sharing", "working_copy"},
+    {"backends", "sharing", "working_copy", "selections"},
+    {"sampling"},
     {"schema"},
     {"opening", "checking"},
+    {"known"},
     {"taskmanager"},
     {"runner", "ingest"},
     {"__init__", "demo"},
@@ -32,9 +34,10 @@ ORDER = [
 
 #: Who else may import these; nobody outside the list.
 ALLOWED = {
-    "sqlite3": {"sqlite", "taskmanager", "sharing"},  # in the last two for the types only
+    # For the types only in all but sqlite, sqlite_errors and connecting.
+    "sqlite3": {"sqlite", "sqlite_errors", "connecting", "taskmanager", "sharing", "inspecting"},
     "psycopg": {"postgresql"},
-    "sqlalchemy.dialects": {"sqlite", "postgresql"},
+    "sqlalchemy.dialects": {"compiling", "postgresql"},
     "alembic": {"schema"},
     "click": {"cli"},
     "rich": {"cli"},
@@ -78,7 +81,7 @@ def test_who_knows_what(path: Path) -> None:
         for library, allowed in ALLOWED.items():
             if imported == library or imported.startswith(library + "."):
                 assert path.stem in allowed, f"{path.stem} imports {imported}"
-    assert "dialect" not in path.read_text() or path.stem == "backends"
+    assert "dialect.name" not in path.read_text() or path.stem == "backends"
 
 
 def test_every_module_has_its_layer() -> None:
@@ -125,10 +128,10 @@ def lines_of_code(text: str) -> int:
 
 
 def test_the_product_is_small() -> None:
-    """No module has more than 400 lines, and all together fewer than 3,500 lines of code."""
+    """No module has more than 400 lines, and all together fewer than 4,200 lines of code."""
     texts = {path.stem: path.read_text() for path in MODULES}
     assert {name for name, text in texts.items() if len(text.splitlines()) > 400} == set()
-    assert 1000 < sum(map(lines_of_code, texts.values())) < 3500
+    assert 1000 < sum(map(lines_of_code, texts.values())) < 4200
 
 
 def test_the_example_is_the_demo() -> None:

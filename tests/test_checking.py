@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli import main
+from photometry_tasks.schema import HEAD, REVISIONS
 
 from . import eras
 from .conftest import make_file, result_of
@@ -86,7 +87,7 @@ def test_many_faults_are_shown_in_part(tmp_path: Path) -> None:
 
 def test_leftovers(done: Path) -> None:
     """What a killed writer left beside the file is named."""
-    temporary = f".photometry_tasks-{zlib.crc32(b'todo.sqlite'):08x}-0123456789abcdef.tmp"
+    temporary = f".photometry_tasks-{zlib.crc32(bytes(done.resolve())):08x}-0123456789abcdef.tmp"
     done.with_name(temporary).touch()
     with closing(sqlite3.connect(done)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -144,8 +145,8 @@ def test_upgrade(tmp_path: Path) -> None:
         "index todolist_datasource_idx is made",
         "index unique_target_idx is made",
         "revision 0001: the schema of TASOC's release 6.3",
-        "revision 0002: indexes of photometry_skipped on priority and on skipped_by",
-        f"{path} would be upgraded to revision 0002.",
+        *(f"revision {name}: {REVISIONS[name]}" for name in list(REVISIONS)[1:]),
+        f"{path} would be upgraded to revision {HEAD}.",
     ]
     assert path.read_bytes() == before
     told = run("upgrade", path)
@@ -153,7 +154,7 @@ def test_upgrade(tmp_path: Path) -> None:
     assert told.output == asked.output.replace("would be upgraded", "is upgraded")
     for arguments in ((path, "--check"), (path,)):
         again = run("upgrade", *arguments)
-        assert (again.exit_code, again.output) == (0, f"{path} is up to date: revision 0002.\n")
+        assert (again.exit_code, again.output) == (0, f"{path} is up to date: revision {HEAD}.\n")
 
 
 def test_upgrade_of_nothing(tmp_path: Path) -> None:

@@ -133,9 +133,9 @@ def test_a_full_disk(small_disk: Path, in_memory: bool, durability: Any) -> None
     with pytest.raises(DiskFullError):
         manager.save_result(result_of(refused, errors=["x" * 2000]))
     if in_memory:
-        with pytest.raises((BackupError, DiskFullError)):
+        with pytest.raises(DiskFullError):
             manager.backup()
-        with pytest.raises((BackupError, DiskFullError)):
+        with pytest.raises(DiskFullError):
             manager.close()
     filler.unlink()
     assert leftovers(path) == []
@@ -222,7 +222,7 @@ def test_backups_under_a_limit(todo: Callable[..., Path], caplog: pytest.LogCapt
             for priority in range(1, 26):
                 manager.save_result(result_of({"priority": priority}))
             assert caplog.text.count("backup failed") == 2
-            with pytest.raises(BackupError, match=r"The backup of .* failed"):
+            with pytest.raises(DiskFullError, match="a limit on the size of files is reached"):
                 manager.backup()
         assert stored(path) == []
         assert leftovers(path) == []
@@ -340,6 +340,18 @@ def test_an_owner_that_cannot_be_kept(as_nobody: Path, caplog: pytest.LogCapture
     assert stored(path) == [1]
 
 
+@AS_ROOT
+def test_the_group_can_go_on(todo: Callable[..., Path]) -> None:
+    """What lies beside the file has the file's group: another of its members may have to take it in."""
+    path = todo(*rows(3))
+    path.chmod(0o660)
+    os.chown(path, -1, NOBODY)
+    manager = TaskManager(path, load_into_memory=True)
+    manager.save_result(result_of({"priority": 1}))
+    assert {(other.stat().st_gid, other.stat().st_mode & 0o777) for other in path.parent.iterdir()} == {(NOBODY, 0o660)}
+    manager.close()
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
 @IN_MEMORY
 def test_modes_and_umask(todo: Callable[..., Path], mode: int, in_memory: bool) -> None:
@@ -421,7 +433,7 @@ MOUNTS = {
     "CephFS": ("ceph rw,relatime,name=tess,secret=<hidden>,acl", False, True),
     "BeeGFS": ("beegfs rw,relatime,cfgFile=/etc/beegfs/beegfs-client.conf", False, True),
     "SMB": ("cifs rw,relatime,vers=3.1.1,nobrl", False, False),
-    "sshfs": ("fuse.sshfs rw,nosuid,nodev,user_id=1000", False, True),
+    "sshfs": ("fuse.sshfs rw,nosuid,nodev,user_id=1000", False, False),
     "9p": ("9p rw,sync,dirsync,access=client,trans=virtio", False, True),
 }
 

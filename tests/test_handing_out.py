@@ -94,6 +94,7 @@ operations = st.lists(
 @example(operations=[("skip", 1), ("save", 1)], in_memory=False)
 @example(operations=[("skip", 1), ("other", 3)], in_memory=False)
 @example(operations=[("start", 1), ("release", 1)], in_memory=True)
+@example(operations=[("start", 2), ("start", 3), ("release", 3), ("release", 2)], in_memory=False)
 @example(operations=[("save", 1), ("session", 1)], in_memory=True)
 def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[str, int]], in_memory: bool) -> None:
     """Whatever changed statuses, and whoever did, the next task is the lowest pending one that matches."""
@@ -125,11 +126,11 @@ def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[
                     (manager.conn.rollback if operation == "roll back" else manager.conn.commit)()
                 for constraints in selections:
                     conditions = " AND ".join(["status IS NULL", *build_constraints(**constraints, return_list=True)])
-                    lowest = manager.conn.execute(f"SELECT min(priority) FROM todolist WHERE {conditions}").fetchone()[
-                        0
-                    ]
+                    sql = f"SELECT priority FROM todolist WHERE {conditions} ORDER BY priority LIMIT 3"
+                    expected = [row[0] for row in manager.conn.execute(sql).fetchall()]
                     task = manager.get_task(**constraints)
-                    assert (task and task["priority"]) == lowest
+                    assert (task and task["priority"]) == (expected[0] if expected else None)
+                    assert [task["priority"] for task in manager.get_tasks(3, **constraints)] == expected
     finally:
         path.unlink()
 

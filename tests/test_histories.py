@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from photometry_tasks import TaskManager
+from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
 
 from .conftest import make_file, query, result_of
@@ -59,7 +59,7 @@ def serve(connection: Connection, target: str, arguments: dict[str, Any]) -> Non
 class Histories(RuleBasedStateMachine):
     """A manager in a process of its own, and the model; after each step both are the same.
 
-    For another database, `make` and WAYS are what differs.
+    For another database, `make`, `check_end` and WAYS are what differs.
     """
 
     def __init__(self) -> None:
@@ -109,6 +109,47 @@ class Histories(RuleBasedStateMachine):
             assert answer is None
             self.model.status[number] = STARTED
 
+    @rule(limit=st.integers(1, 20), ccd=st.sampled_from([None, 1, 2]))
+    def get_many(self, limit: int, ccd: int | None) -> None:
+        tasks = self.call("get_tasks", limit, **({} if ccd is None else {"ccd": ccd}))
+        assert [task["priority"] for task in tasks] == self.model.pending(ccd)[:limit]
+
+    @rule(numbers=st.lists(st.integers(1, 16), max_size=6))
+    def start_many(self, numbers: list[int]) -> None:
+        answer = self.call("start_tasks", numbers)
+        unknown = [number for number in numbers if number not in self.model.tasks]
+        finished = [number for number in numbers if self.model.status.get(number) not in (None, STARTED)]
+        if unknown or finished:
+            assert isinstance(answer, UnknownTaskError | TaskFinishedError)
+        else:
+            assert answer is None
+            self.model.status.update(dict.fromkeys(numbers, STARTED))
+
+    @rule(
+        results=st.lists(
+            st.tuples(st.integers(1, 14), st.sampled_from([OK, OK, OK, ERROR]), st.lists(stars, max_size=2)), max_size=8
+        )
+    )
+    def save_many(self, results: list[tuple[int, int, list[int]]]) -> None:
+        self.count += 1
+        batch = [
+            {
+                **result_of({"priority": number}, status, skip_targets=listed, mean_flux=self.count / 7),
+                **self.model.tasks.get(number, {}),
+                "status": status,
+                "method_used": "psf",
+            }
+            for number, status, listed in results
+        ]
+        answer = self.call("save_results", batch)
+        if any(number not in self.model.tasks for number, _, _ in results):
+            assert isinstance(answer, UnknownTaskError)
+            return
+        for (number, status, listed), saved in zip(results, answer, strict=True):
+            self.model.save(number, status, listed)
+            assert saved.value == self.model.status[number]
+            self.saved[number] = (self.count / 7, "psf", None)
+
     @rule(numbers=st.lists(st.integers(1, 16), max_size=4))
     def release(self, numbers: list[int]) -> None:
         assert self.call("release_tasks", numbers) is None
@@ -132,8 +173,7 @@ class Histories(RuleBasedStateMachine):
             return
         self.model.save(number, status, listed)
         assert answer.value == self.model.status[number]
-        written = [value.replace("\0", "\\x00") for value in (method, "\n".join(errors))]
-        self.saved[number] = (self.count / 7, written[0], written[1] or None)
+        self.saved[number] = (self.count / 7, method, "\n".join(errors) or None)
 
     @rule()
     def save_nonsense(self) -> None:
@@ -175,19 +215,25 @@ class Histories(RuleBasedStateMachine):
         assert {row[0] for row in diagnostics} == self.model.diagnostics
         for priority, mean_flux, method, errors in diagnostics:
             expected = self.saved[priority]
-            assert (mean_flux, method) == expected[:2]
-            assert (errors or "").startswith(expected[2] or "")
+            assert (mean_flux, method.replace("\\x00", "\0")) == expected[:2]
+            assert (errors or "").replace("\\x00", "\0").startswith(expected[2] or "")
         summary = self.call("summary")
-        assert summary["OK"] == list(self.model.status.values()).count(OK)
+        found = list(self.model.status.values())
+        assert {status.name: summary[status.name] for status in STATUS} == {
+            status.name: found.count(status.value) for status in STATUS
+        }
 
     def teardown(self) -> None:
         self.stack.close()
         if hasattr(self, "model"):
-            TaskManager(self.target, cleanup_constraints=["0"]).close()
-            assert {row[0] for row in query(self.target, QUERIES[2])} >= self.model.diagnostics
-            assert query(self.target, "PRAGMA integrity_check") == [("ok",)]
-            assert [path.name for path in self.folder.iterdir()] == ["todo.sqlite"]
+            self.check_end()
         shutil.rmtree(self.folder)
+
+    def check_end(self) -> None:
+        TaskManager(self.target, cleanup_constraints=["0"]).close()
+        assert {row[0] for row in query(self.target, QUERIES[2])} >= self.model.diagnostics
+        assert query(self.target, "PRAGMA integrity_check") == [("ok",)]
+        assert [path.name for path in self.folder.iterdir()] == ["todo.sqlite"]
 
 
 @pytest.mark.parametrize("examples", [15, pytest.param(500, marks=pytest.mark.slow)])

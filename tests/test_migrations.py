@@ -26,6 +26,7 @@ from photometry_tasks import schema
 from photometry_tasks.cli import main
 from photometry_tasks.errors import DowngradeError
 from photometry_tasks.models import Base
+from photometry_tasks.schema import HEAD
 
 from . import eras
 from .conftest import make_file, query
@@ -95,7 +96,7 @@ def test_every_command(tmp_path: Path) -> None:
     assert "not up to date" in alembic("-x", todo, "check").stdout
     assert path.read_bytes() == before
     succeed("-x", todo, "upgrade", "head")
-    assert succeed("-x", todo, "current") == "0002 (head)\n"
+    assert succeed("-x", todo, "current") == f"{HEAD} (head)\n"
     assert "No new upgrade operations detected" in succeed("-x", todo, "check")
     rows, described = read_rows(path), describe(path)
     succeed("-x", todo, "downgrade", "0001")
@@ -115,7 +116,7 @@ def test_every_command(tmp_path: Path) -> None:
 
 def test_history() -> None:
     """The history needs no TODO-list."""
-    assert succeed("history").startswith("0001 -> 0002 (head), ")
+    assert succeed("history").startswith(f"0002 -> {HEAD} (head), ")
 
 
 def test_from_nothing(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_odd_paths(tmp_path: Path, name: str, prefix: str, monkeypatch: pytest.M
     section = f"[alembic]\nscript_location = {ROOT / 'migrations'}\n"
 
     def check_current(todo: str | None = None) -> None:
-        assert within(command.current, todo=todo, ini=ini) == "0002 (head)\n"
+        assert within(command.current, todo=todo, ini=ini) == f"{HEAD} (head)\n"
 
     ini.write_text(section)
     monkeypatch.delenv("PHOTOMETRY_TASKS_TODO", raising=False)
@@ -209,7 +210,7 @@ def test_the_order_of_the_three(tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         alembic("-c", str(ini), *given[number], "downgrade", "0001", **variables[number])
         revisions = [query(path, "SELECT * FROM photometry_tasks_version")[0][0] for path in paths]
-        assert revisions == ["0001"] * (number + 1) + ["0002"] * (2 - number), path
+        assert revisions == ["0001"] * (number + 1) + [HEAD] * (2 - number), path
 
 
 def test_none_of_the_three() -> None:
@@ -234,11 +235,11 @@ def test_postgresql(server: str, tmp_path: Path) -> None:
     within(command.upgrade, "head", todo=server)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PHOTOMETRY_TASKS_TODO", server)
-        assert within(command.current) == "0002 (head)\n"
+        assert within(command.current) == f"{HEAD} (head)\n"
     ini = tmp_path / "alembic.ini"
     for url in (server, server.replace("%", "%%")):
         ini.write_text(f"[alembic]\nscript_location = {ROOT / 'migrations'}\nsqlalchemy.url = {url}\n")
-        assert within(command.current, ini=ini) == "0002 (head)\n"
+        assert within(command.current, ini=ini) == f"{HEAD} (head)\n"
     assert "No new upgrade operations detected" in within(command.check, todo=server)
     with engine.begin() as connection:
         task = "INSERT INTO todolist VALUES ({}, 1, 1, 'ffi', 1, 1, {}, NULL, NULL, NULL, 111)"
@@ -289,7 +290,7 @@ def test_new_and_migrated_agree_on_postgresql(server: str) -> None:
             options = {"version_table": schema.VERSION_TABLE, "compare_server_default": True}
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, Base.metadata) == []
-            assert connection.execute(text("SELECT * FROM photometry_tasks_version")).all() == [("0002",)]
+            assert connection.execute(text("SELECT * FROM photometry_tasks_version")).all() == [(HEAD,)]
     engine.dispose()
 
 
@@ -334,7 +335,7 @@ def test_the_upgrade_command_on_postgresql(server: str) -> None:
         assert not inspect(connection).has_table("todolist")
     outputs = sorted(process.communicate()[0].splitlines()[-1] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert outputs == [f"{shown} is up to date: revision 0002.", f"{shown} is upgraded to revision 0002."]
+    assert outputs == [f"{shown} is up to date: revision {HEAD}.", f"{shown} is upgraded to revision {HEAD}."]
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE photometry_tasks_version"))
     run = subprocess.run(ours, capture_output=True, text=True)

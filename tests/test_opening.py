@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from photometry_tasks import STATUS, TaskManager, build_constraints, sqlite
-from photometry_tasks.errors import BackupError, ClosedError, TodoFileInUseError, WrongThreadError
+from photometry_tasks.errors import (
+    BackupError,
+    ClosedError,
+    DiskFullError,
+    FileChangedError,
+    TodoFileInUseError,
+    WrongThreadError,
+)
 from photometry_tasks.models import Task
 
 from .conftest import make_file, query, result_of
@@ -219,8 +226,8 @@ def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: P
 def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
     """A file that another program is writing is an error that says so, not a file of another kind."""
     path = todo({})
-    connect = sqlite._connect
-    monkeypatch.setattr(sqlite, "_connect", lambda *given: without_waiting(connect(*given)))
+    connect = sqlite.connect
+    monkeypatch.setattr(sqlite, "connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TodoFileInUseError, match="database is locked"):
@@ -231,8 +238,8 @@ def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.Mo
 def test_a_reader_in_a_transaction(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another program is reading in a transaction is refused as in use, and opens afterwards."""
     path = todo({})
-    connect = sqlite._connect
-    monkeypatch.setattr(sqlite, "_connect", lambda *given: without_waiting(connect(*given)))
+    connect = sqlite.connect
+    monkeypatch.setattr(sqlite, "connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM todolist").fetchall()
@@ -399,10 +406,27 @@ def test_no_backup_over_a_file_that_somebody_writes(todo: Callable[..., Path]) -
     with closing(sqlite3.connect(path)) as other:
         other.execute("UPDATE todolist SET tmag = 3")
         with pytest.raises(TodoFileInUseError, match=r"todo\.sqlite-journal lies beside it"):
-            manager.close()
+            manager.backup()
         other.rollback()
     manager.close()
     assert statuses(path) == [6, None]
+
+
+def test_closing_while_somebody_writes(todo: Callable[..., Path]) -> None:
+    """If another program is writing the file when the manager closes, all is saved beside it, under its mode."""
+    path = todo({}, {})
+    path.chmod(0o600)
+    manager = TaskManager(path, load_into_memory=True)
+    manager.start_task(1)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE todolist SET tmag = 3")
+        with pytest.raises(FileChangedError, match=r"All was saved as \S+todo\.saved-"):
+            manager.close()
+        other.commit()
+    (saved,) = path.parent.glob("todo.saved-*")
+    assert statuses(saved) == [6, None]
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert statuses(path) == [None, None]
 
 
 def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
@@ -412,7 +436,7 @@ def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: p
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))  # Python ignores the signal, so it is an error
     try:
         manager.save_result(result_of({"priority": 1}))
-        with pytest.raises(BackupError, match=r"The backup of .* failed"):
+        with pytest.raises(DiskFullError, match=r"Make room, then call again"):
             manager.backup()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -431,10 +455,10 @@ def test_a_copy_that_lacks_rows(opened: Callable[..., TaskManager], monkeypatch:
     manager.save_result(result_of({"priority": 1}))
     path = Path(manager.todo_file)
     before = path.read_bytes()
-    count = sqlite._count_rows
+    count = sqlite.count_rows
     with monkeypatch.context() as patch:
         # As if the copy had been interrupted.
-        patch.setattr(sqlite, "_count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
+        patch.setattr(sqlite, "count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
         with pytest.raises(BackupError, match="of the rows"):
             manager.backup()
     assert path.read_bytes() == before

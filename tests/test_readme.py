@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from photometry_tasks.schema import REVISIONS
+from photometry_tasks.schema import HEAD, REVISIONS
 
 from . import eras
 from .conftest import query
@@ -80,13 +80,13 @@ def test_upgrading_without_a_checkout(installed: tuple[Path, str], tmp_path: Pat
     eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
     run = subprocess.run(["bash", "-euc", UPGRADE], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.splitlines()[-1] == "0002 (head)"
+    assert run.stdout.splitlines()[-1] == f"{HEAD} (head)"
     path = eras.make_old_file(tmp_path / "another.sqlite", "4.4")
     script = "import sys, photometry_tasks as p; print(p.__file__); p.TaskManager(sys.argv[1]).close()"
     run = subprocess.run([python, "-c", script, path], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert str(installed[0]) in run.stdout
-    assert query(path, "SELECT * FROM photometry_tasks_version") == [("0002",)]
+    assert query(path, "SELECT * FROM photometry_tasks_version") == [(HEAD,)]
 
 
 def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:

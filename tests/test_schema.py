@@ -91,6 +91,7 @@ def test_indexes(todo: Callable[..., Path]) -> None:
         ("todolist", "starid_idx", 0, "starid"),
         ("todolist", "status_idx", 0, "status"),
         ("todolist", "todolist_datasource_idx", 0, "datasource"),
+        ("todolist", "todolist_pending_idx", 0, "priority"),
         ("todolist", "unique_target_idx", 1, "starid,datasource,sector,camera,ccd,cadence"),
     ]
 

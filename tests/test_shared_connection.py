@@ -54,7 +54,6 @@ def test_one_connection(opened: Callable[..., TaskManager], in_memory: bool) -> 
     assert isinstance(row, sqlite3.Row)
     assert row["status"] == STATUS.OK.value
     assert manager.conn.execute("SELECT status FROM todolist").fetchone() == (1,)
-    assert manager.session.connection().connection.dbapi_connection is manager.conn
     assert manager.session.get_one(Task, 1).status == STATUS.OK.value
 
 

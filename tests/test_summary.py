@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import NotWritableError
 
 from .conftest import result_of
 from .processes import running
@@ -172,7 +173,7 @@ def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Pa
     """What is no regular file, such as a pipe or /dev/null, is not replaced by one."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(FileExistsError, match="no regular file"):
+    with pytest.raises(NotWritableError, match="no regular file"):
         opened({}, summary=pipe)
     assert pipe.is_fifo()
 
@@ -215,11 +216,14 @@ def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) 
 
 
 def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """What was left when a writer of this summary was killed is cleared at the next opening; others' is not."""
+    """What a killed manager left of a summary is cleared by the next of the same file; that of other files is not."""
     path = tmp_path / "out" / "summary.json"
     path.parent.mkdir()
-    ours = path.with_name(f".photometry_tasks-{zlib.crc32(b'summary.json'):08x}-0123456789abcdef.tmp")
-    others = path.with_name(f".photometry_tasks-{zlib.crc32(b'another.json'):08x}-0123456789abcdef.tmp")
+    todo_files = bytes(tmp_path / "todo.sqlite"), bytes(tmp_path / "another.sqlite")
+    ours, others = (
+        path.with_name(f".photometry_tasks-{zlib.crc32(todo_file):08x}-0123456789abcdef.tmp")
+        for todo_file in todo_files
+    )
     ours.touch()
     others.touch()
     opened({}, summary=path)

@@ -15,8 +15,10 @@ import pytest
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
+from photometry_tasks.models import Base
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.rebuilding import build_table_sql
+from photometry_tasks.schema import HEAD
 from photometry_tasks.sqlite import SQLite
 
 from . import eras
@@ -84,9 +86,7 @@ def read_sql(path: Path) -> set[tuple[str, str]]:
     }
 
 
-INDEXES = {"unique_target_idx", "status_idx", "starid_idx", "todolist_datasource_idx", "diagnostics_lightcurve_idx"} | {
-    f"photometry_skipped_{column}_idx" for column in ("priority", "skipped_by")
-}
+INDEXES = {str(index.name) for table in Base.metadata.tables.values() for index in table.indexes}
 
 
 def describe(path: Path) -> dict[str, object]:
@@ -314,7 +314,7 @@ def test_in_memory_the_file_is_upgraded_at_once(tmp_path: Path) -> None:
     """In memory mode the file on disk is upgraded by opening too, before any result is accepted."""
     path = eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
     with TaskManager(path, load_into_memory=True) as manager:
-        assert query(path, "SELECT version_num FROM photometry_tasks_version") == [("0002",)]
+        assert query(path, "SELECT version_num FROM photometry_tasks_version") == [(HEAD,)]
         task = manager.get_task()
         assert task is not None
         assert task["cadence"] == 600 if task["sector"] == 27 else 1800
@@ -347,7 +347,7 @@ def test_a_lost_revision(todo: Callable[..., Path], lost: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(lost)
     TaskManager(path).close()
-    assert query(path, "SELECT * FROM photometry_tasks_version") == [("0002",)]
+    assert query(path, "SELECT * FROM photometry_tasks_version") == [(HEAD,)]
     assert describe(path) == describe(make_file(path.with_name("new.sqlite"), []))
 
 
@@ -419,6 +419,7 @@ from pathlib import Path
 import alembic.command
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.errors import TodoFileInUseError
+from photometry_tasks.models import Base
 from photometry_tasks.opening import upgrade_schema
 print("ready", flush=True)
 sys.stdin.readline()
@@ -520,7 +521,7 @@ def test_an_upgrade_waits_for_nobody_for_ever(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as writer, closing(SQLite.open(path)) as database:
         writer.execute("BEGIN IMMEDIATE")
         database.dbapi.execute("PRAGMA busy_timeout=10")
-        with pytest.raises(TodoFileInUseError, match="is in use by another program"):
+        with pytest.raises(TodoFileInUseError, match="is in use by another manager or program"):
             upgrade_schema(database)
         writer.execute("ROLLBACK")
         assert upgrade_schema(database)

@@ -1,0 +1,25 @@
+"""An index of the pending tasks: the next one is found at once, however many are finished."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add the index."""
+    is_pending = sa.text("status IS NULL")
+    op.create_index(
+        "todolist_pending_idx",
+        "todolist",
+        ["priority"],
+        sqlite_where=is_pending,
+        postgresql_where=is_pending,
+        if_not_exists=True,
+    )
+
+
+def downgrade() -> None:
+    """Take it away."""
+    op.drop_index("todolist_pending_idx", "todolist", if_exists=True)

@@ -1,0 +1,41 @@
+"""A pending task drawn at random, each as likely as the others, without reading the table."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from photometry_tasks import statements
+from photometry_tasks.selections import build_task
+from photometry_tasks.transactions import Transaction
+
+__all__ = ["draw_task"]
+
+#: Priorities that are drawn before the matching tasks are counted instead. With one pending task in a hundred, two
+#: out of three searches end before.
+_TRIES = 100
+
+
+def draw_task(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> dict[str, Any] | None:
+    """Return a pending task that matches the conditions; None if there is none.
+
+    Notes
+    -----
+    A priority is drawn from the range of all priorities until it is one of such a task (rejection sampling): all are
+    equally likely. Where few of the tasks are, they are counted, and the number of one of them is drawn.
+    """
+    lowest, highest = transaction.one(statements.PRIORITY_RANGE, {}) or (None, None)
+    if lowest is None:
+        return None
+    if not conditions:
+        for _ in range(_TRIES):
+            row = transaction.one(statements.PENDING_TASK, {"task": random.randint(lowest, highest)})  # noqa: S311 - a draw, no secret
+            if row is not None:
+                return build_task(row)
+    execute = transaction.connection.execute
+    number = execute(statements.count_pending(conditions)).scalar_one()
+    if number == 0:
+        return None
+    chosen = execute(statements.numbered_task(conditions), {"number": random.randrange(number)}).one()  # noqa: S311
+    return build_task(chosen)
