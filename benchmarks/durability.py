@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.ingest import add_targets
+from benchmarks.lists import make_list, result_of
+from photometry_tasks import TaskManager
 from photometry_tasks.working_copy import WorkingCopy
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -21,27 +21,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "disk": {},
     "disk, full": {"durability": "full"},
 }
-
-DETAILS = {
-    "pos_centroid": (1034.52, 783.11),
-    "stamp": (774, 794, 1026, 1043),
-    "stamp_resizes": 1,
-    "mean_flux": 17342.57,
-    "variance": 812.3345,
-    "variability": 1.3342,
-    "rms_hour": 312.73,
-    "ptp": 188.24,
-    "mask_size": 17,
-    "edge_flux": 0.0,
-    "contamination": 0.0213,
-}
-
-
-def result_of(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a result with all that diagnostics can hold, but errors."""
-    path = f"/data/c{task['cadence']:04d}/tess{task['starid']:011d}-s01-c1800-dr01-v06-tasoc_lc.fits.gz"
-    details = {**DETAILS, "filepath_lightcurve": path}
-    return {**task, "status": STATUS.OK, "method_used": "aperture", "time": 3.21, "details": details}
 
 
 def main() -> None:
@@ -56,8 +35,7 @@ def main() -> None:
         managers: dict[str, TaskManager] = {}
         for name, way in WAYS.items():
             path = Path(folder) / f"{name}.sqlite"
-            rows = [{"starid": n, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9} for n in range(arguments.tasks)]
-            add_targets(path, rows)
+            make_list(path, arguments.tasks)
             managers[name] = TaskManager(path, **way)
         medians: dict[str, list[float]] = {name: [] for name in WAYS}
         record = WorkingCopy.record

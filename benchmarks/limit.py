@@ -1,0 +1,73 @@
+"""What a program by hand would do with plain sqlite3: the same durable work, nothing checked, no neighbours skipped."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.lists import INSERT_RESULT, row_of
+
+_NEXT = (
+    "SELECT priority, starid, method, sector, camera, ccd, cadence, datasource, tmag FROM todolist "
+    "INDEXED BY todolist_pending_idx WHERE status IS NULL ORDER BY priority LIMIT ?"
+)
+_COLUMNS = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag")
+_START = "UPDATE todolist SET status = 6 WHERE priority = ?"
+_SAVE = "UPDATE todolist SET status = ? WHERE priority = ?"
+
+
+class Limit:
+    """A manager that does only what has to be done, on the same file and the same indexes as ours."""
+
+    def __init__(self, path: Path, *, in_memory: bool, durability: str = "normal") -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        if in_memory:
+            memory = sqlite3.connect(":memory:", isolation_level=None)
+            self._connection.backup(memory)
+            self._connection.close()
+            self._connection = memory
+        else:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute(f"PRAGMA synchronous={durability}")
+
+    def get_task(self, **_: object) -> dict[str, Any] | None:
+        """Return the next task; constraints are none of its business."""
+        row = self._connection.execute(_NEXT, (1,)).fetchone()
+        return None if row is None else dict(zip(_COLUMNS, row, strict=True))
+
+    def start_task(self, priority: int) -> None:
+        """Mark it as started."""
+        self._connection.execute(_START, (priority,))
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Save its result."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute(_SAVE, (result["status"].value, result["priority"]))
+        self._connection.execute(INSERT_RESULT, row_of(result))
+        self._connection.execute("COMMIT")
+
+    def get_tasks(self, limit: int) -> list[dict[str, Any]]:
+        """Return the next tasks."""
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in self._connection.execute(_NEXT, (limit,))]
+
+    def start_tasks(self, priorities: list[int]) -> None:
+        """Mark them as started."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany(_START, [(priority,) for priority in priorities])
+        self._connection.execute("COMMIT")
+
+    def save_results(self, results: list[dict[str, Any]]) -> None:
+        """Save their results."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany(_SAVE, [(result["status"].value, result["priority"]) for result in results])
+        self._connection.executemany(INSERT_RESULT, map(row_of, results))
+        self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

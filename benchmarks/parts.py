@@ -1,0 +1,234 @@
+"""What is measured: each part prints and keeps its rows."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.limit import Limit
+from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, rows_of
+from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
+from photometry_tasks import TaskManager
+from photometry_tasks.ingest import add_targets
+
+MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "disk": ({}, {"in_memory": False}),
+    "disk, full": ({"durability": "full"}, {"in_memory": False, "durability": "full"}),
+    "memory": ({"load_into_memory": True, "backup_interval": None}, {"in_memory": True}),
+}
+DONE = (0, 10_000, 50_000, 100_000)
+
+
+class Bench:
+    """Lists of the sizes that were asked for, each made once, and copies of them to work on."""
+
+    def __init__(self, folder: Path, sizes: list[int], rounds: int) -> None:
+        self.sizes, self.rounds = sizes, rounds
+        self.rows: list[Row] = []
+        self._folder = folder
+        self._made: dict[tuple[int, int], Path] = {}
+        self._copies = 0
+
+    def compare(self, part: str, what: str, ours: Callable[[], float], limit: Callable[[], float], **how: Any) -> None:
+        """Measure, and keep the row."""
+        self.rows.append(compare(part, what, ours, limit, **{"rounds": self.rounds} | how))
+
+    def new_path(self) -> Path:
+        """Return a path where nothing is."""
+        self._copies += 1
+        return self._folder / f"copy{self._copies}.sqlite"
+
+    def copy(self, size: int, done: int = 0) -> Path:
+        """Return a fresh copy of a list of which some tasks are done."""
+        done = min(done, size // 2)
+        if (size, done) not in self._made:
+            path = self._folder / f"{size}-{done}.sqlite"
+            if done:
+                shutil.move(self.copy(size), path)
+                finish_tasks(path, done)
+            else:
+                make_list(path, size)
+            self._made[size, done] = path
+        return Path(shutil.copy(self._made[size, done], self.new_path()))
+
+    @contextmanager
+    def opened(self, mode: str, size: int, done: int = 0) -> Iterator[TaskManager]:
+        """Open a manager on a copy."""
+        path = self.copy(size, done)
+        with TaskManager(path, **MODES[mode][0]) as manager:
+            yield manager
+        path.unlink()
+
+    @contextmanager
+    def by_hand(self, mode: str, size: int) -> Iterator[Limit]:
+        """Open what a program by hand would do on a copy."""
+        path = self.copy(size)
+        with Limit(path, **MODES[mode][1]) as limit:
+            yield limit
+        path.unlink()
+
+
+def measure_tasks(bench: Bench) -> None:
+    """Measure one by one and in batches, in each mode, at each size."""
+    ceilings = {"disk": 2.5, "disk, full": 1.5, "memory": 7.0}
+    for size in bench.sizes:
+        for mode in MODES:
+            with bench.opened(mode, size) as ours, bench.by_hand(mode, size) as limit:
+                for manager in (ours, limit):
+                    run_singly(manager, 50)
+                what = f"{size} rows, {mode}"
+                singly = partial(run_singly, ours, 500), partial(run_singly, limit, 500)
+                bench.compare("tasks", f"{what}, one by one", *singly, ceiling=ceilings[mode])
+                for batch, ceiling in ((100, 3.0), (1000, 2.0)):
+                    sizes = [batch] * (1000 // batch)
+                    both = partial(run_in_batches, ours, sizes), partial(run_in_batches, limit, sizes)
+                    at_most = None if mode == "disk, full" else ceiling
+                    bench.compare("tasks", f"{what}, batches of {batch}", *both, ceiling=at_most)
+
+
+def measure_flatness(bench: Bench) -> None:
+    """Measure ours after tasks are done, and in a longer list, beside ours with nothing done in the shortest."""
+    shortest = bench.sizes[0]
+    states = [(shortest, done) for done in DONE[1:]] + [(size, 0) for size in bench.sizes[1:]]
+    for mode in MODES:
+        for size, done in states:
+            with bench.opened(mode, shortest) as base, bench.opened(mode, size, done) as manager:
+                what = f"{mode}, {size} rows, {done} done"
+                singly = partial(run_singly, manager, 300), partial(run_singly, base, 300)
+                bench.compare("flat", f"{what}, one by one", *singly, ceiling=1.3)
+                both = partial(run_in_batches, manager, [100] * 3), partial(run_in_batches, base, [100] * 3)
+                bench.compare("flat", f"{what}, batches of 100", *both, ceiling=1.3)
+
+
+def measure_constraints(bench: Bench) -> None:
+    """Measure the next 1,000 tasks with constraints beside those without, each from the first `get_task` on."""
+    for size in bench.sizes:
+        stars = [row[0] for row in rows_of(size)]
+        chosen: dict[str, tuple[dict[str, Any], float | None]] = {
+            "camera and ccd": ({"camera": 2, "ccd": 3}, 1.5),
+            "tmag_min=12": ({"tmag_min": 12}, 1.5),
+            "tmag_min=14": ({"tmag_min": 14}, 1.5),
+            "tmag_min=10, tmag_max=13, camera": ({"tmag_min": 10, "tmag_max": 13, "camera": 3}, 1.5),
+            "sector, cadence and datasource": ({"sector": 1, "cadence": 120, "datasource": "tpf"}, 1.5),
+            "1,000 stars": ({"starid": stars[:: len(stars) // 1000][:1000]}, 5.0),
+            "100,000 stars": ({"starid": tuple(stars[:: max(1, len(stars) // 100_000)][:100_000])}, None),
+        }
+        for name, (constraints, ceiling) in chosen.items():
+            for mode in ("disk", "memory"):
+                both = [partial(_from_opening, bench, mode, size, which) for which in (constraints, {})]
+                what = f"{size} rows, {mode}: {name}"
+                bench.compare("constraints", what, both[0], both[1], ceiling=ceiling, rounds=min(bench.rounds, 5))
+
+
+def _from_opening(bench: Bench, mode: str, size: int, constraints: Any) -> float:
+    with bench.opened(mode, size) as manager:
+        return run_singly(manager, 1000, constraints)
+
+
+def measure_opening(bench: Bench) -> None:
+    """Measure opening beside what SQLite needs for it."""
+    for size in bench.sizes:
+        path = bench.copy(size, DONE[-1])
+        both = partial(_open, path, "disk"), partial(time_of, partial(_read_schema, path))
+        bench.compare("opening", f"{size} rows, disk", *both, unit="ms", ceiling=20.0)
+        both = partial(_open, path, "memory"), partial(time_of, partial(_load, path))
+        bench.compare("opening", f"{size} rows, memory", *both, unit="ms", ceiling=1.3)
+        path.unlink()
+
+
+def _open(path: Path, mode: str) -> float:
+    managers: list[TaskManager] = []
+    seconds = time_of(lambda: managers.append(TaskManager(path, **MODES[mode][0])))
+    managers[0].close()
+    return seconds
+
+
+def _read_schema(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _load(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(":memory:")) as memory:
+        connection.backup(memory)
+        memory.execute("PRAGMA quick_check").fetchall()
+
+
+def measure_drawing(bench: Bench) -> None:
+    """Measure a random task beside the next one; and counting beside SQLite's count."""
+    for size in bench.sizes:
+        with bench.opened("disk", size, DONE[-1]) as manager:
+            both = partial(_many, manager.get_random_task), partial(_many, manager.get_task)
+            bench.compare("drawing", f"{size} rows: get_random_task / get_task", *both, ceiling=2.0)
+            both = partial(time_of, manager.get_number_tasks), partial(time_of, partial(_count, manager.conn))
+            bench.compare("drawing", f"{size} rows: get_number_tasks / count(*)", *both, unit="ms")
+
+
+def _count(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT count(*) FROM todolist WHERE status IS NULL").fetchone()
+
+
+def _many(function: Callable[[], object]) -> float:
+    return time_of(lambda: [function() for _ in range(200)]) / 200
+
+
+def measure_backups(bench: Bench) -> None:
+    """Measure a backup beside SQLite's own with an fsync."""
+    for size in bench.sizes:
+        with bench.opened("memory", size, DONE[-1]) as manager:
+            target = bench.new_path()
+            both = partial(time_of, manager.backup), partial(time_of, partial(_copy, manager.conn, target))
+            bench.compare("backup", f"{size} rows", *both, unit="ms", ceiling=1.5)
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    with closing(sqlite3.connect(target)) as connection:
+        connection.execute("PRAGMA synchronous=OFF")
+        source.backup(connection)
+    with target.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def measure_loading(bench: Bench) -> None:
+    """Measure loading a list from rows in Python, beside executemany and the same indexes."""
+    for size in bench.sizes:
+        rows = rows_of(size)
+        dicts = [dict(zip(NAMES, row, strict=True)) for row in rows]
+        with closing(sqlite3.connect(bench.copy(size))) as connection:
+            schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        both = (
+            lambda dicts=dicts: time_of(partial(add_targets, bench.new_path(), dicts)),
+            lambda rows=rows, schema=schema: time_of(partial(_load_plainly, bench.new_path(), rows, schema)),
+        )
+        bench.compare("loading", f"{size} rows", *both, unit="s", ceiling=2.0, rounds=min(bench.rounds, 5))
+
+
+def _load_plainly(path: Path, rows: list[tuple[Any, ...]], schema: list[str]) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for sql in filter(_makes_a_table, schema):
+            connection.execute(sql)
+        connection.executemany(INSERT, ((number, *row) for number, row in enumerate(rows, start=1)))
+        for sql in schema:
+            if not _makes_a_table(sql):
+                connection.execute(sql)
+        connection.commit()
+
+
+def _makes_a_table(sql: str) -> bool:
+    return sql.startswith("CREATE TABLE")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "tasks": measure_tasks,
+    "flat": measure_flatness,
+    "constraints": measure_constraints,
+    "opening": measure_opening,
+    "drawing": measure_drawing,
+    "backup": measure_backups,
+    "loading": measure_loading,
+}
