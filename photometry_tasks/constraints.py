@@ -226,9 +226,10 @@ def _tmag_between(tmag_min: float | None, tmag_max: float | None, for_our_schema
     )
     if for_our_schema:
         secondaries = secondaries.with_hint(primary, "INDEXED BY todolist_datasource_idx", "sqlite")
-    is_secondary = func.substr(todolist.c.datasource, 1, 4) == "tpf:"
+    # What is cheap to look at comes first: millions of rows may be passed over.
+    is_secondary = and_(todolist.c.datasource != "ffi", func.substr(todolist.c.datasource, 1, 4) == "tpf:")
     return or_(
-        and_(~is_secondary, lies_inside(todolist.c.tmag)),
+        and_(lies_inside(todolist.c.tmag), ~is_secondary),
         and_(is_secondary, todolist.c.datasource.in_(secondaries)),
     )
 

@@ -47,6 +47,7 @@ class WorkingCopy:
         self._path = path.resolve()
         self._file = file
         self._states: set[tuple[int, int, int, int, bytes]] = set()
+        self._changes = file.changes_by_others()
         self.database = file.load_into_memory()
         self._log = ResultLog(self._path, is_durable=is_durable)
 
@@ -55,6 +56,8 @@ class WorkingCopy:
         # A log that was left beside the file would be laid over what is later put in the file's place.
         self._file.recover()
         self._states.add(_read_state(self._path))
+        if self._file.changes_by_others() != self._changes:
+            raise FileChangedError(path=self._path, remedy="Open it again")
         self._file.leave_lock_to(self.database)
         if is_changed or not self.database.generation:
             self.backup()

@@ -20,6 +20,7 @@ from photometry_tasks.cli import main
 from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnreadRowsError
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.result_log import _encode
+from photometry_tasks.sqlite import SQLite
 
 from .conftest import checksum, make_file, query, result_of
 from .processes import kill, received, running
@@ -124,6 +125,25 @@ def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monk
         manager.backup()
     with pytest.raises(FileChangedError):
         manager.close()
+    assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(77.0,)]
+
+
+def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another program changes between reading the file into memory and the end of opening is not overwritten."""
+    path = todo({}, {})
+    check_content = SQLite.check_content
+
+    def change(database: SQLite) -> None:
+        check_content(database)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE todolist SET tmag = 77")
+            other.commit()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLite, "check_content", change)
+        with pytest.raises(FileChangedError, match="Open it again"):
+            TaskManager(path, load_into_memory=True)
+    TaskManager(path, load_into_memory=True).close()
     assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(77.0,)]
 
 
