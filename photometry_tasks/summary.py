@@ -53,18 +53,16 @@ def add_results(summary: dict[str, Any], results: Iterable[tuple[float, float | 
     results : iterable
         Of each what it took and what the worker had waited (seconds), and the errors that were stored with it.
     """
+    number, mean, mean_wait = summary["tasks_run"], summary["mean_elaptime"], summary["mean_worker_waittime"]
     for elaptime, wait_time, errors in results:
-        summary["tasks_run"] += 1
-        summary["mean_elaptime"] = _weighted(summary["mean_elaptime"], elaptime)
+        number += 1
+        # Exponentially weighted, begun by the first value.
+        mean = elaptime if mean is None else _ALPHA * elaptime + (1 - _ALPHA) * mean
         if wait_time is not None and math.isfinite(wait_time):
-            summary["mean_worker_waittime"] = _weighted(summary["mean_worker_waittime"], wait_time)
+            mean_wait = wait_time if mean_wait is None else _ALPHA * wait_time + (1 - _ALPHA) * mean_wait
         if errors is not None:
             summary["last_error"] = errors
-
-
-def _weighted(mean: float | None, value: float) -> float:
-    """Exponentially weighted mean, begun by the first value."""
-    return value if mean is None else _ALPHA * value + (1 - _ALPHA) * mean
+    summary.update(tasks_run=number, mean_elaptime=mean, mean_worker_waittime=mean_wait)
 
 
 def set_counts(summary: dict[str, Any], counts: Mapping[int | None, int]) -> None:
