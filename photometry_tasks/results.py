@@ -249,8 +249,8 @@ def _as_integers(value: object) -> tuple[int, ...]:
     return tuple(map(as_integer, as_items(value)))
 
 
-def _as_sequence(value: object, length: int, expected: str) -> list[Any]:
-    items = as_items(value)
+def _as_sequence(value: object, length: int, expected: str) -> Sequence[Any]:
+    items = value if type(value) is tuple else as_items(value)
     if len(items) != length:
         raise ValueError(f"{expected} is expected")
     return items
@@ -262,7 +262,9 @@ def _pair_of_reals(value: object) -> tuple[float | None, float | None]:
 
 
 def _size_of_stamp(value: object) -> tuple[int, int]:
-    row1, row2, column1, column2 = _as_sequence(value, 4, "(row1, row2, col1, col2)")
+    row1, row2, column1, column2 = corners = _as_sequence(value, 4, "(row1, row2, col1, col2)")
+    if set(map(type, corners)) == {int} and max(corners) < _LARGE and min(corners) > -_LARGE:
+        return row2 - row1, column2 - column1
     return as_integer(as_integer(row2) - as_integer(row1)), as_integer(as_integer(column2) - as_integer(column1))
 
 

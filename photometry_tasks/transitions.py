@@ -126,23 +126,27 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
 
 def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
     """Store results that concern no task but their own; where one turns out to, do it one after the other."""
-    together = [Saved(r.status, "\n".join(r.errors) or None, r.task[:6]) for r in results]
-    pairs = list(zip(results, together, strict=True))
-    numbers = [result.status.value for result in results]
+    together: list[Saved] = []
+    statuses: list[tuple[Any, ...]] = []
+    rows: list[tuple[Any, ...]] = []
+    for priority, status, row, lightcurve, errors, _, task in results:
+        text = "\n".join(errors) or None
+        target = task[:6]
+        together.append(Saved(status, text, target))
+        statuses.append((status.value, priority, *target))
+        rows.append((priority, lightcurve, *row, text))
 
     def write() -> bool:
         # The conditions of the first statement, and that the second adds rows and replaces none, are what _save asks.
-        statuses = [(number, r.priority, *saved.target) for number, (r, saved) in zip(numbers, pairs, strict=True)]
-        rows = [(result.priority, result.lightcurve, *result.row, saved.errors) for result, saved in pairs]
         return (
-            transaction.change_rows(statements.SAVE_STARTED, statuses) == len(pairs)
-            and transaction.change_rows(statements.INSERT_NEW_DIAGNOSTICS, rows) == len(pairs)
+            transaction.change_rows(statements.SAVE_STARTED, statuses) == len(rows)
+            and transaction.change_rows(statements.INSERT_NEW_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 
-    if len(pairs) < 2 or not transaction.attempt(write):
+    if len(rows) < 2 or not transaction.attempt(write):
         return [_save(transaction, result) for result in results]
-    for status, number in Counter(numbers).items():
-        transaction.move(STATUS.STARTED.value, status, number)
+    for value, number in Counter(value for value, *_ in statuses).items():
+        transaction.move(STATUS.STARTED.value, value, number)
     return together
 
 
