@@ -148,7 +148,8 @@ class _Defaults:
     def __post_init__(self) -> None:
         for name in ("sector", "cadence"):
             if (value := getattr(self, name)) is not None:
-                (check_natural if name == "sector" else check_positive)(name, value)
+                checked = (check_natural if name == "sector" else check_positive)(name, value)
+                object.__setattr__(self, name, checked)
         if self.datasource not in ("tpf", "ffi", "both"):
             raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
@@ -168,6 +169,7 @@ def _build_plain_target(row: Any, defaults: _Defaults) -> _Target | None:
         and 0 <= sector < _LARGE
         and type(tmag) is float
         and -_LARGE < tmag < _LARGE
+        and type(datasource) is str
         and datasource in ("ffi", "tpf")
         and method is None
     ):

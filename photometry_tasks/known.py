@@ -25,22 +25,33 @@ class Known:
         self.selections = Selections()
         self._database = database
         self._counts: Counter[int | None] | None = None
+        self._has_triggers = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing any more, at the latest from the next transaction on."""
         self._changes = -1, -1
 
     def notice(self) -> None:
         """At the beginning of a transaction: forget all if somebody has changed the table, or may have."""
         changes = self._database.changes_by_us(), self._database.changes_by_others()
         if changes != self._changes:
-            self._changes, self._counts = changes, None
+            self._counts = None
+            self._has_triggers = self._database.has_triggers()
             self.selections.begin_anew()
+            self._changes = changes
 
     def learn(self, transaction: Transaction) -> None:
         """After a transaction of ours, in which nobody else could change anything: take it into account."""
-        self._changes = self._database.changes_by_us(), self._changes[1]
+        others = self._changes[1]
+        self.forget()
+        if self._has_triggers:
+            return  # other programs' triggers may have changed what they like
         if self._counts is not None:
             self._counts.update(transaction.moved)
         if transaction.reset_from is not None:
             self.selections.begin_anew(transaction.reset_from)
+        self._changes = self._database.changes_by_us(), others
 
     def count(self, connection: Connection) -> Counter[int | None]:
         """Return how many tasks have each status; pending ones as None."""

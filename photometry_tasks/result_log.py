@@ -73,16 +73,21 @@ class ResultLog:
         self._descriptor: int | None = None
         self._size = 0
         self._first_line = b""
+        self._is_begun = True
 
     # --- writing -----------------------------------------------------------------------------------------
 
     def begin(self, generation: int) -> None:
         """Make the log, or empty it: the TODO-file, of this generation, holds all results."""
-        descriptor = self._open()
         # Written together with the first result: a log with results always says what they belong to.
         self._first_line = _encode({"generation": generation})
-        os.ftruncate(descriptor, 0)
+        self._is_begun = False
+        self._empty()
+
+    def _empty(self) -> None:
+        os.ftruncate(self._open(), 0)
         self._size = 0
+        self._is_begun = True
 
     def append(self, results: list[tuple[Result, Target]]) -> None:
         """Log results; of what was saved together, the next opening finds all or nothing.
@@ -93,8 +98,8 @@ class ResultLog:
             If there is no room for it; what was logged before stays.
         """
         line = _encode_results(results)
-        if os.fstat(self._open()).st_size == 0:
-            self._size = 0  # Ctrl-C may have kept `begin` from saying so
+        if not self._is_begun:
+            self._empty()  # Ctrl-C had kept `begin` from it
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
 
     def position(self) -> int:
@@ -134,13 +139,16 @@ class ResultLog:
 
     def _write(self, lines: bytes, *, is_durable: bool) -> None:
         descriptor = self._open()
-        with os_errors(self.path):
+        try:
             # Not at the end of the file, but of what was accepted: a line that was torn is written over.
             written = os.pwrite(descriptor, lines, self._size)
             while written < len(lines):  # there was no room for all of it; the next try says why
                 written += os.pwrite(descriptor, lines[written:], self._size + written)
             if is_durable:
                 _sync(descriptor)
+        except OSError:
+            with os_errors(self.path):
+                raise
         self._size += len(lines)
 
     # --- reading -----------------------------------------------------------------------------------------

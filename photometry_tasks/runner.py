@@ -167,6 +167,8 @@ class _Run:
             return
         with self._managing():
             tasks = self._manager.get_tasks(wanted, **self._constraints)
+            if not tasks:
+                return
             priorities = [task["priority"] for task in tasks]
             self._started.update(priorities)
             self._manager.start_tasks(priorities)

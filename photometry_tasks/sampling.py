@@ -34,8 +34,8 @@ def draw_task(transaction: Transaction, conditions: Sequence[ColumnElement[bool]
             if row is not None:
                 return build_task(row)
     execute = transaction.connection.execute
-    number = execute(statements.count_pending(conditions)).scalar_one()
-    if number == 0:
-        return None
-    chosen = execute(statements.numbered_task(conditions), {"number": random.randrange(number)}).one()  # noqa: S311
-    return build_task(chosen)
+    while number := execute(statements.count_pending(conditions)).scalar_one():
+        chosen = execute(statements.numbered_task(conditions), {"number": random.randrange(number)}).first()  # noqa: S311
+        if chosen is not None:  # another program may have changed the table in between
+            return build_task(chosen)
+    return None

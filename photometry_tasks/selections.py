@@ -43,7 +43,8 @@ class Selection:
     """
 
     def __init__(self, constraints: CheckedConstraints) -> None:
-        names = {name for name, value in constraints if value != ()}
+        names = {name for name, _ in constraints}
+        self._is_empty = any(value == () for _, value in constraints)
         expressions = build_expressions(constraints, for_our_schema=True)
         self._priorities = statements.next_priorities(expressions, names)
         self._tasks = statements.next_tasks(expressions, names)
@@ -56,6 +57,8 @@ class Selection:
 
     def next_task(self, transaction: Transaction) -> dict[str, Any] | None:
         """Return the next task, which stays the next until it is no longer pending."""
+        if self._is_empty:
+            return None
         rows = self._still_pending(transaction, 1)
         while not rows and self._start != _NONE_LEFT:
             self._look_ahead(transaction)
@@ -64,6 +67,8 @@ class Selection:
 
     def next_tasks(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
         """Return the next tasks, at most `limit`."""
+        if self._is_empty:
+            return []
         if self._is_list:
             if self._start != _NONE_LEFT:
                 self._look_ahead(transaction)
@@ -123,6 +128,7 @@ class Selections:
         selection = self._selections.get(key)
         if selection is None:
             if len(self._selections) >= _MOST:
+                self._last = {}, None
                 self._selections.clear()
             selection = self._selections[key] = Selection(key)
         self._last = constraints, selection

@@ -1,6 +1,7 @@
 """SQLite: connections, pragmas and transactions, and what its errors mean."""
 
 import secrets
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -51,9 +52,10 @@ class SQLite:
         # it: a change through `cursor` begins one, and `conn.commit()` ends it.
         self.dbapi = dbapi
         self._connection: Connection | None = None
-        self.statements = Statements(plain_cursor(dbapi), compile_statement)
+        self.statements = Statements(plain_cursor(dbapi), compile_statement, dbapi.IntegrityError)
         self._place: Place | None = None
         self._is_new_generation_due = False
+        self._handled: BaseException | None = None
         self._is_busy = self._is_closed = self._is_durable = self._is_synced = False
 
     @property
@@ -207,9 +209,10 @@ class SQLite:
         """Begin a transaction, which `commit` or `abandon` ends; with `durability="full"` it is synced, if need be."""
         connection = self.connection  # made before the transaction: SQLAlchemy begins with a rollback
         self._is_busy = True
+        self._handled = sys.exc_info()[1]  # what the caller is handling is not our concern
         if self._is_durable and not is_synced:
-            self.dbapi.execute("PRAGMA synchronous=NORMAL")
             self._is_synced = False
+            self.dbapi.execute("PRAGMA synchronous=NORMAL")
         if writes:
             # IMMEDIATE: whoever reads first and writes later can be refused in between, by another writer.
             self.dbapi.execute("BEGIN IMMEDIATE")
@@ -231,7 +234,8 @@ class SQLite:
     def abandon(self, error: BaseException) -> NoReturn:
         """Undo what was done, and raise the error, explained."""
         # SQLAlchemy may say that something is wrong with it where Ctrl-C came in between.
-        interrupt = error.__context__ if isinstance(error, Exception) else error
+        context = None if error.__context__ is self._handled else error.__context__
+        interrupt = context if isinstance(error, Exception) else error
         if isinstance(interrupt, KeyboardInterrupt | SystemExit):
             self.finish_interrupted()
             raise interrupt from None
@@ -262,6 +266,11 @@ class SQLite:
         """Return a number that differs after every change by another connection."""
         number: int = self.statements.run("PRAGMA data_version").fetchone()[0]
         return number
+
+    def has_triggers(self) -> bool:
+        """Whether other programs have triggers in the file."""
+        sql = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"
+        return bool(self.statements.run(sql).fetchone()[0])
 
     def changes_by_us(self) -> int:
         """Return how many rows were changed through this connection, whoever did it."""

@@ -153,8 +153,6 @@ SAVE_STARTED: Update = (
     .values(status=bindparam("new_status"))
 )
 INSERT_DIAGNOSTICS: Insert = insert(diagnostics)
-#: Adds no row where the task has one, or another the same light-curve path.
-INSERT_NEW_DIAGNOSTICS: Insert = insert(diagnostics).prefix_with("OR IGNORE", dialect="sqlite")
 INSERT_SKIP: Insert = insert(photometry_skipped)
 SKIPS_OF_TASK: Select[Any] = select(_skip.priority, _skip.skipped_by).where(
     or_(_skip.priority == bindparam("task"), _skip.skipped_by == bindparam("task"))

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -168,6 +168,7 @@ class TaskManager:
             yield transaction
             self._database.commit()
         except BaseException as error:
+            self._known.forget()
             self._database.abandon(error)
         if writes:
             self._known.learn(transaction)
@@ -177,15 +178,11 @@ class TaskManager:
     def get_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return the pending task with the lowest priority; it is not reserved (see `start_task`).
 
-        Parameters
-        ----------
-        **constraints
-            Arguments of `build_constraints`.
-
         Returns
         -------
         dict or None
-            Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if there is none.
+            Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if none matches the
+            constraints, which are arguments of `build_constraints`.
         """
         selection = self._known.selections.find(constraints)
         with self._transaction("get_task") as transaction:
@@ -193,10 +190,9 @@ class TaskManager:
 
     def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
-        number = check_positive("limit", limit)
         selection = self._known.selections.find(constraints)
         with self._transaction("get_tasks") as transaction:
-            return selection.next_tasks(transaction, number)
+            return selection.next_tasks(transaction, check_positive("limit", limit))
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
@@ -225,15 +221,13 @@ class TaskManager:
 
     def start_tasks(self, priorities: Iterable[int]) -> None:
         """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
-        chosen = check_integers("priorities", priorities)
         with self._transaction("start_tasks", writes=True, is_synced=False) as transaction:
-            transitions.start_tasks(transaction, chosen)
+            transitions.start_tasks(transaction, check_integers("priorities", priorities))
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
         """Return those of the tasks that were started, but not finished, to pending."""
-        chosen = check_integers("priorities", priorities)
         with self._transaction("release_tasks", writes=True) as transaction:
-            transitions.release_tasks(transaction, chosen)
+            transitions.release_tasks(transaction, check_integers("priorities", priorities))
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -297,11 +291,17 @@ class TaskManager:
     def _save(self, method: str, results: list[Result]) -> list[STATUS]:
         if self._database.is_replaced():
             raise FileChangedError(path=self.todo_file, remedy=CLOSING_SAVES)
-        recording = nullcontext() if self._copy is None else self._copy.taking_back()
-        with recording, self._transaction(method, writes=True) as transaction:
-            saved = transitions.save_results(transaction, results)
-            if self._copy is not None:
-                self._copy.record(list(zip(results, (task.target for task in saved), strict=True)))
+        copy = self._copy
+        position = 0 if copy is None else copy.position()
+        try:
+            with self._transaction(method, writes=True) as transaction:
+                saved = transitions.save_results(transaction, results)
+                if copy is not None:
+                    copy.record([(result, task.target) for result, task in zip(results, saved, strict=True)])
+        except BaseException:
+            if copy is not None:
+                copy.take_back(position)
+            raise
         pairs = zip(results, saved, strict=True)
         progress.add_results(self._summary, ((*result.row[1:3], task.errors) for result, task in pairs))
         self.summary_counter += len(saved)

@@ -5,6 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Executable
+from sqlalchemy.exc import IntegrityError
 
 __all__ = ["Statements", "Transaction"]
 
@@ -23,9 +24,17 @@ class Statements:
         Of the driver's connection: they run in whatever transaction that is in.
     compile_statement : callable
         Returns a statement's text, and the names of its parameters in their order.
+    integrity_error : type
+        What the driver raises where a row breaks a rule.
     """
 
-    def __init__(self, cursor: Any, compile_statement: Callable[[Executable], tuple[str, list[str]]]) -> None:
+    def __init__(
+        self,
+        cursor: Any,
+        compile_statement: Callable[[Executable], tuple[str, list[str]]],
+        integrity_error: type[Exception],
+    ) -> None:
+        self._integrity_error = integrity_error
         self._cursor = cursor
         self._compile_statement = compile_statement
         self._compiled: dict[Executable, tuple[str, Callable[[Mapping[str, Any]], Row]]] = {}
@@ -56,9 +65,12 @@ class Statements:
         return int(self._cursor.executemany(self._compile(statement)[0], rows).rowcount)
 
     def attempt(self, work: Callable[[], bool]) -> bool:
-        """Return what some work returns; if that is False, all that it has done is undone."""
+        """Return what some work returns; if that is False, or a row breaks a rule, all that it has done is undone."""
         self._cursor.execute("SAVEPOINT attempt")
-        is_done = work()
+        try:
+            is_done = work()
+        except (self._integrity_error, IntegrityError):
+            is_done = False
         if not is_done:
             self._cursor.execute("ROLLBACK TO attempt")
         self._cursor.execute("RELEASE attempt")

@@ -57,7 +57,8 @@ def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """Return those of the tasks that are STARTED to pending."""
     released = transaction.change(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
     transaction.move(STATUS.STARTED.value, None, released)
-    transaction.note_reset(priorities)
+    if released:
+        transaction.note_reset(priorities)
 
 
 # --- saving ----------------------------------------------------------------------------------------------
@@ -137,10 +138,10 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
         rows.append((priority, lightcurve, *row, text))
 
     def write() -> bool:
-        # The conditions of the first statement, and that the second adds rows and replaces none, are what _save asks.
+        # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
         return (
             transaction.change_rows(statements.SAVE_STARTED, statuses) == len(rows)
-            and transaction.change_rows(statements.INSERT_NEW_DIAGNOSTICS, rows) == len(rows)
+            and transaction.change_rows(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 
     if len(rows) < 2 or not transaction.attempt(write):

@@ -68,15 +68,13 @@ class WorkingCopy:
         """Put results in the log, so that they survive the death of the process."""
         self._log.append(results)
 
-    @contextmanager
-    def taking_back(self) -> Iterator[None]:
-        """Forget what is recorded in the block, if an exception ends it: it was not accepted then."""
-        position = self._log.position()
-        try:
-            yield
-        except BaseException:
-            self._log.take_back(position)
-            raise
+    def position(self) -> int:
+        """Return where the next result is recorded."""
+        return self._log.position()
+
+    def take_back(self, position: int) -> None:
+        """Forget what was recorded from a position on: it was not accepted after all."""
+        self._log.take_back(position)
 
     def backup(self) -> None:
         """Replace the file by the copy, at once and as a whole, and empty the log.

@@ -1,8 +1,9 @@
 """Batches: the same as one by one, all or nothing, in few statements."""
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def test_a_batch_is_as_one_by_one(
                 given = task if is_whole else {"priority": task["priority"]}
                 details = {} if path is None else {"filepath_lightcurve": path}
                 batch.append(result_of(given, status, skip_targets=listed, mean_flux=number / 7, **details))
+            assert managers[0].summary == managers[1].summary  # from here on the counts are kept by difference
             for priority in chosen:
                 managers[0].start_task(priority)
             managers[1].start_tasks(chosen)
@@ -105,6 +107,62 @@ def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit
     """Anything else is a ValueError that names it."""
     with pytest.raises(ValueError, match="limit="):
         opened({}).get_tasks(limit)
+
+
+def test_what_a_batch_may_concern(opened: Callable[..., TaskManager]) -> None:
+    """In a batch too, tasks that were not started count, and rivals that a lost result had skipped are freed."""
+    manager = opened({}, {}, {"status": SKIPPED}, {})
+    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (3, 1)")
+    manager.conn.commit()
+    assert manager.summary["SKIPPED"] == 1
+    tasks = manager.get_tasks(3)
+    manager.start_task(1)
+    manager.save_results([result_of(task) for task in tasks])
+    assert statuses(manager) == [1, 1, None, 1]
+    assert [manager.summary[name] for name in ("OK", "SKIPPED", "STARTED")] == [3, 0, 0]
+    assert [task["priority"] for task in manager.get_tasks(9)] == [3]
+
+
+TRIGGERS = {
+    "on todolist": """CREATE TRIGGER undo AFTER UPDATE OF status ON todolist WHEN new.status = 2
+        BEGIN UPDATE todolist SET status = NULL WHERE priority = new.priority - 1; END;""",
+    "on diagnostics": """CREATE TABLE latest (method PRIMARY KEY, priority);
+        CREATE TRIGGER note AFTER INSERT ON diagnostics
+        BEGIN INSERT OR REPLACE INTO latest VALUES (new.method_used, new.priority); END;""",
+    "that ignores": """CREATE TRIGGER keep BEFORE UPDATE OF status ON todolist WHEN new.priority = 2 AND new.status = 1
+        BEGIN SELECT RAISE(IGNORE); END;""",
+}
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_triggers_of_other_programs(tmp_path: Path, trigger: str) -> None:
+    """What other programs' triggers do is seen, and is the same for a batch as one by one."""
+    answers = []
+    for name in ("singly", "together"):
+        path = make_file(tmp_path / name, [{} for _ in range(6)])
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(TRIGGERS[trigger])
+        with TaskManager(path) as manager:
+            assert manager.summary["numtasks"] == 6
+            batch = [result_of(task) for task in manager.get_tasks(4)]
+            batch[3]["status"] = ERROR
+            manager.start_tasks([1, 2, 3, 4])
+            if name == "singly":
+                for result in batch:
+                    manager.save_result(result)
+            else:
+                manager.save_results(batch)
+            found = statuses(manager)
+            assert manager.summary["OK"] == found.count(1)
+            expected = [priority for priority, status in enumerate(found, start=1) if status is None]
+            assert [task["priority"] for task in manager.get_tasks(9)] == expected
+            task = manager.get_task()
+            assert task is not None
+            assert task["priority"] == expected[0]
+            answers.append([manager.conn.execute(sql).fetchall() for sql in TABLES])
+            if trigger == "on diagnostics":
+                answers[-1].append(manager.conn.execute("SELECT * FROM latest").fetchall())
+    assert answers[0] == answers[1]
 
 
 # --- all or nothing ---

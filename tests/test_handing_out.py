@@ -151,6 +151,29 @@ def test_a_search_goes_on_where_the_last_one_ended(opened: Callable[..., TaskMan
     assert max(steps[1:]) < 10
 
 
+@pytest.mark.parametrize("name", ["starid", "priority", "camera", "cadence"])
+def test_an_empty_list_matches_nothing(opened: Callable[..., TaskManager], name: str) -> None:
+    """There is no such task, and none at random; and without the list there is."""
+    manager = opened({}, {})
+    for constraints in ({name: []}, {name: (), "tmag_min": 3}):
+        assert manager.get_task(**constraints) is None
+        assert manager.get_tasks(5, **constraints) == []
+        assert manager.get_random_task(**constraints) is None
+        assert manager.get_number_tasks(**constraints) == 0
+    assert manager.get_task() is not None
+
+
+def test_a_list_that_is_changed_in_place(opened: Callable[..., TaskManager]) -> None:
+    """What counts is what the list holds when the call is made."""
+    manager = opened(*[{} for _ in range(5)])
+    stars = [104]
+    assert [task["priority"] for task in manager.get_tasks(9, starid=stars)] == [4]
+    stars.append(102)
+    assert [task["priority"] for task in manager.get_tasks(9, starid=stars)] == [2, 4]
+    stars.clear()
+    assert manager.get_task(starid=stars) is None
+
+
 def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:
     """Each pending task is drawn equally often, and no other is (chi-squared; one run in a million fails by chance)."""
     gaps = [{"priority": priority, "status": 1 if priority % 3 else None} for priority in (*range(1, 31), 3000)]

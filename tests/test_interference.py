@@ -1,15 +1,17 @@
 """Promises 1 to 5 against what other programs, careless calls and Ctrl-C do to a manager at work."""
 
+import itertools
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from click.testing import CliRunner
 
 from photometry_tasks import STATUS, TaskManager, files
 from photometry_tasks.cli import main
-from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnreadRowsError
+from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.result_log import _encode
 from photometry_tasks.sqlite import SQLite
@@ -302,6 +304,80 @@ def test_ctrl_c_at_any_moment(todo: Callable[..., Path], in_memory: bool) -> Non
     stored = statuses(path)
     assert all(stored[priority - 1] == 1 for priority in accepted)
     assert list(path.parent.iterdir()) == [path]
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Let Ctrl-C come before the given one of the lines of the package."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if "photometry_tasks" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(lines) == step:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+CALLS: dict[str, Callable[[TaskManager], Any]] = {
+    "get_task": lambda tm: tm.get_task(),
+    "get_task of a list": lambda tm: tm.get_task(starid=[101, 103, 104]),
+    "get_tasks": lambda tm: tm.get_tasks(2, camera=1),
+    "start_tasks": lambda tm: tm.start_tasks([2, 3]),
+    "save_results": lambda tm: tm.save_results(result_of(task) for task in tm.get_tasks(2)),
+    "save_result": lambda tm: tm.save_result(result_of({"priority": 1}, skip_targets=[102])),
+    "release_tasks": lambda tm: tm.release_tasks([1]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@IN_MEMORY
+def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> None:
+    """Whatever line Ctrl-C comes before, the next calls see the table as it is, and count it right."""
+    path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(n)} for n in range(6)])
+    with TaskManager(path, load_into_memory=in_memory, durability="full") as manager:
+        for step in itertools.count():
+            manager.start_task(1)
+            assert manager.summary["STARTED"] == 1
+            assert manager.get_task(starid=[101, 103, 104]) is not None
+            is_done = False
+            with suppress(KeyboardInterrupt), interrupted_at(step):
+                CALLS[name](manager)
+                is_done = True
+            found = [row[0] for row in manager.conn.execute("SELECT status FROM todolist ORDER BY priority")]
+            pending = [priority for priority, status in enumerate(found, start=1) if status is None]
+            assert [task["priority"] for task in manager.get_tasks(9)] == pending
+            task = manager.get_task(starid=[101, 103, 104])
+            assert (task and task["priority"]) == next((p for p in pending if p in (1, 3, 4)), None)
+            counts = {status.name: found.count(status.value) for status in STATUS}
+            assert {status: manager.summary[status] for status in counts} == counts
+            if not in_memory:
+                assert manager.conn.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+            if is_done:
+                break
+            manager.conn.executescript(
+                "DELETE FROM diagnostics; DELETE FROM photometry_skipped; UPDATE todolist SET status = NULL"
+            )
+            manager.conn.commit()
+    assert step > 20
+
+
+def test_an_error_while_another_is_handled(opened: Callable[..., TaskManager]) -> None:
+    """What goes wrong while the caller handles Ctrl-C is an error of its own."""
+    manager = opened({})
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        with pytest.raises(UnknownTaskError):
+            manager.start_task(999)
+    manager.start_task(1)
 
 
 # --- cursors of the caller ---

@@ -101,6 +101,33 @@ def test_given_cadence(target: Path) -> None:
     assert query(target, "SELECT starid, cadence FROM todolist") == [(5, 158), (6, 20)]
 
 
+def test_numbers_of_numpy(target: Path) -> None:
+    """Sector and cadence may be NumPy's, in rows and as arguments: they are stored as integers."""
+    rows = [{"starid": np.int64(1), "camera": 1, "ccd": np.int8(2), "tmag": np.float32(9.5)}]
+    add_targets(target, rows, sector=np.int64(5), cadence=np.int16(200))
+    sql = "SELECT typeof(starid), typeof(sector), typeof(cadence), typeof(ccd), typeof(tmag), sector FROM todolist"
+    assert query(target, sql) == [("integer",) * 4 + ("real", 5)]
+
+
+@pytest.mark.parametrize("datasource", [np.array(["ffi"]), ["ffi", "tpf"], b"ffi", 3])
+def test_an_odd_datasource(target: Path, datasource: Any) -> None:
+    """What is no text is an error that names row and column."""
+    with pytest.raises(InvalidTargetError, match="row 1: column datasource"):
+        add_targets(target, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "datasource": datasource}])
+
+
+@pytest.mark.parametrize("column", ["starid", "camera", "ccd", "sector", "cadence", "cbv_area"])
+@pytest.mark.parametrize("value", [-1, 2**70, 1.5])
+def test_numbers_out_of_range(target: Path, column: str, value: Any) -> None:
+    """A number that is negative, too large or not whole is an error that names row and column."""
+    row = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "cadence": 120, "cbv_area": 111}
+    with pytest.raises(InvalidTargetError, match=f"row 1: column {column}"):
+        add_targets(target, [row | {column: value}])
+    for tmag in (float("inf"), float("-inf")):
+        with pytest.raises(InvalidTargetError, match="row 1: column tmag"):
+            add_targets(target, [row | {"tmag": tmag}])
+
+
 def test_order(target: Path) -> None:
     """Brightest first, ties by star id and datasource, without a magnitude last."""
     rows = [
