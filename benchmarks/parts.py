@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import Limit
-from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, rows_of
+from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, result_of, rows_of
 from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
 from photometry_tasks import TaskManager
 from photometry_tasks.ingest import add_targets
@@ -88,6 +88,28 @@ def measure_tasks(bench: Bench) -> None:
                     both = partial(run_in_batches, ours, sizes), partial(run_in_batches, limit, sizes)
                     at_most = None if mode == "disk, full" else ceiling
                     bench.compare("tasks", f"{what}, batches of {batch}", *both, ceiling=at_most)
+
+
+def measure_log(bench: Bench) -> None:
+    """Measure saving in memory beside saving without the log of results."""
+    size = bench.sizes[0]
+    with bench.opened("memory", size) as ours, bench.opened("memory", size) as unlogged:
+        assert unlogged._copy is not None
+        unlogged._copy.record = lambda *_: None  # type: ignore[method-assign]
+        for what, batch in (("one by one", 1), ("batches of 100", 100)):
+            both = partial(_save, ours, batch), partial(_save, unlogged, batch)
+            bench.compare("log", f"{size} rows: save in memory, {what}", *both, ceiling=1.25, rounds=4 * bench.rounds)
+
+
+def _save(manager: TaskManager, batch: int) -> float:
+    """Return what saving a result takes."""
+    tasks = manager.get_tasks(500)
+    manager.start_tasks([task["priority"] for task in tasks])
+    results = list(map(result_of, tasks))
+    if batch == 1:
+        return time_of(lambda: [manager.save_result(result) for result in results]) / len(results)
+    batches = [results[start : start + batch] for start in range(0, len(results), batch)]
+    return time_of(lambda: [manager.save_results(some) for some in batches]) / len(results)
 
 
 def measure_flatness(bench: Bench) -> None:
@@ -225,6 +247,7 @@ def _makes_a_table(sql: str) -> bool:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "tasks": measure_tasks,
+    "log": measure_log,
     "flat": measure_flatness,
     "constraints": measure_constraints,
     "opening": measure_opening,

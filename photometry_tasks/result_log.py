@@ -1,21 +1,22 @@
 """The results that a manager in memory has accepted since its last backup, in a log beside the TODO-file.
 
-Each line is a CRC-32 in eight hexadecimal digits, a blank, and JSON: either `{"generation": n}`, "the file of that
-generation holds all that stands above", or the results that were saved together. Most of their numbers are packed
-(little-endian doubles in hexadecimal digits, NaN for NULL): to write them as decimals would take longer than all else.
+Each line is a CRC-32 in eight hexadecimal digits, a blank, and in base 64 a pickle of plain values: either
+`{"generation": n}`, "the file of that generation holds all that stands above", or `{"results": [...]}`, those that were
+saved together. To write their numbers as decimals would take longer than all else that a save in memory does.
 """
 
-import json
+import io
 import os
+import pickle
 import shutil
-import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from photometry_tasks.files import os_errors, share_like, sync_directory
-from photometry_tasks.results import REALS, Result
+from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
 
 __all__ = ["ResultLog", "Target"]
@@ -23,37 +24,41 @@ __all__ = ["ResultLog", "Target"]
 #: What makes a row of `todolist` the same target: starid, datasource, sector, camera, ccd, cadence.
 Target = tuple[int, str, int, int, int, int]
 
-_NAN = float("nan")
-_NO_TASK = (None,) * 7
-
-_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # infinity stays
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
+class _PlainValues(pickle.Unpickler):
+    """Reads numbers, texts and what holds them; a file may come from anybody, and must not run anything."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        """Refuse what is no plain value."""
+        raise pickle.UnpicklingError(f"{module}.{name} is no plain value")
+
+
 def _encode(entry: dict[str, Any]) -> bytes:
-    text = _to_json(entry).encode()
-    return b"%08x %b\n" % (zlib.crc32(text), text)
+    text = b2a_base64(pickle.dumps(entry, 5))  # ends with a line feed
+    return b"%08x %b" % (zlib.crc32(text), text)
 
 
-def _encode_results(results: Sequence[tuple[Result, Target]]) -> bytes:
-    entries: list[Any] = []
-    reals: list[float | None] = []
-    for (priority, status, row, lightcurve, errors, skip_targets, task), target in results:
-        others = row[0], row[REALS.stop :], lightcurve, errors, skip_targets
-        entries.append((target, priority, status.value, *others, task if skip_targets else None))
-        reals += row[REALS]
-    packed = struct.pack(f"<{len(reals)}d", *[_NAN if real is None else real for real in reals])
-    return _encode({"results": entries, "reals": packed.hex()})
+def _decode(line: bytes) -> dict[str, Any] | None:
+    """Return what a line says; None if it is torn or damaged."""
+    crc, _, text = line.partition(b" ")
+    if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        entry = _PlainValues(io.BytesIO(a2b_base64(text))).load()
+    except Exception:  # whatever a pickle of another release, or of somebody else, may raise
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
-def _decode_results(entry: dict[str, Any]) -> Iterator[tuple[Result, Target]]:
-    packed = bytes.fromhex(entry["reals"])
-    reals = [None if real != real else real for real in struct.unpack(f"<{len(packed) // 8}d", packed)]
-    number = REALS.stop - REALS.start
-    for position, logged in enumerate(entry["results"]):
-        target, priority, status, method_used, others, lightcurve, errors, skip_targets, task = logged
-        row = (method_used, *reals[position * number : (position + 1) * number], *others)
-        yield Result(priority, STATUS(status), row, lightcurve, errors, skip_targets, task or _NO_TASK), tuple(target)
+def _read_result(logged: Any) -> tuple[Result, Target] | None:
+    """Return a result with its target; None if it has other fields than ours."""
+    try:
+        target, priority, status, row, *others = logged
+        return Result(priority, STATUS(status), row, *others), target
+    except (TypeError, ValueError):
+        return None
 
 
 class ResultLog:
@@ -89,15 +94,16 @@ class ResultLog:
         self._size = 0
         self._is_begun = True
 
-    def append(self, results: list[tuple[Result, Target]]) -> None:
-        """Log results; of what was saved together, the next opening finds all or nothing.
+    def append(self, results: list[Result], targets: list[Target]) -> None:
+        """Log results, each with its target; of what was saved together, the next opening finds all or nothing.
 
         Raises
         ------
         DiskFullError
             If there is no room for it; what was logged before stays.
         """
-        line = _encode_results(results)
+        pairs = zip(targets, results, strict=True)
+        line = _encode({"results": [(target, r[0], r[1].value, *r[2:]) for target, r in pairs]})
         if not self._is_begun:
             self._empty()  # Ctrl-C had kept `begin` from it
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
@@ -177,11 +183,8 @@ class ResultLog:
             if is_torn:
                 yield None
             is_torn = entry is None
-            if entry is not None and "results" in entry:
-                try:
-                    yield from list(_decode_results(entry))
-                except (KeyError, TypeError, ValueError, struct.error):
-                    yield None  # of another release
+            if entry is not None:
+                yield from map(_read_result, entry.get("results", ()))
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield where each line ends, and what it says; None if it is torn."""
@@ -191,9 +194,7 @@ class ResultLog:
         with self.path.open("rb") as file:
             for line in file:
                 end += len(line)
-                crc, _, text = line.removesuffix(b"\n").partition(b" ")
-                is_whole = line.endswith(b"}\n") and crc == b"%08x" % zlib.crc32(text)
-                yield end, json.loads(text) if is_whole else None
+                yield end, _decode(line)
 
     def keep_aside(self) -> Path:
         """Copy the log to a name under which nobody looks for it."""

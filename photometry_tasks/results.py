@@ -9,7 +9,7 @@ from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.status import STATUS
 from photometry_tasks.values import as_finite, as_integer, as_items, as_real, show
 
-__all__ = ["REALS", "RESULT_COLUMNS", "Result", "check_result"]
+__all__ = ["RESULT_COLUMNS", "Result", "check_result"]
 
 #: Statuses that a result may bring: a task that has a result is not under way.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
@@ -64,9 +64,6 @@ RESULT_COLUMNS = (
     "stamp_height",
     "stamp_resizes",
 )
-
-#: Where the reals stand in these, all but one.
-REALS = slice(1, 11)
 
 
 #: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.

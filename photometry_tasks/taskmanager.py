@@ -297,7 +297,7 @@ class TaskManager:
             with self._transaction(method, writes=True) as transaction:
                 saved = transitions.save_results(transaction, results)
                 if copy is not None:
-                    copy.record([(result, task.target) for result, task in zip(results, saved, strict=True)])
+                    copy.record(results, [task.target for task in saved])
         except BaseException:
             if copy is not None:
                 copy.take_back(position)

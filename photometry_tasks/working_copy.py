@@ -64,9 +64,9 @@ class WorkingCopy:
         else:
             self._log.begin(self.database.generation)
 
-    def record(self, results: list[tuple[Result, Target]]) -> None:
+    def record(self, results: list[Result], targets: list[Target]) -> None:
         """Put results in the log, so that they survive the death of the process."""
-        self._log.append(results)
+        self._log.append(results, targets)
 
     def position(self) -> int:
         """Return where the next result is recorded."""

@@ -487,7 +487,7 @@ def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogC
     with TaskManager(path, load_into_memory=True) as manager:
         manager.start_task(1)
     ((generation,),) = query(path, "PRAGMA user_version")
-    lines = _encode({"generation": generation}) + _encode({"results": [[1, 2, 3]], "reals": ""})
+    lines = _encode({"generation": generation}) + _encode({"results": [[1, 2, 3]]})
     path.with_name("todo.sqlite-results").write_bytes(lines)
     TaskManager(path).close()
     assert "are damaged or of no task of it: 1" in caplog.text
