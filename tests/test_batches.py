@@ -109,14 +109,15 @@ def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit
         opened({}).get_tasks(limit)
 
 
-def test_what_a_batch_may_concern(opened: Callable[..., TaskManager]) -> None:
+@pytest.mark.parametrize("started", [[], [1], [1, 2, 4]], ids=str)
+def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: list[int]) -> None:
     """In a batch too, tasks that were not started count, and rivals that a lost result had skipped are freed."""
     manager = opened({}, {}, {"status": SKIPPED}, {})
     manager.cursor.execute("INSERT INTO photometry_skipped VALUES (3, 1)")
     manager.conn.commit()
     assert manager.summary["SKIPPED"] == 1
     tasks = manager.get_tasks(3)
-    manager.start_task(1)
+    manager.start_tasks(started)
     manager.save_results([result_of(task) for task in tasks])
     assert statuses(manager) == [1, 1, None, 1]
     assert [manager.summary[name] for name in ("OK", "SKIPPED", "STARTED")] == [3, 0, 0]
