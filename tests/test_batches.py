@@ -124,6 +124,14 @@ def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: l
     assert [task["priority"] for task in manager.get_tasks(9)] == [3]
 
 
+def test_a_batch_that_was_not_started(opened: Callable[..., TaskManager]) -> None:
+    """The counts are those of the table also where no task of a batch was started."""
+    manager = opened({}, {}, {})
+    assert manager.summary["numtasks"] == 3
+    manager.save_results([result_of(task) for task in manager.get_tasks(2)])
+    assert [manager.summary[name] for name in ("OK", "STARTED", "numtasks")] == [2, 0, 3]
+
+
 TRIGGERS = {
     "on todolist": """CREATE TRIGGER undo AFTER UPDATE OF status ON todolist WHEN new.status = 2
         BEGIN UPDATE todolist SET status = NULL WHERE priority = new.priority - 1; END;""",
