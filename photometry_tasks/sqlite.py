@@ -377,11 +377,11 @@ class SQLite:
             return  # it is no longer ours
         reason = "the directory of the TODO-file has become read-only"
         try:
-            if self.dbapi.execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
+            if plain_cursor(self.dbapi).execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
                 reason = _STILL_READ
         except sqlite3.OperationalError as error:
-            is_locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            reason = _STILL_READ if is_locked else str(error)
+            is_the_disk = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+            reason = str(error) if is_the_disk else _STILL_READ
         if reason is _STILL_READ:
             with suppress(sqlite3.OperationalError):
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

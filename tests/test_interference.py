@@ -410,6 +410,17 @@ def test_a_row_factory_of_the_callers(opened: Callable[..., TaskManager], in_mem
     assert rows == [{"status": 1}, {"status": None}]
 
 
+def test_why_the_log_stays(opened: Callable[..., TaskManager]) -> None:
+    """The reason is the rows that were left unread, whatever the caller has set for the rows of the connection."""
+    manager = opened(*[{} for _ in range(300)])
+    save(manager, 1)
+    manager.conn.row_factory = sqlite3.Row
+    unread = manager.conn.cursor()
+    unread.execute("SELECT * FROM todolist").fetchone()
+    with pytest.warns(UserWarning, match="still being read"):
+        manager.close()
+
+
 def write_in_a_child(connection: Connection, path: Path, in_memory: bool) -> None:
     with TaskManager(path, load_into_memory=in_memory) as manager:
         cursor = manager.cursor
