@@ -13,6 +13,7 @@ __all__ = [
     "check_interval",
     "check_natural",
     "check_positive",
+    "check_seconds",
     "invalid",
 ]
 
@@ -81,3 +82,10 @@ def check_finite(argument: str, value: object, remedy: str) -> float:
         return as_finite(value)
     except ValueError as error:
         raise invalid(argument, value, f"{error}; {remedy}") from None
+
+
+def check_seconds(argument: str, value: object) -> float:
+    """Return a time in seconds that is not negative."""
+    if (seconds := check_finite(argument, value, "seconds are expected")) < 0:
+        raise invalid(argument, value, "seconds are expected, not negative")
+    return seconds

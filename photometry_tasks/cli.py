@@ -5,7 +5,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,12 @@ from photometry_tasks.errors import TodoError
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
 from photometry_tasks.result_log import ResultLog
-from photometry_tasks.runner import PhotometryFunction, RunReport, run_tasks
+from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.workers import PhotometryFunction
 
 __all__ = ["main"]
 
@@ -54,8 +54,6 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(_INTERRUPTED) from None
-        except BrokenProcessPool as error:
-            raise click.ClickException(f"A worker process died; what was done is saved ({error})") from error
         except DBAPIError as error:
             raise click.ClickException(str(error.orig)) from error
         except (TodoError, OSError) as error:
@@ -68,6 +66,7 @@ def main() -> None:
     """Keep the list of the stars that a photometry pipeline has yet to measure."""
 
 
+_SECONDS = click.FloatRange(min=0)
 _todo_argument = click.argument("todo", type=click.Path(path_type=Path))
 
 
@@ -139,14 +138,31 @@ def _constraint_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--in-memory", is_flag=True, help="Work on a copy in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks.")
+@click.option("--task-timeout", type=_SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR.")
+@click.option(
+    "--grace",
+    type=_SECONDS,
+    metavar="S",
+    default=20,
+    show_default=True,
+    help="Seconds that running tasks may go on after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
+)
+@click.option(
+    "--stop-after",
+    type=_SECONDS,
+    metavar="S",
+    help="Begin no task that would hardly end within so many seconds from now.  [default: 30 s before SLURM's limit]",
+)
+@click.option(
+    "--executor", metavar="MODULE:FACTORY", help="Workers of another kind, as mpi4py.futures:MPIPoolExecutor."
+)
 @_constraint_options
 def run(
     todo: Path,
     function: str,
-    jobs: int | None,
     in_memory: bool,
     summary: Path | None,
-    limit: int | None,
+    executor: str | None,
     **options: Any,
 ) -> None:
     """Run FUNCTION on the pending tasks of the TODO-file TODO, and save the results.
@@ -155,22 +171,30 @@ def run(
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
+    how = {name: options.pop(name) for name in ("jobs", "limit", "task_timeout", "grace", "stop_after")}
+    constraints = _read_constraints(options)
+    chosen = _import_object(function, "MODULE:FUNCTION")
+    how["executor"] = None if executor is None else _import_object(executor, "--executor")
+    with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
+        _run(manager, chosen, constraints, **how)
+
+
+def _read_constraints(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `build_constraints` that were given as options."""
     constraints = {name: value for name, value in options.items() if value not in (None, ())}
     if "ffi" in constraints.get("cadence", ()):
         if len(constraints["cadence"]) > 1:
             raise click.BadParameter("'ffi' stands alone", param_hint="--cadence")
         constraints["cadence"] = "ffi"
-    chosen = _import_function(function)
-    with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
-        _run(manager, chosen, jobs, limit, constraints)
+    return constraints
 
 
 def _run(
     manager: TaskManager,
     function: PhotometryFunction,
-    jobs: int | None,
-    limit: int | None,
     constraints: dict[str, Any],
+    limit: int | None = None,
+    **how: Any,
 ) -> None:
     with _progress_bar("tasks") as bar:
 
@@ -190,9 +214,9 @@ def _run(
                 bar.update(line, total=count_total(now.saved))
 
         try:
-            report = run_tasks(manager, function, jobs=jobs, limit=limit, progress=show_progress, **constraints)
+            report = run_tasks(manager, function, limit=limit, progress=show_progress, **how, **constraints)
             bar.update(line, total=report.saved)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             bar.stop()
             click.echo(f"Stopped. {report.saved} results are saved, the other tasks are pending.", err=True)
             raise
@@ -204,7 +228,7 @@ def _run(
     )
 
 
-def _import_function(name: str) -> PhotometryFunction:
+def _import_object(name: str, argument: str) -> Any:
     module_name, _, function_name = name.partition(":")
     # As `python -m` does: what lies in the current directory can be imported.
     sys.path.insert(0, "")
@@ -212,10 +236,10 @@ def _import_function(name: str) -> PhotometryFunction:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         hint = f"cannot import {name!r} ({error}); give it as package.module:function"
-        raise click.BadParameter(hint, param_hint="MODULE:FUNCTION") from error
+        raise click.BadParameter(hint, param_hint=argument) from error
     if not callable(function):
-        raise click.BadParameter(f"{name!r} is not a function", param_hint="MODULE:FUNCTION")
-    return function  # type: ignore[no-any-return]  # what a callable takes and returns is found out by calling
+        raise click.BadParameter(f"{name!r} is not a function", param_hint=argument)
+    return function
 
 
 @contextmanager
@@ -346,7 +370,7 @@ def demo() -> None:
     make_todo_file(path)
     click.echo("The stars of this sector are invented, and so is their light.")
     with TaskManager(path) as manager:
-        _run(manager, photometry, jobs=2, limit=None, constraints={})
+        _run(manager, photometry, {}, jobs=2)
     _show_status(path)
     click.echo(f"The results are in {path}")
 

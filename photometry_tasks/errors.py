@@ -31,6 +31,9 @@ __all__ = [
     "UnknownRevisionError",
     "UnknownTaskError",
     "UnreadRowsError",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkersDieError",
     "WrongThreadError",
 ]
 
@@ -197,3 +200,23 @@ class ClosedError(TodoError, RuntimeError):
 
 class WrongThreadError(TodoError, RuntimeError):
     """The manager of {path} belongs to another thread or process. Let the one that opened it make the calls."""
+
+
+class WorkerError(TodoError, ChildProcessError):
+    """The workers cannot run the function: {found}."""
+
+
+class WorkerDiedError(TodoError, ChildProcessError):
+    """The task was not finished: {found}."""
+
+    def __init__(self, message: str | None = None, /, *, elapsed: float = 0.0, **found: object) -> None:
+        super().__init__(message, **found)
+        #: Seconds that it had run.
+        self.elapsed = elapsed
+
+
+class WorkersDieError(TodoError, ChildProcessError):
+    """{number} tasks were not finished, one after the other, and none besides. The last: {found}.
+
+    What was done is saved, these as ERROR. Mend that, or give each worker more room with fewer `jobs`, then run again.
+    """

@@ -1,37 +1,37 @@
-"""A function, a pool of processes and a TaskManager: all tasks done."""
+"""A function, an executor and a TaskManager: all tasks done."""
 
-import multiprocessing
+import math
 import os
-import pickle
-import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from queue import SimpleQueue
-from typing import Any, Self, Unpack
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Unpack
 
-from photometry_tasks.arguments import check_positive, invalid
+from photometry_tasks.arguments import check_positive, check_seconds, invalid
 from photometry_tasks.constraints import Constraints, check_constraints
-from photometry_tasks.results import Result, check_result
+from photometry_tasks.errors import WorkerDiedError, WorkersDieError
+from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
+from photometry_tasks.stopping import Stop, find_time_limit
 from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.workers import PhotometryFunction, WorkerPool, build_failure, check_importable, run_task
 
 __all__ = ["RunReport", "run_tasks"]
 
-#: What a pipeline gives: it takes a task and returns the result's fields.
-PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+#: Seconds that a finished result may wait for others, to be saved together with them.
+_PATIENCE = 1.0
 
-#: Seconds that a worker has to end when it is told to.
-_GRACE = 5.0
+#: Seconds of work that are handed out ahead, where tasks are short: so many results are saved together.
+_AHEAD, _MOST_AHEAD = 0.2, 31
 
-#: Tasks in flight for each worker: one that it works on, one that waits for it.
-_IN_FLIGHT_PER_WORKER = 2
+#: Dead workers one after the other, without a result between, that end the run: it is not the tasks.
+_DEATHS_IN_A_ROW = 100
 
 
 @dataclass
@@ -48,12 +48,15 @@ class RunReport:
         Seconds since the run began.
     manager_time : float
         Seconds of them that getting, starting and saving took.
+    is_out_of_time : bool
+        Whether it ended since the next task would hardly have been done in time.
     """
 
     saved: int = 0
     errors: int = 0
     wall_time: float = 0.0
     manager_time: float = 0.0
+    is_out_of_time: bool = False
 
 
 def run_tasks(
@@ -61,14 +64,18 @@ def run_tasks(
     function: PhotometryFunction,
     *,
     jobs: int | None = None,
+    executor: Callable[[int], Executor] | None = None,
     limit: int | None = None,
+    task_timeout: float | None = None,
+    grace: float = 20.0,
+    stop_after: float | None = None,
     progress: Callable[[RunReport], None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> RunReport:
     """Run a function on the pending tasks, in worker processes, and save the results as they come.
 
     The manager stays in this process. A worker's exception becomes a result with status ERROR and the
-    traceback in its errors.
+    traceback in its errors; so does its death, with the reason.
 
     Parameters
     ----------
@@ -79,11 +86,22 @@ def run_tasks(
         in. It stands at the top level of a module, so that the workers can import it. If that is the script
         itself, what the script does stands under ``if __name__ == "__main__":``, since they import it too.
     jobs : int, optional
-        Number of worker processes; by default the number of processors that this process may use.
+        Number of workers; by default the number of processors that this process may use.
+    executor : callable, optional
+        Takes the number of workers, and returns the `concurrent.futures.Executor` that runs them:
+        ``mpi4py.futures.MPIPoolExecutor``, or ``lambda jobs: client.get_executor()`` of a Dask client. By default
+        they are processes on this machine.
     limit : int, optional
         Stop after so many tasks.
+    task_timeout : float, optional
+        Seconds after which a task is given up, and its process killed. Only without `executor`.
+    grace : float, optional
+        Seconds that what runs may go on after Ctrl-C, SIGTERM or SIGUSR1.
+    stop_after : float, optional
+        Seconds after which the run should have ended: no task is begun that would hardly be done by then, going by
+        the run times seen. In a SLURM job that is half a minute before its end, or earlier if this says so.
     progress : callable, optional
-        Called with the report after results were saved.
+        Called with the report after results were saved, and at the end.
     **constraints
         Which tasks to run: arguments of `build_constraints`.
 
@@ -93,118 +111,221 @@ def run_tasks(
 
     Raises
     ------
-    KeyboardInterrupt
-        On Ctrl-C. What was done is saved, and the rest is pending; so it is after any other error.
-    concurrent.futures.process.BrokenProcessPool
-        If a worker process died.
+    KeyboardInterrupt, SystemExit
+        On Ctrl-C; on SIGTERM or SIGUSR1, with 128 and the number of the signal as exit code. What was done is saved,
+        and the rest is pending; so it is after any other error. A second signal ends what runs at once.
+    WorkerError
+        If the workers cannot import the function.
+    WorkersDieError
+        If 100 workers died one after the other.
+
+    Notes
+    -----
+    Where one dead worker breaks the whole executor, as it does `concurrent.futures.ProcessPoolExecutor`, a new one is
+    made, and the tasks that were under way are run again, one at a time: that shows which of them it was.
     """
-    jobs = check_positive("jobs", _usable_processors() if jobs is None else jobs)
+    jobs = _check_jobs(jobs, executor)
     limit = None if limit is None else check_positive("limit", limit)
-    _check_importable(function)
+    grace = check_seconds("grace", grace)
+    stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
+    task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
+    if executor is None:
+        executor = partial(WorkerPool, task_timeout=task_timeout)
+    elif task_timeout is not None:
+        raise invalid("task_timeout", task_timeout, "an executor of your own ends tasks by its own means; leave it out")
+    check_importable(function)
     # Checked once: an iterable may be one that can be read only once.
-    run = _Run(manager, function, dict(check_constraints(constraints)), limit)
-    others = set(multiprocessing.active_children())
-    # Workers are spawned, not forked: they must inherit neither the connection nor its locks.
-    context = multiprocessing.get_context("spawn")
-    with _HeldInterrupt(run.wake_up) as interrupt, ProcessPoolExecutor(jobs, context, _prepare_worker) as pool:
-        try:
-            while True:
-                interrupt.check()
-                run.hand_out(pool, _IN_FLIGHT_PER_WORKER * jobs)
-                if not run.in_flight:
-                    return run.report
-                run.wait()
-                run.save_finished(progress)
-        except BaseException:
-            _end(set(multiprocessing.active_children()) - others)
-            pool.shutdown(cancel_futures=True)  # waits for the results that were on their way
-            run.stop()
-            raise
-
-
-def _end(workers: Collection[BaseProcess]) -> None:
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.join(_GRACE)
-        worker.kill()
-        worker.join()
+    checked = dict(check_constraints(constraints))
+    run = _Run(manager, function, checked, executor, jobs, limit, progress)
+    with Stop(grace, find_time_limit(stop_after), run.wake_up) as stop:
+        run.work(stop)
+    return run.report
 
 
 class _Run:
-    """The tasks in flight, between the manager and the pool."""
+    """The tasks in flight, between the manager and the executor."""
 
     def __init__(
         self,
         manager: TaskManager,
         function: PhotometryFunction,
         constraints: Mapping[str, Any],
+        make_executor: Callable[[int], Executor],
+        jobs: int,
         limit: int | None,
+        progress: Callable[[RunReport], None] | None,
     ) -> None:
         self.report = RunReport()
-        self.in_flight: dict[Future[Result], int] = {}
         self._manager = manager
         self._function = function
         self._constraints = constraints
-        self._to_come = limit
+        self._make_executor = make_executor
+        self._executor = make_executor(jobs)
+        self._jobs = jobs
+        self._to_come = math.inf if limit is None else limit
+        self._progress = progress
         self._begun = time.perf_counter()
         self._started: set[int] = set()
-        # Each finished task and Ctrl-C put something in: a queue that may be fed by a signal's handler.
-        self._wakers: SimpleQueue[object] = SimpleQueue()
+        self._in_flight: dict[Future[Result], dict[str, Any]] = {}
+        self._done: list[Result] = []
+        self._done_since = 0.0
+        self._mean_time: float | None = None
+        self._deaths_in_a_row = 0
+        # Of an executor that broke as a whole: the tasks to be tried one at a time, and the one that is.
+        self._suspects: deque[dict[str, Any]] = deque()
+        self._alone: Future[Result] | None = None
+        self._is_broken = False
+        # Each finished task and each signal put something in: a queue that may be fed by a signal's handler.
+        self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
 
     def wake_up(self) -> None:
-        self._wakers.put(None)
+        self._finished.put(None)
 
-    def wait(self) -> None:
-        """Wait until a task is finished, or Ctrl-C has come."""
-        self._wakers.get()
+    def work(self, stop: Stop) -> None:
+        """Run the tasks until there are none, or it is time to stop."""
+        try:
+            while True:
+                is_stopping = stop.is_asked_for()
+                if is_stopping:
+                    for future in self._in_flight:
+                        future.cancel()  # what has not begun
+                else:
+                    self._hand_out()
+                if not (self._in_flight or self._done) or (is_stopping and stop.seconds_left() == 0):
+                    break
+                if self._in_flight:
+                    self._wait(stop)
+                if self._is_save_due() or is_stopping:
+                    self._save()
+        finally:
+            self._end()
+        self.report.is_out_of_time = stop.is_late
+        if self._progress is not None:
+            self._progress(self.report)
 
-    def hand_out(self, pool: ProcessPoolExecutor, number: int) -> None:
-        wanted = number - len(self.in_flight)
-        if self._to_come is not None:
-            wanted = min(wanted, self._to_come)
-        if wanted <= 0:
+    # --- handing out -------------------------------------------------------------------------------------
+
+    def _wanted_in_flight(self) -> int:
+        """Return how many tasks should be in flight: where they are short, some wait for each worker."""
+        if self._mean_time is None or self._mean_time > 1.0:
+            return self._jobs
+        return self._jobs * (1 + min(_MOST_AHEAD, math.ceil(_AHEAD / max(self._mean_time, 1e-6))))
+
+    def _hand_out(self) -> None:
+        if self._suspects:
+            if not self._in_flight:
+                self._alone = self._submit(self._suspects.popleft())
+            return
+        target = self._wanted_in_flight()
+        lacking = target - len(self._in_flight)
+        if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
         with self._managing():
-            tasks = self._manager.get_tasks(wanted, **self._constraints)
+            tasks = self._manager.get_tasks(int(min(lacking, self._to_come)), **self._constraints)
             if not tasks:
                 return
             priorities = [task["priority"] for task in tasks]
             self._started.update(priorities)
             self._manager.start_tasks(priorities)
-        if self._to_come is not None:
-            self._to_come -= len(tasks)
+        self._to_come -= len(tasks)
         for task in tasks:
-            with _inherited_without_interrupt():
-                future = pool.submit(_run_task, self._function, task)
-            self.in_flight[future] = task["priority"]
-            future.add_done_callback(self._wakers.put)
+            self._submit(task)
 
-    def save_finished(self, progress: Callable[[RunReport], None] | None) -> None:
-        done = [future for future in self.in_flight if future.done()]
-        if done:
-            self._save([future for future in done if future.exception() is None])
-            for future in done:
-                future.result()  # raises if the pool is broken; what the function raised is a result
-            if progress is not None:
-                progress(self.report)
+    def _submit(self, task: dict[str, Any]) -> Future[Result] | None:
+        if self._is_broken:
+            self._executor.shutdown(wait=False)
+            self._executor = self._make_executor(self._jobs)
+            self._is_broken = False
+        try:
+            future = self._executor.submit(run_task, self._function, task)
+        except BrokenExecutor:
+            self._is_broken = True
+            self._suspects.append(task)
+            return None
+        self._in_flight[future] = task
+        future.add_done_callback(self._finished.put)
+        return future
 
-    def _save(self, futures: list[Future[Result]]) -> None:
+    # --- taking results ----------------------------------------------------------------------------------
+
+    def _wait(self, stop: Stop) -> None:
+        """Wait until a task is finished, a signal has come, or it is time to save or to stop."""
+        timeouts = [] if (left := stop.seconds_left()) is None else [left]
+        if self._done:
+            timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
+        try:
+            future = self._finished.get(timeout=min(timeouts, default=None))
+            while True:
+                if future is not None:
+                    self._take(future, stop)
+                future = self._finished.get_nowait()
+        except Empty:
+            pass
+
+    def _take(self, future: Future[Result], stop: Stop) -> None:
+        task = self._in_flight.pop(future)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, BrokenExecutor):
+            self._is_broken = True
+            if future is not self._alone:
+                self._suspects.append(task)
+                return
+        elif error is not None and not _is_death(error):
+            raise error
+        if error is None:
+            result = future.result()
+            elaptime = result.row[1]
+            stop.note(elaptime)
+            self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
+            self._deaths_in_a_row = 0
+        else:
+            result = build_failure(task, str(error), time=getattr(error, "elapsed", 0.0))
+            self._deaths_in_a_row += 1
+        if not self._done:
+            self._done_since = time.perf_counter()
+        self._done.append(result)
+
+    def _is_save_due(self) -> bool:
+        """Whether the results that wait are to be saved: enough for a batch, or the first has waited long enough."""
+        if not self._done:
+            return False
+        is_late = time.perf_counter() - self._done_since >= _PATIENCE
+        return is_late or not self._in_flight or 2 * len(self._done) >= self._wanted_in_flight() - self._jobs
+
+    def _save(self) -> None:
+        if self._done:
+            self._save_together(self._done)
+            last, self._done = self._done[-1], []
+            if self._progress is not None:
+                self._progress(self.report)
+            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+                raise WorkersDieError(number=self._deaths_in_a_row, found="\n".join(last.errors))
+
+    def _save_together(self, results: list[Result]) -> None:
         with self._managing():
-            statuses = self._manager.save_results(future.result() for future in futures)
-        for future in futures:
-            self._started.discard(self.in_flight.pop(future))
+            statuses = self._manager.save_results(results)
+        self._started.difference_update(result.priority for result in results)
         self.report.saved += len(statuses)
         self.report.errors += statuses.count(STATUS.ERROR)
 
-    def stop(self) -> None:
-        """Save what is done, and return the rest to pending; what can't be is logged, as an error is on its way."""
-        for future in list(self.in_flight):
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """End what still runs, save what is done, and return the rest to pending.
+
+        What can't be is logged: if an error is on its way already, it must not hide that.
+        """
+        _shut_down(self._executor, kill=bool(self._in_flight))
+        for future in self._in_flight:
             if future.done() and not future.cancelled() and future.exception() is None:
-                try:
-                    self._save([future])
-                except Exception:
-                    self._manager.logger.exception("A finished result could not be saved")
+                self._done.append(future.result())
+        for result in self._done:
+            try:
+                self._save_together([result])
+            except Exception:
+                self._manager.logger.exception("A finished result could not be saved")
         try:
             self._manager.release_tasks(self._started)
         except Exception:
@@ -221,84 +342,25 @@ class _Run:
             self.report.wall_time = now - self._begun
 
 
-class _HeldInterrupt:
-    """Ctrl-C, noted when it comes, and raised where nothing is left half done."""
-
-    def __init__(self, wake_up: Callable[[], None]) -> None:
-        self._wake_up = wake_up
-        self._has_come = False
-        self._handler: Any = None
-
-    def __enter__(self) -> Self:
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._handler = signal.signal(signal.SIGINT, self._take)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-        if kind is None:
-            self.check()  # it came while the last result was saved
-
-    def _take(self, *_: object) -> None:
-        self._has_come = True
-        self._wake_up()
-
-    def check(self) -> None:
-        if self._has_come:
-            raise KeyboardInterrupt
+def _shut_down(executor: Executor, *, kill: bool) -> None:
+    if not kill:
+        executor.shutdown()
+    elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
+        executor.kill_workers()
+    else:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
-@contextmanager
-def _inherited_without_interrupt() -> Iterator[None]:
-    """Let a worker that is spawned here begin with Ctrl-C blocked, until it has learnt to ignore it."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+def _is_death(error: BaseException) -> bool:
+    """Whether an executor says that a task's worker died: ours, or Dask's after some tries."""
+    dask = sys.modules.get("distributed")
+    return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
 
 
-# --- in the worker process -------------------------------------------------------------------------------
-
-_idle_since = time.perf_counter()
-
-
-def _prepare_worker() -> None:
-    # Ctrl-C in a terminal reaches the workers as well; it is the parent that decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
-    global _idle_since
-    begun = time.perf_counter()
-    times = {"worker_wait_time": begun - _idle_since}
-    try:
-        fields = function(dict(task))
-        times["time"] = time.perf_counter() - begun
-        # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
-        result = check_result({**task, **times, **fields, "priority": task["priority"]})
-    except BaseException:
-        times["time"] = time.perf_counter() - begun
-        failure = {"status": STATUS.ERROR, "method_used": "error", "details": {"errors": traceback.format_exc()}}
-        result = check_result({**task, **times, **failure})
-    _idle_since = time.perf_counter()
-    return result
-
-
-def _usable_processors() -> int:
+def _check_jobs(jobs: int | None, executor: object) -> int:
+    if jobs is not None:
+        return check_positive("jobs", jobs)
+    if executor is not None:
+        raise invalid("jobs", jobs, "say how many workers the executor has")
     # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_importable(function: PhotometryFunction) -> None:
-    remedy = "the workers cannot import it; define it at the top level of a module"
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise invalid("function", function, remedy) from error
-    main = sys.modules["__main__"]
-    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
-        raise invalid("function", function, f"{remedy}, not in a notebook or at the prompt")

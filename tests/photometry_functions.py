@@ -50,8 +50,8 @@ def dies(task: dict[str, Any]) -> dict[str, Any]:
     return good(task)
 
 
-def covers_the_next_twelve(task: dict[str, Any]) -> dict[str, Any]:
-    return {**good(task), "details": {"skip_targets": range(task["starid"] + 1, task["starid"] + 13)}}
+def covers_the_next_hundred(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "details": {"skip_targets": range(task["starid"] + 1, task["starid"] + 101)}}
 
 
 def another_sector(task: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +59,10 @@ def another_sector(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def says_what_ctrl_c_does(task: dict[str, Any]) -> dict[str, Any]:
-    is_blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    return {**good(task), "method_used": f"{signal.getsignal(signal.SIGINT).name}, blocked: {is_blocked}"}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    os.kill(os.getpid(), signal.SIGTERM)  # ignored too, but not by what a worker starts
+    handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGUSR1)]
+    return {**good(task), "method_used": f"{handlers}, blocked: {blocked}"}
 
 
 def says_its_process(task: dict[str, Any]) -> dict[str, Any]:

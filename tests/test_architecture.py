@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 #: From the lowest to the highest; a module imports only from those below.
 ORDER = [
-    {"status", "errors", "values", "forgotten"},
+    {"status", "errors", "values", "forgotten", "deaths", "stopping"},
     {"arguments", "files"},
     {"models", "tasoc"},
     {"constraints", "results", "skipping", "statements", "target_lists"},
@@ -27,7 +27,8 @@ ORDER = [
     {"opening", "checking"},
     {"known"},
     {"taskmanager"},
-    {"runner", "ingest"},
+    {"workers", "ingest"},
+    {"runner"},
     {"__init__", "demo"},
     {"cli"},
 ]
@@ -41,11 +42,11 @@ ALLOWED = {
     "alembic": {"schema"},
     "click": {"cli"},
     "rich": {"cli"},
-    "concurrent": {"runner", "cli"},
-    "multiprocessing": {"runner"},
+    "concurrent": {"runner", "workers"},
+    "multiprocessing": {"workers"},
     "numpy": {"demo"},
     "filelock": {"locking"},
-    "psutil": {"mounts"},
+    "psutil": {"mounts", "workers"},
 }
 
 

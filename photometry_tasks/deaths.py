@@ -1,0 +1,80 @@
+"""Why a process died: its exit code, and the limits of memory and time that it lived under, in words."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["count_oom_kills", "describe_exit", "describe_memory_limit"]
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+#: A control group of the first kind without a limit says a number about as large as an address can be.
+_NO_LIMIT = 2**60
+
+
+def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
+    """Say why a process ended that should not have.
+
+    Parameters
+    ----------
+    exitcode : int or None
+        Negative: the signal that killed it.
+    oom_kills : int, optional
+        What `count_oom_kills` returned before.
+    """
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    text = f"its process was killed by {name}"
+    if name == "SIGKILL":
+        was_oom = oom_kills is not None and count_oom_kills() != oom_kills
+        return f"{text}{': out of memory' if was_oom else ', as when memory runs out'}; {describe_memory_limit()}"
+    if name == "SIGXCPU":
+        return f"{text}: it used more than {resource.getrlimit(resource.RLIMIT_CPU)[0]} s of CPU time (RLIMIT_CPU)"
+    if name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
+        return f"{text}, as when compiled code fails or cannot get memory; {describe_memory_limit()}"
+    return text
+
+
+def describe_memory_limit() -> str:
+    """Say how much memory a process here may have, as far as it is known: its control groups', or RLIMIT_AS."""
+    limits = [(limit, "control group") for limit in _read_numbers("memory.max", "memory.limit_in_bytes")]
+    limits.append((resource.getrlimit(resource.RLIMIT_AS)[0], "RLIMIT_AS"))
+    known = [(limit, kind) for limit, kind in limits if 0 <= limit < _NO_LIMIT]
+    if not known:
+        return "no limit of memory is set but the machine's"
+    limit, kind = min(known)
+    return f"the limit of memory is {limit / 1e6:.0f} MB ({kind})"
+
+
+def count_oom_kills() -> int | None:
+    """Return how many processes of this control group the kernel has killed for memory, ever; None if not known."""
+    for folder in _memory_groups():
+        for name in ("memory.events", "memory.oom_control"):
+            with suppress(OSError, KeyError, ValueError):
+                return int(dict(line.split() for line in (folder / name).read_text().splitlines())["oom_kill"])
+    return None
+
+
+def _read_numbers(*names: str) -> Iterator[int]:
+    for folder in _memory_groups():
+        for name in names:
+            with suppress(OSError, ValueError):  # "max" is none
+                yield int((folder / name).read_text())
+
+
+def _memory_groups() -> Iterator[Path]:
+    """Yield the control group of this process that counts memory, and those that it is in (cgroups(7))."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers in ("", "memory"):
+                root = _CGROUPS / controllers
+                group = root / name.lstrip("/")
+                yield group
+                yield from (parent for parent in group.parents if parent.is_relative_to(root))

@@ -1,0 +1,248 @@
+"""Worker processes: one that dies takes only its own task with it. And what they run."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import psutil
+
+from photometry_tasks.arguments import invalid
+from photometry_tasks.deaths import count_oom_kills, describe_exit, describe_memory_limit
+from photometry_tasks.errors import WorkerDiedError, WorkerError
+from photometry_tasks.results import Result, check_result
+from photometry_tasks.status import STATUS
+
+__all__ = ["PhotometryFunction", "WorkerPool", "build_failure", "check_importable", "run_task"]
+
+#: What a pipeline gives: it takes a task and returns the result's fields.
+PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+#: Signals that a terminal or a batch system sends to the workers too: it is the parent that decides.
+_PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+
+#: Seconds between two looks whether a silent worker is alive: mostly the closed pipe tells at once, but a process
+#: that the worker left behind may hold it open.
+_LOOK = 1.0
+
+
+class WorkerPool(ThreadPoolExecutor):
+    """A pool of processes, each with a thread of its own that gives it one task at a time.
+
+    Unlike in `concurrent.futures.ProcessPoolExecutor`, a process that dies takes one task with it, whose future then
+    raises `WorkerDiedError`; the next task gets a new process. A future that is running has really begun.
+
+    Parameters
+    ----------
+    jobs : int
+        Number of processes; each is started when it is first needed.
+    task_timeout : float, optional
+        Seconds after which a task's process is killed.
+    """
+
+    def __init__(self, jobs: int, *, task_timeout: float | None = None) -> None:
+        super().__init__(jobs, thread_name_prefix="photometry_tasks")
+        self._timeout = task_timeout
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._is_ended = False
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Let a process call a function; see `concurrent.futures.Executor`."""
+        return super().submit(self._call, function, args, kwargs)
+
+    def _call(self, *call: Any) -> Any:
+        worker: _Worker | None = getattr(self._own, "worker", None)
+        if worker is None or not worker.is_alive():
+            worker = self._own.worker = self._start(worker)
+        return worker.call(call, self._timeout)
+
+    def _start(self, dead: "_Worker | None") -> "_Worker":
+        worker = _Worker()
+        with self._lock:
+            if dead is not None:
+                self._workers.remove(dead)
+                dead.close()
+            self._workers.append(worker)
+            if self._is_ended:
+                worker.kill()
+        worker.wait_until_ready()
+        return worker
+
+    def kill_workers(self) -> None:
+        """Kill the processes, and drop what has not begun; as ProcessPoolExecutor.kill_workers in Python 3.14."""
+        with self._lock:
+            self._is_ended = True
+            for worker in self._workers:
+                worker.kill()
+        self.shutdown(cancel_futures=True)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the processes end once they have done; see `concurrent.futures.Executor`."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        while wait and self._workers:
+            self._workers.pop().close()
+
+
+class _Worker:
+    """A process, as its thread sees it."""
+
+    def __init__(self) -> None:
+        # Spawned, not forked: it must inherit neither the manager's connection nor its locks.
+        context = multiprocessing.get_context("spawn")
+        self._oom_kills = count_oom_kills()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,))
+        # It begins with these blocked, as this thread has them, until it has learnt to ignore them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            theirs.close()
+
+    def wait_until_ready(self) -> None:
+        try:
+            self._pipe.recv()
+        except (EOFError, OSError) as error:
+            found = f"it could not start: {self._describe_exit()}; what it printed says more"
+            raise WorkerError(found=found) from error
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
+        begun = time.monotonic()
+        try:
+            self._pipe.send(call)
+            is_in_time = self._wait(None if timeout is None else begun + timeout)
+            is_done, value = self._pipe.recv() if is_in_time else (True, None)
+        except (EOFError, OSError) as error:
+            raise WorkerDiedError(found=self._describe_exit(), elapsed=time.monotonic() - begun) from error
+        if not is_in_time:
+            self.kill()
+            found = f"its process was killed: it took longer than a task may, {timeout:g} s (task_timeout)"
+            raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun)
+        if not is_done:
+            raise WorkerError(found=value)
+        return value
+
+    def _wait(self, until: float | None) -> bool:
+        """Wait for an answer or the process's end; return False if the time is over before."""
+        while True:
+            left = _LOOK if until is None else min(_LOOK, until - time.monotonic())
+            if self._pipe.poll(max(0.0, left)):
+                return True
+            if not self._process.is_alive():
+                if self._pipe.poll():
+                    return True
+                raise EOFError
+            if left <= 0:
+                return False
+
+    def _describe_exit(self) -> str:
+        self._process.join()
+        return describe_exit(self._process.exitcode, self._oom_kills)
+
+    def kill(self) -> None:
+        """Kill the process, and what it has started."""
+        if not self._process.is_alive():
+            return
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            started = process.children(recursive=True)
+            process.kill()
+            for child in started:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+
+    def close(self) -> None:
+        """Let the process end."""
+        self._pipe.close()
+        self._process.join()
+        self._process.close()
+
+
+# --- in the worker process -------------------------------------------------------------------------------
+
+_idle_since = time.perf_counter()
+
+
+def _serve(pipe: Connection) -> None:
+    """Call the functions that come, until there will be no more."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # what the function starts ignores them too
+    signal.signal(signal.SIGTERM, lambda *_: None)  # but this one ends what it starts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    pipe.send(None)
+    while True:
+        try:
+            function, args, kwargs = pipe.recv()
+            answer = True, function(*args, **kwargs)
+        except EOFError:
+            return
+        except Exception:
+            answer = False, traceback.format_exc()
+        pipe.send(answer)
+
+
+def _end_with_parent() -> None:
+    """Let no task run on that nobody waits for."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
+    """Run the function on a task, and check what it returns; what goes wrong in it is a result with status ERROR."""
+    global _idle_since
+    begun = time.perf_counter()
+    times = {"worker_wait_time": begun - _idle_since}
+    try:
+        fields = function(dict(task))
+        times["time"] = time.perf_counter() - begun
+        # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
+        result = check_result({**task, **times, **fields, "priority": task["priority"]})
+    except BaseException as error:
+        times["time"] = time.perf_counter() - begun
+        text = traceback.format_exc()
+        if isinstance(error, MemoryError):
+            text += f"In this process {describe_memory_limit()}.\n"
+        result = build_failure(task, text, **times)
+    _idle_since = time.perf_counter()
+    return result
+
+
+def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times: float) -> Result:
+    """Return the result of a task that gave none."""
+    failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
+    return check_result({**task, **times, **failure})
+
+
+def check_importable(function: PhotometryFunction) -> None:
+    """Check that the workers can import a function, as far as that can be told here.
+
+    Raises
+    ------
+    InvalidArgumentError
+    """
+    remedy = "the workers cannot import it; define it at the top level of a module"
+    try:
+        pickle.dumps(function)
+    except Exception as error:
+        raise invalid("function", function, remedy) from error
+    main = sys.modules["__main__"]
+    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+        raise invalid("function", function, f"{remedy}, not in a notebook or at the prompt")
