@@ -222,9 +222,10 @@ def _run(
             raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
     share = report.manager_time / report.wall_time if report.wall_time else 0.0
+    end = "its time was over: " if report.is_out_of_time else ""
     click.echo(
-        f"{report.saved} results ({report.errors} errors) in {report.wall_time:.1f} s, {rate:.0f} a second; "
-        f"handing out and saving took {share:.1%} of the time. {manager.get_number_tasks()} tasks are pending."
+        f"{report.saved} results ({report.errors} errors) in {report.wall_time:.1f} s, {rate:.3g} a second; "
+        f"handing out and saving took {share:.1%} of the time; {end}{manager.get_number_tasks()} tasks are pending."
     )
 
 

@@ -35,7 +35,7 @@ def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
         was_oom = oom_kills is not None and count_oom_kills() != oom_kills
         return f"{text}{': out of memory' if was_oom else ', as when memory runs out'}; {describe_memory_limit()}"
     if name == "SIGXCPU":
-        return f"{text}: it used more than {resource.getrlimit(resource.RLIMIT_CPU)[0]} s of CPU time (RLIMIT_CPU)"
+        return f"{text}: its limit of CPU time (RLIMIT_CPU) was reached"
     if name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
         return f"{text}, as when compiled code fails or cannot get memory; {describe_memory_limit()}"
     return text

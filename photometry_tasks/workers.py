@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -51,6 +52,7 @@ class WorkerPool(ThreadPoolExecutor):
 
     def __init__(self, jobs: int, *, task_timeout: float | None = None) -> None:
         super().__init__(jobs, thread_name_prefix="photometry_tasks")
+        resource_tracker.ensure_running()  # now: when it starts, it lets signals through that were blocked
         self._timeout = task_timeout
         self._own = threading.local()
         self._lock = threading.Lock()

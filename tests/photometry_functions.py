@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -44,12 +46,6 @@ def does_not_end(task: dict[str, Any]) -> dict[str, Any]:
     return good(task)
 
 
-def dies(task: dict[str, Any]) -> dict[str, Any]:
-    if task["priority"] == 5:
-        os._exit(1)
-    return good(task)
-
-
 def covers_the_next_hundred(task: dict[str, Any]) -> dict[str, Any]:
     return {**good(task), "details": {"skip_targets": range(task["starid"] + 1, task["starid"] + 101)}}
 
@@ -74,4 +70,74 @@ def hangs_from_task_5(task: dict[str, Any]) -> dict[str, Any]:
         # Say that it hangs, so that the test knows when, and hang until the process is ended.
         Path("hangs").touch()
         time.sleep(600)
+    return good(task)
+
+
+def leaves_a_line(task: dict[str, Any]) -> dict[str, Any]:
+    """Say which task has begun, as one line of a file: a line this short is written at once."""
+    with Path("begun").open("a") as file:
+        file.write(f"{task['priority']}\n")
+    return good(task)
+
+
+def kills_itself(task: dict[str, Any]) -> dict[str, Any]:
+    leaves_a_line(task)
+    match task["priority"]:
+        case 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case 101:
+            os._exit(3)
+        case 300:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return good(task)
+
+
+def task_3_kills_itself(task: dict[str, Any]) -> dict[str, Any]:
+    leaves_a_line(task)
+    if task["priority"] in (3, 4):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return good(task)
+
+
+def always_dies(_task: dict[str, Any]) -> dict[str, Any]:
+    os._exit(7)
+
+
+def hangs_in_a_program(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 2:
+        with subprocess.Popen(["sleep", "600"]) as program:
+            Path("program").write_text(str(program.pid))
+    return good(task)
+
+
+def takes_memory(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 2:
+        return {"taken": [bytearray(10**7) for _ in range(1000)]}
+    return good(task)
+
+
+def has_little_address_space(task: dict[str, Any]) -> dict[str, Any]:
+    resource.setrlimit(resource.RLIMIT_AS, (3 * 10**9, resource.RLIM_INFINITY))
+    return {**good(task), "taken": bytearray(4 * 10**9)}
+
+
+def has_little_cpu_time(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 2:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1, resource.RLIM_INFINITY))
+        while True:
+            pass
+    return good(task)
+
+
+def waits_from_task_3(task: dict[str, Any]) -> dict[str, Any]:
+    """Begin, and go on when the test says so."""
+    leaves_a_line(task)
+    while task["priority"] >= 3 and not Path("go").exists():
+        time.sleep(0.005)
+    return good(task)
+
+
+def takes_half_a_second(task: dict[str, Any]) -> dict[str, Any]:
+    leaves_a_line(task)
+    time.sleep(0.5)
     return good(task)

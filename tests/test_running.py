@@ -160,12 +160,13 @@ def test_a_failing_progress_callback(opened: Callable[..., TaskManager]) -> None
 
 def test_a_result_that_cannot_be_saved(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
     """When one result cannot be saved the run ends, and the finished ones beside it are saved all the same."""
-    manager = opened(*many(30))
+    manager = opened(*many(300))
 
     def delete_one(_report: RunReport) -> None:
-        manager.cursor.execute(
-            "DELETE FROM todolist WHERE priority = (SELECT min(priority) FROM todolist WHERE status = 6)"
-        )
+        if manager.cursor.execute("SELECT count(*) FROM todolist").fetchone()[0] < 300:
+            return
+        (first,) = manager.cursor.execute("SELECT min(priority) FROM todolist WHERE status = 6").fetchone()
+        manager.cursor.execute("DELETE FROM todolist WHERE priority = ?", (first,))
         manager.conn.commit()
 
     with pytest.raises(UnknownTaskError):
@@ -195,7 +196,7 @@ def test_constraints_that_can_be_read_once(opened: Callable[..., TaskManager]) -
 @pytest.mark.parametrize("limit", [None, 1])
 def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limit: int | None) -> None:
     """A Ctrl-C while the manager works is held back until it has done, and then stops the run, the last one too."""
-    manager = opened(*many(30))
+    manager = opened(*many(300))
     after: list[int] = []
 
     def interrupt(report: RunReport) -> None:
@@ -205,9 +206,10 @@ def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limi
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks(manager, functions.good, jobs=2, limit=limit, progress=interrupt)
-    assert len(after) == 1
+    assert 2 <= len(after) <= 4  # the two that ran, and the end
     assert manager.summary["STARTED"] == 0
-    assert manager.summary["OK"] + manager.get_number_tasks() == 30
+    assert manager.summary["OK"] + manager.get_number_tasks() == 300
+    assert manager.summary["OK"] < 150
 
 
 def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
