@@ -20,13 +20,13 @@ __all__ = ["check_size", "count_orphans", "find_damage", "has_layout", "read_rev
 _LAYOUT = """
 SELECT lower(t.name), lower(c.name), c.pk, c."notnull" AND NOT c.pk AND c.dflt_value IS NULL, NOT c."notnull"
 FROM sqlite_master AS t, pragma_table_info(t.name) AS c
-WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped')
+WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped', 'photometry_tasks_progress')
 UNION ALL
 SELECT lower(t.name), i.name, i."unique", i.partial, (
     SELECT group_concat(lower(name)) FROM (SELECT name FROM pragma_index_info(i.name) ORDER BY seqno)
 )
 FROM sqlite_master AS t, pragma_index_list(t.name) AS i
-WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped')"""
+WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped', 'photometry_tasks_progress')"""
 
 
 def has_layout(dbapi: "sqlite3.Connection", metadata: MetaData) -> bool:

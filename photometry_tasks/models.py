@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "Diagnostics", "Skip", "Task"]
+__all__ = ["Base", "Diagnostics", "Progress", "Skip", "Task"]
 
 # As TASOC's files declare them; SQLite makes only a column that is declared INTEGER the alias of its row id.
 # PostgreSQL needs 64 bits for both: star ids, and magnitudes as they were given.
@@ -150,6 +150,32 @@ class Skip(Base):
     __mapper_args__ = {"primary_key": [priority, skipped_by]}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
+class Progress(Base):
+    """A row of `photometry_tasks_progress`: what was saved in one minute. TASOC's tables hold no times.
+
+    Attributes
+    ----------
+    minute : int
+        When it began, seconds since 1970 (UTC).
+    saved : int
+        Results saved.
+    errors : int
+        Those of them with status ERROR.
+    elaptime : float
+        What the results took together, seconds.
+    last_error : int or None
+        The priority of the last task that became an ERROR.
+    """
+
+    __tablename__ = "photometry_tasks_progress"
+
+    minute: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    saved: Mapped[int]
+    errors: Mapped[int]
+    elaptime: Mapped[float]
+    last_error: Mapped[int | None]
+
+
 def _table(model: type[Base]) -> Table:
     table = model.__table__
     assert isinstance(table, Table)  # noqa: S101 - tells mypy what SQLAlchemy's type leaves open
@@ -159,3 +185,4 @@ def _table(model: type[Base]) -> Table:
 todolist = _table(Task)
 diagnostics = _table(Diagnostics)
 photometry_skipped = _table(Skip)
+progress = _table(Progress)

@@ -27,8 +27,8 @@ __all__ = ["RunReport", "run_tasks"]
 #: Seconds that a finished result may wait for others, to be saved together with them.
 _PATIENCE = 1.0
 
-#: Seconds of work that are handed out ahead, where tasks are short: so many results are saved together.
-_AHEAD, _MOST_AHEAD = 0.2, 31
+#: Tasks shorter than this (seconds) are handed out ahead, so many seconds of work: their results are saved together.
+_SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 
 #: Dead workers one after the other, without a result between, that end the run: it is not the tasks.
 _DEATHS_IN_A_ROW = 100
@@ -207,7 +207,7 @@ class _Run:
 
     def _wanted_in_flight(self) -> int:
         """Return how many tasks should be in flight: where they are short, some wait for each worker."""
-        if self._mean_time is None or self._mean_time > 1.0:
+        if self._mean_time is None or self._mean_time > _SHORT:
             return self._jobs
         return self._jobs * (1 + min(_MOST_AHEAD, math.ceil(_AHEAD / max(self._mean_time, 1e-6))))
 

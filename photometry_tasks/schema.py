@@ -33,6 +33,7 @@ REVISIONS = {
     "0001": "the schema of TASOC's release 6.3",
     "0002": "indexes of photometry_skipped on priority and on skipped_by",
     "0003": "an index of todolist on the pending tasks",
+    "0004": "a table of how many results were saved in each minute",
 }
 HEAD = list(REVISIONS)[-1]
 

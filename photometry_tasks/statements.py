@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 
-from photometry_tasks.models import diagnostics, photometry_skipped, todolist
+from photometry_tasks.models import diagnostics, photometry_skipped, progress, todolist
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
@@ -202,6 +202,7 @@ SET_PENDING: Update = update(todolist).where(_task.priority.in_(_integers("prior
 RESET_EVERYTHING = (
     delete(diagnostics),
     delete(photometry_skipped),
+    delete(progress),
     update(todolist).where(_task.status.is_not(None)).values(status=null()),
 )
 
@@ -213,6 +214,22 @@ COUNT_BY_CCD: Select[Any] = (
     .group_by(_task.camera, _task.ccd, _task.status)
     .order_by(_task.camera, _task.ccd)
 )
+
+# --- pace ------------------------------------------------------------------------------------------------
+
+#: In the order of its parameters: the minute, results, errors, seconds, and the priority of the last error.
+INSERT_PROGRESS: Insert = insert(progress)
+ADD_PROGRESS: Update = (
+    update(progress)
+    .where(progress.c.minute == bindparam("in_minute"))
+    .values(
+        saved=progress.c.saved + bindparam("more_saved"),
+        errors=progress.c.errors + bindparam("more_errors"),
+        elaptime=progress.c.elaptime + bindparam("more_elaptime"),
+        last_error=func.coalesce(bindparam("failed"), progress.c.last_error),
+    )
+)
+PROGRESS: Select[Any] = select(progress).where(progress.c.minute >= bindparam("since")).order_by(progress.c.minute)
 
 # --- loading ---------------------------------------------------------------------------------------------
 

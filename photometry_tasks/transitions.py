@@ -17,6 +17,7 @@ from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Transaction
 
 __all__ = [
+    "Saved",
     "release_tasks",
     "replay_result",
     "reset_all_tasks",

@@ -115,7 +115,7 @@ def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) ->
 
 
 def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager]) -> None:
-    """Going by the run times seen, no task is begun that would hardly be done in time; the run ends without an error."""
+    """Going by the run times seen, no task is begun that would hardly be done in time; that is no error."""
     manager = opened(*many(30))
     report = run_tasks(manager, functions.takes_half_a_second, jobs=1, stop_after=4.2)
     assert report.is_out_of_time

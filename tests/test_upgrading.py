@@ -76,7 +76,7 @@ def by_priority(rows: Rows) -> dict[int, dict[str, Any]]:
 
 def read_sql(path: Path) -> set[tuple[str, str]]:
     """Return the SQL of what other programs made, as it was written."""
-    ours = {"todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version"}
+    ours = {"todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version", "photometry_tasks_progress"}
     return {
         (name, sql)
         for name, sql in query(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
@@ -92,7 +92,13 @@ INDEXES = {str(index.name) for table in Base.metadata.tables.values() for index 
 def describe(path: Path) -> dict[str, object]:
     """Return names, types, defaults and keys of columns, foreign keys and indexes, one by one."""
     found: dict[str, object] = {}
-    for table in ("todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version"):
+    for table in (
+        "todolist",
+        "diagnostics",
+        "photometry_skipped",
+        "photometry_tasks_version",
+        "photometry_tasks_progress",
+    ):
         columns = query(path, f'SELECT name, type, "notnull", dflt_value, pk FROM pragma_table_info({table!r})')
         found[table] = {row[0]: (*row[1:3], row[3] if row[3] != "NULL" else None, row[4]) for row in columns}
         keys = query(
@@ -116,7 +122,12 @@ def check_sound(path: Path) -> None:
 def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool = False) -> None:
     """Compare value by value with the file before, and the rules where there was no value."""
     after = read_rows(path)
-    assert after.keys() - before.keys() <= {"photometry_tasks_version", "diagnostics", "photometry_skipped"}
+    assert after.keys() - before.keys() <= {
+        "photometry_tasks_version",
+        "photometry_tasks_progress",
+        "diagnostics",
+        "photometry_skipped",
+    }
     tasks, old_tasks = by_priority(after["todolist"]), by_priority(before["todolist"])
     assert tasks.keys() == old_tasks.keys()
     for priority, task in tasks.items():

@@ -1,0 +1,55 @@
+"""How fast results come, minute by minute."""
+
+import time
+from collections.abc import Iterable
+
+from photometry_tasks import statements
+from photometry_tasks.status import STATUS
+from photometry_tasks.transactions import Transaction
+from photometry_tasks.transitions import Saved
+
+__all__ = ["Pace"]
+
+#: Seconds between two writings: a save in between costs nothing.
+_INTERVAL = 10.0
+
+
+class Pace:
+    """What was saved since it was last written into the table of progress."""
+
+    def __init__(self) -> None:
+        self._forget()
+        self._written = time.monotonic()
+
+    def _forget(self) -> None:
+        self._saved = self._errors = 0
+        self._elaptime = 0.0
+        self._last_error: int | None = None
+
+    def note(self, results: Iterable[tuple[int, float, Saved]]) -> None:
+        """Count results: of each the priority, what it took (seconds), and what became of it."""
+        for priority, elaptime, saved in results:
+            self._saved += 1
+            self._elaptime += elaptime
+            if saved.status is STATUS.ERROR:
+                self._errors += 1
+                self._last_error = priority
+
+    def is_due(self) -> bool:
+        """Whether it is time to write."""
+        return time.monotonic() - self._written >= _INTERVAL and self._saved > 0
+
+    def has_some(self) -> bool:
+        """Whether there is something to write."""
+        return self._saved > 0
+
+    def write(self, transaction: Transaction) -> None:
+        """Write what was counted into the row of this minute."""
+        minute = int(time.time()) // 60 * 60
+        counted = (self._saved, self._errors, self._elaptime, self._last_error)
+        names = ("more_saved", "more_errors", "more_elaptime", "failed")
+        values = {"in_minute": minute, **dict(zip(names, counted, strict=True))}
+        if not transaction.change(statements.ADD_PROGRESS, [values]):
+            transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)])
+        self._written = time.monotonic()
+        self._forget()
