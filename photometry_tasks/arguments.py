@@ -1,8 +1,10 @@
 """The arguments of public functions, checked: an error names the argument, the value and the way out. Pure."""
 
+import enum
 from typing import Any
 
 from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.status import STATUS
 from photometry_tasks.values import as_finite, as_integer, as_items, show
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "check_natural",
     "check_positive",
     "check_seconds",
+    "check_statuses",
+    "check_text",
     "invalid",
 ]
 
@@ -89,3 +93,22 @@ def check_seconds(argument: str, value: object) -> float:
     if (seconds := check_finite(argument, value, "seconds are expected")) < 0:
         raise invalid(argument, value, "seconds are expected, not negative")
     return seconds
+
+
+def check_text(argument: str, value: object) -> str:
+    """Return a text that is not empty."""
+    if not (isinstance(value, str) and value):
+        raise invalid(argument, value, "a text is expected")
+    return value
+
+
+def check_statuses(value: Any) -> list[int]:
+    """Return the values of one STATUS or several; of all, if it is None."""
+    if value is None:
+        return [status.value for status in STATUS]
+    try:
+        items = [value] if isinstance(value, enum.Enum | int) else as_items(value)
+        # A pipeline has an enum of its own, with the same values.
+        return [STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value for item in items]
+    except ValueError:
+        raise invalid("status", value, f"of {', '.join(status.name for status in STATUS)} are expected") from None

@@ -9,6 +9,7 @@ from sqlalchemy import Select, exists, func, select
 
 from photometry_tasks import schema, statements
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
+from photometry_tasks.inspecting import count_orphans
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.status import STATUS
@@ -50,7 +51,7 @@ def find_faults(path: Path) -> Iterator[str]:
     try:
         with closing(SQLite.open_to_read(path)) as database:
             yield from (f"SQLite says: {damage}" for damage in database.find_damage())
-            orphans = database.count_orphans().items()
+            orphans = count_orphans(database.dbapi).items()
             yield from (f"{number} rows of {table} refer to what is not there" for table, number in orphans if number)
             with database.begin(writes=False) as connection:
                 changes = schema.find_changes(connection, path)

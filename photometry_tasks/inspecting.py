@@ -18,15 +18,18 @@ __all__ = ["check_size", "count_orphans", "find_damage", "has_layout", "read_rev
 #: A row for each column: its table and name, its place in the key, whether a new row has to give it a value, whether it
 #: may be NULL; and for each index: its table, name and columns, whether it is unique, and partial.
 _LAYOUT = """
+WITH ours (name) AS (
+    VALUES ('todolist'), ('diagnostics'), ('photometry_skipped'), ('photometry_tasks_progress')
+)
 SELECT lower(t.name), lower(c.name), c.pk, c."notnull" AND NOT c.pk AND c.dflt_value IS NULL, NOT c."notnull"
 FROM sqlite_master AS t, pragma_table_info(t.name) AS c
-WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped', 'photometry_tasks_progress')
+WHERE t.type = 'table' AND lower(t.name) IN (SELECT name FROM ours)
 UNION ALL
 SELECT lower(t.name), i.name, i."unique", i.partial, (
     SELECT group_concat(lower(name)) FROM (SELECT name FROM pragma_index_info(i.name) ORDER BY seqno)
 )
 FROM sqlite_master AS t, pragma_index_list(t.name) AS i
-WHERE t.type = 'table' AND lower(t.name) IN ('todolist', 'diagnostics', 'photometry_skipped', 'photometry_tasks_progress')"""
+WHERE t.type = 'table' AND lower(t.name) IN (SELECT name FROM ours)"""
 
 
 def has_layout(dbapi: "sqlite3.Connection", metadata: MetaData) -> bool:

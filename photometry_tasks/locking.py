@@ -11,7 +11,7 @@ from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
 from photometry_tasks.files import os_errors, share_like
 from photometry_tasks.mounts import check_locks, find_mount
 
-__all__ = ["TodoLock"]
+__all__ = ["TodoLock", "find_holder"]
 
 #: Seconds that the holder is given to end.
 _PATIENCE = 3.0
@@ -42,7 +42,7 @@ class TodoLock:
         path = path.resolve()
         self.mount = find_mount(path)
         check_locks(path, self.mount)
-        self._path = path.with_name(f"{path.name}-lock")
+        self._path = _place(path)
         self._lock = FileLock(
             self._path,
             timeout=_PATIENCE,
@@ -54,17 +54,11 @@ class TodoLock:
             with os_errors(path):
                 self._lock.acquire()
         except Timeout as error:
-            raise TodoFileInUseError(path=path, found=self._read_holder()) from error
+            raise TodoFileInUseError(path=path, found=_read_holder(self._path)) from error
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise MountWithoutLocksError(path=path, **self.mount._asdict()) from error
             raise
-
-    def _read_holder(self) -> str:
-        try:
-            return self._path.read_text().strip() or "unknown"
-        except OSError:
-            return "unknown"
 
     def close(self) -> None:
         """Let others have it. On a local file system nothing stays beside the TODO-file."""
@@ -82,3 +76,29 @@ def _write_holder(descriptor: int, path: Path) -> None:
     with suppress(OSError):  # on a full disk it is held all the same
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)
+
+
+def find_holder(path: Path) -> str | None:
+    """Say who works on a TODO-file; None if nobody does. Nothing is locked or written for that."""
+    import fcntl
+
+    place = _place(path.resolve())
+    try:
+        with place.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until it is closed here
+    except BlockingIOError:
+        return _read_holder(place)
+    except OSError:
+        return None
+    return None
+
+
+def _place(path: Path) -> Path:
+    return path.with_name(f"{path.name}-lock")
+
+
+def _read_holder(place: Path) -> str:
+    try:
+        return place.read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,14 +1,19 @@
 """How fast results come, minute by minute."""
 
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from photometry_tasks import statements
+from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Transaction
 from photometry_tasks.transitions import Saved
 
 __all__ = ["Pace"]
+
+_logger = logging.getLogger("photometry_tasks")
 
 #: Seconds between two writings: a save in between costs nothing.
 _INTERVAL = 10.0
@@ -26,22 +31,18 @@ class Pace:
         self._elaptime = 0.0
         self._last_error: int | None = None
 
-    def note(self, results: Iterable[tuple[int, float, Saved]]) -> None:
-        """Count results: of each the priority, what it took (seconds), and what became of it."""
-        for priority, elaptime, saved in results:
+    def note(self, results: Iterable[Result], saved: Iterable[Saved]) -> None:
+        """Count results, and what became of them."""
+        for result, task in zip(results, saved, strict=True):
             self._saved += 1
-            self._elaptime += elaptime
-            if saved.status is STATUS.ERROR:
+            self._elaptime += result.row[1]
+            if task.status is STATUS.ERROR:
                 self._errors += 1
-                self._last_error = priority
+                self._last_error = result.priority
 
     def is_due(self) -> bool:
         """Whether it is time to write."""
         return time.monotonic() - self._written >= _INTERVAL and self._saved > 0
-
-    def has_some(self) -> bool:
-        """Whether there is something to write."""
-        return self._saved > 0
 
     def write(self, transaction: Transaction) -> None:
         """Write what was counted into the row of this minute."""
@@ -53,3 +54,12 @@ class Pace:
             transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)])
         self._written = time.monotonic()
         self._forget()
+
+    def write_rest(self, begin: Callable[..., AbstractContextManager[Transaction]]) -> None:
+        """Write what is left before the file is closed, in a transaction; these are no results: it may fail."""
+        if self._saved:
+            try:
+                with begin("close", writes=True) as transaction:
+                    self.write(transaction)
+            except OSError:
+                _logger.exception("How many results came in the last seconds could not be written")

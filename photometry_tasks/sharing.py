@@ -2,8 +2,10 @@
 
 import os
 import threading
+import warnings
 import weakref
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy.orm import Session
 
@@ -14,7 +16,7 @@ from photometry_tasks.sqlite import SQLite
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SharedConnection"]
+__all__ = ["Shared", "SharedConnection"]
 
 
 class SharedConnection:
@@ -108,6 +110,56 @@ def _keep_open_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_keep_open_in_child)
+
+
+class Shared:
+    """What a manager shares with its callers, and how they leave it. A base class of `TaskManager`."""
+
+    _shared: SharedConnection
+
+    @property
+    def conn(self) -> "sqlite3.Connection":
+        """The connection that the manager itself uses."""
+        return self._shared.conn
+
+    @property
+    def cursor(self) -> "sqlite3.Cursor":
+        """A cursor of it, always the same, whose rows are `sqlite3.Row`."""
+        return self._shared.cursor
+
+    @property
+    def session(self) -> Session:
+        """An ORM session on the manager's own connection; it is the caller's to commit."""
+        return self._shared.session
+
+    def close(self) -> None:
+        """Put all on disk, and close the file."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shared.is_forked():
+            return  # the block is the parent's to leave
+        if kind is not None and self._shared.is_open:
+            # What the caller left half done must not keep the results from being put on disk.
+            self._shared.take_back()
+        self.close()
+
+    def __del__(self) -> None:
+        shared = getattr(self, "_shared", None)  # there is none if opening failed
+        if shared is None or not shared.is_open:
+            return
+        if shared.is_forked():
+            return  # the file is the parent's to close
+        try:
+            shared.take_back()
+            self.close()
+        finally:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
 
 def _has_changes(session: Session) -> bool:

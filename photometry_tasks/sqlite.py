@@ -13,13 +13,7 @@ from sqlalchemy.pool import StaticPool
 
 from photometry_tasks.compiling import HintingCompiler, compile_statement
 from photometry_tasks.connecting import Lent, connect, count_rows, plain_cursor, set_up
-from photometry_tasks.errors import (
-    BackupError,
-    CannotUpgradeError,
-    DamagedFileError,
-    DiskFullError,
-    TodoError,
-)
+from photometry_tasks.errors import BackupError, CannotUpgradeError, DamagedFileError, DiskFullError, TodoError
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.inspecting import check_size, count_orphans, find_damage, has_layout, read_revisions
 from photometry_tasks.locking import TodoLock
@@ -97,7 +91,7 @@ class SQLite:
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
         database = cls(path, connect(path, mode), lock)
         try:
-            if lock is not None and not lock.mount.is_local:
+            if database.keeps_readers_out:
                 # The index of a write-ahead log is memory that processes share, and other nodes' cannot. So it must
                 # be set before the first read (https://sqlite.org/wal.html#noshm).
                 database.dbapi.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -168,18 +162,19 @@ class SQLite:
         self.dbapi.execute("PRAGMA foreign_keys=OFF")  # within a transaction it would have no effect
         try:
             with self.begin(writes=True) as connection:
-                before = self.count_orphans()
+                before = count_orphans(self.dbapi)
                 yield connection
-                after = self.count_orphans()
+                after = count_orphans(self.dbapi)
                 if lost := [table for table in before if after.get(table, 0) > before[table]]:
                     problem = f"rows of {', '.join(lost)} would refer to nothing"
                     raise CannotUpgradeError(path=self._path, problem=problem, remedy="Please report this.")
         finally:
             self.dbapi.execute("PRAGMA foreign_keys=ON")
 
-    def count_orphans(self) -> dict[str, int]:
-        """Count the rows of each table that refer to what is not there."""
-        return count_orphans(self.dbapi)
+    @property
+    def keeps_readers_out(self) -> bool:
+        """Whether nobody else can read it while it is worked on."""
+        return self._lock is not None and not self._lock.mount.is_local
 
     @classmethod
     def create(cls, path: Path) -> Self:

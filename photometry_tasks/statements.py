@@ -1,6 +1,6 @@
 """Every query and update of the hot paths, built once; and those that depend on constraints. Pure: no execution."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
+    case,
     delete,
     exists,
     func,
@@ -74,7 +75,7 @@ def next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collection[str]
     return _next(_pending, conditions, names)
 
 
-_PENDING_IDX = "INDEXED BY todolist_pending_idx"
+_PENDING_IDX, _STATUS_IDX = "INDEXED BY todolist_pending_idx", "INDEXED BY status_idx"
 
 
 def _next(pending: Select[Any], conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
@@ -173,7 +174,7 @@ DELETE_SKIPS_OF: Delete = delete(photometry_skipped).where(_skip.priority == bin
 _interrupted = (
     select(_task.priority)
     .where(or_(*(_task.status == literal_column(str(status.value)) for status in RESET_AT_OPENING)))
-    .with_hint(todolist, "INDEXED BY status_idx", "sqlite")
+    .with_hint(todolist, _STATUS_IDX, "sqlite")
 )
 HAS_INTERRUPTED_TASKS: Select[Any] = select(_interrupted.exists())
 
@@ -181,6 +182,18 @@ HAS_INTERRUPTED_TASKS: Select[Any] = select(_interrupted.exists())
 def interrupted_tasks(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Select the priorities of the tasks that were cut short or went wrong."""
     return _interrupted.where(*conditions)
+
+
+def chosen_tasks(
+    statuses: Collection[int], error_like: str | None, conditions: Iterable[ColumnElement[bool]]
+) -> Select[Any]:
+    """Select the priorities of the tasks with one of some statuses, and with a text in their errors."""
+    chosen = select(_task.priority).where(_task.status.in_(statuses), *conditions)
+    if error_like is None:
+        return chosen
+    return chosen.join_from(todolist, diagnostics, _task.priority == diagnostics.c.priority).where(
+        diagnostics.c.errors.contains(error_like, autoescape=True)
+    )
 
 
 SKIPPED_BY_ANY: Select[Any] = select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
@@ -214,6 +227,26 @@ COUNT_BY_CCD: Select[Any] = (
     .group_by(_task.camera, _task.ccd, _task.status)
     .order_by(_task.camera, _task.ccd)
 )
+
+
+def running_tasks(limit: int) -> Select[Any]:
+    """Select the first of the tasks that are STARTED."""
+    started = select(*TASK_COLUMNS).where(_task.status == _started).with_hint(todolist, _STATUS_IDX, "sqlite")
+    return started.order_by(_task.priority).limit(limit)
+
+
+def failed_tasks(limit: int, priorities: Sequence[int]) -> Select[Any]:
+    """Select tasks with status ERROR and their errors: of those given, in their order; if none are, the first."""
+    order = {priority: place for place, priority in enumerate(priorities)}
+    failed = select(_task.priority, _task.starid, diagnostics.c.errors).join_from(
+        todolist, diagnostics, _task.priority == diagnostics.c.priority
+    )
+    is_error = _task.status == literal_column(str(STATUS.ERROR.value))
+    if order:
+        chosen = failed.where(is_error, _task.priority.in_(priorities))
+        return chosen.order_by(case(order, value=_task.priority))
+    return failed.where(is_error).order_by(_task.priority).limit(limit)
+
 
 # --- pace ------------------------------------------------------------------------------------------------
 

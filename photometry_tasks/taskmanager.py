@@ -2,19 +2,15 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement
-from sqlalchemy.orm import Session
 
-from photometry_tasks import statements, transitions
+from photometry_tasks import arguments, statements, transitions
 from photometry_tasks import summary as progress
-from photometry_tasks.arguments import check_durability, check_integer, check_integers, check_interval, check_positive
 from photometry_tasks.constraints import (
     Constraints,
     build_conditions,
@@ -27,22 +23,24 @@ from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.forgotten import close_at_exit
 from photometry_tasks.known import Known
 from photometry_tasks.opening import open_todo_file, put_on_disk
+from photometry_tasks.overview import Publisher
+from photometry_tasks.pace import Pace
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.sampling import draw_task
-from photometry_tasks.sharing import SharedConnection
+from photometry_tasks.sharing import Shared, SharedConnection
 from photometry_tasks.status import STATUS
 from photometry_tasks.todo_file import check_summary_place, find_todo_file
 from photometry_tasks.transactions import Transaction
 
 if TYPE_CHECKING:
-    import sqlite3
+    pass
 
 __all__ = ["TaskManager", "build_constraints"]
 
 _logger = logging.getLogger("photometry_tasks")
 
 
-class TaskManager:
+class TaskManager(Shared):
     """Hand out the tasks of a TODO-file and keep their results.
 
     Opening returns the tasks that were cut short or went wrong (STARTED, ABORT, ERROR) to pending, with the
@@ -105,9 +103,9 @@ class TaskManager:
         durability: Literal["normal", "full"] = "normal",
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
-        self.summary_interval = check_interval("summary_interval", summary_interval)
-        self.backup_interval = check_interval("backup_interval", backup_interval)
-        is_durable = check_durability(durability)
+        self.summary_interval = arguments.check_interval("summary_interval", summary_interval)
+        self.backup_interval = arguments.check_interval("backup_interval", backup_interval)
+        is_durable = arguments.check_durability(durability)
         path = find_todo_file(todo_file)
         self.todo_file = str(path)
         self.overwrite = bool(overwrite)
@@ -130,6 +128,8 @@ class TaskManager:
             is_durable=is_durable,
         )
         self._known = Known(self._database)
+        self._pace = Pace()
+        self._publisher = Publisher(path, is_needed=self._copy is not None or self._database.keeps_readers_out)
         self._shared = SharedConnection(self._database, self.todo_file)
         try:
             if self.summary_file is not None:
@@ -143,21 +143,6 @@ class TaskManager:
         close_at_exit(self)
 
     # --- the shared connection ---------------------------------------------------------------------------
-
-    @property
-    def conn(self) -> "sqlite3.Connection":
-        """The connection that the manager itself uses."""
-        return self._shared.conn
-
-    @property
-    def cursor(self) -> "sqlite3.Cursor":
-        """A cursor of it, always the same, whose rows are `sqlite3.Row`."""
-        return self._shared.cursor
-
-    @property
-    def session(self) -> Session:
-        """An ORM session on the manager's own connection; it is the caller's to commit."""
-        return self._shared.session
 
     @contextmanager
     def _transaction(self, method: str, *, writes: bool = False, is_synced: bool = True) -> Iterator[Transaction]:
@@ -192,7 +177,7 @@ class TaskManager:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
         selection = self._known.selections.find(constraints)
         with self._transaction("get_tasks") as transaction:
-            return selection.next_tasks(transaction, check_positive("limit", limit))
+            return selection.next_tasks(transaction, arguments.check_positive("limit", limit))
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
@@ -215,19 +200,52 @@ class TaskManager:
         TaskFinishedError
             If it has a status already, other than STARTED; also a ValueError.
         """
-        priority = check_integer("taskid", taskid)
+        priority = arguments.check_integer("taskid", taskid)
         with self._transaction("start_task", writes=True, is_synced=False) as transaction:
             transitions.start_tasks(transaction, [priority])
+        self._publisher.publish_if_due(self._transaction)
 
     def start_tasks(self, priorities: Iterable[int]) -> None:
         """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
         with self._transaction("start_tasks", writes=True, is_synced=False) as transaction:
-            transitions.start_tasks(transaction, check_integers("priorities", priorities))
+            transitions.start_tasks(transaction, arguments.check_integers("priorities", priorities))
+        self._publisher.publish_if_due(self._transaction)
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
         """Return those of the tasks that were started, but not finished, to pending."""
         with self._transaction("release_tasks", writes=True) as transaction:
-            transitions.release_tasks(transaction, check_integers("priorities", priorities))
+            transitions.release_tasks(transaction, arguments.check_integers("priorities", priorities))
+
+    def reset_tasks(
+        self,
+        *,
+        status: STATUS | Iterable[STATUS] | None = None,
+        error_like: str | None = None,
+        **constraints: Unpack[Constraints],
+    ) -> dict[str, int]:
+        """Return chosen tasks to pending, and with them those that only they had skipped, and so on to the end.
+
+        Parameters
+        ----------
+        status : STATUS or iterable of STATUS, optional
+            What they have now; by default anything but pending.
+        error_like : str, optional
+            A part of their errors.
+        **constraints
+            Arguments of `build_constraints`.
+
+        Returns
+        -------
+        dict
+            How many went back, by the name of their status.
+        """
+        conditions = build_expressions(check_constraints(constraints))
+        text = None if error_like is None else arguments.check_text("error_like", error_like)
+        chosen = statements.chosen_tasks(arguments.check_statuses(status), text, conditions)
+        with self._transaction("reset_tasks", writes=True) as transaction:
+            transitions.reset_selected_tasks(transaction, chosen)
+        counts = progress.name_counts({status: -number for status, number in transaction.moved.items()})
+        return {name: number for name, number in counts.items() if number > 0}
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -296,6 +314,8 @@ class TaskManager:
         try:
             with self._transaction(method, writes=True) as transaction:
                 saved = transitions.save_results(transaction, results)
+                if self._pace.is_due():
+                    self._pace.write(transaction)
                 if copy is not None:
                     copy.record(results, [task.target for task in saved])
         except BaseException:
@@ -304,6 +324,7 @@ class TaskManager:
             raise
         pairs = zip(results, saved, strict=True)
         progress.add_results(self._summary, ((*result.row[1:3], task.errors) for result, task in pairs))
+        self._pace.note(results, saved)
         self.summary_counter += len(saved)
         self._backup_counter += len(saved)
         # The results are safe, whatever goes wrong here.
@@ -311,6 +332,7 @@ class TaskManager:
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
+        self._publisher.publish_if_due(self._transaction)
         return [task.status for task in saved]
 
     def _try(self, method: Callable[[], None]) -> None:
@@ -361,40 +383,18 @@ class TaskManager:
         if not self._shared.is_open:
             return
         self._shared.check_ready("close")
+        if not self._database.is_replaced():
+            self._pace.write_rest(self._transaction)
         saved_as = put_on_disk(Path(self.todo_file), self._database, self._copy)
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
+            self._publisher.remove()
             self._shared.close()
         if saved_as is not None:
             remedy = f"All was saved as {saved_as} instead; see with which of the two to go on"
             raise FileChangedError(path=self.todo_file, remedy=remedy)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shared.is_forked():
-            return  # the block is the parent's to leave
-        if kind is not None and self._shared.is_open:
-            # What the caller left half done must not keep the results from being put on disk.
-            self._shared.take_back()
-        self.close()
-
-    def __del__(self) -> None:
-        shared = getattr(self, "_shared", None)  # there is none if opening failed
-        if shared is None or not shared.is_open:
-            return
-        if shared.is_forked():
-            return  # the file is the parent's to close
-        try:
-            shared.take_back()
-            self.close()
-        finally:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"

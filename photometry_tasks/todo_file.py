@@ -14,7 +14,7 @@ __all__ = ["Place", "check_summary_place", "check_unused", "find_leftovers", "fi
 _URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
 
 #: What lies beside a file while somebody works on it.
-_BESIDE = ("-journal", "-wal", "-shm", "-results")
+_BESIDE = ("-journal", "-wal", "-shm", "-results", "-status")
 
 
 def locate_todo_file(path: str | os.PathLike[str]) -> Path:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, Select
 
 from photometry_tasks import statements
 from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
@@ -22,6 +22,7 @@ __all__ = [
     "replay_result",
     "reset_all_tasks",
     "reset_interrupted_tasks",
+    "reset_selected_tasks",
     "reset_tasks",
     "save_results",
     "start_tasks",
@@ -269,8 +270,12 @@ def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> l
 
 def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
     """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does."""
-    chosen = transaction.connection.execute(statements.interrupted_tasks(conditions)).scalars().all()
-    return reset_tasks(transaction, chosen)
+    return reset_selected_tasks(transaction, statements.interrupted_tasks(conditions))
+
+
+def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
+    """Return the tasks whose priorities a statement selects to pending, as `reset_tasks` does."""
+    return reset_tasks(transaction, transaction.connection.execute(chosen).scalars().all())
 
 
 def reset_all_tasks(transaction: Transaction) -> None:

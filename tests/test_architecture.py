@@ -24,7 +24,7 @@ ORDER = [
     {"backends", "sharing", "working_copy", "selections"},
     {"sampling"},
     {"schema"},
-    {"opening", "checking"},
+    {"opening", "checking", "overview", "pace"},
     {"known"},
     {"taskmanager"},
     {"workers", "ingest"},

@@ -7,7 +7,7 @@ revision = "0004"
 down_revision = "0003"
 
 _Integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Real = sa.Double().with_variant(sa.REAL(), "sqlite")
+_Real: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 
 
 def upgrade() -> None:
