@@ -1,38 +1,39 @@
 """The command line: the only place that prints, exits, and knows the libraries for it."""
 
-import importlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.live import Live
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.checking import find_faults
 from photometry_tasks.errors import TodoError
+from photometry_tasks.export import export_tasks
+from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
-from photometry_tasks.result_log import ResultLog
+from photometry_tasks.options import (
+    SECONDS,
+    Statuses,
+    constraint_options,
+    import_object,
+    read_constraints,
+    todo_argument,
+)
+from photometry_tasks.overview import get_overview
+from photometry_tasks.resetting import build_choice, count_chosen
 from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.showing import Bar, build_view
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.todo_file import find_todo_file
 from photometry_tasks.workers import PhotometryFunction
@@ -44,6 +45,9 @@ _INTERRUPTED = 130
 
 #: Saved results between two counts of what is still pending: neighbours are skipped meanwhile.
 _RECOUNT = 500
+
+#: Seconds between two looks of `status --watch`.
+_WATCH = 2.0
 
 
 class _Commands(click.Group):
@@ -66,15 +70,11 @@ def main() -> None:
     """Keep the list of the stars that a photometry pipeline has yet to measure."""
 
 
-_SECONDS = click.FloatRange(min=0)
-_todo_argument = click.argument("todo", type=click.Path(path_type=Path))
-
-
 # --- init ------------------------------------------------------------------------------------------------
 
 
 @main.command()
-@_todo_argument
+@todo_argument
 @click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--sector", type=click.IntRange(min=0), help="Sector of the targets, where the list does not tell.")
 @click.option("--cadence", type=click.IntRange(min=1), help="Seconds between exposures, where the list does not tell.")
@@ -92,11 +92,10 @@ def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int |
 
     Example: photometry-tasks init todo.sqlite all_targets_S001_v1.csv --datasource both
     """
-    with _progress_bar("targets") as bar:
-        line = bar.add_task("Reading", total=None, errors="")
+    with Bar("targets") as bar:
 
         def show_progress(done: int, total: int | None) -> None:
-            bar.update(line, description="Reading" if total is None else "Writing", completed=done, total=total)
+            bar.show("Reading" if total is None else "Writing", done, total)
 
         added, known = add_target_lists(
             todo, lists, sector=sector, cadence=cadence, datasource=datasource, progress=show_progress
@@ -107,41 +106,17 @@ def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int |
 # --- run -------------------------------------------------------------------------------------------------
 
 
-class _IntegerOrFFI(click.ParamType[Any]):
-    name = "integer|ffi"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "ffi" else click.INT.convert(value, param, ctx)
-
-
-def _constraint_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add an option for each argument of `build_constraints`."""
-    options = [
-        *(
-            click.option(f"--{name}", type=int, multiple=True, help="Only these; may be given several times.")
-            for name in ("priority", "starid", "sector", "camera", "ccd", "cbv-area")
-        ),
-        click.option("--cadence", type=_IntegerOrFFI(), multiple=True, help="Seconds; or 'ffi'."),
-        click.option("--datasource", type=click.Choice(["ffi", "tpf"]), help="'tpf' is all that is not 'ffi'."),
-        click.option("--tmag-min", type=float, help="TESS magnitude."),
-        click.option("--tmag-max", type=float, help="TESS magnitude."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 @main.command()
-@_todo_argument
+@todo_argument
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: the processors]")
 @click.option("--in-memory", is_flag=True, help="Work on a copy in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks.")
-@click.option("--task-timeout", type=_SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR.")
+@click.option("--task-timeout", type=SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR.")
 @click.option(
     "--grace",
-    type=_SECONDS,
+    type=SECONDS,
     metavar="S",
     default=20,
     show_default=True,
@@ -149,14 +124,14 @@ def _constraint_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--stop-after",
-    type=_SECONDS,
+    type=SECONDS,
     metavar="S",
     help="Begin no task that would hardly end within so many seconds from now.  [default: 30 s before SLURM's limit]",
 )
 @click.option(
     "--executor", metavar="MODULE:FACTORY", help="Workers of another kind, as mpi4py.futures:MPIPoolExecutor."
 )
-@_constraint_options
+@constraint_options
 def run(
     todo: Path,
     function: str,
@@ -172,21 +147,11 @@ def run(
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
     how = {name: options.pop(name) for name in ("jobs", "limit", "task_timeout", "grace", "stop_after")}
-    constraints = _read_constraints(options)
-    chosen = _import_object(function, "MODULE:FUNCTION")
-    how["executor"] = None if executor is None else _import_object(executor, "--executor")
+    constraints = read_constraints(options)
+    chosen = import_object(function, "MODULE:FUNCTION")
+    how["executor"] = None if executor is None else import_object(executor, "--executor")
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
         _run(manager, chosen, constraints, **how)
-
-
-def _read_constraints(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `build_constraints` that were given as options."""
-    constraints = {name: value for name, value in options.items() if value not in (None, ())}
-    if "ffi" in constraints.get("cadence", ()):
-        if len(constraints["cadence"]) > 1:
-            raise click.BadParameter("'ffi' stands alone", param_hint="--cadence")
-        constraints["cadence"] = "ffi"
-    return constraints
 
 
 def _run(
@@ -196,28 +161,24 @@ def _run(
     limit: int | None = None,
     **how: Any,
 ) -> None:
-    with _progress_bar("tasks") as bar:
+    def count_total(saved: int) -> int:
+        total = saved + manager.get_number_tasks(**constraints)
+        return total if limit is None else min(total, limit)
 
-        def count_total(saved: int) -> int:
-            total = saved + manager.get_number_tasks(**constraints)
-            return total if limit is None else min(total, limit)
-
-        line = bar.add_task("Measuring", total=count_total(0), errors="")
-        report = RunReport()
+    report, total, counted = RunReport(), count_total(0), 0
+    with Bar("tasks") as bar:
 
         def show_progress(now: RunReport) -> None:
-            nonlocal report
+            nonlocal report, total, counted
             report = now
-            errors = f"{now.errors} errors" if now.errors else ""
-            bar.update(line, completed=now.saved, errors=errors)
-            if now.saved % _RECOUNT == 0:
-                bar.update(line, total=count_total(now.saved))
+            if now.saved - counted >= _RECOUNT:
+                total, counted = count_total(now.saved), now.saved
+            bar.show("Measuring", now.saved, total, now.errors)
 
+        bar.show("Measuring", 0, total)
         try:
             report = run_tasks(manager, function, limit=limit, progress=show_progress, **how, **constraints)
-            bar.update(line, total=report.saved)
         except (KeyboardInterrupt, SystemExit):
-            bar.stop()
             click.echo(f"Stopped. {report.saved} results are saved, the other tasks are pending.", err=True)
             raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
@@ -229,81 +190,114 @@ def _run(
     )
 
 
-def _import_object(name: str, argument: str) -> Any:
-    module_name, _, function_name = name.partition(":")
-    # As `python -m` does: what lies in the current directory can be imported.
-    sys.path.insert(0, "")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        hint = f"cannot import {name!r} ({error}); give it as package.module:function"
-        raise click.BadParameter(hint, param_hint=argument) from error
-    if not callable(function):
-        raise click.BadParameter(f"{name!r} is not a function", param_hint=argument)
-    return function
-
-
-@contextmanager
-def _progress_bar(unit: str) -> Iterator[Progress]:
-    """Show done/total, rate, time left and errors, on the error stream: the output may be read by a program."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        _RateColumn("{task.speed}"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        TextColumn("[red]{task.fields[errors]}"),
-        console=Console(stderr=True),
-    ) as bar:
-        yield bar
-
-
-class _RateColumn(TextColumn):
-    def render(self, task: Any) -> Any:
-        speed = task.finished_speed or task.speed
-        return type(super().render(task))("" if speed is None else f"{speed:.0f}/s")
-
-
-# --- status ----------------------------------------------------------------------------------------------
+# --- status, report ---------------------------------------------------------------------------------------
 
 
 @main.command()
-@_todo_argument
+@todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(todo: Path, as_json: bool) -> None:
-    """Count the tasks of the TODO-file TODO by status, and by camera and CCD. It may be in use.
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+def status(todo: Path, as_json: bool, watch: bool) -> None:
+    """Show how the TODO-file TODO stands: counts, rate, errors, and who works on it. It may be in use.
 
     Example: photometry-tasks status todo.sqlite --json
     """
-    _show_status(find_todo_file(todo), as_json)
-
-
-def _show_status(path: Path, as_json: bool = False) -> None:
-    with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, path)  # an older file has all that is counted
-        by_status = name_counts(count_by_status(connection))
-        by_ccd = count_by_ccd(connection)
-    log = ResultLog(path)
-    if not as_json and log.has_results():
-        click.echo(f"{log.path.name} lies beside it: results since the last backup, which are not counted here.")
+    path = find_todo_file(todo)
+    if as_json and watch:
+        raise click.UsageError("--json and --watch exclude each other.")
     if as_json:
-        ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in by_ccd.items()]
-        numbers = {"todo_file": str(path), "numtasks": sum(by_status.values()), "status": by_status, "ccds": ccds}
-        click.echo(json.dumps(numbers, indent=2))
+        click.echo(json.dumps(get_overview(path), indent=2))
         return
-    shown = [name for name, number in by_status.items() if number]
-    table = Table("camera", "ccd", *shown, "all", title="Tasks", title_justify="left")
-    for column in table.columns:
-        column.justify = "right"
-    for (camera, ccd), counts in by_ccd.items():
-        table.add_row(str(camera), str(ccd), *(str(counts[name]) for name in shown), str(sum(counts.values())))
-    table.add_section()
-    table.add_row("all", "", *(str(by_status[name]) for name in shown), str(sum(by_status.values())))
-    Console().print(table)
+    console = Console()
+    if not watch:
+        console.print(build_view(get_overview(path)))
+        return
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            live.update(build_view(get_overview(path)), refresh=True)
+            time.sleep(_WATCH)
+
+
+@main.command()
+@todo_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write it.")
+def report(todo: Path, output: Path) -> None:
+    """Make a page with pictures of how the TODO-file TODO stands: one HTML file, which needs nothing else.
+
+    Example: photometry-tasks report todo.sqlite -o report.html
+    """
+    from photometry_tasks.report import build_report
+
+    path = find_todo_file(todo)
+    with _needs("report", "Matplotlib"):
+        page = build_report(path)
+    with os_errors(output):
+        replace_file(output, lambda temporary: _write_text(temporary, page))
+    click.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _needs(extra: str, library: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        message = f"This needs {library} ({error}): pip install 'photometry_tasks[{extra}]'"
+        raise click.ClickException(message) from error
+
+
+# --- reset, export ---------------------------------------------------------------------------------------
+
+
+@main.command()
+@todo_argument
+@click.option("--status", type=Statuses(with_pending=False), help="Only with these, as ERROR,WARNING.")
+@click.option("--error-like", metavar="TEXT", help="Only with this in their errors.")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@constraint_options
+def reset(todo: Path, status: Any, error_like: str | None, dry_run: bool, **options: Any) -> None:
+    """Return chosen tasks of the TODO-file TODO to pending, with those that only they had skipped.
+
+    Example: photometry-tasks reset todo.sqlite --status ERROR,WARNING --camera 1 --dry-run
+    """
+    constraints = read_constraints(options)
+    if not constraints and status is None and error_like is None:
+        raise click.UsageError("Which tasks? Give --status, --error-like or constraints, as --camera.")
+    path = find_todo_file(todo)
+    counts = count_chosen(path, build_choice(status, error_like, constraints))
+    click.echo(f"{_describe(counts)} {'would go' if dry_run else 'go'} back to pending.")
+    if dry_run or not counts:
+        return
+    if sys.stdin.isatty():
+        click.confirm("Their results are deleted. Go on?", abort=True)
+    # Opening returns none to pending: only those that were chosen go.
+    with TaskManager(path, cleanup_constraints={"priority": []}) as manager:
+        counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
+    click.echo(f"{_describe(counts)} are pending again.")
+
+
+def _describe(counts: dict[str, int]) -> str:
+    details = ", ".join(f"{number} {name}" for name, number in counts.items())
+    return f"{sum(counts.values())} tasks" + (f" ({details})" if details else "")
+
+
+@main.command()
+@todo_argument
+@click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
+@click.option("--status", type=Statuses(with_pending=True), help="Only with these, as OK,WARNING.")
+@constraint_options
+def export(todo: Path, target: Path, status: Any, **options: Any) -> None:
+    """Write the tasks of the TODO-file TODO with their diagnostics to a table.
+
+    Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
+    """
+    path = find_todo_file(todo)
+    with _needs(target.suffix.lower().lstrip("."), "a library"):
+        number = export_tasks(path, target, status=status, **read_constraints(options))
+    click.echo(f"{number} tasks written to {target}.")
 
 
 # --- upgrade, check --------------------------------------------------------------------------------------
@@ -338,7 +332,7 @@ def upgrade(todo: str, check: bool) -> None:
 
 
 @main.command()
-@_todo_argument
+@todo_argument
 def check(todo: Path) -> None:
     """Look the TODO-file TODO through for damage and contradictions; exit code 1 if there are any.
 
@@ -362,17 +356,14 @@ def demo() -> None:
 
     Example: photometry-tasks demo
     """
-    try:
+    with _needs("demo", "NumPy"):
         from photometry_tasks.demo import make_todo_file, photometry
-    except ImportError as error:
-        message = f"The demo needs NumPy ({error}): pip install 'photometry_tasks[demo]'"
-        raise click.ClickException(message) from error
     path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"
     make_todo_file(path)
     click.echo("The stars of this sector are invented, and so is their light.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
-    _show_status(path)
+    Console().print(build_view(get_overview(path)))
     click.echo(f"The results are in {path}")
 
 

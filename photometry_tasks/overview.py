@@ -129,7 +129,7 @@ class Publisher:
             with begin("publish") as transaction:
                 text = json.dumps(read_overview(transaction.connection, self._path))
             with os_errors(place):
-                replace_file(place, lambda temporary: _write(temporary, text), owner=self._path)
+                replace_file(place, lambda temporary: _write(temporary, text), like=self._path, owner=self._path)
         except OSError:
             _logger.exception("How it stands could not be written beside the TODO-file; it is tried again later")
         self._next = max(self._next, now + _SHARE * (time.monotonic() - now))

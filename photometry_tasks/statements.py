@@ -230,22 +230,22 @@ COUNT_BY_CCD: Select[Any] = (
 
 
 def running_tasks(limit: int) -> Select[Any]:
-    """Select the first of the tasks that are STARTED."""
-    started = select(*TASK_COLUMNS).where(_task.status == _started).with_hint(todolist, _STATUS_IDX, "sqlite")
-    return started.order_by(_task.priority).limit(limit)
+    """Select the first of the tasks that are STARTED: what files of every release tell of them."""
+    columns = [column for column in TASK_COLUMNS if column is not _task.cadence]
+    return select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
 
 
-def failed_tasks(limit: int, priorities: Sequence[int]) -> Select[Any]:
-    """Select tasks with status ERROR and their errors: of those given, in their order; if none are, the first."""
-    order = {priority: place for place, priority in enumerate(priorities)}
-    failed = select(_task.priority, _task.starid, diagnostics.c.errors).join_from(
-        todolist, diagnostics, _task.priority == diagnostics.c.priority
-    )
-    is_error = _task.status == literal_column(str(STATUS.ERROR.value))
-    if order:
-        chosen = failed.where(is_error, _task.priority.in_(priorities))
-        return chosen.order_by(case(order, value=_task.priority))
-    return failed.where(is_error).order_by(_task.priority).limit(limit)
+def failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
+    """Select tasks with status ERROR and their errors: those that are known to be the last, then from the end on.
+
+    Tasks are handed out in order of priority, so that these are about the last too.
+    """
+    joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
+    failed = select(_task.priority, _task.starid, diagnostics.c.errors).select_from(joined)
+    failed = failed.where(_task.status == literal_column(str(STATUS.ERROR.value)))
+    order = {priority: place for place, priority in enumerate(last)}
+    first = [case(order, value=_task.priority, else_=len(order))] if order else []
+    return failed.order_by(*first, _task.priority.desc()).limit(limit)
 
 
 # --- pace ------------------------------------------------------------------------------------------------

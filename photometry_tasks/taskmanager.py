@@ -25,6 +25,7 @@ from photometry_tasks.known import Known
 from photometry_tasks.opening import open_todo_file, put_on_disk
 from photometry_tasks.overview import Publisher
 from photometry_tasks.pace import Pace
+from photometry_tasks.resetting import build_choice, reset_chosen
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.sampling import draw_task
 from photometry_tasks.sharing import Shared, SharedConnection
@@ -239,13 +240,9 @@ class TaskManager(Shared):
         dict
             How many went back, by the name of their status.
         """
-        conditions = build_expressions(check_constraints(constraints))
-        text = None if error_like is None else arguments.check_text("error_like", error_like)
-        chosen = statements.chosen_tasks(arguments.check_statuses(status), text, conditions)
+        chosen = build_choice(status, error_like, constraints)
         with self._transaction("reset_tasks", writes=True) as transaction:
-            transitions.reset_selected_tasks(transaction, chosen)
-        counts = progress.name_counts({status: -number for status, number in transaction.moved.items()})
-        return {name: number for name, number in counts.items() if number > 0}
+            return reset_chosen(transaction, chosen)
 
     # --- saving ------------------------------------------------------------------------------------------
 

@@ -25,11 +25,12 @@ ORDER = [
     {"sampling"},
     {"schema"},
     {"opening", "checking", "overview", "pace"},
-    {"known"},
+    {"known", "resetting", "export"},
     {"taskmanager"},
     {"workers", "ingest"},
     {"runner"},
     {"__init__", "demo"},
+    {"showing", "options"},
     {"cli"},
 ]
 
@@ -40,8 +41,10 @@ ALLOWED = {
     "psycopg": {"postgresql"},
     "sqlalchemy.dialects": {"compiling", "postgresql"},
     "alembic": {"schema"},
-    "click": {"cli"},
-    "rich": {"cli"},
+    "click": {"cli", "showing", "options"},
+    "rich": {"cli", "showing"},
+    "pyarrow": {"export"},
+    "astropy": {"export"},
     "concurrent": {"runner", "workers"},
     "multiprocessing": {"workers"},
     "numpy": {"demo"},
@@ -129,10 +132,10 @@ def lines_of_code(text: str) -> int:
 
 
 def test_the_product_is_small() -> None:
-    """No module has more than 400 lines, and all together fewer than 4,200 lines of code."""
+    """No module has more than 400 lines, and all together fewer than 5,500 lines of code."""
     texts = {path.stem: path.read_text() for path in MODULES}
     assert {name for name, text in texts.items() if len(text.splitlines()) > 400} == set()
-    assert 1000 < sum(map(lines_of_code, texts.values())) < 4200
+    assert 1000 < sum(map(lines_of_code, texts.values())) < 5500
 
 
 def test_the_example_is_the_demo() -> None:

@@ -48,7 +48,7 @@ def stored(path: Path) -> list[int]:
 
 def leftovers(path: Path) -> list[str]:
     """Return what lies beside a file that should not, while a manager works on it."""
-    expected = {path.name + suffix for suffix in ("", "-lock", "-results", "-wal", "-shm")}
+    expected = {path.name + suffix for suffix in ("", "-lock", "-results", "-status", "-wal", "-shm")}
     return sorted({other.name for other in path.parent.iterdir()} - expected)
 
 

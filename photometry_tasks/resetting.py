@@ -1,0 +1,41 @@
+"""Tasks that are to be done again: which they are, and how many go back to pending with them."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select
+
+from photometry_tasks import arguments, schema, statements
+from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.sqlite import SQLite
+from photometry_tasks.summary import name_counts
+from photometry_tasks.transactions import Transaction
+from photometry_tasks.transitions import reset_selected_tasks
+
+__all__ = ["build_choice", "count_chosen", "reset_chosen"]
+
+
+def build_choice(status: Any, error_like: str | None, constraints: Mapping[str, Any]) -> Select[Any]:
+    """Select the priorities of tasks by what was asked for: see `TaskManager.reset_tasks`."""
+    text = None if error_like is None else arguments.check_text("error_like", error_like)
+    conditions = build_expressions(check_constraints(constraints))
+    return statements.chosen_tasks(arguments.check_statuses(status), text, conditions)
+
+
+def reset_chosen(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:
+    """Return tasks to pending, with those that only they had skipped; say how many, by the name of their status."""
+    reset_selected_tasks(transaction, chosen)
+    counts = name_counts({status: -number for status, number in transaction.moved.items()})
+    return {name: number for name, number in counts.items() if number > 0}
+
+
+def count_chosen(path: Path, chosen: Select[Any]) -> dict[str, int]:
+    """Say what `reset_chosen` would do to a TODO-file: it does it to a copy in memory."""
+    with closing(SQLite.open_to_read(path)) as file, closing(file.load_into_memory()) as copy:
+        if not schema.is_current(copy):
+            upgrade_schema(copy)
+        with copy.transaction(writes=True) as transaction:
+            return reset_chosen(transaction, chosen)

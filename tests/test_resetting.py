@@ -1,0 +1,158 @@
+"""Doing chosen tasks again."""
+
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+
+from .conftest import checksum, query, result_of
+from .eras import make_old_file
+from .test_command_line import COMMAND, Call, call  # noqa: F401 - a fixture
+
+
+def fill(manager: TaskManager) -> None:
+    """1 and 2 OK, 3 and 4 ERROR, 5 WARNING and covers 6, which is SKIPPED; 7 STARTED, 8 pending."""
+    for priority in (1, 2):
+        manager.save_result(result_of({"priority": priority}))
+    manager.save_result(result_of({"priority": 3}, STATUS.ERROR, errors=["no stamp", "50% of it"]))
+    manager.save_result(result_of({"priority": 4}, STATUS.ERROR, errors="too faint"))
+    manager.save_result(result_of({"priority": 5, "starid": 105, "tmag": 5.0}, STATUS.WARNING, skip_targets=[106]))
+    manager.start_task(7)
+
+
+ROWS = [{"tmag": float(number), "camera": 1 + number % 2} for number in range(8)]
+
+
+def statuses(path: str | Path) -> list[int | None]:
+    return [status for (status,) in query(path, "SELECT status FROM todolist ORDER BY priority")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "counts", "back"),
+    [
+        ({"status": STATUS.ERROR}, {"ERROR": 2}, {3, 4}),
+        ({"status": [STATUS.ERROR, 1]}, {"OK": 2, "ERROR": 2}, {1, 2, 3, 4}),
+        ({"status": STATUS.WARNING}, {"WARNING": 1, "SKIPPED": 1}, {5, 6}),
+        ({"error_like": "no stamp"}, {"ERROR": 1}, {3}),
+        ({"error_like": "0% of"}, {"ERROR": 1}, {3}),
+        ({"error_like": "0_ of"}, {}, set()),
+        ({"camera": 1}, {"OK": 1, "ERROR": 1, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, {1, 3, 5, 6, 7}),
+        ({"camera": 1, "status": "nothing"}, ValueError, set()),
+        ({"status": STATUS.ERROR, "camera": 2}, {"ERROR": 1}, {4}),
+        ({"error_like": ""}, ValueError, set()),
+        ({"status": 9}, ValueError, set()),
+        ({}, {"OK": 2, "ERROR": 2, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, set(range(1, 8))),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_reset_tasks(
+    opened: Callable[..., TaskManager], in_memory: bool, choice: Any, counts: Any, back: set[int]
+) -> None:
+    """The chosen tasks are pending without results, with those that only they skipped; no others; the counts are told."""
+    manager = opened(*ROWS, load_into_memory=in_memory)
+    fill(manager)
+    before = [
+        row["status"] for row in manager.cursor.execute("SELECT status FROM todolist ORDER BY priority").fetchall()
+    ]
+    if counts is ValueError:
+        with pytest.raises(ValueError, match="status|error_like"):
+            manager.reset_tasks(**choice)
+    else:
+        assert manager.reset_tasks(**choice) == counts
+    manager.close()
+    after = statuses(manager.todo_file)
+    assert after == [None if number in back else status for number, status in enumerate(before, start=1)]
+    kept = query(manager.todo_file, "SELECT priority FROM diagnostics")
+    assert {priority for (priority,) in kept} == {1, 2, 3, 4, 5} - back
+    assert manager.summary["numtasks"] - sum(manager.summary[status.name] for status in STATUS) == after.count(None)
+
+
+def test_they_are_handed_out_again(opened: Callable[..., TaskManager]) -> None:
+    """What was reset comes next, whatever was handed out before."""
+    manager = opened(*ROWS)
+    fill(manager)
+    task = manager.get_task(camera=1)
+    assert task is None
+    manager.reset_tasks(status=STATUS.OK)
+    task = manager.get_task()
+    assert task is not None
+    assert task["priority"] == 1
+
+
+def make(todo: Callable[..., Path]) -> Path:
+    path = todo(*ROWS)
+    with TaskManager(path) as manager:
+        fill(manager)
+    return path
+
+
+def test_the_command(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """Without a terminal it does what it says, and no other task changes: not even those that opening would reset."""
+    path = make(todo)
+    run = call("reset", path, "--status", "warning", "--camera", "1")
+    assert run.returncode == 0, run.stderr
+    assert "2 tasks (1 WARNING, 1 SKIPPED) are pending again." in run.stdout
+    assert statuses(path) == [1, 1, 2, 2, None, None, 6, None]
+
+
+def test_a_dry_run(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """It says what would happen, and does not touch the file."""
+    path = make(todo)
+    before = checksum(path)
+    run = call("reset", path, "--status", "WARNING,ERROR", "--dry-run")
+    assert run.stdout == "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED) would go back to pending.\n"
+    assert checksum(path) == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:  # noqa: F811
+    """A file of an older release is counted as it would be after the upgrade, and is not touched."""
+    path = make_old_file(tmp_path / "todo.sqlite", "4.4")
+    before = checksum(path)
+    ((number,),) = query(path, "SELECT count(*) FROM todolist WHERE status = 1")
+    assert f"{number} tasks ({number} OK" in call("reset", path, "--status", "OK", "--dry-run").stdout.replace(
+        "tasks (", "tasks ("
+    )
+    assert checksum(path) == before
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])
+def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
+    """In a terminal it asks first, and goes on only if the answer is yes."""
+    path = make(todo)
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "reset", str(path), "--error-like", "faint"]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        os.write(ours, f"{answer}\n".encode())
+        output, _ = run.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert "1 tasks (1 ERROR) go back to pending." in output
+    assert "Go on?" in output
+    assert run.returncode == (0 if is_done else 1)
+    assert statuses(path)[3] == (None if is_done else 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "Which tasks? Give --status"),
+        (["--status", "ERROR,BAD"], "'BAD' is not one of UNKNOWN, OK"),
+        (["--status", "PENDING"], "'PENDING' is not one of"),
+        (["--tmag-min", "nan"], "tmag_min=nan"),
+    ],
+)
+def test_wrong_options(todo: Callable[..., Path], call: Call, options: list[str], says: str) -> None:  # noqa: F811
+    """What makes no sense is told in a line, and nothing changes."""
+    path = make(todo)
+    before = checksum(path)
+    run = call("reset", path, *options)
+    assert run.returncode in (1, 2)
+    assert says in run.stderr
+    assert checksum(path) == before
