@@ -157,7 +157,7 @@ def test_a_failure_leaves_the_old_file(filled: Path, tmp_path: Path) -> None:
 
     with closing(sqlite3.connect(filled)) as connection, connection:
         connection.execute("UPDATE todolist SET camera = 'one' WHERE priority = 4")
-    with pytest.raises(ValueError, match="camera|one|integer|convert"):
+    with pytest.raises(ValueError, match="int64"):
         export_tasks(filled, target)
     assert target.read_text() == "earlier"
     assert sorted(tmp_path.iterdir()) == sorted([filled, target])
@@ -183,10 +183,12 @@ def test_memory(tmp_path: Path, kind: str, number: int) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         numbers = f"WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {number})"
         connection.execute(
-            f"INSERT INTO todolist {numbers} SELECT i, 100 + i, 1, 'ffi', 1 + i % 4, 1 + i / 4 % 4, 1800, NULL, i * 1e-5, 1, 110 FROM n"
+            f"INSERT INTO todolist {numbers}"
+            " SELECT i, 100 + i, 1, 'ffi', 1 + i % 4, 1 + i / 4 % 4, 1800, NULL, i * 1e-5, 1, 110 FROM n"
         )
         connection.execute(
-            f"INSERT INTO diagnostics (priority, lightcurve, method_used, elaptime, mean_flux, variance, errors) {numbers}"
+            "INSERT INTO diagnostics (priority, lightcurve, method_used, elaptime, mean_flux, variance, errors)"
+            f" {numbers}"
             " SELECT i, 'lightcurves/' || i || '.fits.gz', 'aperture', i * 1e-3, i / 7.0, i / 3.0, 'error ' || i FROM n"
         )
     run = subprocess.run(
