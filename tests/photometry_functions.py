@@ -141,3 +141,14 @@ def takes_half_a_second(task: dict[str, Any]) -> dict[str, Any]:
     leaves_a_line(task)
     time.sleep(0.5)
     return good(task)
+
+
+def says_its_process_slowly(task: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.05)
+    return says_its_process(task)
+
+
+def task_5_kills_dask(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 5:
+        os._exit(1)
+    return good(task)

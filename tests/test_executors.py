@@ -1,0 +1,119 @@
+"""Executors of every kind run a list to its end, with the same rows."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.runner import run_tasks
+
+from . import photometry_functions as functions
+from .conftest import make_file, query
+from .test_running import ROOT, many
+
+ROWS = "SELECT priority, status, method_used, mean_flux, errors IS NULL FROM todolist JOIN diagnostics USING (priority) ORDER BY 1"
+
+
+def run_over_mpi(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+    """Run over three ranks: one that has the file, and two that work."""
+    launch = [str(Path(sys.executable).with_name("mpiexec")), "-n", "3", sys.executable, "-m", "mpi4py.futures"]
+    command = ["-m", "photometry_tasks.cli", "run", str(path), f"tests.photometry_functions:{function}"]
+    workers = ["--executor", "mpi4py.futures:MPIPoolExecutor", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(launch + command + workers, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+DASK = """
+import sys
+from distributed import Client
+from photometry_tasks import TaskManager
+from photometry_tasks.runner import run_tasks
+from tests import photometry_functions as functions
+
+if __name__ == "__main__":
+    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with Client(**options) as client, TaskManager(sys.argv[1]) as tm:
+        run_tasks(tm, getattr(functions, sys.argv[2]), jobs=2, executor=lambda jobs: client.get_executor())
+"""
+
+
+def run_over_dask(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+    """Run over a cluster of two workers on this machine."""
+    script = path.with_name("script.py")
+    script.write_text(DASK)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(path), function]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+def run_over_processes(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+    """Run over our own pool."""
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command += [f"tests.photometry_functions:{function}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+EXECUTORS = {"mpi": run_over_mpi, "dask": run_over_dask, "processes": run_over_processes}
+
+
+@pytest.mark.parametrize("name", list(EXECUTORS))
+def test_the_same_rows(tmp_path: Path, name: str) -> None:
+    """MPI over three ranks, a Dask cluster and the pool of processes give every task its result, and the same ones."""
+    path = make_file(tmp_path / "todo.sqlite", many(200))
+    run = EXECUTORS[name](path, "every_third_raises")
+    assert run.returncode == 0, run.stderr
+    expected = [(n, 1, "aperture", float(n), 1) if n % 3 else (n, 2, "error", None, 0) for n in range(1, 201)]
+    assert query(path, ROWS) == expected
+    assert query(path, "SELECT count(DISTINCT method_used) FROM diagnostics") == [(2,)]
+
+
+@pytest.mark.parametrize("name", ["mpi", "dask"])
+def test_the_workers_do_the_work(tmp_path: Path, name: str) -> None:
+    """The tasks run in other processes than the one that has the file, and in more than one of them."""
+    path = make_file(tmp_path / "todo.sqlite", many(40))
+    run = EXECUTORS[name](path, "says_its_process_slowly")
+    assert run.returncode == 0, run.stderr
+    assert query(path, "SELECT count(DISTINCT method_used) FROM diagnostics") == [(2,)]
+
+
+def test_a_dead_dask_worker(tmp_path: Path) -> None:
+    """A task that kills Dask's workers is an ERROR with Dask's own reason; the others have their results."""
+    path = make_file(tmp_path / "todo.sqlite", many(20))
+    run = run_over_dask(path, "task_5_kills_dask")
+    assert run.returncode == 0, run.stderr
+    ((priority, text),) = query(path, "SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL")
+    assert priority == 5
+    assert "all those workers died" in text
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(19,)]
+
+
+def test_threads(opened: Callable[..., TaskManager]) -> None:
+    """Any executor of concurrent.futures does: threads too, for a function that lets them run side by side."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    manager = opened(*many(50))
+    report = run_tasks(manager, functions.good, jobs=4, executor=ThreadPoolExecutor)
+    assert (report.saved, report.errors) == (50, 0)
+    assert manager.summary[STATUS.OK.name] == 50
+
+
+def test_an_executor_that_fails(opened: Callable[..., TaskManager]) -> None:
+    """What an executor's own failure says ends the run; nothing is blamed on the tasks."""
+    from concurrent.futures import Executor, Future
+
+    class Failing(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(ConnectionError("the scheduler is gone"))
+            return future
+
+    manager = opened(*many(5))
+    with pytest.raises(ConnectionError, match="the scheduler is gone"):
+        run_tasks(manager, functions.good, jobs=2, executor=lambda _: Failing())
+    assert manager.get_number_tasks() == 5

@@ -1,0 +1,218 @@
+"""Seeing how a TODO-list stands, while somebody works on it and afterwards."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager, locking, overview, pace
+from photometry_tasks.mounts import Mount
+from photometry_tasks.overview import get_overview
+
+from .conftest import checksum, query, result_of
+from .processes import kill, received, running
+from .test_command_line import COMMAND, Call, call  # noqa: F401 - a fixture
+from .test_running import many
+
+
+def work(connection: Connection, path: Path, in_memory: bool) -> None:
+    """Save 12 results, of which every fourth is an ERROR, start two more, and wait."""
+    # As if each save came long after the one before.
+    pace._INTERVAL = overview._INTERVAL = 0.0
+    overview._SHARE = 0
+    with TaskManager(path, load_into_memory=in_memory, backup_interval=None) as manager:
+        for priority in range(1, 13):
+            manager.start_task(priority)
+            status = STATUS.ERROR if priority % 4 == 0 else STATUS.OK
+            errors = [f"Traceback\n[red]no stamp for TIC {priority}"] if status is STATUS.ERROR else []
+            manager.save_result({**result_of({"priority": priority}, status, errors=errors), "time": 0.5})
+        manager.start_tasks([13, 14])
+        connection.send("ready")
+        connection.recv()
+    connection.send("closed")
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:  # noqa: F811
+    """Counts, rate, mean time, errors, running tasks and holder are shown, on disk from the file, else as published."""
+    path = todo(*({"tmag": float(number), "camera": 1 + number % 4} for number in range(30)))
+    with running(work, path, in_memory) as (process, connection):
+        assert connection.recv() == "ready"
+        found = get_overview(path)
+        holder = f"process {process.pid} on "
+        shown = call("status", path)
+        assert json.loads(call("status", path, "--json").stdout)["status"] == found["status"]
+        connection.send("close")
+        assert connection.recv() == "closed"
+        process.join()
+    counts = {name: number for name, number in found["status"].items() if number}
+    assert counts == {"PENDING": 16, "OK": 9, "ERROR": 3, "STARTED": 2}
+    assert found["numtasks"] == 30 == sum(sum(v for k, v in c.items() if k.isupper()) for c in found["ccds"])
+    assert holder in found["holder"]
+    assert found["mean_elaptime"] == 0.5
+    # The last save is counted with the next one, ten seconds later, or at closing.
+    assert 0 < found["rate"] <= 12
+    assert [row["priority"] for row in found["running"]] == [13, 14]
+    # Which were the last is written ten seconds later; the others come from the end on.
+    assert [row["priority"] for row in found["last_errors"]] == [8, 12, 4]
+    assert (found["age"] is not None) == in_memory
+    assert not found["has_log"]
+    assert shown.returncode == 0, shown.stderr
+    for text in (
+        "In use by process",
+        "results a second over the last ten minutes",
+        "[red]no stamp for TIC 12",
+        "0.5 s",
+    ):
+        assert text in shown.stdout
+    assert ("As published" in shown.stdout) == in_memory
+    assert list(path.parent.iterdir()) == [path]
+    after = get_overview(path)
+    assert (after["holder"], after["age"], after["status"]["OK"]) == (None, None, 9)
+    assert sum(row[0] for row in query(path, "SELECT saved FROM photometry_tasks_progress")) == 12
+    assert query(path, "SELECT sum(errors), sum(elaptime) FROM photometry_tasks_progress") == [(3, 6.0)]
+
+
+def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a manager on disk keeps readers out, they see what it publishes, and how old that is."""
+    monkeypatch.setattr(locking, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
+    monkeypatch.setattr(overview, "_INTERVAL", 0.0)
+    monkeypatch.setattr(overview, "_SHARE", 0)
+    path = todo(*many(5))
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        found = get_overview(path)
+        assert found["status"]["OK"] == 1
+        assert 0 <= found["age"] < 60
+    assert get_overview(path)["age"] is None
+
+
+def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is published at most every ten seconds, and no more often than each hundredth of the time."""
+    times: list[float] = []
+    real = overview.read_overview
+
+    def slow(*arguments: Any) -> Any:
+        times.append(now[0])
+        now[0] += 0.5
+        return real(*arguments)
+
+    now = [1000.0]
+    monkeypatch.setattr(overview, "read_overview", slow)
+    monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
+    manager = opened(*many(100), load_into_memory=True)
+    for priority in range(1, 101):
+        now[0] += 1.0
+        manager.save_result(result_of({"priority": priority}))
+    assert times == [1001.0, 1052.0] or times == [1001.0, 1051.5]
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:  # noqa: F811
+    """When the run was killed nobody is named as the holder; results that lie in a log are told of."""
+    path = todo(*many(30))
+    with running(work, path, in_memory) as (process, connection):
+        assert connection.recv() == "ready"
+        kill(process)
+        assert list(received(connection)) == []
+    found = get_overview(path)
+    assert found["holder"] is None
+    assert found["has_log"] == in_memory
+    assert ("A log of results lies beside it" in call("status", path).stdout) == in_memory
+    with TaskManager(path) as manager:
+        assert manager.summary["OK"] == 9
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_looking_locks_nothing(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """Whoever looks changes nothing, and keeps nobody from opening the file."""
+    path = todo(*many(5))
+    before = checksum(path)
+    assert get_overview(path)["numtasks"] == 5
+    (tmp_path / "todo.sqlite-lock").write_text("process 1 on nowhere\n")  # a killed manager's
+    assert get_overview(path)["holder"] is None
+    assert checksum(path) == before
+    with TaskManager(path) as manager:
+        assert get_overview(path)["holder"] is not None
+        assert manager.get_number_tasks() == 5
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"camera": 7, "ccd": 9, "status": 1}],
+        [{"status": 6, "tmag": None}],
+        [{"status": 2}],
+        [{"status": 42}],
+    ],
+    ids=["empty", "another mission", "running", "an ERROR without diagnostics", "a foreign status"],
+)
+def test_odd_lists(todo: Callable[..., Path], call: Call, rows: Any) -> None:  # noqa: F811
+    """Whatever is in the list, it can be shown."""
+    shown = call("status", todo(*rows))
+    assert shown.returncode == 0, shown.stderr
+    assert "Nobody works on it" in shown.stdout
+
+
+def test_share_is_not_rounded_up(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """A CCD is at 100 % when its last task is done, not before."""
+    assert "99.9 % of 2000" in call("status", todo({}, *({"status": 1} for _ in range(1999)))).stdout
+
+
+def test_watch(todo: Callable[..., Path]) -> None:
+    """--watch shows it anew until Ctrl-C."""
+    path = todo(*many(5))
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
+    with subprocess.Popen(
+        [COMMAND, "status", str(path), "--watch"], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"PENDING") < 2:
+            seen += os.read(ours, 65536)
+        with TaskManager(path) as manager:
+            manager.save_result(result_of({"priority": 1}))
+            while b"In use by" not in seen:
+                seen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        os.close(ours)
+    assert process.returncode == 130
+    assert b"Traceback" not in seen
+
+
+def test_json_and_watch(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """The two exclude each other."""
+    run = call("status", todo({}), "--json", "--watch")
+    assert run.returncode == 2
+    assert "exclude each other" in run.stderr
+
+
+def test_lines_where_no_terminal_is(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """Without a terminal the progress is a line at the beginning and every half minute, without control characters."""
+    run = call("run", todo(*many(5)), "tests.photometry_functions:good", "--jobs", "1")
+    assert re.fullmatch(r"Measuring: 0/5 tasks, 0/s, left \?\n", run.stderr)
+
+
+def test_the_rate(todo: Callable[..., Path]) -> None:
+    """It is taken over the last ten minutes; what was before counts in the mean time only."""
+    path = todo(*many(5))
+    now = int(time.time())
+    with TaskManager(path) as manager:
+        rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
+        manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
+        manager.conn.commit()
+    found = get_overview(path)
+    assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
+    assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
