@@ -226,10 +226,10 @@ def report(todo: Path, output: Path) -> None:
 
     Example: photometry-tasks report todo.sqlite -o report.html
     """
-    from photometry_tasks.report import build_report
-
     path = find_todo_file(todo)
     with _needs("report", "Matplotlib"):
+        from photometry_tasks.report import build_report
+
         page = build_report(path)
     with os_errors(output):
         replace_file(output, lambda temporary: _write_text(temporary, page))

@@ -16,7 +16,8 @@ from . import photometry_functions as functions
 from .conftest import make_file, query
 from .test_running import ROOT, many
 
-ROWS = "SELECT priority, status, method_used, mean_flux, errors IS NULL FROM todolist JOIN diagnostics USING (priority) ORDER BY 1"
+ROWS = """SELECT priority, status, method_used, mean_flux, errors IS NULL
+FROM todolist JOIN diagnostics USING (priority) ORDER BY 1"""
 
 
 def run_over_mpi(path: Path, function: str) -> subprocess.CompletedProcess[str]:
