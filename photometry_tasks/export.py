@@ -16,6 +16,7 @@ from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sqlite import SQLite
+from photometry_tasks.todo_file import find_todo_file
 
 __all__ = ["export_tasks"]
 
@@ -78,6 +79,7 @@ def export_tasks(
     write = _WRITERS.get(target.suffix.lower())
     if write is None:
         raise invalid("target", str(target), f"a name that ends with {', '.join(_WRITERS)} is expected")
+    path = find_todo_file(path)
     if target.resolve() == path.resolve():
         raise invalid("target", str(target), "this is the TODO-file; give another path")
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
