@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from photometry_tasks import statements
@@ -31,14 +31,14 @@ class Pace:
         self._elaptime = 0.0
         self._last_error: int | None = None
 
-    def note(self, results: Iterable[Result], saved: Iterable[Saved]) -> None:
+    def note(self, results: Sequence[Result], saved: Sequence[Saved]) -> None:
         """Count results, and what became of them."""
-        for result, task in zip(results, saved, strict=True):
-            self._saved += 1
-            self._elaptime += result.row[1]
-            if task.status is STATUS.ERROR:
-                self._errors += 1
-                self._last_error = result.priority
+        self._saved += len(saved)
+        self._elaptime += sum([result.row[1] for result in results])
+        failed = [result.priority for result, task in zip(results, saved, strict=True) if task.status is STATUS.ERROR]
+        if failed:
+            self._errors += len(failed)
+            self._last_error = failed[-1]
 
     def is_due(self) -> bool:
         """Whether it is time to write."""

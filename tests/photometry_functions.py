@@ -152,3 +152,8 @@ def task_5_kills_dask(task: dict[str, Any]) -> dict[str, Any]:
     if task["priority"] == 5:
         os._exit(1)
     return good(task)
+
+
+def takes_a_moment(task: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.003)
+    return leaves_a_line(task)

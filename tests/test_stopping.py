@@ -1,6 +1,7 @@
 """A run that is to stop: by signals, and when its time is over."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -179,15 +180,13 @@ def test_a_sector_is_stopped_and_continued(
     target_lists: dict[int, Path], tmp_path: Path, start: Callable[..., Any], in_memory: bool
 ) -> None:
     """A real sector, stopped by SIGTERM at three random moments and continued: every task gets exactly one result."""
-    import random
-
     path = tmp_path / "todo.sqlite"
     number, _ = add_target_lists(path, [target_lists[1]])
     options = ["--in-memory"] if in_memory else []
     done = 0
     for _ in range(3):
-        process = start(path, "tests.photometry_functions:leaves_a_line", *options)
-        moment = random.uniform(2.0, 8.0)  # seconds
+        process = start(path, "tests.photometry_functions:takes_a_moment", *options)
+        moment = random.uniform(2.0, 6.0)  # seconds
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(moment)
         process.terminate()
@@ -196,7 +195,7 @@ def test_a_sector_is_stopped_and_continued(
         ((before, done),) = [(done, query(path, "SELECT count(*) FROM diagnostics")[0][0])]
         assert before < done < number
         assert query(path, "SELECT count(*) FROM todolist WHERE status IS NOT NULL") == [(done,)]
-    process = start(path, "tests.photometry_functions:leaves_a_line", *options)
+    process = start(path, "tests.photometry_functions:takes_a_moment", *options)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(STATUS.OK.value, number)]
