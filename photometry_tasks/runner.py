@@ -174,7 +174,7 @@ class _Run:
         # Of an executor that broke as a whole: the tasks to be tried one at a time, and the one that is.
         self._suspects: deque[dict[str, Any]] = deque()
         self._alone: Future[Result] | None = None
-        self._is_broken = False
+        self._is_broken = self._is_told = False
         # Each finished task and each signal put something in: a queue that may be fed by a signal's handler.
         self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
 
@@ -187,8 +187,7 @@ class _Run:
             while True:
                 is_stopping = stop.is_asked_for()
                 if is_stopping:
-                    for future in self._in_flight:
-                        future.cancel()  # what has not begun
+                    self._cancel_waiting(stop)
                 else:
                     self._hand_out()
                 if not (self._in_flight or self._done) or (is_stopping and stop.seconds_left() == 0):
@@ -202,6 +201,15 @@ class _Run:
         self.report.is_out_of_time = stop.is_late
         if self._progress is not None:
             self._progress(self.report)
+
+    def _cancel_waiting(self, stop: Stop) -> None:
+        """Take back what has not begun, and say so once."""
+        running = sum(not future.cancel() for future in list(self._in_flight))
+        if not self._is_told and running:
+            left = stop.seconds_left() or 0.0
+            message = "%s: nothing more is begun; %d running tasks may go on for %.0f s, or until a second signal"
+            self._manager.logger.warning(message, stop.reason, running, left)
+            self._is_told = True
 
     # --- handing out -------------------------------------------------------------------------------------
 

@@ -89,6 +89,11 @@ class Stop:
         return self._signal is not None or self._is_late
 
     @property
+    def reason(self) -> str:
+        """Why nothing more is to be handed out."""
+        return "The time is over" if self._signal is None else signal.Signals(self._signal).name
+
+    @property
     def is_late(self) -> bool:
         """Whether the time was over before all tasks were handed out."""
         return self._is_late

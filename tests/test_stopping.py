@@ -78,6 +78,10 @@ def test_what_runs_is_finished(
     process = start(path, WAITS, *(["--in-memory"] if in_memory else []))
     wait_until_begun(process, {3, 4})
     (os.killpg if whole_group else os.kill)(process.pid, number)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Measuring")
+    told = process.stderr.readline()
+    assert told.startswith(f"{signal.Signals(number).name}: nothing more is begun; 2 running tasks may go on")
     Path("go").touch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
