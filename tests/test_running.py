@@ -206,7 +206,7 @@ def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limi
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks(manager, functions.good, jobs=2, limit=limit, progress=interrupt)
-    assert 2 <= len(after) <= 4  # the two that ran, and the end
+    assert len(after) >= 2  # and at the end
     assert manager.summary["STARTED"] == 0
     assert manager.summary["OK"] + manager.get_number_tasks() == 300
     assert manager.summary["OK"] < 150
