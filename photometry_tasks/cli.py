@@ -162,7 +162,7 @@ def _run(
     **how: Any,
 ) -> None:
     def count_total(saved: int) -> int:
-        total = saved + manager.get_number_tasks(**constraints)
+        total: int = saved + manager.summary["STARTED"] + manager.get_number_tasks(**constraints)
         return total if limit is None else min(total, limit)
 
     report, total, counted = RunReport(), count_total(0), 0

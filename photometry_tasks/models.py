@@ -156,7 +156,8 @@ class Progress(Base):
     Attributes
     ----------
     minute : int
-        When it began, seconds since 1970 (UTC).
+        When it began, seconds since 1970 (UTC): a manager's first when that was opened. There is none for a minute in
+        which nothing was saved.
     saved : int
         Results saved.
     errors : int

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds over which the rate is taken.
 _LATELY = 600
+
+#: Seconds without a result that end a run.
+_PAUSE = 1800
 
 #: Running tasks and errors that are listed.
 _LISTED = 10
@@ -62,11 +65,18 @@ def read_overview(connection: Connection, path: Path) -> dict[str, Any]:
         "numtasks": sum(by_status.values()),
         "status": by_status,
         "ccds": ccds,
-        "rate": sum(row.saved for row in lately) / max(1.0, now - lately[0].minute) if lately else None,
+        "rate": sum(row.saved for row in lately) / _measure_time(minutes, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": [dict(row._mapping) for row in running],
         "last_errors": [dict(row._mapping) for row in errors],
     }
+
+
+def _measure_time(minutes: Sequence[Any], now: float) -> float:
+    """Return over how many seconds a run was going lately: ten minutes, unless it began in them."""
+    was_going = any(now - _LATELY - _PAUSE < row.minute <= now - _LATELY for row in minutes)
+    begun = next(row.minute for row in minutes if row.minute > now - _LATELY)
+    return _LATELY if was_going else max(1.0, now - begun)
 
 
 def _last(priorities: Iterable[int | None]) -> list[int]:

@@ -18,6 +18,8 @@ _logger = logging.getLogger("photometry_tasks")
 #: Seconds between two writings: a save in between costs nothing.
 _INTERVAL = 10.0
 
+_MINUTE = 60.0
+
 
 class Pace:
     """What was saved since it was last written into the table of progress."""
@@ -25,6 +27,7 @@ class Pace:
     def __init__(self) -> None:
         self._forget()
         self._written = time.monotonic()
+        self._minute = time.time()  # when the one began that is counted
 
     def _forget(self) -> None:
         self._saved = self._errors = 0
@@ -33,6 +36,8 @@ class Pace:
 
     def note(self, results: Sequence[Result], saved: Sequence[Saved]) -> None:
         """Count results, and what became of them."""
+        if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
+            self._minute = now - _MINUTE  # nothing came for a while, or the clock was set back
         self._saved += len(saved)
         self._elaptime += sum([result.row[1] for result in results])
         failed = [result.priority for result, task in zip(results, saved, strict=True) if task.status is STATUS.ERROR]
@@ -45,8 +50,8 @@ class Pace:
         return time.monotonic() - self._written >= _INTERVAL and self._saved > 0
 
     def write(self, transaction: Transaction) -> None:
-        """Write what was counted into the row of this minute."""
-        minute = int(time.time()) // 60 * 60
+        """Write what was counted into the row of this minute, and begin another if it is over."""
+        minute = int(self._minute)
         counted = (self._saved, self._errors, self._elaptime, self._last_error)
         names = ("more_saved", "more_errors", "more_elaptime", "failed")
         values = {"in_minute": minute, **dict(zip(names, counted, strict=True))}
@@ -54,6 +59,8 @@ class Pace:
             transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)])
         self._written = time.monotonic()
         self._forget()
+        if (now := time.time()) - self._minute >= _MINUTE:
+            self._minute = now
 
     def write_rest(self, begin: Callable[..., AbstractContextManager[Transaction]]) -> None:
         """Write what is left before the file is closed, in a transaction; these are no results: it may fail."""

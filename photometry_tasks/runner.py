@@ -205,8 +205,8 @@ class _Run:
     def _cancel_waiting(self, stop: Stop) -> None:
         """Take back what has not begun, and say so once."""
         running = sum(not future.cancel() for future in list(self._in_flight))
-        if not self._is_told and running:
-            left = stop.seconds_left() or 0.0
+        left = stop.seconds_left() or 0.0
+        if running and left >= 1 and not self._is_told:
             message = "%s: nothing more is begun; %d running tasks may go on for %.0f s, or until a second signal"
             self._manager.logger.warning(message, stop.reason, running, left)
             self._is_told = True

@@ -165,9 +165,15 @@ def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) 
     table = Table(*names, title=title, title_justify="left")
     for row in rows:
         # As text: what stands in an error may look like markup.
-        cells = ("" if row[name] is None else str(row[name]) for name in names)
-        table.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in cells))
+        table.add_row(*(_build_text(name, row[name]) for name in names))
     return table
+
+
+def _build_text(name: str, value: object) -> Text:
+    text = Text("" if value is None else str(value), overflow="fold")
+    if name == "errors":
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def _count_errors(number: int) -> str:

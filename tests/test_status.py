@@ -1,5 +1,6 @@
 """Seeing how a TODO-list stands, while somebody works on it and afterwards."""
 
+import itertools
 import json
 import os
 import pty
@@ -210,9 +211,35 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
     path = todo(*many(5))
     now = int(time.time())
     with TaskManager(path) as manager:
+        # Two hours ago another run was going.
         rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
         manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
         manager.conn.commit()
     found = get_overview(path)
     assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
     assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
+    with TaskManager(path) as manager:
+        manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
+        manager.conn.commit()
+    # It was going all these ten minutes.
+    assert get_overview(path)["rate"] == pytest.approx(100 / 600)
+
+
+def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row begins with the manager, and another when a minute is over; after a break, a minute before a result."""
+    now = [10_000.0]
+    monkeypatch.setattr(pace.time, "time", lambda: now[0])
+    ticks = itertools.count(step=20)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: next(ticks))
+    manager = opened(*many(20))
+    # At 10,300 nothing had come for a while; then the clock is set back by an hour, and goes on.
+    moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 6_700, 6_711, 6_722]
+    for priority, moment in enumerate(moments, start=1):
+        now[0] = float(moment)
+        manager.save_result(result_of({"priority": priority}))
+    manager.close()
+    rows = query(manager.todo_file, "SELECT minute, saved FROM photometry_tasks_progress")
+    assert sum(saved for _, saved in rows) == len(moments)
+    assert (10_000, 3) in rows  # each save writes what was counted before it
+    assert any(6_600 < minute < 6_722 for minute, _ in rows)
+    assert any(10_200 <= minute <= 10_300 for minute, _ in rows)
