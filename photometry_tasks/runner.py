@@ -30,6 +30,9 @@ _PATIENCE = 1.0
 #: Tasks shorter than this (seconds) are handed out ahead, so many seconds of work: their results are saved together.
 _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 
+#: Seconds after which it is looked whether anything is to be done: a lock cannot be waited for much longer at once.
+_LONGEST_WAIT = 3600.0
+
 #: Dead workers one after the other, without a result between, that end the run: it is not the tasks.
 _DEATHS_IN_A_ROW = 100
 
@@ -129,6 +132,8 @@ def run_tasks(
     grace = check_seconds("grace", grace)
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
     task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
+    if task_timeout == 0:
+        raise invalid("task_timeout", task_timeout, "a task needs some time; leave it out for no limit")
     if executor is None:
         executor = partial(WorkerPool, task_timeout=task_timeout)
     elif task_timeout is not None:
@@ -190,7 +195,8 @@ class _Run:
                     self._cancel_waiting(stop)
                 else:
                     self._hand_out()
-                if not (self._in_flight or self._done) or (is_stopping and stop.seconds_left() == 0):
+                is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
+                if is_idle or (is_stopping and stop.seconds_left() == 0):
                     break
                 if self._in_flight:
                     self._wait(stop)
@@ -240,13 +246,16 @@ class _Run:
             self._submit(task)
 
     def _submit(self, task: dict[str, Any]) -> Future[Result] | None:
-        if self._is_broken:
+        is_new = self._is_broken
+        if is_new:
             self._executor.shutdown(wait=False)
             self._executor = self._make_executor(self._jobs)
             self._is_broken = False
         try:
             future = self._executor.submit(run_task, self._function, task)
         except BrokenExecutor:
+            if is_new:
+                raise
             self._is_broken = True
             self._suspects.append(task)
             return None
@@ -258,11 +267,11 @@ class _Run:
 
     def _wait(self, stop: Stop) -> None:
         """Wait until a task is finished, a signal has come, or it is time to save or to stop."""
-        timeouts = [] if (left := stop.seconds_left()) is None else [left]
+        timeouts = [_LONGEST_WAIT] if (left := stop.seconds_left()) is None else [left, _LONGEST_WAIT]
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
         try:
-            future = self._finished.get(timeout=min(timeouts, default=None))
+            future = self._finished.get(timeout=min(timeouts))
             while True:
                 if future is not None:
                     self._take(future, stop)

@@ -108,6 +108,6 @@ def find_time_limit(stop_after: float | None) -> float | None:
     """Return after how many seconds to stop: as was asked for, or half a minute before SLURM ends the job."""
     limits = [] if stop_after is None else [stop_after]
     with suppress(KeyError, ValueError):
-        # Seconds since 1970, as srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
-        limits.append(max(0.0, float(os.environ["SLURM_JOB_END_TIME"]) - time.time() - _RESERVE))
+        # Whole seconds since 1970, as srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
+        limits.append(max(0.0, int(os.environ["SLURM_JOB_END_TIME"]) - time.time() - _RESERVE))
     return min(limits, default=None)

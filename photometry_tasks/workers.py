@@ -103,6 +103,7 @@ class _Worker:
         # Spawned, not forked: it must inherit neither the manager's connection nor its locks.
         context = multiprocessing.get_context("spawn")
         self._oom_kills = count_oom_kills()
+        self._is_lost = self._has_understood = False
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,))
         # It begins with these blocked, as this thread has them, until it has learnt to ignore them.
@@ -113,26 +114,34 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
 
+    def is_alive(self) -> bool:
+        return not self._is_lost and self._process.is_alive()
+
     def wait_until_ready(self) -> None:
+        """Wait until the process takes calls."""
         try:
+            self._wait(None)
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            found = f"it could not start: {self._describe_exit()}; what it printed says more"
-            raise WorkerError(found=found) from error
-
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
+            raise WorkerError(found=f"a worker could not start: {self._end()}; what it printed says more") from error
 
     def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
         begun = time.monotonic()
         try:
             self._pipe.send(call)
+            self._wait(None)
+            self._pipe.recv()  # it has understood, for which it may have had to import
+            self._has_understood = True
+            begun = time.monotonic()
             is_in_time = self._wait(None if timeout is None else begun + timeout)
             is_done, value = self._pipe.recv() if is_in_time else (True, None)
         except (EOFError, OSError) as error:
-            raise WorkerDiedError(found=self._describe_exit(), elapsed=time.monotonic() - begun) from error
+            found = self._end()
+            if self._has_understood:
+                raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun) from error
+            raise WorkerError(found=f"a worker could not import it: {found}; what it printed says more") from error
         if not is_in_time:
-            self.kill()
+            self._end(0.0)
             found = f"its process was killed: it took longer than a task may, {timeout:g} s (task_timeout)"
             raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun)
         if not is_done:
@@ -152,8 +161,17 @@ class _Worker:
             if left <= 0:
                 return False
 
-    def _describe_exit(self) -> str:
-        self._process.join()
+    def _end(self, patience: float = 5.0) -> str:
+        """Say why the process has ended; one that lives on without answering is killed after so many seconds."""
+        self._is_lost = True
+        until = time.monotonic() + patience
+        # Not join(patience): it takes a process that has closed all its files for a dead one, and waits for that.
+        while self._process.is_alive() and time.monotonic() < until:
+            time.sleep(0.005)
+        if self._process.is_alive():
+            self.kill()
+            self._process.join()
+            return "its process was killed: it had cut its connection to the run"
         return describe_exit(self._process.exitcode, self._oom_kills)
 
     def kill(self) -> None:
@@ -185,17 +203,28 @@ def _serve(pipe: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # what the function starts ignores them too
     signal.signal(signal.SIGTERM, lambda *_: None)  # but this one ends what it starts
+    # What it forks ends on it, as multiprocessing's own pools do with their processes.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    ours = os.getpid()
     pipe.send(None)
     while True:
         try:
             function, args, kwargs = pipe.recv()
-            answer = True, function(*args, **kwargs)
         except EOFError:
             return
         except Exception:
+            pipe.send(None)
+            pipe.send((False, traceback.format_exc()))
+            continue
+        pipe.send(None)  # from here on it is the task's time
+        try:
+            answer = True, function(*args, **kwargs)
+        except Exception:
             answer = False, traceback.format_exc()
+        if os.getpid() != ours:
+            os._exit(0)  # a child that the function has forked, and that came back from it: it must not answer
         pipe.send(answer)
 
 

@@ -1,6 +1,7 @@
 """Functions that the tests give to worker processes: real ones, which succeed, fail, hang or die."""
 
 import asyncio
+import multiprocessing
 import os
 import resource
 import signal
@@ -157,3 +158,52 @@ def task_5_kills_dask(task: dict[str, Any]) -> dict[str, Any]:
 def takes_a_moment(task: dict[str, Any]) -> dict[str, Any]:
     time.sleep(0.003)
     return leaves_a_line(task)
+
+
+def uses_a_pool_of_its_own(task: dict[str, Any]) -> dict[str, Any]:
+    """As libraries do that share their work out among processes; they end them with SIGTERM."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return {**good(task), "details": {"mean_flux": sum(pool.map(abs, [-1, -2]))}}
+
+
+def forks_and_comes_back_twice(task: dict[str, Any]) -> dict[str, Any]:
+    child = os.fork()
+    if task["priority"] == 2 and child == 0:
+        raise RuntimeError("of the child")
+    if child != 0:
+        os.waitpid(child, 0)
+    return good(task)
+
+
+def cuts_its_connection(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 2:
+        os.closerange(3, 256)
+        time.sleep(600)
+    return good(task)
+
+
+class SlowToImport:
+    """A function that takes a second to be unpickled, as one whose module imports much."""
+
+    def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        return good(task)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle_slowly, (os.getpid(),)
+
+
+_is_unpickled = False
+
+
+def _unpickle_slowly(_pid: int) -> SlowToImport:
+    global _is_unpickled
+    if not _is_unpickled:
+        time.sleep(1.0)
+    _is_unpickled = True
+    return SlowToImport()
+
+
+def breaks_the_pool_once_it_is_idle(task: dict[str, Any]) -> dict[str, Any]:
+    if task["priority"] == 1:
+        subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {os.getpid()}"])
+    return good(task)

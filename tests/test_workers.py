@@ -7,16 +7,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, runner
+from photometry_tasks import STATUS, TaskManager, runner, workers
 from photometry_tasks.errors import WorkerError, WorkersDieError
 from photometry_tasks.runner import RunReport, run_tasks
 
@@ -183,6 +184,83 @@ def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest
     assert manager.summary["ERROR"] + manager.get_number_tasks() == 30
 
 
+def test_processes_of_the_function(opened: Callable[..., TaskManager]) -> None:
+    """A function may have processes of its own: they can be ended, and one that comes back from it answers nothing."""
+    manager = opened(*many(12))
+    report = run_tasks(manager, functions.uses_a_pool_of_its_own, jobs=2, task_timeout=30)
+    assert (report.saved, report.errors) == (12, 0)
+    manager.reset_tasks(status=STATUS.OK)
+    report = run_tasks(manager, functions.forks_and_comes_back_twice, jobs=1)
+    assert (report.saved, report.errors) == (12, 0)
+    fluxes = manager.cursor.execute("SELECT mean_flux FROM diagnostics ORDER BY priority").fetchall()
+    assert [flux for (flux,) in fluxes] == [float(n) for n in range(1, 13)]
+
+
+def test_a_function_that_cuts_its_connection(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lives on without its connection is killed, and its task an ERROR."""
+    monkeypatch.setattr(workers._Worker._end, "__defaults__", (0.1,))
+    manager = opened(*many(4))
+    report = run_tasks(manager, functions.cuts_its_connection, jobs=1)
+    assert (report.saved, report.errors) == (4, 1)
+    assert "had cut its connection" in errors_of(manager)[2]
+
+
+def test_importing_is_not_the_tasks_time(opened: Callable[..., TaskManager]) -> None:
+    """What a worker takes to import the function does not count for the limit of a task."""
+    manager = opened(*many(4))
+    report = run_tasks(manager, functions.SlowToImport(), jobs=2, task_timeout=0.5)
+    assert (report.saved, report.errors) == (4, 0)
+
+
+def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
+    """However short a task may take, each gets its own result, and never another's."""
+    manager = opened(*many(30))
+    report = run_tasks(manager, functions.good, jobs=2, task_timeout=1e-9)
+    assert report.saved == 30
+    rows = manager.cursor.execute("SELECT priority, mean_flux FROM diagnostics WHERE errors IS NULL").fetchall()
+    assert all(row["mean_flux"] == row["priority"] for row in rows)
+    assert report.errors + len(rows) == 30
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskManager], jobs: int) -> None:
+    """A pool that refuses the next task is replaced, and every task is done."""
+    manager = opened(*many(6))
+    pools: list[ProcessPoolExecutor] = []
+
+    def make(number: int) -> ProcessPoolExecutor:
+        pools.append(ProcessPoolExecutor(number, get_context("spawn")))
+        return pools[-1]
+
+    def kill_the_workers(_report: RunReport) -> None:
+        """Wait until the pool has noticed that its workers are dead."""
+        if len(pools) > 1:
+            return
+        for process in active_children():
+            process.kill()
+            process.join()
+        with suppress(BrokenProcessPool):
+            while True:
+                pools[0].submit(abs, 1).result()
+
+    report = run_tasks(
+        manager, functions.takes_half_a_second, jobs=jobs, executor=make, limit=4, progress=kill_the_workers
+    )
+    assert report.saved - report.errors >= 3
+    assert manager.summary["STARTED"] == 0
+    assert len(pools) >= 2
+
+
+@pytest.mark.parametrize("value", ["1e11", "99999999999999999999", "inf", "nan", "soon", ""])
+def test_nonsense_of_slurm(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """An end of the job that is none, or in the far future, is no limit."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", value)
+    report = run_tasks(opened(*many(2)), functions.good, jobs=1, stop_after=1e12)
+    assert (report.saved, report.is_out_of_time) == (2, False)
+
+
 def test_a_result_does_not_wait_for_the_others(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
     """A finished result is saved while the tasks beside it still run."""
     manager = opened(*many(4))
@@ -220,6 +298,7 @@ def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path
     ("arguments", "says"),
     [
         ({"task_timeout": -1}, "task_timeout"),
+        ({"task_timeout": 0}, "a task needs some time"),
         ({"grace": float("nan")}, "grace"),
         ({"stop_after": "soon"}, "stop_after"),
         ({"executor": ProcessPoolExecutor}, "jobs=None: say how many workers"),
