@@ -19,7 +19,6 @@ from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.checking import find_faults
 from photometry_tasks.errors import TodoError
 from photometry_tasks.export import export_tasks
-from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
 from photometry_tasks.options import (
@@ -32,10 +31,11 @@ from photometry_tasks.options import (
 )
 from photometry_tasks.overview import get_overview
 from photometry_tasks.resetting import build_choice, count_chosen
+from photometry_tasks.result_log import ResultLog
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.showing import Bar, build_view
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.todo_file import find_todo_file, write_output
 from photometry_tasks.workers import PhotometryFunction
 
 __all__ = ["main"]
@@ -149,7 +149,12 @@ def run(
     how = {name: options.pop(name) for name in ("jobs", "limit", "task_timeout", "grace", "stop_after")}
     constraints = read_constraints(options)
     chosen = import_object(function, "MODULE:FUNCTION")
-    how["executor"] = None if executor is None else import_object(executor, "--executor")
+    if executor is not None:
+        if how["jobs"] is None or how["task_timeout"] is not None:
+            raise click.UsageError(
+                "--executor needs --jobs, and ends tasks by its own means: leave --task-timeout out."
+            )
+        how["executor"] = import_object(executor, "--executor")
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
         _run(manager, chosen, constraints, **how)
 
@@ -231,8 +236,7 @@ def report(todo: Path, output: Path) -> None:
         from photometry_tasks.report import build_report
 
         page = build_report(path)
-    with os_errors(output):
-        replace_file(output, lambda temporary: _write_text(temporary, page))
+    write_output(output, path, lambda temporary: _write_text(temporary, page))
     click.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
 
 
@@ -267,7 +271,12 @@ def reset(todo: Path, status: Any, error_like: str | None, dry_run: bool, **opti
     if not constraints and status is None and error_like is None:
         raise click.UsageError("Which tasks? Give --status, --error-like or constraints, as --camera.")
     path = find_todo_file(todo)
-    counts = count_chosen(path, build_choice(status, error_like, constraints))
+    choice = build_choice(status, error_like, constraints)
+    if not dry_run:
+        upgrade_todo_file(path)  # takes in the results of a killed manager too
+    elif ResultLog(path).has_results():
+        click.echo("A log of results lies beside it: they are not counted here.")
+    counts = count_chosen(path, choice)
     click.echo(f"{_describe(counts)} {'would go' if dry_run else 'go'} back to pending.")
     if dry_run or not counts:
         return

@@ -13,10 +13,9 @@ from photometry_tasks import schema
 from photometry_tasks.arguments import invalid
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import OutdatedSchemaError
-from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.todo_file import find_todo_file, write_output
 
 __all__ = ["export_tasks"]
 
@@ -80,8 +79,6 @@ def export_tasks(
     if write is None:
         raise invalid("target", str(target), f"a name that ends with {', '.join(_WRITERS)} is expected")
     path = find_todo_file(path)
-    if target.resolve() == path.resolve():
-        raise invalid("target", str(target), "this is the TODO-file; give another path")
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0
 
@@ -96,8 +93,7 @@ def export_tasks(
     with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
         if changes := schema.find_changes(connection, path):
             raise OutdatedSchemaError(path=path, change=changes[0])
-        with os_errors(target):
-            replace_file(target, fill)
+        write_output(target, path, fill)
     return number
 
 
@@ -139,7 +135,7 @@ def _write_ecsv(path: Path) -> Iterator[Callable[[Sequence[Row]], None]]:
 
 
 def _on_one_line(row: Row) -> list[Any]:
-    return [value.replace("\n", "\\n") if isinstance(value, str) else value for value in row]
+    return [value.replace("\r", "\\r").replace("\n", "\\n") if isinstance(value, str) else value for value in row]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What the commands take: options that several share, and what is made of them."""
 
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,23 @@ from typing import Any
 
 import click
 
+from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
 
 __all__ = ["SECONDS", "Statuses", "constraint_options", "import_object", "read_constraints", "todo_argument"]
 
-SECONDS = click.FloatRange(min=0)
+
+class _Seconds(click.FloatRange):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail("seconds are expected; leave it out for no limit", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(min=0)
 
 todo_argument = click.argument("todo", type=click.Path(path_type=Path))
 
@@ -74,6 +87,7 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
         if len(constraints["cadence"]) > 1:
             raise click.BadParameter("'ffi' stands alone", param_hint="--cadence")
         constraints["cadence"] = "ffi"
+    check_constraints(constraints)  # before anything is opened
     return constraints
 
 

@@ -68,7 +68,7 @@ def read_overview(connection: Connection, path: Path) -> dict[str, Any]:
         "rate": sum(row.saved for row in lately) / _measure_time(minutes, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": [dict(row._mapping) for row in running],
-        "last_errors": [dict(row._mapping) for row in errors],
+        "last_errors": [{**row._mapping, "errors": (row.errors or b"").decode(errors="replace")} for row in errors],
     }
 
 

@@ -45,28 +45,26 @@ class Pace:
             self._errors += len(failed)
             self._last_error = failed[-1]
 
-    def is_due(self) -> bool:
-        """Whether it is time to write."""
-        return time.monotonic() - self._written >= _INTERVAL and self._saved > 0
-
-    def write(self, transaction: Transaction) -> None:
-        """Write what was counted into the row of this minute, and begin another if it is over."""
+    def _write(self, transaction: Transaction) -> None:
         minute = int(self._minute)
         counted = (self._saved, self._errors, self._elaptime, self._last_error)
         names = ("more_saved", "more_errors", "more_elaptime", "failed")
         values = {"in_minute": minute, **dict(zip(names, counted, strict=True))}
         if not transaction.change(statements.ADD_PROGRESS, [values]):
             transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)])
-        self._written = time.monotonic()
+
+    def write(self, begin: Callable[..., AbstractContextManager[Transaction]], *, is_last: bool = False) -> None:
+        """Write what was counted, now and then or for the last time; no result depends on it, so that it may fail."""
+        now = time.monotonic()
+        if not self._saved or (now - self._written < _INTERVAL and not is_last):
+            return
+        self._written = now
+        try:
+            with begin("write", writes=True) as transaction:
+                self._write(transaction)
+        except Exception:
+            _logger.exception("How many results came could not be written; it is tried again later")
+            return
         self._forget()
         if (now := time.time()) - self._minute >= _MINUTE:
             self._minute = now
-
-    def write_rest(self, begin: Callable[..., AbstractContextManager[Transaction]]) -> None:
-        """Write what is left before the file is closed, in a transaction; these are no results: it may fail."""
-        if self._saved:
-            try:
-                with begin("close", writes=True) as transaction:
-                    self.write(transaction)
-            except OSError:
-                _logger.exception("How many results came in the last seconds could not be written")

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,15 @@ from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.stopping import Stop, find_time_limit
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.workers import PhotometryFunction, WorkerPool, build_failure, check_importable, run_task
+from photometry_tasks.workers import (
+    PhotometryFunction,
+    WorkerPool,
+    build_failure,
+    check_importable,
+    find_children,
+    kill_children,
+    run_task,
+)
 
 __all__ = ["RunReport", "run_tasks"]
 
@@ -165,7 +173,10 @@ class _Run:
         self._function = function
         self._constraints = constraints
         self._make_executor = make_executor
+        self._others = find_children()
         self._executor = make_executor(jobs)
+        if not hasattr(self._executor, "submit"):
+            raise invalid("executor", make_executor, "a function is expected that returns an Executor")
         self._jobs = jobs
         self._to_come = math.inf if limit is None else limit
         self._progress = progress
@@ -334,7 +345,10 @@ class _Run:
 
         What can't be is logged: if an error is on its way already, it must not hide that.
         """
-        _shut_down(self._executor, kill=bool(self._in_flight))
+        try:
+            _shut_down(self._executor, kill=bool(self._in_flight), others=self._others)
+        except Exception:
+            self._manager.logger.exception("The executor could not be shut down")
         for future in self._in_flight:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._done.append(future.result())
@@ -359,13 +373,14 @@ class _Run:
             self.report.wall_time = now - self._begun
 
 
-def _shut_down(executor: Executor, *, kill: bool) -> None:
+def _shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
     if not kill:
         executor.shutdown()
     elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
         executor.kill_workers()
     else:
         executor.shutdown(wait=False, cancel_futures=True)
+        kill_children(find_children() - others)
 
 
 def _is_death(error: BaseException) -> bool:

@@ -106,7 +106,8 @@ _all: weakref.WeakSet[SharedConnection] = weakref.WeakSet()
 
 def _keep_open_in_child() -> None:
     for shared in list(_all):
-        shared.keep_open()
+        if shared.is_open:
+            shared.keep_open()
 
 
 os.register_at_fork(after_in_child=_keep_open_in_child)

@@ -9,10 +9,12 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Insert,
+    LargeBinary,
     Select,
     Update,
     bindparam,
     case,
+    cast,
     delete,
     exists,
     func,
@@ -241,7 +243,9 @@ def failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
     Tasks are handed out in order of priority, so that these are about the last too.
     """
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
-    failed = select(_task.priority, _task.starid, diagnostics.c.errors).select_from(joined)
+    # As bytes: SQLite does not check that a text is one.
+    errors = cast(diagnostics.c.errors, LargeBinary).label("errors")
+    failed = select(_task.priority, _task.starid, errors).select_from(joined)
     failed = failed.where(_task.status == literal_column(str(STATUS.ERROR.value)))
     order = {priority: place for place, priority in enumerate(last)}
     first = [case(order, value=_task.priority, else_=len(order))] if order else []

@@ -311,8 +311,6 @@ class TaskManager(Shared):
         try:
             with self._transaction(method, writes=True) as transaction:
                 saved = transitions.save_results(transaction, results)
-                if self._pace.is_due():
-                    self._pace.write(transaction)
                 if copy is not None:
                     copy.record(results, [task.target for task in saved])
         except BaseException:
@@ -329,6 +327,7 @@ class TaskManager(Shared):
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
+        self._pace.write(self._transaction)
         self._publisher.publish_if_due(self._transaction)
         return [task.status for task in saved]
 
@@ -381,7 +380,7 @@ class TaskManager(Shared):
             return
         self._shared.check_ready("close")
         if not self._database.is_replaced():
-            self._pace.write_rest(self._transaction)
+            self._pace.write(self._transaction, is_last=True)
         saved_as = put_on_disk(Path(self.todo_file), self._database, self._copy)
         try:
             self.write_summary()

@@ -1,14 +1,24 @@
 """The SQLite file by its path: where it is, and what lies beside it."""
 
+import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from photometry_tasks.arguments import invalid
 from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
-from photometry_tasks.files import find_temporaries, identify
+from photometry_tasks.files import find_temporaries, identify, os_errors, replace_file
 
-__all__ = ["Place", "check_summary_place", "check_unused", "find_leftovers", "find_todo_file", "locate_todo_file"]
+__all__ = [
+    "Place",
+    "check_summary_place",
+    "check_unused",
+    "find_leftovers",
+    "find_todo_file",
+    "locate_todo_file",
+    "write_output",
+]
 
 #: What a URL begins with; as a Path it has lost a slash.
 _URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
@@ -74,16 +84,36 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
     ------
     InvalidArgumentError
     """
-    todo_file = todo_file.resolve()
-    taken = {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
     if summary.is_symlink():
         return  # it is replaced itself
-    if summary.resolve() in taken:
+    if _is_taken(summary, todo_file):
         raise invalid("summary", str(summary), "this is the TODO-file, or lies beside it; give another path")
     if summary.is_file():
         with summary.open("rb") as file:
             if file.read(1) not in (b"", b"{"):
                 raise invalid("summary", str(summary), "another file is there, and is not replaced; give another path")
+
+
+def _is_taken(path: Path, todo_file: Path) -> bool:
+    """Whether a path is that of a TODO-file, or of what lies beside it."""
+    todo_file = todo_file.resolve()
+    return path.resolve() in {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
+
+
+def write_output(output: Path, todo_file: Path, write: Callable[[Path], None]) -> None:
+    """Write a file for the user as a whole, through a symlink, and never over the TODO-file.
+
+    Raises
+    ------
+    InvalidArgumentError, FileNotFoundError, NotWritableError, DiskFullError
+    """
+    if _is_taken(output, todo_file) or (output.exists() and output.samefile(todo_file)):
+        raise invalid("output", str(output), "this is the TODO-file, or lies beside it; give another path")
+    output = output.resolve()
+    if not output.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(output.parent))
+    with os_errors(output):
+        replace_file(output, write)
 
 
 class Place:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import resource_tracker
@@ -23,7 +23,15 @@ from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.status import STATUS
 
-__all__ = ["PhotometryFunction", "WorkerPool", "build_failure", "check_importable", "run_task"]
+__all__ = [
+    "PhotometryFunction",
+    "WorkerPool",
+    "build_failure",
+    "check_importable",
+    "find_children",
+    "kill_children",
+    "run_task",
+]
 
 #: What a pipeline gives: it takes a task and returns the result's fields.
 PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -191,6 +199,18 @@ class _Worker:
         self._pipe.close()
         self._process.join()
         self._process.close()
+
+
+def find_children() -> set[int]:
+    """Return the processes that `multiprocessing` has started here, by their ids."""
+    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+
+
+def kill_children(pids: Set[int]) -> None:
+    """Kill those of the processes that `multiprocessing` has started here."""
+    for process in multiprocessing.active_children():
+        if process.pid in pids:
+            process.kill()
 
 
 # --- in the worker process -------------------------------------------------------------------------------

@@ -171,7 +171,17 @@ def foreign(path: Path) -> None:
         (["run", "todo.sqlite", GOOD, "--grace", "-1"], "--grace"),
         (["run", "todo.sqlite", GOOD, "--stop-after", "1h"], "--stop-after"),
         (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:No", "--jobs", "2"], "--executor"),
-        (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:MPIPoolExecutor"], "say how many workers"),
+        (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:MPIPoolExecutor"], "--executor needs --jobs"),
+        (
+            ["run", "todo.sqlite", GOOD, "--executor", "math:sqrt", "--jobs", "1", "--task-timeout", "5"],
+            "leave --task-t",
+        ),
+        (["run", "todo.sqlite", GOOD, "--task-timeout", "nan"], "--task-timeout"),
+        (["run", "todo.sqlite", GOOD, "--stop-after", "inf"], "--stop-after"),
+        (["report", "todo.sqlite", "-o", "todo.sqlite"], "this is the TODO-file"),
+        (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file, or lies beside it"),
+        (["report", "todo.sqlite", "-o", "nowhere/report.html"], "There is no such directory: '"),
+        (["export", "todo.sqlite", "nowhere/out.csv"], "There is no such directory: '"),
         (["export", "todo.sqlite", "out.fits"], "ends with .csv, .parquet, .ecsv is expected"),
         (["export", "todo.sqlite", "out.csv", "--status", "DONE"], "'DONE' is not one of"),
         (["reset", "todo.sqlite"], "Which tasks? Give --status"),
@@ -187,7 +197,7 @@ def foreign(path: Path) -> None:
 )
 def test_errors(todo: Callable[..., Path], call: Call, tmp_path: Path, arguments: list[str], says: str) -> None:
     """What a user can mend is told in a few words, without a traceback, and nothing is made."""
-    todo(*many(6))
+    path = todo({"status": 2}, *many(5))
     foreign(tmp_path / "foreign.sqlite")
     (tmp_path / "bad.csv").write_text("TICID,Camera,CCD,Tmag\n1,x,1,9\n")
     (tmp_path / "good.csv").write_text(MIT)
@@ -197,6 +207,8 @@ def test_errors(todo: Callable[..., Path], call: Call, tmp_path: Path, arguments
     assert says in run.stderr
     assert "Traceback" not in run.stderr
     assert sorted(tmp_path.iterdir()) == before
+    # Opening would have returned the ERROR to pending.
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 2") == [(1,)]
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))

@@ -1,9 +1,13 @@
 """Executors of every kind run a list to its end, with the same rows."""
 
+import math
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +100,57 @@ def test_a_dead_dask_worker(tmp_path: Path) -> None:
 
 def test_threads(opened: Callable[..., TaskManager]) -> None:
     """Any executor of concurrent.futures does: threads too, for a function that lets them run side by side."""
-    from concurrent.futures import ThreadPoolExecutor
-
     manager = opened(*many(50))
     report = run_tasks(manager, functions.good, jobs=4, executor=ThreadPoolExecutor)
     assert (report.saved, report.errors) == (50, 0)
     assert manager.summary[STATUS.OK.name] == 50
 
 
+class CannotEnd(ThreadPoolExecutor):
+    """An executor that fails when it is to end."""
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        super().shutdown()
+        raise ConnectionError("the scheduler is gone")
+
+
+def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """If shutting it down fails, all results are saved, nothing stays STARTED, and it is logged."""
+    manager = opened(*many(50))
+    assert run_tasks(manager, functions.good, jobs=2, executor=CannotEnd).saved == 50
+    assert "The executor could not be shut down" in caplog.text
+    manager.reset_tasks(status=STATUS.OK)
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.good, jobs=2, executor=CannotEnd, progress=fail)
+    assert manager.summary["STARTED"] == 0
+
+
+def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
+    """When the time is over the processes of a ProcessPoolExecutor are ended too, so that the program can."""
+    manager = opened(*many(5))
+    pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=3)
+    assert (report.saved, report.is_out_of_time) == (1, True)
+    for process in active_children():
+        process.join(30)
+    assert active_children() == []
+    assert manager.get_number_tasks() == 4
+
+
+def test_what_is_no_executor(opened: Callable[..., TaskManager]) -> None:
+    """A function that makes something else is refused before any task is started."""
+    manager = opened(*many(5))
+    with pytest.raises(ValueError, match="a function is expected that returns an Executor"):
+        run_tasks(manager, functions.good, jobs=2, executor=math.sqrt)  # type: ignore[arg-type]
+    assert manager.get_number_tasks() == 5
+
+
 def test_an_executor_that_fails(opened: Callable[..., TaskManager]) -> None:
     """What an executor's own failure says ends the run; nothing is blamed on the tasks."""
-    from concurrent.futures import Executor, Future
 
     class Failing(Executor):
         def submit(self, *_: Any, **__: Any) -> Future[Any]:

@@ -122,6 +122,17 @@ def test_the_command(filled: Path, call: Call, options: list[str], where: str) -
     assert read_csv(filled.parent / "out.csv") == rows
 
 
+def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
+    """A symlink stays one, and the file behind it is written."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    link = tmp_path / "out.csv"
+    link.symlink_to(folder / "real.csv")
+    export_tasks(filled, link)
+    assert link.is_symlink()
+    assert read_csv(folder / "real.csv") == expected(filled)
+
+
 def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
     """The file may be in use: what is written is one state of it."""
     with TaskManager(filled) as manager:
@@ -129,15 +140,17 @@ def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
         assert export_tasks(filled, tmp_path / "out.csv", status=[STATUS.OK.value]) == 2
 
 
-@pytest.mark.parametrize("name", ["out.fits", "out", "todo.csv"])
+@pytest.mark.parametrize("name", ["out.fits", "out", "todo.csv", "link.csv"])
 def test_bad_targets(filled: Path, tmp_path: Path, name: str) -> None:
     """Another kind of file, or the TODO-file itself, is refused before anything is written."""
     path = filled.rename(tmp_path / "todo.csv")
+    if name == "link.csv":
+        (tmp_path / name).symlink_to(path)
     before = checksum(path)
-    with pytest.raises(InvalidArgumentError, match="target="):
+    with pytest.raises(InvalidArgumentError, match=r"(target|output)="):
         export_tasks(path, tmp_path / name)
     assert checksum(path) == before
-    assert list(tmp_path.iterdir()) == [path]
+    assert {other.name for other in tmp_path.iterdir()} <= {path.name, "link.csv"}
 
 
 def test_an_older_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from photometry_tasks import STATUS, TaskManager
 
 from .conftest import checksum, query, result_of
 from .eras import make_old_file
+from .processes import kill, running
 from .test_command_line import COMMAND, Call, call  # noqa: F401 - a fixture
 
 
@@ -120,6 +122,36 @@ def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:  # noqa
         "tasks (", "tasks ("
     )
     assert checksum(path) == before
+
+
+def save_in_memory(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path, load_into_memory=True, backup_interval=None)
+    for priority in (1, 2, 3):
+        manager.save_result(result_of({"priority": priority}, STATUS.WARNING))
+    connection.send("saved")
+    connection.recv()
+
+
+def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """What a killed manager left in its log is taken in before tasks are chosen; a dry run says that it is not."""
+    path = todo(*ROWS)
+    with running(save_in_memory, path) as (process, connection):
+        assert connection.recv() == "saved"
+        kill(process)
+    assert "A log of results lies beside it" in call("reset", path, "--status", "WARNING", "--dry-run").stdout
+    run = call("reset", path, "--status", "WARNING", "--camera", "1")
+    assert "2 tasks (2 WARNING) are pending again" in run.stdout
+    assert statuses(path) == [None, 3, None, None, None, None, None, None]
+
+
+def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """A file that somebody works on is refused before anything is said of its tasks."""
+    path = make(todo)
+    with TaskManager(path):
+        run = call("reset", path, "--status", "OK")
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert "in use by another manager" in run.stderr
 
 
 @pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])

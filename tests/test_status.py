@@ -6,9 +6,11 @@ import os
 import pty
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,9 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
     assert found["numtasks"] == 30 == sum(sum(v for k, v in c.items() if k.isupper()) for c in found["ccds"])
     assert holder in found["holder"]
     assert found["mean_elaptime"] == 0.5
-    # The last save is counted with the next one, ten seconds later, or at closing.
     assert 0 < found["rate"] <= 12
     assert [row["priority"] for row in found["running"]] == [13, 14]
-    # Which were the last is written ten seconds later; the others come from the end on.
-    assert [row["priority"] for row in found["last_errors"]] == [8, 12, 4]
+    assert [row["priority"] for row in found["last_errors"]] == [12, 8, 4]
     assert (found["age"] is not None) == in_memory
     assert not found["has_log"]
     assert shown.returncode == 0, shown.stderr
@@ -170,6 +170,34 @@ def test_share_is_not_rounded_up(todo: Callable[..., Path], call: Call) -> None:
     assert "99.9 % of 2000" in call("status", todo({}, *({"status": 1} for _ in range(1999)))).stdout
 
 
+def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
+    """Bytes that are not UTF-8, as another program may write them, are shown as far as they go."""
+    path = todo({"status": 2})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO diagnostics (priority, method_used, elaptime, errors)"
+            " VALUES (1, 'x', 1, CAST(x'626164ff' AS TEXT))"
+        )
+    assert "bad�" in call("status", path).stdout
+
+
+def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """If how many results came cannot be written, results are saved all the same, and the manager closes."""
+    path = todo(*many(20))
+    with pytest.MonkeyPatch.context() as patch, TaskManager(path) as manager:
+        patch.setattr(pace, "_INTERVAL", 0.0)
+        manager.cursor.execute("DROP TABLE photometry_tasks_progress")
+        manager.conn.commit()
+        for priority in range(1, 4):
+            manager.save_result(result_of({"priority": priority}))
+        assert manager.summary["OK"] == 3
+    assert "could not be written" in caplog.text
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(3,)]
+    with TaskManager(path) as manager:  # opening makes it again
+        manager.save_result(result_of({"priority": 4}))
+    assert query(path, "SELECT saved FROM photometry_tasks_progress") == [(1,)]
+
+
 def test_watch(todo: Callable[..., Path]) -> None:
     """--watch shows it anew until Ctrl-C."""
     path = todo(*many(5))
@@ -240,6 +268,6 @@ def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyP
     manager.close()
     rows = query(manager.todo_file, "SELECT minute, saved FROM photometry_tasks_progress")
     assert sum(saved for _, saved in rows) == len(moments)
-    assert (10_000, 3) in rows  # each save writes what was counted before it
+    assert (10_000, 4) in rows
     assert any(6_600 < minute < 6_722 for minute, _ in rows)
     assert any(10_200 <= minute <= 10_300 for minute, _ in rows)
