@@ -121,6 +121,7 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
+        self._identity = psutil.Process(self._process.pid)
 
     def is_alive(self) -> bool:
         return not self._is_lost and self._process.is_alive()
@@ -184,12 +185,10 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process, and what it has started."""
-        if not self._process.is_alive():
-            return
+        # By its identity: is_alive() may take its exit code away from the thread that waits for it.
         with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self._process.pid)
-            started = process.children(recursive=True)
-            process.kill()
+            started = self._identity.children(recursive=True)
+            self._identity.kill()
             for child in started:
                 with suppress(psutil.NoSuchProcess):
                     child.kill()

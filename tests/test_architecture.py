@@ -135,10 +135,10 @@ def lines_of_code(text: str) -> int:
 
 
 def test_the_product_is_small() -> None:
-    """No module has more than 400 lines, and all together fewer than 5,600 lines of code."""
+    """No module has more than 400 lines, and all together fewer than 5,700 lines of code."""
     texts = {path.stem: path.read_text() for path in MODULES}
     assert {name for name, text in texts.items() if len(text.splitlines()) > 400} == set()
-    assert 1000 < sum(map(lines_of_code, texts.values())) < 5600
+    assert 1000 < sum(map(lines_of_code, texts.values())) < 5700
 
 
 def test_the_example_is_the_demo() -> None:

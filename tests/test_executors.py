@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
@@ -135,9 +136,9 @@ def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
     pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
     report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=3)
     assert (report.saved, report.is_out_of_time) == (1, True)
-    for process in active_children():
-        process.join(30)
-    assert active_children() == []
+    tracker = resource_tracker._resource_tracker._pid  # multiprocessing's own, which stays
+    children = [child for child in psutil.Process().children() if child.pid != tracker]
+    assert psutil.wait_procs(children, timeout=30)[1] == []
     assert manager.get_number_tasks() == 4
 
 
