@@ -122,10 +122,11 @@ class Publisher:
     That is so in memory mode, and on a network file system, where a manager on disk keeps readers out.
     """
 
-    def __init__(self, path: Path, *, is_needed: bool) -> None:
+    def __init__(self, path: Path, *, is_needed: bool, can_be_read: bool) -> None:
         self._path = path
         self._is_needed = is_needed
-        self._next = 0.0
+        # Where the file can be read, it tells at first.
+        self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
         self.remove()  # a killed manager's
 
     def publish_if_due(self, begin: Callable[[str], AbstractContextManager[Transaction]]) -> None:

@@ -130,7 +130,9 @@ class TaskManager(Shared):
         )
         self._known = Known(self._database)
         self._pace = Pace()
-        self._publisher = Publisher(path, is_needed=self._copy is not None or self._database.keeps_readers_out)
+        can_be_read = self._copy is not None or not self._database.keeps_readers_out
+        is_needed = self._copy is not None or not can_be_read
+        self._publisher = Publisher(path, is_needed=is_needed, can_be_read=can_be_read)
         self._shared = SharedConnection(self._database, self.todo_file)
         try:
             if self.summary_file is not None:

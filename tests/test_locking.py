@@ -233,7 +233,7 @@ def test_a_forked_child_never_writes(todo: Callable[..., Path], in_memory: bool)
         assert process.exitcode == 0
     assert [name for name, _ in refused] == list(USES)
     assert all("belongs to another thread or process" in message for _, message in refused)
-    kinds = ("lock", "results", "status") if in_memory else ("lock", "shm", "wal")
+    kinds = ("lock", "results") if in_memory else ("lock", "shm", "wal")
     assert left == [f"todo.sqlite-{kind}" for kind in kinds]
     assert query(path, "SELECT tmag, status FROM todolist") == [(10.0, 1), (10.0, None)]
 

@@ -41,7 +41,7 @@ UNFINISHED = [
 
 
 #: What lies beside a file while a manager works on it in memory.
-WORKING = ["todo.sqlite-lock", "todo.sqlite-results", "todo.sqlite-status"]
+WORKING = ["todo.sqlite-lock", "todo.sqlite-results"]
 
 
 def beside(path: Path) -> list[str]:
