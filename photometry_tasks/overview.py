@@ -92,7 +92,7 @@ def get_overview(path: Path) -> dict[str, Any]:
     -------
     dict
         As `read_overview`, and besides: holder (who works on it, or None); age (seconds since a run published this;
-        None where it was read from the file); has_log (whether results lie beside the file that are not counted).
+        None where it was read from the file); has_log (whether a killed manager left results that are not counted).
     """
     holder = find_holder(path)
     published = Publisher.read(path)
@@ -106,7 +106,7 @@ def get_overview(path: Path) -> dict[str, Any]:
     else:
         found = published
     age = time.time() - found["time"] if found is published else None
-    has_log = found is not published and ResultLog(path).has_results()
+    has_log = holder is None and found is not published and ResultLog(path).has_results()
     return {**found, "holder": holder, "age": age, "has_log": has_log}
 
 

@@ -10,12 +10,15 @@ import pytest
 
 from .conftest import make_file, query
 from .test_running import ROOT, many
+from .test_target_lists import MIT
 
 DOCS = ROOT / "docs"
 SLURM = ROOT / "examples" / "slurm"
 #: Pages whose blocks are a user's; what is measured for minutes, the other pages tell how to measure.
 PAGES = ("tutorial", "tasoc", "hpc")
-BLOCK = re.compile(r"^```(\S+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+#: What only a cluster can run.
+SHOWN = "console"
 
 
 def environment() -> dict[str, str]:
@@ -40,11 +43,13 @@ def test_it_builds(tmp_path: Path) -> None:
 def test_the_blocks(tmp_path: Path, page: str) -> None:
     """The blocks of a page run one after the other in one directory, and print what stands below them."""
     printed = ""
+    (tmp_path / "targets.csv").write_text(MIT + "8196107,3,4,10.42,311.3757,-38.1012\n")
     blocks = BLOCK.findall((DOCS / f"{page}.md").read_text())
-    assert {language for language, _ in blocks} <= {"sh", "python", "text"}
+    assert {language for language, _ in blocks} <= {"sh", "python", "text", SHOWN}
     for number, (language, text) in enumerate(blocks):
         if language == "text":
             assert printed == text
+        if language in ("text", SHOWN):
             continue
         if language == "python":
             (tmp_path / f"block_{number}.py").write_text(text)
@@ -65,7 +70,8 @@ def test_the_blocks(tmp_path: Path, page: str) -> None:
 def test_the_links() -> None:
     """What the pages link to in the checkout is there."""
     for path in DOCS.glob("*.md"):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+        text = path.read_text()
+        for target in [*re.findall(r"\]\(([^)#]+)[^)]*\)", text), *re.findall(r"{literalinclude} (\S+)", text)]:
             assert target.startswith("https://") or (DOCS / target).exists(), f"{path.name}: {target}"
 
 
@@ -75,13 +81,17 @@ def test_every_script_is_told_of() -> None:
     assert named == {path.name for path in SLURM.iterdir() if path.is_file()}
 
 
-def run_script(name: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a job script as SLURM would, with another launcher in the place of srun."""
-    settings = {"FUNCTION": "tests.photometry_functions:good", "LAUNCH": "", **variables}
-    script = str(SLURM / name)
-    return subprocess.run(
-        ["bash", script], cwd=folder, env={**environment(), **settings}, capture_output=True, text=True, timeout=120
-    )
+def run_script(name: str, folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a job script as SLURM would, with others in the place of srun and sbatch."""
+    sbatch = folder / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text('#!/bin/sh\necho "sbatch $*"\n')
+    sbatch.chmod(0o755)
+    (folder / "dask_client.py").write_text((SLURM / "dask_client.py").read_text())
+    settings = {**environment(), "SLURM_JOB_ID": "4711", **variables}
+    settings["PATH"] = f"{sbatch.parent}:{settings['PATH']}"
+    command = ["bash", str(SLURM / name), "todo.sqlite", "tests.photometry_functions:good", *options]
+    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +99,8 @@ def run_script(name: str, folder: Path, **variables: str) -> subprocess.Complete
     [
         ("one_node.sh", {"SLURM_CPUS_PER_TASK": "2"}),
         ("mpi.sh", {"SLURM_NTASKS": "3", "LAUNCH": "mpiexec -n 3"}),
-        ("dask.sh", {"SLURM_NTASKS": "1", "SCRIPT": str(SLURM / "dask_run.py")}),
-        ("chain.sh", {"SUBMIT": "false"}),
+        ("dask.sh", {"SLURM_NTASKS": "1", "LAUNCH": ""}),
+        ("chain.sh", {"SLURM_CPUS_PER_TASK": "2"}),
     ],
 )
 def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> None:
@@ -98,13 +108,17 @@ def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> No
     path = make_file(tmp_path / "todo.sqlite", many(30))
     run = run_script(name, tmp_path, **variables)
     assert run.returncode == 0, run.stderr
+    assert "sbatch" not in run.stdout
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
-    assert {other.name for other in tmp_path.iterdir()} <= {"todo.sqlite", "summary.json"}
+    assert {other.name for other in tmp_path.iterdir()} <= {"todo.sqlite", "bin", "dask_client.py", "__pycache__"}
 
 
-def test_the_chain_goes_on(tmp_path: Path) -> None:
-    """When its time is over and tasks are pending, the job submits itself again."""
+@pytest.mark.parametrize(("options", "goes_on"), [(["--limit", "3"], True), (["--stop-after", "0"], False)])
+def test_the_chain(tmp_path: Path, options: list[str], goes_on: bool) -> None:
+    """When tasks are left the job submits itself again, with what it was given; not if it could finish none."""
     make_file(tmp_path / "todo.sqlite", many(5))
-    run = run_script("chain.sh", tmp_path, SUBMIT="echo submitted", SLURM_JOB_END_TIME="1")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == f"submitted {SLURM / 'chain.sh'}"
+    run = run_script("chain.sh", tmp_path, *options)
+    assert run.returncode == (0 if goes_on else 1), run.stderr
+    again = f"sbatch --dependency=afterany:4711 {SLURM / 'chain.sh'} todo.sqlite tests.photometry_functions:good"
+    assert (f"{again} {' '.join(options)}" in run.stdout) == goes_on
+    assert ("No task was finished" in run.stderr) == (not goes_on)

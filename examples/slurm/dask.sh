@@ -1,14 +1,23 @@
 #!/bin/bash
-#SBATCH --job-name=photometry-dask
+#SBATCH --job-name=photometry
 #SBATCH --ntasks=128
-#SBATCH --mem-per-cpu=4G
-#SBATCH --time=24:00:00
-# Several nodes over Dask: a scheduler here, a worker in each of SLURM's tasks. Needs photometry_tasks[dask].
+#SBATCH --time=08:00:00
+#
+# Many nodes by Dask: a scheduler and the TODO-file on the first node, a worker for each task of the job.
+# dask_client.py lies beside the module of the function, where this is submitted.
+#     sbatch dask.sh todo.sqlite mystars:photometry
 set -euo pipefail
+todo=$1 function=$2
+shift 2
 
-SCHEDULER=$PWD/scheduler-${SLURM_JOB_ID:-0}.json
-trap 'kill $(jobs -p) 2>/dev/null; rm -f "$SCHEDULER"' EXIT
+export OMP_NUM_THREADS=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # the scheduler and the workers import the function too
+export DASK_SCHEDULER_FILE=$PWD/scheduler-${SLURM_JOB_ID:-$$}.json
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$DASK_SCHEDULER_FILE"' EXIT
 
-dask scheduler --scheduler-file "$SCHEDULER" --no-dashboard &
-${LAUNCH-srun} dask worker --scheduler-file "$SCHEDULER" --nthreads 1 --no-dashboard &
-python "${SCRIPT:-dask_run.py}" "$SCHEDULER" "${TODO:-todo.sqlite}" "${SLURM_NTASKS:-1}"
+dask scheduler --scheduler-file "$DASK_SCHEDULER_FILE" --port 0 --no-dashboard &
+${LAUNCH-srun} dask worker --scheduler-file "$DASK_SCHEDULER_FILE" --nthreads 1 --no-dashboard \
+    ${DASK_WORKER_OPTIONS:-} &
+
+photometry-tasks run "$todo" "$function" \
+    --executor dask_client:connect --jobs "${SLURM_NTASKS:-1}" --in-memory "$@"

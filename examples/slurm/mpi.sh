@@ -1,15 +1,17 @@
 #!/bin/bash
-#SBATCH --job-name=photometry-mpi
+#SBATCH --job-name=photometry
 #SBATCH --ntasks=129
-#SBATCH --mem-per-cpu=4G
-#SBATCH --time=24:00:00
-#SBATCH --signal=USR1@300
-# Several nodes over MPI: rank 0 has the file, the others work. Needs photometry_tasks[mpi], and mpi4py built for this MPI.
+#SBATCH --time=08:00:00
+#
+# Many nodes by MPI: rank 0 has the TODO-file, the others are workers.
+#     sbatch mpi.sh todo.sqlite mystars:photometry
+# Another launcher: LAUNCH='mpiexec -n 129' sbatch mpi.sh ...
 set -euo pipefail
+todo=$1 function=$2
+shift 2
 
-TODO=${TODO:-todo.sqlite}
-FUNCTION=${FUNCTION:-mypipeline:photometry}
+export OMP_NUM_THREADS=1
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # where the function's module lies
 
-exec ${LAUNCH-srun} python -m mpi4py.futures -m photometry_tasks.cli run "$TODO" "$FUNCTION" \
-    --executor mpi4py.futures:MPIPoolExecutor --jobs "$((${SLURM_NTASKS:-3} - 1))" \
-    --in-memory --summary summary.json --grace 270
+${LAUNCH:-srun} python -m mpi4py.futures -m photometry_tasks.cli run "$todo" "$function" \
+    --executor mpi4py.futures:MPIPoolExecutor --jobs $((${SLURM_NTASKS:-3} - 1)) --in-memory "$@"

@@ -3,15 +3,17 @@
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=32
-#SBATCH --mem-per-cpu=4G
-#SBATCH --time=24:00:00
-#SBATCH --signal=USR1@300
-# One node, a worker for each processor. Five minutes before the limit nothing more is begun, and what runs has 4.5 of them.
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:USR1@300
+#
+# One node, a process for each processor. To continue after a stop, submit it again:
+#     sbatch --dependency=singleton one_node.sh todo.sqlite mystars:photometry
 set -euo pipefail
+todo=$1 function=$2
+shift 2
 
-TODO=${TODO:-todo.sqlite}
-FUNCTION=${FUNCTION:-mypipeline:photometry}
+export OMP_NUM_THREADS=1 # the processors are the workers'
 
-# srun, so that signals reach the program; exec, so that its exit code is the job's.
-exec ${LAUNCH-srun} photometry-tasks run "$TODO" "$FUNCTION" \
-    --jobs "${SLURM_CPUS_PER_TASK:-2}" --in-memory --summary summary.json --grace 270 --task-timeout 7200
+# "exec": the program takes the shell's place, so that USR1, 300 s before the end, reaches it.
+exec photometry-tasks run "$todo" "$function" \
+    --jobs "${SLURM_CPUS_PER_TASK:-2}" --in-memory --grace 240 "$@"
