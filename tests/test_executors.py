@@ -93,10 +93,11 @@ def test_a_dead_dask_worker(tmp_path: Path) -> None:
     path = make_file(tmp_path / "todo.sqlite", many(20))
     run = run_over_dask(path, "task_5_kills_dask")
     assert run.returncode == 0, run.stderr
-    ((priority, text),) = query(path, "SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL")
-    assert priority == 5
-    assert "all those workers died" in text
-    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(19,)]
+    failed = dict(query(path, "SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL"))
+    assert 5 in failed  # and those that were each time on the worker that died, which is Dask's to tell
+    assert len(failed) <= 4
+    assert all("all those workers died" in text for text in failed.values())
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(20 - len(failed),)]
 
 
 def test_threads(opened: Callable[..., TaskManager]) -> None:
@@ -134,7 +135,7 @@ def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
     """When the time is over the processes of a ProcessPoolExecutor are ended too, so that the program can."""
     manager = opened(*many(5))
     pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
-    report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=3)
+    report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=6)
     assert (report.saved, report.is_out_of_time) == (1, True)
     tracker = resource_tracker._resource_tracker._pid  # multiprocessing's own, which stays
     children = [child for child in psutil.Process().children() if child.pid != tracker]

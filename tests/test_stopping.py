@@ -125,7 +125,7 @@ def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager])
     report = run_tasks(manager, functions.takes_half_a_second, jobs=1, stop_after=4.2)
     assert report.is_out_of_time
     assert report.wall_time < 4.2
-    assert 2 <= report.saved <= 8
+    assert 1 <= report.saved <= 8
     assert begun() == set(range(1, report.saved + 1))
     assert manager.summary["OK"] + manager.get_number_tasks() == 30
 
@@ -134,9 +134,9 @@ def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager])
 def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, by_slurm: bool) -> None:
     """What still runs when the time is over is ended, and pending again."""
     if by_slurm:
-        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 33))
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 36))
     manager = opened(*many(5))
-    report = run_tasks(manager, functions.waits_from_task_3, jobs=1, stop_after=3600.0 if by_slurm else 2.0)
+    report = run_tasks(manager, functions.waits_from_task_3, jobs=1, stop_after=3600.0 if by_slurm else 5.0)
     assert report.is_out_of_time
     assert report.saved == 2
     assert manager.get_number_tasks() == 3
@@ -152,7 +152,7 @@ def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
 
 def test_the_command_says_that_time_is_over(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
     """The command says what is left, and that is no error."""
-    process = start(todo(*many(5)), WAITS, "--stop-after", "3")
+    process = start(todo(*many(5)), WAITS, "--stop-after", "6")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "its time was over: 3 tasks are pending" in output
