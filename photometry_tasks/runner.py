@@ -346,6 +346,8 @@ class _Run:
         What can't be is logged: if an error is on its way already, it must not hide that.
         """
         try:
+            for future in self._in_flight:
+                future.cancel()
             _shut_down(self._executor, kill=bool(self._in_flight), others=self._others)
         except Exception:
             self._manager.logger.exception("The executor could not be shut down")
@@ -379,7 +381,7 @@ def _shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
     elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
         executor.kill_workers()
     else:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False)
         kill_children(find_children() - others)
 
 

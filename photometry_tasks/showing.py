@@ -120,9 +120,11 @@ def _build_counts(found: dict[str, Any]) -> Table:
 def _describe(found: dict[str, Any]) -> str:
     lines = []
     rate, pending = found["rate"], found["status"]["PENDING"]
-    if rate:
+    if rate and pending:
         left = timedelta(seconds=round(pending / rate))
         lines.append(f"{rate:.3g} results a second over the last ten minutes: {left} left for what is pending.")
+    elif rate:
+        lines.append(f"{rate:.3g} results a second over the last ten minutes.")
     if found["mean_elaptime"] is not None:
         lines.append(f"A task took {found['mean_elaptime']:.3g} s on average.")
     lines.append("Nobody works on it." if found["holder"] is None else f"In use by {found['holder']}.")

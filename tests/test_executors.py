@@ -44,16 +44,17 @@ from tests import photometry_functions as functions
 if __name__ == "__main__":
     options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with Client(**options) as client, TaskManager(sys.argv[1]) as tm:
-        run_tasks(tm, getattr(functions, sys.argv[2]), jobs=2, executor=lambda jobs: client.get_executor())
+        how = dict(stop_after=float(sys.argv[3])) if sys.argv[3:] else {}
+        run_tasks(tm, getattr(functions, sys.argv[2]), jobs=2, executor=lambda jobs: client.get_executor(), **how)
 """
 
 
-def run_over_dask(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+def run_over_dask(path: Path, function: str, *stop_after: str) -> subprocess.CompletedProcess[str]:
     """Run over a cluster of two workers on this machine."""
     script = path.with_name("script.py")
     script.write_text(DASK)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), str(path), function]
+    command = [sys.executable, str(script), str(path), function, *stop_after]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path.parent)
 
 
@@ -98,6 +99,15 @@ def test_a_dead_dask_worker(tmp_path: Path) -> None:
     assert len(failed) <= 4
     assert all("all those workers died" in text for text in failed.values())
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(20 - len(failed),)]
+
+
+def test_dask_when_the_time_is_over(tmp_path: Path) -> None:
+    """What still runs on Dask's workers when the time is over is pending again, and the run ends in order."""
+    path = make_file(tmp_path / "todo.sqlite", many(5))
+    run = run_over_dask(path, "waits_from_task_3", "8")
+    assert run.returncode == 0, run.stderr
+    assert "could not be shut down" not in run.stderr
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(None, 3), (1, 2)]
 
 
 def test_threads(opened: Callable[..., TaskManager]) -> None:
