@@ -348,7 +348,8 @@ class _Run:
         try:
             for future in self._in_flight:
                 future.cancel()
-            _shut_down(self._executor, kill=bool(self._in_flight), others=self._others)
+            # One that broke may wait for ever for processes that are gone.
+            _shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
         except Exception:
             self._manager.logger.exception("The executor could not be shut down")
         for future in self._in_flight:
