@@ -341,13 +341,8 @@ class _Run:
     # --- the end -----------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """End what still runs, save what is done, and return the rest to pending.
-
-        What can't be is logged: if an error is on its way already, it must not hide that.
-        """
+        """End what still runs, save what is done, and return the rest to pending; what can't be is logged."""
         try:
-            for future in self._in_flight:
-                future.cancel()
             # One that broke may wait for ever for processes that are gone.
             _shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
         except Exception:
@@ -382,7 +377,10 @@ def _shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
     elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
         executor.kill_workers()
     else:
-        executor.shutdown(wait=False)
+        try:
+            executor.shutdown(wait=False, cancel_futures=True)
+        except TypeError:  # Dask's takes no more than this, and cancels them by itself
+            executor.shutdown(wait=False)
         kill_children(find_children() - others)
 
 
