@@ -14,10 +14,9 @@ from .test_target_lists import MIT
 
 DOCS = ROOT / "docs"
 SLURM = ROOT / "examples" / "slurm"
-#: Pages whose blocks are a user's; what is measured for minutes, the other pages tell how to measure.
-PAGES = ("tutorial", "tasoc", "hpc")
+PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-#: What only a cluster can run.
+#: What only a cluster can run, or takes long.
 SHOWN = "console"
 
 
