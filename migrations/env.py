@@ -10,14 +10,14 @@ from alembic import command, context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Float
+from sqlalchemy import Connection, Dialect, Float, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
-from photometry_tasks.backends import find_path, open_database
+from photometry_tasks.backends import find_path, is_shared, open_database
 from photometry_tasks.errors import TodoError
 from photometry_tasks.files import replace_file
-from photometry_tasks.models import Base
+from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.schema import VERSION_TABLE
 from photometry_tasks.sqlite import SQLite
@@ -26,15 +26,15 @@ from photometry_tasks.todo_file import check_unused
 config = context.config
 
 
-def run_migrations(**where: Any) -> None:
+def run_migrations(dialect: Dialect, **where: Any) -> None:
     """Run the migrations on a connection, or write their SQL for the database of a URL."""
     context.configure(
-        target_metadata=Base.metadata,
+        target_metadata=[Base.metadata, ServerBase.metadata] if is_shared(dialect) else Base.metadata,
         version_table=VERSION_TABLE,
         transactional_ddl=True,  # SQLite's too, once the transaction is begun by hand
         include_object=is_ours,
         compare_type=differs_in_type,
-        compare_server_default=differs_in_default,
+        compare_server_default=is_shared(dialect) or differs_in_default,
         process_revision_directives=drop_empty_revision,
         **where,
     )
@@ -56,7 +56,7 @@ def differs_in_type(migration: MigrationContext, _found: Any, _wanted: Any, foun
 def differs_in_default(
     _migration: MigrationContext, _found: Any, _wanted: Any, found: str | None, _default: Any, wanted: str | None
 ) -> bool | None:
-    """Say that DEFAULT NULL, as in TASOC's tables, is no default; leave the rest to Alembic."""
+    """Say that DEFAULT NULL, as in TASOC's files, is no default; leave the rest to Alembic."""
     return False if found in ("NULL", "(NULL)") and wanted is None else None
 
 
@@ -93,7 +93,7 @@ def run_command() -> None:
     if context.is_offline_mode():
         if path is not None:
             raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
-        run_migrations(url=target, literal_binds=True)
+        run_migrations(make_url(target).get_dialect()(), url=target, literal_binds=True)
         return
     if path is None or path.exists() or getattr(config.cmd_opts, "cmd", [None])[0] is not command.upgrade:
         run_on(open_database(target))
@@ -106,11 +106,12 @@ def run_on(database: SQLite | PostgreSQL) -> None:
     """Run the migrations in one transaction, and close the database."""
     config.attributes["path"] = database.name
     with closing(database), database.begin_upgrade() as connection:
-        run_migrations(connection=connection)
+        run_migrations(connection.dialect, connection=connection)
 
 
 if "connection" in config.attributes:
-    run_migrations(connection=config.attributes["connection"])
+    connection: Connection = config.attributes["connection"]
+    run_migrations(connection.dialect, connection=connection)
 else:
     try:
         run_command()

@@ -4,13 +4,13 @@ import os
 import re
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Dialect
 
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import find_todo_file, locate_todo_file
 
-__all__ = ["find_path", "holds_tasoc_files", "open_database"]
+__all__ = ["find_path", "holds_tasoc_files", "is_shared", "open_database"]
 
 
 def open_database(target: str | os.PathLike[str], *, to_read: bool = False) -> SQLite | PostgreSQL:
@@ -45,3 +45,8 @@ def find_path(target: str | os.PathLike[str]) -> Path | None:
 def holds_tasoc_files(connection: Connection) -> bool:
     """Whether this is a database in which the TASOC pipeline keeps its TODO-lists."""
     return connection.dialect.name == "sqlite"
+
+
+def is_shared(dialect: Dialect) -> bool:
+    """Whether this is a database on which many managers work on one TODO-list."""
+    return dialect.name == "postgresql"

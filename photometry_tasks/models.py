@@ -1,27 +1,31 @@
-"""The declarative models of the three tables, with their names, keys and indexes.
+"""The declarative models of the tables, with their names, keys and indexes.
 
-The tables and columns are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
+The first three are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
 The models describe; the statements that the library runs are Core statements on their tables (statements.py).
 """
 
+from datetime import datetime
 from typing import Annotated
 
 from sqlalchemy import (
     DOUBLE_PRECISION,
     REAL,
     BigInteger,
+    DateTime,
     Double,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
+    func,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "Diagnostics", "Progress", "Skip", "Task"]
+__all__ = ["Attempt", "Base", "Diagnostics", "Progress", "ServerBase", "Skip", "Task", "Worker"]
 
 # As TASOC's files declare them; SQLite makes only a column that is declared INTEGER the alias of its row id.
 # PostgreSQL needs 64 bits for both: star ids, and magnitudes as they were given.
@@ -32,20 +36,38 @@ _Statistic = Annotated[float, mapped_column(DOUBLE_PRECISION())]
 
 _IS_PENDING = text("status IS NULL")
 
+_TYPES = {int: _Integer, float: _Real, str: Text(), datetime: DateTime(timezone=True)}
+
+_NAMES = {
+    "ix": "%(table_name)s_%(column_0_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_name)s_key",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "fk": "%(table_name)s_%(column_0_name)s_fkey",
+    "pk": "%(table_name)s_pkey",
+}
+
+
+#: How PostgreSQL keeps tables whose rows change often: room for new versions of a row on its page, and vacuum after a
+#: hundredth of the rows has changed, not a fifth. With more dead rows every search for the next task takes longer.
+STORAGE = {
+    "todolist": {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
+    "photometry_tasks_attempts": {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
+    "photometry_tasks_workers": {"fillfactor": 50, "autovacuum_vacuum_threshold": 1000},
+}
+
 
 class Base(DeclarativeBase):
-    """The models' common base: types and naming convention."""
+    """The base of the models that every TODO-list has: types and naming convention."""
 
-    type_annotation_map = {int: _Integer, float: _Real, str: Text()}  # noqa: RUF012 - SQLAlchemy's own hook
-    metadata = MetaData(
-        naming_convention={
-            "ix": "%(table_name)s_%(column_0_name)s_idx",
-            "uq": "%(table_name)s_%(column_0_name)s_key",
-            "ck": "%(table_name)s_%(constraint_name)s_check",
-            "fk": "%(table_name)s_%(column_0_name)s_fkey",
-            "pk": "%(table_name)s_pkey",
-        }
-    )
+    type_annotation_map = _TYPES
+    metadata = MetaData(naming_convention=_NAMES)
+
+
+class ServerBase(DeclarativeBase):
+    """The base of the models that only a list on a server has, which many managers share."""
+
+    type_annotation_map = _TYPES
+    metadata = MetaData(naming_convention=_NAMES)
 
 
 class Task(Base):
@@ -94,6 +116,7 @@ class Task(Base):
         Index("todolist_datasource_idx", "datasource"),
         # The next task, however many are finished.
         Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
+        {"postgresql_with": STORAGE["todolist"]},
     )
 
 
@@ -177,7 +200,81 @@ class Progress(Base):
     last_error: Mapped[int | None]
 
 
-def _table(model: type[Base]) -> Table:
+class Worker(ServerBase):
+    """A row of `photometry_tasks_workers`: a manager that works, or has worked, on the list. None is ever deleted.
+
+    Attributes
+    ----------
+    worker : int
+        Its number, which no other ever gets.
+    host, pid : str, int
+        Where it runs.
+    slurm_jobid : str or None
+        In which job of the batch system.
+    lease : float
+        Seconds without a sign of life after which its tasks are taken back.
+    begun, seen, ended : datetime
+        By the server's clock: when it opened the list, gave its last sign of life, and closed it or was given up. One
+        that was given up, and comes back, has not ended.
+    """
+
+    __tablename__ = "photometry_tasks_workers"
+
+    worker: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    slurm_jobid: Mapped[str | None]
+    lease: Mapped[float]
+    begun: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    seen: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended: Mapped[datetime | None]
+
+    __table_args__ = (
+        # Every claim looks for those that have fallen silent. `seen` is not in it: so its updates touch no index.
+        Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=text("ended IS NULL")),
+        {"postgresql_with": STORAGE["photometry_tasks_workers"]},
+    )
+
+
+class Attempt(ServerBase):
+    """A row of `photometry_tasks_attempts`: one try at one task. None is ever deleted.
+
+    Attributes
+    ----------
+    priority : int
+        The task.
+    attempt : int
+        Its number, which no other ever gets: whoever brings the result shows it.
+    worker : int
+        The worker that made it.
+    begun, ended : datetime
+        By the server's clock; it is live as long as it has not ended.
+    how : str or None
+        How it ended: the name of the status that its result brought, 'lost' (its worker fell silent), 'released'
+        (it was given back), or 'given up' (its worker was lost, as others were before it with the same task).
+    errors : str or None
+        What was stored with the result, or why it was lost.
+    """
+
+    __tablename__ = "photometry_tasks_attempts"
+
+    priority: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    worker: Mapped[int]
+    begun: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended: Mapped[datetime | None]
+    how: Mapped[str | None]
+    errors: Mapped[str | None]
+
+    __table_args__ = (
+        # No task has two live attempts, whatever goes wrong elsewhere.
+        Index("photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=text("ended IS NULL")),
+        {"postgresql_with": STORAGE["photometry_tasks_attempts"]},
+    )
+    # No foreign keys: what was tried stays known when a task is deleted, and each would cost a look-up per attempt.
+
+
+def _table(model: type[Base | ServerBase]) -> Table:
     table = model.__table__
     assert isinstance(table, Table)  # noqa: S101 - tells mypy what SQLAlchemy's type leaves open
     return table
@@ -187,3 +284,5 @@ todolist = _table(Task)
 diagnostics = _table(Diagnostics)
 photometry_skipped = _table(Skip)
 progress = _table(Progress)
+workers = _table(Worker)
+attempts = _table(Attempt)

@@ -11,9 +11,9 @@ from sqlalchemy.engine import Inspector
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.schema import CreateTable
 
-from photometry_tasks.backends import holds_tasoc_files
+from photometry_tasks.backends import holds_tasoc_files, is_shared
 from photometry_tasks.errors import NotATodoFileError, UnknownRevisionError
-from photometry_tasks.models import Base
+from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.sqlite import SQLite
 
 __all__ = [
@@ -34,6 +34,7 @@ REVISIONS = {
     "0002": "indexes of photometry_skipped on priority and on skipped_by",
     "0003": "an index of todolist on the pending tasks",
     "0004": "a table of how many results were saved in each minute",
+    "0005": "on PostgreSQL, tables of the workers and of their attempts",
 }
 HEAD = list(REVISIONS)[-1]
 
@@ -67,14 +68,21 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
     fill : callable, optional
         Called before the indexes are made: they are made faster of all rows at once.
     """
-    for table in Base.metadata.sorted_tables:
+    tables = _find_tables(connection)
+    for table in tables:
         connection.execute(CreateTable(table))
     fill()
-    for table in Base.metadata.sorted_tables:
+    for table in tables:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             index.create(connection)
     _version.create(connection)
     connection.execute(insert(_version).values(version_num=HEAD))
+
+
+def _find_tables(connection: Connection) -> list[Table]:
+    """Return the tables that a TODO-list of this release has, in an order in which they can be made."""
+    tables = list(Base.metadata.sorted_tables)
+    return tables + ServerBase.metadata.sorted_tables if is_shared(connection.dialect) else tables
 
 
 def is_current(database: SQLite) -> bool:
@@ -112,18 +120,21 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         from photometry_tasks import legacy  # old files are rare, and it would be a tenth of importing the package
 
         return legacy.find_changes(connection, path) + later
-    return _find_lost(inspector, revision, path) + later
+    tables_then = _find_tables(connection) if revision == HEAD else _find_tasoc_tables()
+    return _find_lost(inspector, tables_then, revision, path) + later
 
 
-def _find_lost(inspector: Inspector, revision: str, path: object) -> list[str]:
+def _find_tasoc_tables() -> list[Table]:
+    from photometry_tasks.tasoc import metadata
+
+    return metadata.sorted_tables
+
+
+def _find_lost(inspector: Inspector, tables: list[Table], revision: str, path: object) -> list[str]:
     """Say what a TODO-list of a revision lacks: other programs may have taken it away, or made a table their way."""
-    metadata = Base.metadata
-    if revision != HEAD:
-        from photometry_tasks.tasoc import metadata
-
     lost: list[str] = []
     problems: list[str] = []
-    for table in metadata.sorted_tables:
+    for table in tables:
         if inspector.has_table(table.name):
             problems += _find_problems(inspector, table)
             lost += [f"index {index.name} is made" for index in _find_lacking_indexes(inspector, table)]
@@ -215,7 +226,7 @@ def _find_lacking_indexes(inspector: Inspector, table: Table) -> list[Index]:
 def _complete(connection: Connection) -> None:
     """Make again what other programs have taken away."""
     inspector = inspect(connection)
-    for table in Base.metadata.sorted_tables:
+    for table in _find_tables(connection):
         if not inspector.has_table(table.name):
             table.create(connection)
             continue

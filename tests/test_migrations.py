@@ -25,7 +25,7 @@ from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from photometry_tasks import schema
 from photometry_tasks.cli import main
 from photometry_tasks.errors import DowngradeError
-from photometry_tasks.models import Base
+from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema import HEAD
 
 from . import eras
@@ -118,7 +118,7 @@ def test_every_command(tmp_path: Path) -> None:
 
 def test_history() -> None:
     """The history needs no TODO-list."""
-    assert succeed("history").startswith(f"0003 -> {HEAD} (head), ")
+    assert succeed("history").startswith(f"0004 -> {HEAD} (head), ")
 
 
 def test_from_nothing(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_postgresql(server: str, tmp_path: Path) -> None:
 def describe_server(engine: Engine) -> dict[str, object]:
     inspector = inspect(engine)
     found: dict[str, object] = {}
-    for table in [*Base.metadata.tables, schema.VERSION_TABLE]:
+    for table in [*Base.metadata.tables, *ServerBase.metadata.tables, schema.VERSION_TABLE]:
         found[table] = {
             column["name"]: (str(column["type"]), column["nullable"], column["default"])
             for column in inspector.get_columns(table)
@@ -270,6 +270,9 @@ def describe_server(engine: Engine) -> dict[str, object]:
         found[f"{table}: key"] = inspector.get_pk_constraint(table)
         found[f"{table}: foreign keys"] = sorted(inspector.get_foreign_keys(table), key=lambda key: str(key["name"]))
         found[f"{table}: indexes"] = sorted(inspector.get_indexes(table), key=lambda index: str(index["name"]))
+    with engine.connect() as connection:
+        options = connection.execute(text("SELECT relname, reloptions FROM pg_class WHERE reloptions IS NOT NULL"))
+        found["options"] = {name: sorted(values) for name, values in options}
     return found
 
 
@@ -291,7 +294,7 @@ def test_new_and_migrated_agree_on_postgresql(server: str) -> None:
         with engine.connect() as connection:
             options = {"version_table": schema.VERSION_TABLE, "compare_server_default": True}
             context = MigrationContext.configure(connection, opts=options)
-            assert compare_metadata(context, Base.metadata) == []
+            assert compare_metadata(context, [Base.metadata, ServerBase.metadata]) == []
             assert connection.execute(text("SELECT * FROM photometry_tasks_version")).all() == [(HEAD,)]
     engine.dispose()
 

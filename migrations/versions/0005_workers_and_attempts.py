@@ -1,0 +1,63 @@
+"""On PostgreSQL, who works on the list, and each try at a task. A SQLite file has one manager and gets no table."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from photometry_tasks.backends import is_shared
+
+revision = "0005"
+down_revision = "0004"
+
+_WORKERS, _ATTEMPTS = "photometry_tasks_workers", "photometry_tasks_attempts"
+_OFTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000}
+
+
+def upgrade() -> None:
+    """Add the tables, and let PostgreSQL keep those that change often accordingly."""
+    if not is_shared(op.get_context().dialect):
+        return
+    time = sa.DateTime(timezone=True)
+    now = sa.func.clock_timestamp()
+    op.create_table(
+        _WORKERS,
+        sa.Column("worker", sa.BigInteger, sa.Identity(always=True)),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.BigInteger, nullable=False),
+        sa.Column("slurm_jobid", sa.Text),
+        sa.Column("lease", sa.Double, nullable=False),
+        sa.Column("begun", time, nullable=False, server_default=now),
+        sa.Column("seen", time, nullable=False, server_default=now),
+        sa.Column("ended", time),
+        sa.PrimaryKeyConstraint("worker", name=f"{_WORKERS}_pkey"),
+        postgresql_with={"fillfactor": 50, "autovacuum_vacuum_threshold": 1000},
+        if_not_exists=True,
+    )
+    is_live = sa.text("ended IS NULL")
+    op.create_index(f"{_WORKERS}_live_idx", _WORKERS, ["worker"], postgresql_where=is_live, if_not_exists=True)
+    op.create_table(
+        _ATTEMPTS,
+        sa.Column("priority", sa.BigInteger, autoincrement=False),
+        sa.Column("attempt", sa.BigInteger, sa.Identity(always=True)),
+        sa.Column("worker", sa.BigInteger, nullable=False),
+        sa.Column("begun", time, nullable=False, server_default=now),
+        sa.Column("ended", time),
+        sa.Column("how", sa.Text),
+        sa.Column("errors", sa.Text),
+        sa.PrimaryKeyConstraint("priority", "attempt", name=f"{_ATTEMPTS}_pkey"),
+        postgresql_with=_OFTEN,
+        if_not_exists=True,
+    )
+    op.create_index(
+        f"{_ATTEMPTS}_live_idx", _ATTEMPTS, ["priority"], unique=True, postgresql_where=is_live, if_not_exists=True
+    )
+    settings = ", ".join(f"{name} = {value}" for name, value in {"fillfactor": 70, **_OFTEN}.items())
+    op.execute(f"ALTER TABLE todolist SET ({settings})")
+
+
+def downgrade() -> None:
+    """Take them away."""
+    if not is_shared(op.get_context().dialect):
+        return
+    op.drop_table(_ATTEMPTS, if_exists=True)
+    op.drop_table(_WORKERS, if_exists=True)
+    op.execute("ALTER TABLE todolist RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold)")
