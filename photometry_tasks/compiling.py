@@ -1,12 +1,12 @@
-"""Statements as SQLite gets them."""
+"""Statements as the databases get them."""
 
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Executable
+from sqlalchemy import ClauseElement, Dialect, Executable
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect
 
-__all__ = ["HintingCompiler", "compile_statement"]
+__all__ = ["HintingCompiler", "bind_for_postgresql", "compile_for_postgresql", "compile_for_sqlite"]
 
 
 class HintingCompiler(SQLiteCompiler):
@@ -23,7 +23,27 @@ class _Dialect(SQLiteDialect):
 
 
 @cache
-def compile_statement(statement: Executable) -> tuple[str, list[str]]:
+def compile_for_sqlite(statement: Executable) -> tuple[str, list[str]]:
     """Return a statement's text, and the names of its parameters in their order."""
     compiled = statement.compile(dialect=_Dialect(paramstyle="qmark"))  # type: ignore[attr-defined]  # ours can be
     return str(compiled), compiled.positiontup
+
+
+@cache
+def compile_for_postgresql(statement: Executable) -> tuple[str, list[str]]:
+    """Return a statement's text, and the names of its parameters in their order."""
+    compiled = statement.compile(dialect=_make_dialect())  # type: ignore[attr-defined]  # ours can be
+    return str(compiled), compiled.positiontup
+
+
+def bind_for_postgresql(statement: ClauseElement) -> tuple[str, tuple[Any, ...]]:
+    """Return the text of a statement whose parameters have values, and those values."""
+    compiled: Any = statement.compile(dialect=_make_dialect())
+    expanded = compiled.construct_expanded_state()
+    return expanded.statement, tuple(expanded.positional_parameters)
+
+
+def _make_dialect() -> Dialect:
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # only where there is a server
+
+    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy gives it no types

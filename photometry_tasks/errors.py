@@ -13,6 +13,7 @@ __all__ = [
     "DiskError",
     "DiskFullError",
     "DowngradeError",
+    "DriverMissingError",
     "FileChangedError",
     "InterruptedWriteError",
     "InvalidArgumentError",
@@ -22,17 +23,23 @@ __all__ = [
     "MountWithoutLocksError",
     "NotATodoFileError",
     "NotWritableError",
+    "OnlyOfFilesError",
     "OutdatedSchemaError",
+    "ServerError",
+    "ServerLostError",
     "TaskFinishedError",
+    "TaskOwnedError",
     "TodoError",
     "TodoFileInUseError",
     "TodoFileNotFoundError",
+    "TodoListNotFoundError",
     "UncommittedChangesError",
     "UnknownRevisionError",
     "UnknownTaskError",
     "UnreadRowsError",
     "WorkerDiedError",
     "WorkerError",
+    "WorkersAtWorkError",
     "WorkersDieError",
     "WrongThreadError",
 ]
@@ -178,6 +185,43 @@ class TaskFinishedError(TodoError, ValueError):
 
     Save a new result without starting it, or open the file with `overwrite=True` to begin anew.
     """
+
+
+class TaskOwnedError(TodoError, ValueError):
+    """Task {priority} is being run by worker {worker} ({host}, process {pid}), and cannot be started here.
+
+    Get another one. It comes back by itself if that worker gives no sign of life for {lease:g} s.
+    """
+
+
+class TodoListNotFoundError(TodoError, LookupError):
+    """There is no TODO-list at {path}.
+
+    Make one with `photometry-tasks init URL LIST.csv`, or copy one there with `photometry-tasks copy todo.sqlite URL`.
+    """
+
+
+class WorkersAtWorkError(TodoError, BlockingIOError):
+    """{path} is being worked on by {found}. Stop them, then try again."""
+
+
+class OnlyOfFilesError(TodoError, AttributeError):
+    """`{name}` is of TODO-files only, and {path} is on a server. Use `session`."""
+
+
+class ServerError(TodoError, OSError):
+    """The server of {path} refuses: {found}. What was being done is undone; mend that, then call again."""
+
+
+class ServerLostError(TodoError, ConnectionError):
+    """The server of {path} could not be reached, or could not do it, for {seconds:.0f} s ({found}).
+
+    Call again when it is back: what may have been done is not done twice.
+    """
+
+
+class DriverMissingError(TodoError, ImportError):
+    """A list on a server needs psycopg ({found}): pip install 'photometry_tasks[postgresql]'."""
 
 
 class UncommittedChangesError(TodoError, RuntimeError):

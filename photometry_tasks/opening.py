@@ -27,6 +27,7 @@ def open_todo_file(
     into_memory: bool,
     upgrade: bool,
     overwrite: bool,
+    reset: bool,
     cleanup: bool,
     conditions: Sequence[ColumnElement[bool]],
     is_durable: bool,
@@ -41,6 +42,8 @@ def open_todo_file(
         Whether a file with an older schema is upgraded or refused.
     overwrite : bool
         Return all tasks to pending, and delete all results.
+    reset : bool
+        Whether anything returns to pending.
     cleanup : bool
         Compact the file.
     conditions : sequence
@@ -81,7 +84,8 @@ def open_todo_file(
             upgrade_schema(database)
         is_replayed = _replay_log(path, database, in_memory=into_memory)
         number = 0
-        if overwrite or conditions or database.statements.one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,):
+        is_interrupted = conditions or database.statements.one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,)
+        if overwrite or (reset and is_interrupted):
             with database.transaction(writes=True) as transaction:
                 if overwrite:
                     transitions.reset_all_tasks(transaction)

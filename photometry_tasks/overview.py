@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ class Publisher:
         self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
         self.remove()  # a killed manager's
 
-    def publish_if_due(self, begin: Callable[[str], AbstractContextManager[Transaction]]) -> None:
+    def publish_if_due(self, read: Callable[[str, Callable[[Transaction], Any]], Any]) -> None:
         """Write now and then how it stands, as a transaction sees it; if that fails it is tried again later."""
         now = time.monotonic()
         if not self._is_needed or now < self._next:
@@ -137,8 +137,7 @@ class Publisher:
         self._next = now + _INTERVAL
         place = _place(self._path)
         try:
-            with begin("publish") as transaction:
-                text = json.dumps(read_overview(transaction.connection, self._path))
+            text = json.dumps(read("publish", lambda transaction: read_overview(transaction.connection, self._path)))
             with os_errors(place):
                 replace_file(place, lambda temporary: _write(temporary, text), like=self._path, owner=self._path)
         except OSError:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from photometry_tasks import statements
 from photometry_tasks.results import Result
@@ -34,13 +33,13 @@ class Pace:
         self._elaptime = 0.0
         self._last_error: int | None = None
 
-    def note(self, results: Sequence[Result], saved: Sequence[Saved]) -> None:
-        """Count results, and what became of them."""
+    def note(self, saved: Sequence[tuple[Result, Saved]]) -> None:
+        """Count results, with what became of them."""
         if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
             self._minute = now - _MINUTE  # nothing came for a while, or the clock was set back
         self._saved += len(saved)
-        self._elaptime += sum([result.row[1] for result in results])
-        failed = [result.priority for result, task in zip(results, saved, strict=True) if task.status is STATUS.ERROR]
+        self._elaptime += sum([result.row[1] for result, _ in saved])
+        failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
         if failed:
             self._errors += len(failed)
             self._last_error = failed[-1]
@@ -50,18 +49,21 @@ class Pace:
         counted = (self._saved, self._errors, self._elaptime, self._last_error)
         names = ("more_saved", "more_errors", "more_elaptime", "failed")
         values = {"in_minute": minute, **dict(zip(names, counted, strict=True))}
-        if not transaction.change(statements.ADD_PROGRESS, [values]):
-            transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)])
 
-    def write(self, begin: Callable[..., AbstractContextManager[Transaction]], *, is_last: bool = False) -> None:
+        def insert() -> bool:
+            return transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)]) == 1
+
+        if not transaction.change(statements.ADD_PROGRESS, [values]) and not transaction.attempt(insert):
+            transaction.change(statements.ADD_PROGRESS, [values])  # another manager has just made it
+
+    def write(self, change: Callable[[str, Callable[[Transaction], None]], None], *, is_last: bool = False) -> None:
         """Write what was counted, now and then or for the last time; no result depends on it, so that it may fail."""
         now = time.monotonic()
         if not self._saved or (now - self._written < _INTERVAL and not is_last):
             return
         self._written = now
         try:
-            with begin("write", writes=True) as transaction:
-                self._write(transaction)
+            change("write", self._write)
         except Exception:
             _logger.exception("How many results came could not be written; it is tried again later")
             return

@@ -1,23 +1,96 @@
-"""PostgreSQL: connections and transactions."""
+"""PostgreSQL: connections and transactions, and what its errors mean."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Connection, Executable, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.arguments import invalid
+from photometry_tasks.compiling import compile_for_postgresql
+from photometry_tasks.errors import DriverMissingError, OnlyOfFilesError, ServerError, ServerLostError, TodoError
+from photometry_tasks.transactions import Row, Statements, Transaction
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["PostgreSQL"]
+
+T = TypeVar("T")
+
+#: What libpq is told unless the URL says otherwise: a server or a network that is gone is noticed within a minute.
+_CONNECTING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+    "application_name": "photometry_tasks",
+}
+
+#: For the statements of a manager, each of which touches few rows by an index. Made when a table was empty, a plan
+#: that reads all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html).
+_PLANNING = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+
+#: The server ends, or begins: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+_LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
+#: Two transactions were in each other's way.
+_CONFLICTS = {"40001", "40P01", "55P03"}
+#: What one of two transactions runs into that add the same at once; the next time it sees what is there.
+_RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
+
+#: How often a transaction is tried that others are in the way of.
+_TRIES = 20
+
+#: Seconds between two tries, at first and at most.
+_PAUSE, _LONGEST_PAUSE = 0.02, 5.0
+
+
+@cache
+def _find_driver() -> Any:
+    """Return the driver's class of connections, which also gives up a server that does not answer."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DriverMissingError(found=error) from error
+
+    class Impatient(psycopg.Connection[Any]):
+        #: Seconds after which a statement is given up; None: never.
+        patience: float | None = None
+
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            except psycopg.errors._WaitTimeout:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"the server has not answered for {self.patience:g} s") from None
+
+    return Impatient
 
 
 class PostgreSQL:
     """One connection to a TODO-list on a PostgreSQL server.
 
+    Parameters
+    ----------
+    url : str
+        postgresql+psycopg://user:password@host/database
+    patience : float, optional
+        For the connection of a manager: seconds for which it is tried to reach a server that is gone, and to get an
+        answer to a statement of the hot paths.
+
     Attributes
     ----------
     connection : sqlalchemy.Connection
+    dbapi : psycopg.Connection
+        The same connection, of the driver.
+    statements : Statements
+        The same connection for prepared statements.
     name : str
         The URL, without password and query.
     """
@@ -25,7 +98,11 @@ class PostgreSQL:
     #: Key of the lock that keeps two upgrades apart; any number that is always the same.
     _UPGRADE_LOCK = 0x7068_6F74  # 'phot'
 
-    def __init__(self, url: str) -> None:
+    connection: Connection
+    dbapi: "psycopg.Connection[Any]"
+    statements: Statements
+
+    def __init__(self, url: str, *, patience: float | None = None) -> None:
         try:
             parsed = make_url(url)
         except (ArgumentError, ValueError):
@@ -35,8 +112,45 @@ class PostgreSQL:
         self.name = parsed.set(query={}).render_as_string(hide_password=True)
         if parsed.get_backend_name() != "postgresql":
             raise invalid("url", self.name, "a path or a URL of postgresql+psycopg is expected")
-        self._engine = create_engine(parsed.set(drivername="postgresql+psycopg"), poolclass=NullPool)
+        self._url = parsed.set(drivername="postgresql+psycopg")
+        self._patience = patience
+        driver = _find_driver()
+        self._engine = create_engine(self._url, poolclass=NullPool, creator=lambda: self._reach(driver))
+        try:
+            self._connect()
+        except DBAPIError as error:
+            raise self._explain(error) from error
+
+    # --- connecting --------------------------------------------------------------------------------------
+
+    def _reach(self, driver: Any) -> Any:
+        arguments, named = self._engine.dialect.create_connect_args(self._url)
+        from psycopg.types.numeric import Int8Dumper
+
+        dbapi = driver.connect(*arguments, **{**_CONNECTING, **named})
+        # Always as 64 bits: the server prepares a statement for each combination of types.
+        dbapi.adapters.register_dumper(int, Int8Dumper)
+        if self._patience is not None:
+            dbapi.execute(_PLANNING)
+            dbapi.commit()
+        return dbapi
+
+    def _connect(self) -> None:
         self.connection = self._engine.connect()
+        dbapi: Any = self.connection.connection.dbapi_connection
+        self.dbapi = dbapi
+        self.statements = Statements(dbapi.cursor(), compile_for_postgresql, _integrity())
+
+    def _reconnect(self) -> None:
+        with suppress(Exception):
+            self.connection.invalidate()
+            self.connection.close()
+        self._connect()
+
+    def _is_lost(self) -> bool:
+        return self.dbapi.closed or self.dbapi.broken
+
+    # --- transactions ------------------------------------------------------------------------------------
 
     @contextmanager
     def begin(self, *, writes: bool) -> Iterator[Connection]:  # noqa: ARG002 - SQLite has to know
@@ -51,7 +165,171 @@ class PostgreSQL:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
+    def transact(self, work: Callable[[Transaction], T], *, writes: bool = True) -> T:
+        """Return what some work returns, which is one transaction; it is done again while the server says it may be.
+
+        It is not known whether a commit was done when the connection was lost in it: then the server is asked
+        (https://www.postgresql.org/docs/current/functions-info.html, pg_xact_status).
+        """
+        committing: list[tuple[str, T]] = []
+
+        def call(_: bool) -> T:
+            while committing:
+                xid, answer = committing.pop()
+                if self._is_committed(xid):
+                    return answer
+            answer = work(Transaction(self.connection, self.statements, is_shared=True))
+            if writes:
+                sql = "SELECT pg_current_xact_id_if_assigned()::text"
+                if (xid := self.statements.run(sql).fetchone()[0]) is not None:
+                    committing.append((xid, answer))
+            self._commit()
+            return answer
+
+        return self.repeat(call)
+
+    def _is_committed(self, xid: str) -> bool:
+        sql = "SELECT pg_xact_status(%s::xid8)"
+        while (state := self.statements.run(sql, (xid,)).fetchone()[0]) == "in progress":
+            self._commit()
+            time.sleep(_PAUSE)  # its process has not noticed yet that it is alone
+        self._commit()
+        return bool(state == "committed")
+
+    def run_alone(self, sql: str, parameters: Row) -> list[Row]:
+        """Run a statement that is a transaction of its own, and return its rows."""
+        self.dbapi.autocommit, self.dbapi.patience = True, self._patience  # type: ignore[attr-defined]  # it is ours
+        try:
+            rows: list[Row] = self.statements.run(sql, parameters).fetchall()
+        finally:
+            self.dbapi.patience = None  # type: ignore[attr-defined]
+            if not self._is_lost():
+                self.dbapi.autocommit = False
+        return rows
+
+    def alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Do as `run_alone` with a statement built once."""
+        sql, names = compile_for_postgresql(statement)
+        return self.run_alone(sql, tuple(parameters[name] for name in names))
+
+    def repeat(self, call: Callable[[bool], T]) -> T:
+        """Return what a call returns, which is made again while the server says that it may be.
+
+        Parameters
+        ----------
+        call : callable
+            Takes whether an earlier one may have been done, though nobody was told.
+
+        Raises
+        ------
+        ServerLostError
+            If the server cannot be reached for too long.
+        ServerError
+            If it refuses.
+        """
+        begun, tries, is_unsure = None, 0, False
+        while True:
+            try:
+                if self._is_lost():
+                    self._reconnect()
+                return call(is_unsure)
+            except BaseException as error:
+                is_lost, is_conflict = self._judge(error)
+                self.roll_back()
+                if not (is_lost or is_conflict) or self._patience is None:
+                    self.abandon(error)
+                tries += 1
+                begun = begun or time.monotonic()
+                is_unsure = is_unsure or is_lost
+                if time.monotonic() - begun > self._patience or (is_conflict and tries >= _TRIES):
+                    raise ServerLostError(path=self.name, found=_describe(error), seconds=self._patience) from error
+            time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _PAUSE * 2**tries))  # noqa: S311 - no secret
+
+    def _judge(self, error: BaseException) -> tuple[bool, bool]:
+        """Say whether an error means that the connection is lost, or that another transaction was in the way."""
+        cause = _cause(error)
+        if cause is None:
+            return False, False
+        code = cause.sqlstate or ""
+        is_lost = self._is_lost() or code in _LOST or code.startswith("08")
+        is_race = code == "23505" and cause.diag.constraint_name in _RACES
+        return is_lost, code in _CONFLICTS or is_race
+
+    def _commit(self) -> None:
+        if self.connection.in_transaction():
+            self.connection.commit()
+        else:
+            self.dbapi.commit()
+
+    def roll_back(self) -> None:
+        """Roll back whatever transaction is open."""
+        # A connection that is lost, or that Ctrl-C has left in the midst of something, is made anew by the next call.
+        with suppress(Exception):
+            if self.connection.in_transaction():
+                self.connection.rollback()
+            self.dbapi.rollback()
+
+    def abandon(self, error: BaseException) -> NoReturn:
+        """Raise an error, explained."""
+        if _cause(error) is not None and not isinstance(error, TodoError):
+            raise self._explain(error) from error
+        raise error
+
+    def _explain(self, error: BaseException) -> ServerError:
+        return ServerError(path=self.name, found=_describe(error))
+
+    def compact(self) -> None:
+        """Free what was deleted, and renew the planner's statistics."""
+        self.dbapi.autocommit = True
+        try:
+            self.statements.run("VACUUM (ANALYZE) todolist, diagnostics, photometry_skipped")
+        finally:
+            self.dbapi.autocommit = False
+
+    # --- what the manager's callers do with the connection -----------------------------------------------
+
+    def has_changes(self) -> bool:
+        """Whether a transaction of the caller's is open that has changed something."""
+        from psycopg.pq import TransactionStatus
+
+        status = self.dbapi.info.transaction_status
+        if status != TransactionStatus.INTRANS:
+            return status == TransactionStatus.INERROR
+        return self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone() != (None,)
+
+    def lend(self, name: str) -> NoReturn:
+        """Refuse: who uses the driver's connection directly does so with SQLite's."""
+        raise OnlyOfFilesError(name=name, path=self.name)
+
+    def finish_interrupted(self) -> None:
+        """Nothing is left of what Ctrl-C has ended: each call tidies up after itself."""
+
+    def keep_open(self) -> None:
+        """Let nothing close the connection in this process, a forked child: it would say good-bye for the parent."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
+
     def close(self) -> None:
         """Close the connection; what is not committed is rolled back."""
-        self.connection.close()
+        with suppress(DBAPIError):  # as one that is lost already
+            self.connection.close()
         self._engine.dispose()
+
+
+def _integrity() -> type[Exception]:
+    import psycopg
+
+    return psycopg.IntegrityError
+
+
+def _cause(error: BaseException) -> Any:
+    """Return the driver's error in one of SQLAlchemy's, or itself; None if it is neither."""
+    import psycopg
+
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause if isinstance(cause, psycopg.Error) else None
+
+
+def _describe(error: BaseException) -> str:
+    return " ".join(str(_cause(error) or error).split())

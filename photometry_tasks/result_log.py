@@ -103,7 +103,7 @@ class ResultLog:
             If there is no room for it; what was logged before stays.
         """
         pairs = zip(targets, results, strict=True)
-        line = _encode({"results": [(target, r[0], r[1].value, *r[2:]) for target, r in pairs]})
+        line = _encode({"results": [(target, r[0], r[1].value, *r[2:7]) for target, r in pairs]})
         if not self._is_begun:
             self._empty()  # Ctrl-C had kept `begin` from it
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)

@@ -34,6 +34,8 @@ class Result(NamedTuple):
         Stars whose light lies in the aperture.
     task : tuple
         What it says of its task: starid, datasource, sector, camera, ccd, cadence, tmag; None for what it lacks.
+    attempt : int or None
+        The claim that it comes from.
     """
 
     priority: int
@@ -43,6 +45,7 @@ class Result(NamedTuple):
     errors: tuple[str, ...]
     skip_targets: tuple[int, ...]
     task: tuple[Any, ...]
+    attempt: int | None = None
 
 
 #: Columns of diagnostics, in their order there, without those that saving may change: lightcurve and errors.
@@ -69,7 +72,7 @@ RESULT_COLUMNS = (
 #: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.
 _Fields = Sequence[tuple[str, Callable[[Any], Any]]]
 
-_TASK_INTEGERS = ("starid", "sector", "camera", "ccd", "cadence")
+_TASK_INTEGERS = ("starid", "sector", "camera", "ccd", "cadence", "attempt")
 _TASK_REALS = ("tmag", "worker_wait_time")
 _STATISTICS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
 _COUNTS = ("mask_size", "stamp_resizes")
@@ -85,7 +88,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     Parameters
     ----------
     result : mapping
-        The task as it was handed out, with `status`, `method_used`, `time` (seconds) and optionally
+        The task as it was handed out or claimed, with `status`, `method_used`, `time` (seconds) and optionally
         `worker_wait_time` (seconds) and `details`. It is not changed.
 
     Returns
@@ -108,7 +111,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         lightcurve, errors, skip_targets, centroid, stamp = _read_each(details, _OTHERS)
         tmag, wait_time, *statistics = _read_reals(result, details)
         mean_flux, variance, variability, rms_hour, ptp, contamination, edge_flux = statistics
-        starid, sector, camera, ccd, cadence, mask_size, stamp_resizes = _read_integers(result, details)
+        starid, sector, camera, ccd, cadence, attempt, mask_size, stamp_resizes = _read_integers(result, details)
     except _FieldError as error:
         values, name, remedy = error.args
         field, value = (f"details.{name}" if values is details else name), values.get(name)
@@ -147,6 +150,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         errors or (),
         skip_targets or (),
         (starid, datasource, sector, camera, ccd, cadence, tmag),
+        attempt,
     )
 
 

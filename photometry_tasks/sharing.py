@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from photometry_tasks.connecting import cursor_of_rows
 from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
+from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ class SharedConnection:
 
     Parameters
     ----------
-    database : SQLite
+    database : SQLite or PostgreSQL
         It is closed by `close`.
     path : str
         Names the TODO-file in errors.
     """
 
-    def __init__(self, database: SQLite, path: str) -> None:
+    def __init__(self, database: SQLite | PostgreSQL, path: str) -> None:
         self._database = database
         self._path = path
-        self._cursor = cursor_of_rows(database.dbapi)
+        self._cursor: sqlite3.Cursor | None = None
         self._session: Session | None = None
         self._owner = os.getpid(), threading.get_ident()
         self.is_open = True
@@ -43,12 +44,14 @@ class SharedConnection:
     def conn(self) -> "sqlite3.Connection":
         """The connection itself."""
         self.check_open()
-        return self._database.dbapi
+        return self._database.lend("conn")
 
     @property
     def cursor(self) -> "sqlite3.Cursor":
         """A cursor of it, always the same, whose rows can be read by column name."""
         self.check_open()
+        if self._cursor is None:
+            self._cursor = cursor_of_rows(self._database.lend("cursor"))
         return self._cursor
 
     @property
@@ -71,7 +74,7 @@ class SharedConnection:
         self.check_open()
         self._database.finish_interrupted()
         session = self._session
-        if self._database.dbapi.in_transaction or (session is not None and _has_changes(session)):
+        if self._database.has_changes() or (session is not None and _has_changes(session)):
             raise UncommittedChangesError(method=method)
         if session is not None:
             # Nothing but a read can be open now. Its objects would hide what the method is going to change.
@@ -95,7 +98,8 @@ class SharedConnection:
     def close(self) -> None:
         """Close the session and the connection."""
         self.is_open = False
-        self._cursor.close()  # rows that were left in it would hold the file
+        if self._cursor is not None:
+            self._cursor.close()  # rows that were left in it would hold the file
         if self._session is not None:
             self._session.close()
         self._database.close()
@@ -120,12 +124,12 @@ class Shared:
 
     @property
     def conn(self) -> "sqlite3.Connection":
-        """The connection that the manager itself uses."""
+        """The connection that the manager itself uses; of TODO-files only."""
         return self._shared.conn
 
     @property
     def cursor(self) -> "sqlite3.Cursor":
-        """A cursor of it, always the same, whose rows are `sqlite3.Row`."""
+        """A cursor of it, always the same, whose rows are `sqlite3.Row`; of TODO-files only."""
         return self._shared.cursor
 
     @property

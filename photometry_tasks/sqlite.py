@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.pool import StaticPool
 
-from photometry_tasks.compiling import HintingCompiler, compile_statement
+from photometry_tasks.compiling import HintingCompiler, compile_for_sqlite
 from photometry_tasks.connecting import Lent, connect, count_rows, plain_cursor, set_up
 from photometry_tasks.errors import BackupError, CannotUpgradeError, DamagedFileError, DiskFullError, TodoError
 from photometry_tasks.files import check_writable, clear_temporaries
@@ -46,7 +46,7 @@ class SQLite:
         # it: a change through `cursor` begins one, and `conn.commit()` ends it.
         self.dbapi = dbapi
         self._connection: Connection | None = None
-        self.statements = Statements(plain_cursor(dbapi), compile_statement, dbapi.IntegrityError)
+        self.statements = Statements(plain_cursor(dbapi), compile_for_sqlite, dbapi.IntegrityError)
         self._place: Place | None = None
         self._is_new_generation_due = False
         self._handled: BaseException | None = None
@@ -256,6 +256,14 @@ class SQLite:
         if self._is_busy:
             self._connection = None  # SQLAlchemy may have been interrupted in between, and takes it for lost
             self.roll_back()
+
+    def lend(self, name: str) -> "sqlite3.Connection":  # noqa: ARG002 - a server lends none
+        """Return the connection of the driver, for the manager's callers."""
+        return self.dbapi
+
+    def has_changes(self) -> bool:
+        """Whether a transaction is open that has changed something."""
+        return self.dbapi.in_transaction
 
     def changes_by_others(self) -> int:
         """Return a number that differs after every change by another connection."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from photometry_tasks.models import diagnostics, photometry_skipped, progress, todolist
+from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
@@ -213,6 +213,27 @@ COUNT_CHOSEN: Select[Any] = (
     select(_task.status, func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
 )
 SET_PENDING: Update = update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=null())
+
+# Where others may change the list at the same time.
+LOCK_TASKS: Select[Any] = (
+    select(_task.priority)
+    .where(_task.priority.in_(_integers("priorities")))
+    .order_by(_task.priority)  # everywhere the same: so two can rarely wait for each other
+    .with_for_update()
+)
+_has_live_attempt = exists().where(attempts.c.priority == _task.priority, attempts.c.ended.is_(None))
+#: A task that runs is not pending, though nothing skips it any more.
+SET_PENDING_OR_STARTED: Update = (
+    update(todolist)
+    .where(_task.priority.in_(_integers("priorities")))
+    .values(status=case((_has_live_attempt, _started), else_=cast(null(), todolist.c.status.type)))
+)
+
+
+def unowned(chosen: Select[Any]) -> Select[Any]:
+    """Select those of the tasks that nobody works on."""
+    return chosen.where(~_has_live_attempt)
+
 
 RESET_EVERYTHING = (
     delete(diagnostics),

@@ -98,8 +98,8 @@ def _name(status: int | None) -> str:
     return _NAMES.get(status, STATUS.UNKNOWN.name)
 
 
-def write_summary(path: Path, summary: dict[str, Any], todo_file: Path) -> None:
-    """Write the summary of a TODO-file as JSON, at once and as a whole; the folder is made."""
+def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:
+    """Write the summary of a TODO-list as JSON, at once and as a whole; the folder is made."""
     text = json.dumps(summary, indent=2, allow_nan=False)
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

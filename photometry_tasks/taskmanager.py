@@ -1,15 +1,14 @@
-"""`TaskManager`: hands out the tasks of a TODO-file and keeps their results."""
+"""`TaskManager`: hands out the tasks of a TODO-list and keeps their results."""
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import arguments, statements, transitions
+from photometry_tasks import arguments, statements
 from photometry_tasks import summary as progress
 from photometry_tasks.constraints import (
     Constraints,
@@ -18,23 +17,16 @@ from photometry_tasks.constraints import (
     build_expressions,
     check_constraints,
 )
-from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
+from photometry_tasks.errors import FileChangedError
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.forgotten import close_at_exit
-from photometry_tasks.known import Known
-from photometry_tasks.opening import open_todo_file, put_on_disk
-from photometry_tasks.overview import Publisher
+from photometry_tasks.lists import Opening, check_lease, open_list
 from photometry_tasks.pace import Pace
 from photometry_tasks.resetting import build_choice, reset_chosen
 from photometry_tasks.results import Result, check_result
 from photometry_tasks.sampling import draw_task
-from photometry_tasks.sharing import Shared, SharedConnection
+from photometry_tasks.sharing import Shared
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import check_summary_place, find_todo_file
-from photometry_tasks.transactions import Transaction
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["TaskManager", "build_constraints"]
 
@@ -42,15 +34,16 @@ _logger = logging.getLogger("photometry_tasks")
 
 
 class TaskManager(Shared):
-    """Hand out the tasks of a TODO-file and keep their results.
+    """Hand out the tasks of a TODO-list and keep their results.
 
     Opening returns the tasks that were cut short or went wrong (STARTED, ABORT, ERROR) to pending, with the
-    tasks that only they had skipped.
+    tasks that only they had skipped; on a server none that another manager is at.
 
     Parameters
     ----------
     todo_file : str or os.PathLike
-        The TODO-file, or a directory that holds `todo.sqlite`.
+        The TODO-file, a directory that holds `todo.sqlite`, or the URL of a list on a server that many managers share:
+        postgresql+psycopg://user:password@host/database.
     cleanup : bool, optional
         Compact the file.
     overwrite : bool, optional
@@ -67,18 +60,32 @@ class TaskManager(Shared):
     backup_interval : int or None, optional
         With `load_into_memory`, back up after so many saved results; None: only at closing.
     upgrade : bool, optional
-        Bring a file with an older schema to that of this release; False: refuse it.
+        Bring a file with an older schema to that of this release; False: refuse it. A server is upgraded by command.
     durability : {'normal', 'full'}, optional
-        Whether a saved result survives the death of the process, or that of the machine too.
+        Whether a saved result survives the death of the process, or that of the machine too. On a server both do.
+    reset : bool, optional
+        Whether opening returns tasks to pending; False: for those who join a run.
+    lease : float, optional
+        On a server: seconds without a sign of life after which others take this manager's tasks.
+    max_attempts : int, optional
+        On a server: how often in a row a task's managers may fall silent before it becomes an ERROR.
+
+    Attributes
+    ----------
+    lease : float or None
+        As it was given; None for a file, of which nobody else has tasks.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    FileNotFoundError, TodoListNotFoundError
+        If there is no such file, or no list on the server.
     NotATodoFileError, DamagedFileError, UnknownRevisionError, CannotUpgradeError, OutdatedSchemaError
         If it is something else, damaged, of a newer release, or older and not to be upgraded. It is not changed.
-    TodoFileInUseError, NotWritableError, MountWithoutLocksError
-        If another manager has it, it or its directory is read-only, or nothing would keep other nodes from it.
+    TodoFileInUseError, NotWritableError, MountWithoutLocksError, WorkersAtWorkError
+        If another manager has it, it or its directory is read-only, or nothing would keep other nodes from it; or if
+        it is to be overwritten while others work on it.
+    ServerError
+        If the server cannot be reached, or refuses.
     ValueError
         If an argument is not what it should be.
 
@@ -102,64 +109,46 @@ class TaskManager(Shared):
         *,
         upgrade: bool = True,
         durability: Literal["normal", "full"] = "normal",
+        reset: bool = True,
+        lease: float = 600.0,
+        max_attempts: int = 3,
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = arguments.check_interval("summary_interval", summary_interval)
         self.backup_interval = arguments.check_interval("backup_interval", backup_interval)
-        is_durable = arguments.check_durability(durability)
-        path = find_todo_file(todo_file)
-        self.todo_file = str(path)
         self.overwrite = bool(overwrite)
         self.load_into_memory = bool(load_into_memory)
+        how = Opening(
+            cleanup=bool(cleanup),
+            overwrite=self.overwrite,
+            reset=bool(reset),
+            conditions=conditions,
+            into_memory=self.load_into_memory,
+            upgrade=upgrade,
+            is_durable=arguments.check_durability(durability),
+            lease=check_lease(lease),
+            max_attempts=arguments.check_positive("max_attempts", max_attempts),
+        )
         self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
         self.summary_counter = 0
         self.logger = _logger
         self._backup_counter = 0
         self._summary = progress.build_summary()
         if self.summary_file is not None:
-            check_summary_place(Path(self.summary_file), path)
             check_writable(Path(self.summary_file))
-        self._database, self._copy = open_todo_file(
-            path,
-            into_memory=self.load_into_memory,
-            upgrade=upgrade,
-            overwrite=self.overwrite,
-            cleanup=bool(cleanup),
-            conditions=conditions,
-            is_durable=is_durable,
-        )
-        self._known = Known(self._database)
+        self._list = open_list(todo_file, None if self.summary_file is None else Path(self.summary_file), how)
+        self.todo_file = self._list.name
+        self.lease = self._list.lease
         self._pace = Pace()
-        can_be_read = self._copy is not None or not self._database.keeps_readers_out
-        is_needed = self._copy is not None or not can_be_read
-        self._publisher = Publisher(path, is_needed=is_needed, can_be_read=can_be_read)
-        self._shared = SharedConnection(self._database, self.todo_file)
+        self._shared = self._list.shared
         try:
-            if self.summary_file is not None:
-                clear_temporaries(Path(self.summary_file).parent, path)
+            if self.summary_file is not None and self._list.path is not None:
+                clear_temporaries(Path(self.summary_file).parent, self._list.path)
             self.write_summary()
         except BaseException:
-            if self._copy is not None:
-                self._copy.close()
-            self._shared.close()
+            self._list.abandon()
             raise
         close_at_exit(self)
-
-    # --- the shared connection ---------------------------------------------------------------------------
-
-    @contextmanager
-    def _transaction(self, method: str, *, writes: bool = False, is_synced: bool = True) -> Iterator[Transaction]:
-        self._shared.check_ready(method)
-        try:
-            transaction = self._database.start(writes=writes, is_synced=is_synced)
-            self._known.notice()
-            yield transaction
-            self._database.commit()
-        except BaseException as error:
-            self._known.forget()
-            self._database.abandon(error)
-        if writes:
-            self._known.learn(transaction)
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -172,26 +161,45 @@ class TaskManager(Shared):
             Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if none matches the
             constraints, which are arguments of `build_constraints`.
         """
-        selection = self._known.selections.find(constraints)
-        with self._transaction("get_task") as transaction:
-            return selection.next_task(transaction)
+        return self._list.next_task(constraints)
 
     def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
-        selection = self._known.selections.find(constraints)
-        with self._transaction("get_tasks") as transaction:
-            return selection.next_tasks(transaction, arguments.check_positive("limit", limit))
+        return self._list.next_tasks(arguments.check_positive("limit", limit), constraints)
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
-        with self._transaction("get_random_task") as transaction:
-            return draw_task(transaction, build_expressions(check_constraints(constraints)))
+        expressions = build_expressions(check_constraints(constraints))
+        return self._list.read("get_random_task", lambda transaction: draw_task(transaction, expressions))
 
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
         statement = statements.count_pending(build_expressions(check_constraints(constraints)))
-        with self._transaction("get_number_tasks") as transaction:
-            return int(transaction.connection.execute(statement).scalar_one())
+        return self._list.read(
+            "get_number_tasks", lambda transaction: int(transaction.connection.execute(statement).scalar_one())
+        )
+
+    def claim_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
+        """Start the next pending tasks, in order of priority and at most `limit`, and return them.
+
+        They are this manager's: nobody else gets them. Only when it gives no sign of life for `lease` seconds (claims
+        and saves are signs, and `heartbeat`) others on the same server take them, by their own next claim.
+
+        Returns
+        -------
+        list of dict
+            Each as `get_task` returns it, and besides `attempt`, an int that no other claim has. A result that
+            holds it is accepted only as long as this attempt is the task's last.
+        """
+        return self._list.claim(arguments.check_positive("limit", limit), constraints)
+
+    def heartbeat(self) -> None:
+        """Give a sign of life, to keep the tasks that were claimed; needed only where none is claimed or saved."""
+        self._list.heartbeat()
+
+    def count_elsewhere(self, **constraints: Unpack[Constraints]) -> int:
+        """Return how many tasks other managers are at: they come back if these fall silent."""
+        return self._list.count_elsewhere(constraints)
 
     def start_task(self, taskid: int) -> None:
         """Mark a task, given by its priority, as STARTED, so that it is not handed out again.
@@ -202,22 +210,18 @@ class TaskManager(Shared):
             If there is no such task; also a LookupError.
         TaskFinishedError
             If it has a status already, other than STARTED; also a ValueError.
+        TaskOwnedError
+            If another manager has it; also a ValueError.
         """
-        priority = arguments.check_integer("taskid", taskid)
-        with self._transaction("start_task", writes=True, is_synced=False) as transaction:
-            transitions.start_tasks(transaction, [priority])
-        self._publisher.publish_if_due(self._transaction)
+        self._list.start("start_task", [arguments.check_integer("taskid", taskid)])
 
     def start_tasks(self, priorities: Iterable[int]) -> None:
         """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
-        with self._transaction("start_tasks", writes=True, is_synced=False) as transaction:
-            transitions.start_tasks(transaction, arguments.check_integers("priorities", priorities))
-        self._publisher.publish_if_due(self._transaction)
+        self._list.start("start_tasks", arguments.check_integers("priorities", priorities))
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
-        """Return those of the tasks that were started, but not finished, to pending."""
-        with self._transaction("release_tasks", writes=True) as transaction:
-            transitions.release_tasks(transaction, arguments.check_integers("priorities", priorities))
+        """Return those of the tasks that were started, but not finished, to pending; not those of other managers."""
+        self._list.release(arguments.check_integers("priorities", priorities))
 
     def reset_tasks(
         self,
@@ -227,6 +231,8 @@ class TaskManager(Shared):
         **constraints: Unpack[Constraints],
     ) -> dict[str, int]:
         """Return chosen tasks to pending, and with them those that only they had skipped, and so on to the end.
+
+        On a server, tasks that somebody is at stay with them.
 
         Parameters
         ----------
@@ -243,12 +249,11 @@ class TaskManager(Shared):
             How many went back, by the name of their status.
         """
         chosen = build_choice(status, error_like, constraints)
-        with self._transaction("reset_tasks", writes=True) as transaction:
-            return reset_chosen(transaction, chosen)
+        return self._list.change("reset_tasks", lambda transaction: reset_chosen(transaction, chosen))
 
     # --- saving ------------------------------------------------------------------------------------------
 
-    def save_result(self, result: Mapping[str, Any] | Result) -> STATUS:
+    def save_result(self, result: Mapping[str, Any] | Result) -> STATUS | None:
         """Save the result of a task, and skip the tasks that the brightest star in its aperture covers.
 
         When this returns, the result survives the death of the process. A second result of a task replaces the
@@ -272,8 +277,9 @@ class TaskManager(Shared):
 
         Returns
         -------
-        STATUS
-            What the task has now: SKIPPED if a brighter star covers it.
+        STATUS or None
+            What the task has now: SKIPPED if a brighter star covers it. None if the result was refused: it holds an
+            attempt that is not the task's last, or none, and another manager has the task. It came too late.
 
         Raises
         ------
@@ -290,13 +296,13 @@ class TaskManager(Shared):
         (status,) = self._save("save_result", [check_result(result)])
         return status
 
-    def save_results(self, results: Iterable[Mapping[str, Any] | Result]) -> list[STATUS]:
+    def save_results(self, results: Iterable[Mapping[str, Any] | Result]) -> list[STATUS | None]:
         """Save results in one transaction, all of them or none, as `save_result` would one after the other.
 
         Returns
         -------
-        list of STATUS
-            What each task had when its result was saved.
+        list of STATUS or None
+            What each task had when its result was saved; None for a result that came too late.
 
         Raises
         ------
@@ -305,33 +311,24 @@ class TaskManager(Shared):
         """
         return self._save("save_results", list(map(check_result, results)))
 
-    def _save(self, method: str, results: list[Result]) -> list[STATUS]:
-        if self._database.is_replaced():
-            raise FileChangedError(path=self.todo_file, remedy=CLOSING_SAVES)
-        copy = self._copy
-        position = 0 if copy is None else copy.position()
-        try:
-            with self._transaction(method, writes=True) as transaction:
-                saved = transitions.save_results(transaction, results)
-                if copy is not None:
-                    copy.record(results, [task.target for task in saved])
-        except BaseException:
-            if copy is not None:
-                copy.take_back(position)
-            raise
-        pairs = zip(results, saved, strict=True)
+    def _save(self, method: str, results: list[Result]) -> list[STATUS | None]:
+        found = self._list.save(method, results)
+        pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
+        if len(pairs) < len(results):
+            late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
+            self.logger.warning("%s: results that came too late, and were refused: of tasks %s", self.todo_file, late)
         progress.add_results(self._summary, ((*result.row[1:3], task.errors) for result, task in pairs))
-        self._pace.note(results, saved)
-        self.summary_counter += len(saved)
-        self._backup_counter += len(saved)
+        self._pace.note(pairs)
+        self.summary_counter += len(pairs)
+        self._backup_counter += len(pairs)
         # The results are safe, whatever goes wrong here.
         if self.summary_interval is not None and self.summary_counter >= self.summary_interval:
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
-        self._pace.write(self._transaction)
-        self._publisher.publish_if_due(self._transaction)
-        return [task.status for task in saved]
+        self._pace.write(self._list.change)
+        self._list.tell()
+        return [None if task is None else task.status for task in found]
 
     def _try(self, method: Callable[[], None]) -> None:
         try:
@@ -349,23 +346,21 @@ class TaskManager(Shared):
         exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
         """
         if self._shared.is_open:
-            with self._transaction("summary") as transaction:
-                progress.set_counts(self._summary, self._known.count(transaction.connection))
+            progress.set_counts(self._summary, self._list.count())
         return self._summary
 
     def write_summary(self) -> None:
         """Write the summary as JSON to the path given at opening, if there is one."""
         self._shared.check_ready("write_summary")
         if self.summary_file is not None:
-            progress.write_summary(Path(self.summary_file), self.summary, Path(self.todo_file))
+            progress.write_summary(Path(self.summary_file), self.summary, self._list.path)
         self.summary_counter = 0
 
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
         self._shared.check_ready("backup")
         self._backup_counter = 0
-        if self._copy is not None:
-            self._copy.backup()
+        self._list.backup()
 
     def close(self) -> None:
         """Back up, write the summary and close the file. Calling it again does nothing.
@@ -381,15 +376,14 @@ class TaskManager(Shared):
         if not self._shared.is_open:
             return
         self._shared.check_ready("close")
-        if not self._database.is_replaced():
-            self._pace.write(self._transaction, is_last=True)
-        saved_as = put_on_disk(Path(self.todo_file), self._database, self._copy)
+        if self._list.is_ours():
+            self._pace.write(self._list.change, is_last=True)
+        saved_as = self._list.finish()
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
-            self._publisher.remove()
-            self._shared.close()
+            self._list.close()
         if saved_as is not None:
             remedy = f"All was saved as {saved_as} instead; see with which of the two to go on"
             raise FileChangedError(path=self.todo_file, remedy=remedy)

@@ -39,9 +39,9 @@ class Statements:
         self._compile_statement = compile_statement
         self._compiled: dict[Executable, tuple[str, Callable[[Mapping[str, Any]], Row]]] = {}
 
-    def run(self, sql: str) -> Any:
+    def run(self, sql: str, parameters: Row = ()) -> Any:
         """Run a statement of SQL, and return the driver's cursor."""
-        return self._cursor.execute(sql)
+        return self._cursor.execute(sql, parameters)
 
     def one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
         """Return the first row."""
@@ -57,12 +57,12 @@ class Statements:
 
     def change(self, statement: Executable, rows: Iterable[Mapping[str, Any]]) -> int:
         """Run a statement for each of the rows, and return how many rows of the table that changed."""
-        sql, arrange = self._compile(statement)
-        return int(self._cursor.executemany(sql, map(arrange, rows)).rowcount)
+        return self.change_rows(statement, map(self._compile(statement)[1], rows))
 
     def change_rows(self, statement: Executable, rows: Iterable[Row]) -> int:
         """Do as `change` with rows whose values are in the order in which the statement has them."""
-        return int(self._cursor.executemany(self._compile(statement)[0], rows).rowcount)
+        self._cursor.executemany(self._compile(statement)[0], rows)
+        return int(self._cursor.rowcount)
 
     def attempt(self, work: Callable[[], bool]) -> bool:
         """Return what some work returns; if that is False, or a row breaks a rule, all that it has done is undone."""
@@ -102,16 +102,19 @@ class Transaction:
     ----------
     connection : sqlalchemy.Connection
         For statements that depend on constraints, or on lists.
+    is_shared : bool
+        Whether others may change the list at the same time.
     moved : dict
         How many tasks have each status more than before; pending ones as None.
     reset_from : int or None
         The lowest priority of a task that has gone back to pending.
     """
 
-    __slots__ = ("all", "attempt", "change", "change_rows", "connection", "moved", "one", "reset_from")
+    __slots__ = ("all", "attempt", "change", "change_rows", "connection", "is_shared", "moved", "one", "reset_from")
 
-    def __init__(self, connection: Connection, statements: Statements) -> None:
+    def __init__(self, connection: Connection, statements: Statements, *, is_shared: bool = False) -> None:
         self.connection = connection
+        self.is_shared = is_shared
         self.one = statements.one
         self.all = statements.all
         self.change = statements.change

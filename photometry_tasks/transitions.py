@@ -132,7 +132,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     together: list[Saved] = []
     statuses: list[tuple[Any, ...]] = []
     rows: list[tuple[Any, ...]] = []
-    for priority, status, row, lightcurve, errors, _, task in results:
+    for priority, status, row, lightcurve, errors, _, task, _ in results:
         text = "\n".join(errors) or None
         target = task[:6]
         together.append(Saved(status, text, target))
@@ -247,12 +247,14 @@ def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
         freed: set[int] = set()
         for chunk in _chunks(waiting):
             chosen = {"priorities": chunk}
+            _lock(transaction, chunk)
             freed.update(execute(statements.SKIPPED_BY_ANY, chosen).scalars())
             for status, count in execute(statements.COUNT_CHOSEN, chosen):
                 transaction.move(status, None, count)
             execute(statements.DELETE_SKIPS, chosen)
             execute(statements.DELETE_DIAGNOSTICS, chosen)
-            execute(statements.SET_PENDING, chosen)
+            is_shared = transaction.is_shared
+            execute(statements.SET_PENDING_OR_STARTED if is_shared else statements.SET_PENDING, chosen)
         transaction.note_reset(waiting)
         number += len(waiting)
         waiting = _no_longer_skipped(transaction, sorted(freed))
@@ -261,20 +263,28 @@ def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
 
 def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> list[int]:
     """Return those of the tasks that are SKIPPED, and that nothing skips any more."""
-    return [
-        priority
-        for chunk in _chunks(priorities)
-        for priority in transaction.connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": chunk}).scalars()
-    ]
+    found: list[int] = []
+    for chunk in _chunks(priorities):
+        _lock(transaction, chunk)
+        found += transaction.connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": chunk}).scalars()
+    return found
+
+
+def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
+    """Keep others from changing tasks until the transaction ends; what is read after this is as it stays."""
+    if transaction.is_shared:
+        transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
 
 
 def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
-    """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does."""
+    """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does, unless they run."""
     return reset_selected_tasks(transaction, statements.interrupted_tasks(conditions))
 
 
 def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
-    """Return the tasks whose priorities a statement selects to pending, as `reset_tasks` does."""
+    """Return the tasks whose priorities a statement selects to pending, as `reset_tasks` does, unless they run."""
+    if transaction.is_shared:
+        chosen = statements.unowned(chosen)
     return reset_tasks(transaction, transaction.connection.execute(chosen).scalars().all())
 
 

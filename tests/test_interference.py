@@ -512,13 +512,13 @@ def test_temporaries_are_private(opened: Callable[..., TaskManager], monkeypatch
     path.chmod(0o644)
     os.setxattr(path, "user.origin", b"TESS")
     seen = []
-    copy_to = type(manager._database).copy_to
+    copy_to = type(manager._list._database).copy_to
 
     def look(database: Any, temporary: Path) -> None:
         copy_to(database, temporary)
         seen.append(temporary.stat().st_mode & 0o777)
 
-    monkeypatch.setattr(type(manager._database), "copy_to", look)
+    monkeypatch.setattr(type(manager._list._database), "copy_to", look)
     before = os.umask(0)
     try:
         manager.start_task(1)

@@ -1,0 +1,364 @@
+"""A TODO-list on a server, which many managers share: each is a worker, with tasks of its own."""
+
+import json
+import logging
+import math
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement
+
+from photometry_tasks import claims, schema, transitions
+from photometry_tasks.compiling import bind_for_postgresql
+from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
+from photometry_tasks.errors import (
+    OutdatedSchemaError,
+    TaskOwnedError,
+    TodoListNotFoundError,
+    WorkersAtWorkError,
+)
+from photometry_tasks.postgresql import PostgreSQL
+from photometry_tasks.results import RESULT_COLUMNS, Result
+from photometry_tasks.selections import build_task
+from photometry_tasks.sharing import SharedConnection
+from photometry_tasks.status import STATUS
+from photometry_tasks.summary import count_by_status
+from photometry_tasks.transactions import Row, Transaction
+from photometry_tasks.transitions import Saved
+
+__all__ = ["ServerList"]
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("photometry_tasks")
+
+#: Seconds for which it is at least tried to reach the server.
+_PATIENCE = 5.0
+
+#: Names of results, in the order of the row that is sent.
+_NAMES = ("attempt", "status", "how", "priority", "lightcurve", *RESULT_COLUMNS, "errors")
+
+_TASK_NAMES = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag", "attempt")
+
+
+class ServerList:
+    """What a manager does to the list that it shares with others; each method is one transaction.
+
+    Parameters
+    ----------
+    url : str
+    lease : float
+        Seconds without a sign of life after which others take its tasks.
+    max_attempts : int
+        How often a task's workers are lost before it becomes an ERROR.
+
+    Attributes
+    ----------
+    name : str
+        The URL, without password and query.
+    shared : SharedConnection
+    worker : int
+        The manager's number among the workers.
+    """
+
+    #: Nothing lies on a disk here.
+    path = None
+
+    def __init__(self, url: str, *, lease: float, max_attempts: int) -> None:
+        self.lease = lease
+        self._max_attempts = max_attempts
+        self._database = PostgreSQL(url, patience=max(_PATIENCE, lease / 2))
+        self.name = self._database.name
+        with ExitStack() as opened:
+            opened.callback(self._database.close)
+            with self._database.begin(writes=False) as connection:
+                changes = schema.find_changes(connection, self.name)
+                if not schema.has_list(connection):
+                    raise TodoListNotFoundError(path=self.name)
+            if changes:
+                raise OutdatedSchemaError(path=self.name, change=changes[0])
+            self.shared = SharedConnection(self._database, self.name)
+            self._live: dict[int, int] = {}
+            self.worker = self._register()
+            opened.pop_all()
+
+    def _register(self) -> int:
+        names = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
+            "lease": self.lease,
+        }
+        ((worker,),) = self._database.repeat(lambda _: self._database.alone(claims.REGISTER, names))
+        return int(worker)
+
+    def prepare(
+        self, *, reset: bool, overwrite: bool, cleanup: bool, conditions: Sequence[ColumnElement[bool]]
+    ) -> None:
+        """Return what was cut short or went wrong to pending; or all, if nobody else is at work."""
+        self._database.repeat(lambda _: self._rescue())
+        number = 0
+        if overwrite:
+            self.change("overwrite", self._overwrite)
+        elif reset:
+            number = self.change("open", partial(_reset_interrupted, conditions=conditions))
+        if cleanup or overwrite:
+            self._database.compact()
+        _logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.name, number)
+
+    def _overwrite(self, transaction: Transaction) -> None:
+        execute = transaction.connection.execute
+        execute(claims.LOCK_WORKERS)
+        others = execute(claims.OTHERS, {"worker": self.worker}).all()
+        if others:
+            names = (f"worker {number} ({host}, process {pid}, {age:.0f} s ago)" for number, host, pid, age in others)
+            raise WorkersAtWorkError(path=self.name, found=", ".join(names))
+        execute(claims.END_ALL_ATTEMPTS)
+        transitions.reset_all_tasks(transaction)
+
+    def read(self, method: str, work: Callable[[Transaction], T]) -> T:
+        """Return what some work returns that changes nothing."""
+        self.shared.check_ready(method)
+        return self._database.transact(work, writes=False)
+
+    def change(self, method: str, work: Callable[[Transaction], T]) -> T:
+        """Return what some work returns, all of which is done or nothing."""
+        self.shared.check_ready(method)
+        return self._database.transact(work)
+
+    def _ask(self, call: Callable[[bool], T], method: str) -> T:
+        self.shared.check_ready(method)
+        return self._database.repeat(call)
+
+    # --- handing out -------------------------------------------------------------------------------------
+
+    def next_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the next pending task."""
+        tasks = self.next_tasks(1, constraints, method="get_task")
+        return tasks[0] if tasks else None
+
+    def next_tasks(
+        self, limit: int, constraints: Mapping[str, Any], *, method: str = "get_tasks"
+    ) -> list[dict[str, Any]]:
+        """Return the next pending tasks."""
+        sql, values = _bind_pending(check_constraints(constraints), limit)
+
+        def call(_: bool) -> list[Row]:
+            rows = self._database.run_alone(sql, values)
+            return rows if rows or not self._rescue() else self._database.run_alone(sql, values)
+
+        return list(map(build_task, self._ask(call, method)))
+
+    def claim(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Start the next pending tasks, and return them with the numbers of their attempts."""
+        checked = check_constraints(constraints)
+        sql, values = _bind_claim(checked, limit, self.worker, waits=True)
+
+        def call(is_unsure: bool) -> list[Row]:
+            if is_unsure and (rows := self._find_unheard()):
+                return rows
+            if rows := self._database.run_alone(sql, values):
+                return rows
+            self._rescue()
+            return self._database.run_alone(*_bind_claim(checked, limit, self.worker, waits=False))
+
+        tasks = [dict(zip(_TASK_NAMES, row, strict=True)) for row in self._ask(call, "claim_tasks")]
+        self._live.update((task["priority"], task["attempt"]) for task in tasks)
+        return tasks
+
+    def _find_unheard(self) -> list[Row]:
+        """Return the tasks that a claim has given this worker, though the connection was lost before it was told."""
+        claimed = self._database.alone(claims.CLAIMED, {"worker": self.worker})
+        return [row for row in claimed if self._live.get(row[0]) != row[-1]]
+
+    def _rescue(self) -> bool:
+        """Take the tasks of silent workers back; return whether there were any such workers."""
+        given = {"worker": self.worker, "max_attempts": self._max_attempts}
+        dead = self._database.alone(claims.RESCUE, given)
+        for worker, host, pid, number in dead:
+            message = "%s: worker %d (%s, process %d) is silent: its tasks are taken back, %d of them"
+            _logger.warning(message, self.name, worker, host, pid, number)
+        return bool(dead)
+
+    def start(self, method: str, priorities: Sequence[int]) -> None:
+        """Start tasks; their attempts are this worker's."""
+        given = {"priorities": list(priorities), "worker": self.worker}
+
+        def work(transaction: Transaction) -> list[Row]:
+            transaction.all(claims.LOCK_FIELD, {**given, "starids": []})
+            live = transaction.all(claims.LIVE, given)
+            for priority, _, worker, host, pid, lease in live:
+                if worker != self.worker:
+                    raise TaskOwnedError(priority=priority, worker=worker, host=host, pid=pid, lease=lease)
+            transitions.start_tasks(transaction, priorities)
+            ours = {row[0]: row[1] for row in live}
+            new = sorted(set(priorities) - set(ours))
+            begun = transaction.all(claims.BEGIN_ATTEMPTS, {**given, "priorities": new})
+            return [*ours.items(), *begun]
+
+        self._live.update(self.change(method, work))
+
+    def release(self, priorities: Sequence[int]) -> None:
+        """Return tasks that are STARTED, and not another worker's, to pending."""
+        given = {"priorities": list(priorities), "worker": self.worker}
+        self._ask(lambda _: self._database.alone(claims.RELEASE, given), "release_tasks")
+        for priority in priorities:
+            self._live.pop(priority, None)
+
+    def count_elsewhere(self, constraints: Mapping[str, Any]) -> int:
+        """Return how many tasks others are at, which may come back from them."""
+        statement = claims.count_elsewhere(build_expressions(check_constraints(constraints)))
+
+        def work(transaction: Transaction) -> int:
+            return int(transaction.connection.execute(statement, {"worker": self.worker}).scalar_one())
+
+        return self.read("count_elsewhere", work)
+
+    def heartbeat(self) -> None:
+        """Tell that this worker is alive."""
+        self._ask(lambda _: self._database.alone(claims.HEARTBEAT, {"worker": self.worker}), "heartbeat")
+
+    # --- saving ------------------------------------------------------------------------------------------
+
+    def save(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
+        """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
+        self.shared.check_ready(method)
+        # What this worker has started itself is as good as claimed.
+        known = [r if r.attempt is not None else r._replace(attempt=self._live.get(r.priority)) for r in results]
+        saved: list[Saved | None] = []
+        if len(known) == 1 and not known[0].skip_targets:
+            saved = self._database.repeat(partial(self._save_alone, known[0]))
+        if not saved:
+            saved = self._database.transact(partial(self._save_all, known))
+        for result in known:
+            if self._live.get(result.priority) == result.attempt:
+                self._live.pop(result.priority, None)
+        return saved
+
+    def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
+        """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
+        if self._database.alone(claims.SAVE, {"worker": self.worker, "rows": _encode([result])}):
+            return [_plain(result)]
+        if is_unsure and result.attempt is not None:
+            given = {"task": result.priority, "number": result.attempt}
+            for (how,) in self._database.alone(claims.END_OF_ATTEMPT, given):
+                if how in STATUS.__members__:  # so it was done, though nobody was told
+                    return [_plain(result)._replace(status=STATUS[how])]
+        return []
+
+    def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
+        """Save results one after the other, those between which nothing depends on the order together."""
+        skipping = [result for result in results if result.skip_targets]
+        if skipping:
+            self._lock(transaction, skipping)
+        saved: list[Saved | None] = []
+        group: dict[int, Result] = {}
+        paths: set[str | None] = set()
+        for result in results:
+            is_alone = bool(result.skip_targets)
+            if is_alone or result.priority in group or result.lightcurve in paths:
+                saved += self._save_group(transaction, group.values())
+                group.clear()
+                paths.clear()
+            if is_alone:
+                saved.append(self._save_one(transaction, result))
+            else:
+                group[result.priority] = result
+                paths |= {result.lightcurve} - {None}
+        return saved + self._save_group(transaction, group.values())
+
+    def _save_group(self, transaction: Transaction, group: Iterable[Result]) -> list[Saved | None]:
+        results = list(group)
+        if not results:
+            return []
+        given = {"worker": self.worker, "rows": _encode(results)}
+        done = {priority for (priority,) in transaction.all(claims.SAVE, given)}
+        rest = [result for result in results if result.priority not in done]
+        if rest:
+            self._lock(transaction, rest)
+        return [_plain(r) if r.priority in done else self._save_one(transaction, r) for r in results]
+
+    def _lock(self, transaction: Transaction, results: Iterable[Result]) -> None:
+        """Keep others from the tasks of some results, and from those of the stars in their apertures."""
+        priorities: list[int] = []
+        starids: list[int] = []
+        for result in results:
+            priorities.append(result.priority)
+            starids += result.skip_targets
+        transaction.all(claims.LOCK_FIELD, {"priorities": priorities, "starids": starids})
+
+    def _save_one(self, transaction: Transaction, result: Result) -> Saved | None:
+        """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task."""
+        live = transaction.all(claims.LIVE, {"priorities": [result.priority]})
+        attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
+        if result.attempt != attempt and (result.attempt is not None or worker != self.worker):
+            return None
+        (saved,) = transitions.save_results(transaction, [result])
+        given = {"task": result.priority, "number": attempt, "end": saved.status.name, "text": saved.errors}
+        transaction.change(claims.END_ATTEMPT, [given])
+        return saved
+
+    def tell(self) -> None:
+        """Tell nothing: others see for themselves how it stands."""
+
+    # --- counting, choosing, closing ---------------------------------------------------------------------
+
+    def count(self) -> Counter[int | None]:
+        """Return how many tasks have each status; pending ones as None."""
+        return self.read("summary", lambda transaction: count_by_status(transaction.connection))
+
+    def backup(self) -> None:
+        """Do nothing: all is on the server."""
+
+    def is_ours(self) -> bool:
+        """Whether it is still the list that was opened."""
+        return True
+
+    def finish(self) -> None:
+        """Give back what was not finished, since this worker works no longer."""
+        self._ask(lambda _: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.shared.close()
+
+    abandon = close
+
+
+def _reset_interrupted(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
+    return transitions.reset_interrupted_tasks(transaction, conditions)
+
+
+@lru_cache(256)
+def _bind_pending(constraints: CheckedConstraints, limit: int) -> tuple[str, Row]:
+    return bind_for_postgresql(claims.pending(build_expressions(constraints), limit))
+
+
+@lru_cache(256)
+def _bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, waits: bool) -> tuple[str, Row]:
+    statement = claims.claim(build_expressions(constraints), limit, waits=waits)
+    return bind_for_postgresql(statement.params(worker=worker))
+
+
+def _plain(result: Result) -> Saved:
+    """Return what becomes of a result that concerns no other task."""
+    return Saved(result.status, "\n".join(result.errors) or None, ())
+
+
+def _encode(results: Iterable[Result]) -> str:
+    rows = []
+    for r in results:
+        row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
+        rows.append(dict(zip(_NAMES, row, strict=True)))
+    try:
+        return json.dumps(rows, allow_nan=False, ensure_ascii=False)
+    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
+        rows = [
+            {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
+        ]
+        return json.dumps(rows, ensure_ascii=False)
