@@ -294,8 +294,8 @@ class PostgreSQL:
 
         status = self.dbapi.info.transaction_status
         if status != TransactionStatus.INTRANS:
-            return status == TransactionStatus.INERROR
-        return self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone() != (None,)
+            return bool(status == TransactionStatus.INERROR)
+        return bool(self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
 
     def lend(self, name: str) -> NoReturn:
         """Refuse: who uses the driver's connection directly does so with SQLite's."""

@@ -267,13 +267,11 @@ class SQLite:
 
     def changes_by_others(self) -> int:
         """Return a number that differs after every change by another connection."""
-        number: int = self.statements.run("PRAGMA data_version").fetchone()[0]
-        return number
+        return int(self.statements.run("PRAGMA data_version").fetchone()[0])
 
     def has_triggers(self) -> bool:
         """Whether other programs have triggers in the file."""
-        sql = "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"
-        return bool(self.statements.run(sql).fetchone()[0])
+        return self.statements.run("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone() is not None
 
     def changes_by_us(self) -> int:
         """Return how many rows were changed through this connection, whoever did it."""
@@ -310,8 +308,7 @@ class SQLite:
     @property
     def generation(self) -> int:
         """A number that tells one state of a file from another; 0 as long as none was given."""
-        number: int = self.statements.run("PRAGMA user_version").fetchone()[0]
-        return number
+        return int(self.statements.run("PRAGMA user_version").fetchone()[0])
 
     def begin_generation(self) -> int:
         """Give a new number to what the open transaction, or the next, will have made of the database."""

@@ -7,14 +7,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy import Engine, create_engine, insert, text
+from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.models import todolist
+from photometry_tasks.models import Base, ServerBase, todolist
 from photometry_tasks.schema import create_schema
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -41,10 +44,46 @@ def make_file(path: Path, rows: Rows) -> Path:
     return path
 
 
-def query(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
-    """Ask a file as any other program would: with plain SQLite."""
-    with closing(sqlite3.connect(path)) as connection:
+def make_list(engine: Engine, rows: Rows) -> str:
+    """Make a list on a server, in place of one that is there, and return its URL."""
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+        create_schema(connection)
+        if rows:
+            connection.execute(insert(todolist), fill(rows))
+    return engine.url.render_as_string(hide_password=False)
+
+
+def empty_list(engine: Engine, rows: Rows) -> str:
+    """Fill a list that is there with other rows; faster than making it anew."""
+    names = ", ".join([*Base.metadata.tables, *ServerBase.metadata.tables])
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        if rows:
+            connection.execute(insert(todolist), fill(rows))
+    return engine.url.render_as_string(hide_password=False)
+
+
+def query(target: str | Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask a list as any other program would: with the driver and plain SQL."""
+    if "://" in str(target):
+        with psycopg.connect(str(target).replace("+psycopg", "", 1)) as server:
+            return server.execute(sql).fetchall()
+    with closing(sqlite3.connect(target)) as connection:
         return connection.execute(sql).fetchall()
+
+
+def ask(manager: TaskManager, sql: str) -> list[tuple[Any, ...]]:
+    """Read through a manager's session, which there is on both databases."""
+    return [tuple(row) for row in manager.session.connection().exec_driver_sql(sql)]
+
+
+def tell(manager: TaskManager, *statements: str) -> None:
+    """Change something through a manager's session, as its callers may."""
+    for sql in statements:
+        manager.session.connection().exec_driver_sql(sql)
+    manager.session.commit()
 
 
 def checksum(path: Path) -> tuple[str, int, int]:
@@ -57,10 +96,36 @@ def result_of(task: dict[str, Any], status: Any = STATUS.OK, **details: Any) -> 
     return {**task, "status": status, "method_used": "aperture", "time": 1.5, "details": details}
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let tests that are marked so run on both databases."""
+    if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        only = metafunc.definition.get_closest_marker("files_only")
+        metafunc.parametrize("database", ["file"] if only else ["file", "server"], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what there is not: a server's list in memory."""
+    chosen, left = [], []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        is_none = parameters.get("database") == "server" and parameters.get("in_memory") is True
+        (left if is_none else chosen).append(item)
+    items[:] = chosen
+    config.hook.pytest_deselected(items=left)
+
+
 @pytest.fixture
-def todo(tmp_path: Path) -> Callable[..., Path]:
-    """Make a TODO-file of rows, of which only what matters is given."""
-    return lambda *rows: make_file(tmp_path / "todo.sqlite", list(rows))
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Rows], Path | str]:
+    """Make a TODO-list of rows in a file, or on a server where the test asks for that."""
+    if getattr(request, "param", "file") == "server":
+        return partial(empty_list, request.getfixturevalue("server_database"))
+    return partial(make_file, tmp_path / "todo.sqlite")
+
+
+@pytest.fixture
+def todo(database: Callable[[Rows], Any]) -> Callable[..., Any]:
+    """Make a TODO-list of rows, of which only what matters is given."""
+    return lambda *rows: database(list(rows))
 
 
 @pytest.fixture
@@ -100,3 +165,14 @@ def target_lists() -> dict[int, Path]:
     if not all(path.is_file() for path in lists.values()):
         pytest.skip(f"the real target lists are not at {SHARED / 'data/targets'}")
     return lists
+
+
+@pytest.fixture(scope="session")
+def server_database(postgresql: Engine) -> Iterator[Engine]:
+    """Make a database with a list for the tests that run on both."""
+    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE lists"))
+    engine = create_engine(postgresql.url.set(database="lists"), poolclass=NullPool)
+    make_list(engine, [])
+    yield engine
+    engine.dispose()

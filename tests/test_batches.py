@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidResultError, TaskFinishedError, UnknownTaskError
 
-from .conftest import make_file, query, result_of
+from .conftest import ask, make_file, query, result_of, tell
 from .model import ERROR, OK, SKIPPED, rows_of_a_field, stars
+
+pytestmark = pytest.mark.both_databases
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
 
@@ -27,7 +29,7 @@ TABLES = (
 
 
 def statuses(manager: TaskManager) -> list[int | None]:
-    return [row[0] for row in manager.conn.execute("SELECT status FROM todolist ORDER BY priority")]
+    return [row[0] for row in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
 
 
 # --- the same as one by one ---
@@ -113,8 +115,7 @@ def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit
 def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: list[int]) -> None:
     """In a batch too, tasks that were not started count, and rivals that a lost result had skipped are freed."""
     manager = opened({}, {}, {"status": SKIPPED}, {})
-    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (3, 1)")
-    manager.conn.commit()
+    tell(manager, "INSERT INTO photometry_skipped VALUES (3, 1)")
     assert manager.summary["SKIPPED"] == 1
     tasks = manager.get_tasks(3)
     manager.start_tasks(started)
@@ -230,6 +231,7 @@ def test_saving_all_or_none(
     manager.close()
 
 
+@pytest.mark.files_only
 def test_backups_and_summaries_count_results(todo: Callable[..., Path], tmp_path: Path) -> None:
     """The intervals are of results, not of batches."""
     path = todo(*[{}] * 20)
@@ -264,6 +266,7 @@ class Trace:
         return [sql for sql in self.seen if not sql.startswith("--")]
 
 
+@pytest.mark.files_only
 @IN_MEMORY
 def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: bool) -> None:
     """However long the list, a call runs a handful of statements, and a batch two for each result and a few more."""
@@ -305,6 +308,7 @@ def find_scans(manager: TaskManager, statements: Iterable[str]) -> list[str]:
     return scans
 
 
+@pytest.mark.files_only
 @pytest.mark.parametrize("analysed", ["never", "all pending", "all done"])
 def test_nothing_reads_the_whole_table(todo: Callable[..., Path], analysed: str) -> None:
     """Whatever statistics the file has, no call that a task needs scans a table."""
@@ -331,6 +335,7 @@ def test_nothing_reads_the_whole_table(todo: Callable[..., Path], analysed: str)
         assert find_scans(manager, seen) == []
 
 
+@pytest.mark.files_only
 def test_opening_reads_no_table(todo: Callable[..., Path]) -> None:
     """Opening a file of today looks at its schema and at what was interrupted, and analyses nothing."""
     path = todo(*[{} for _ in range(50)])
@@ -341,6 +346,7 @@ def test_opening_reads_no_table(todo: Callable[..., Path]) -> None:
         assert manager.summary["STARTED"] == 0
 
 
+@pytest.mark.files_only
 def test_statistics_of_what_changes_are_not_kept(todo: Callable[..., Path]) -> None:
     """Compacting renews the statistics, but not of the statuses, which are others a moment later."""
     path = todo(*[{} for _ in range(50)])

@@ -16,7 +16,9 @@ from photometry_tasks import STATUS, TaskManager, build_constraints
 from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
 from photometry_tasks.models import Task
 
-from .conftest import make_file, query, result_of
+from .conftest import ask, make_file, result_of
+
+pytestmark = pytest.mark.both_databases
 
 KEYS = ["priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag"]
 
@@ -135,6 +137,7 @@ def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[
         path.unlink()
 
 
+@pytest.mark.files_only
 def test_a_search_goes_on_where_the_last_one_ended(opened: Callable[..., TaskManager]) -> None:
     """Tasks that were passed over once are not read again: the steps of SQLite's machine stay the same."""
     manager = opened(*[{"camera": 1} for _ in range(20_000)], *[{"camera": 2} for _ in range(50)])
@@ -191,7 +194,7 @@ def test_starting(opened: Callable[..., TaskManager]) -> None:
     manager = opened({}, {})
     manager.start_task(np.int64(2))  # type: ignore[arg-type]
     manager.start_task(2)
-    assert query(manager.todo_file, "SELECT status FROM todolist ORDER BY priority") == [
+    assert ask(manager, "SELECT status FROM todolist ORDER BY priority") == [
         (None,),
         (STATUS.STARTED.value,),
     ]
@@ -205,7 +208,7 @@ def test_a_finished_task_cannot_be_started(opened: Callable[..., TaskManager], s
         manager.start_task(1)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, TodoError)
-    assert query(manager.todo_file, "SELECT status FROM todolist") == [(status.value,)]
+    assert ask(manager, "SELECT status FROM todolist") == [(status.value,)]
 
 
 def test_an_unknown_task_cannot_be_started(opened: Callable[..., TaskManager]) -> None:
@@ -230,4 +233,4 @@ def test_releasing(opened: Callable[..., TaskManager]) -> None:
     manager.start_task(1)
     manager.start_task(2)
     manager.release_tasks([2, 3, 4, 77])
-    assert query(manager.todo_file, "SELECT status FROM todolist ORDER BY priority") == [(6,), (None,), (1,), (5,)]
+    assert ask(manager, "SELECT status FROM todolist ORDER BY priority") == [(6,), (None,), (1,), (5,)]

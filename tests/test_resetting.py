@@ -12,10 +12,12 @@ import pytest
 
 from photometry_tasks import STATUS, TaskManager
 
-from .conftest import checksum, query, result_of
+from .conftest import ask, checksum, query, result_of
 from .eras import make_old_file
 from .processes import kill, running
 from .test_command_line import COMMAND, Call, call  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.both_databases
 
 
 def fill(manager: TaskManager) -> None:
@@ -70,7 +72,7 @@ def test_reset_tasks(
     manager.close()
     after = statuses(manager.todo_file)
     assert after == [None if number in back else status for number, status in enumerate(before, start=1)]
-    kept = query(manager.todo_file, "SELECT priority FROM diagnostics")
+    kept = ask(manager, "SELECT priority FROM diagnostics")
     assert {priority for (priority,) in kept} == {1, 2, 3, 4, 5} - back
     assert manager.summary["numtasks"] - sum(manager.summary[status.name] for status in STATUS) == after.count(None)
 
@@ -132,6 +134,7 @@ def save_in_memory(connection: Connection, path: Path) -> None:
     connection.recv()
 
 
+@pytest.mark.files_only
 def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
     """What a killed manager left in its log is taken in before tasks are chosen; a dry run says that it is not."""
     path = todo(*ROWS)
@@ -144,6 +147,7 @@ def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:  # noq
     assert statuses(path) == [None, 3, None, None, None, None, None, None]
 
 
+@pytest.mark.files_only
 def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
     """A file that somebody works on is refused before anything is said of its tasks."""
     path = make(todo)

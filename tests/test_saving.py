@@ -16,24 +16,24 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidResultError, UnknownTaskError
 
-from .conftest import query, result_of
+from .conftest import ask, query, result_of
+
+pytestmark = pytest.mark.both_databases
 
 
 def stored(manager: TaskManager, priority: int = 1) -> dict[str, Any]:
-    """Return the diagnostics row, with the types that SQLite keeps."""
-    row = manager.cursor.execute("SELECT * FROM diagnostics WHERE priority = ?", [priority]).fetchone()
-    return dict(row)
+    """Return the diagnostics row, with the types that the database keeps."""
+    sql = f"SELECT * FROM diagnostics WHERE priority = {priority}"
+    return dict(manager.session.connection().exec_driver_sql(sql).mappings().one())
 
 
 def status_of(manager: TaskManager, priority: int = 1) -> int | None:
-    status: int | None = manager.cursor.execute(
-        "SELECT status FROM todolist WHERE priority = ?", [priority]
-    ).fetchone()["status"]
-    return status
+    ((status,),) = ask(manager, f"SELECT status FROM todolist WHERE priority = {priority}")
+    return None if status is None else int(status)
 
 
 def everything(manager: TaskManager) -> list[Any]:
-    return [query(manager.todo_file, f"SELECT * FROM {t}") for t in ("todolist", "diagnostics", "photometry_skipped")]
+    return [ask(manager, f"SELECT * FROM {t}") for t in ("todolist", "diagnostics", "photometry_skipped")]
 
 
 def test_every_field_goes_where_it_belongs(opened: Callable[..., TaskManager]) -> None:
@@ -348,7 +348,7 @@ def test_a_second_save_replaces_the_first(opened: Callable[..., TaskManager]) ->
     row = stored(manager)
     assert (row["errors"], row["mask_size"], row["lightcurve"]) == (None, None, "a")
     assert status_of(manager) == STATUS.OK.value
-    assert manager.cursor.execute("SELECT count(*) FROM diagnostics").fetchone()[0] == 1
+    assert ask(manager, "SELECT count(*) FROM diagnostics") == [(1,)]
 
 
 def test_one_light_curve_for_ten_tasks(opened: Callable[..., TaskManager]) -> None:
@@ -395,10 +395,10 @@ def test_a_saved_result_is_on_disk_after_closing(todo: Callable[..., Path], in_m
 
 
 def test_a_result_survives_a_kill(todo: Callable[..., Path]) -> None:
-    """On disk, a result whose save returned is there after the process was killed."""
+    """A result whose save returned is there after the process was killed; what it had begun comes back."""
     path = todo({}, {})
     script = (
-        "import sys, signal, os; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1])\n"
+        "import sys, signal, os; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1], lease=1e-3)\n"
         "tm.save_result({'priority': 1, 'status': 1, 'method_used': 'aperture', 'time': 1})\n"
         "tm.start_task(2)\nos.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
 
-from .conftest import fill, make_file, query, result_of
+from .conftest import ask, fill, make_file, result_of, tell
 from .model import ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+
+pytestmark = pytest.mark.both_databases
 
 
 def state(manager: TaskManager) -> tuple[dict[int, int | None], list[tuple[int, int]], set[int]]:
     """Return statuses, skips and the tasks with diagnostics, as plain SQLite reads them from the file."""
-    statuses = dict(query(manager.todo_file, "SELECT priority, status FROM todolist"))
-    skips = query(manager.todo_file, "SELECT priority, skipped_by FROM photometry_skipped ORDER BY 1, 2")
-    return statuses, skips, {row[0] for row in query(manager.todo_file, "SELECT priority FROM diagnostics")}
+    statuses = dict(ask(manager, "SELECT priority, status FROM todolist"))
+    skips = ask(manager, "SELECT priority, skipped_by FROM photometry_skipped ORDER BY 1, 2")
+    return statuses, skips, {row[0] for row in ask(manager, "SELECT priority FROM diagnostics")}
 
 
 def ffi(tmag: float | None, **row: Any) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def test_the_rule(
     found, found_skips, _ = state(manager)
     assert {priority: status for priority, status in found.items() if status is not None} == statuses
     assert found_skips == skips
-    (stored,) = query(manager.todo_file, f"SELECT errors FROM diagnostics WHERE priority = {priority}")
+    (stored,) = ask(manager, f"SELECT errors FROM diagnostics WHERE priority = {priority}")
     assert stored == (errors,)
 
 
@@ -338,39 +340,39 @@ def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> Non
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_opening_returns_an_errors_rivals_to_pending(opened: Callable[..., TaskManager], in_memory: bool) -> None:
+def test_opening_returns_an_errors_rivals_to_pending(todo: Callable[..., Path], in_memory: bool) -> None:
     """An ERROR that goes back at opening frees what it had skipped."""
-    manager = opened(ffi(5), ffi(9), ffi(3), ffi(9))
-    save(manager, 1, STATUS.ERROR, skip_targets=[102])
-    save(manager, 3, skip_targets=[104])
-    manager.close()
-    with TaskManager(manager.todo_file, load_into_memory=in_memory) as again:
+    target = todo(ffi(5), ffi(9), ffi(3), ffi(9))
+    with TaskManager(target) as manager:
+        save(manager, 1, STATUS.ERROR, skip_targets=[102])
+        save(manager, 3, skip_targets=[104])
+    with TaskManager(target, load_into_memory=in_memory) as again:
         assert again.get_number_tasks() == 2
         if in_memory:
             again.backup()
         assert state(again) == ({1: None, 2: None, 3: OK, 4: SKIPPED}, [(4, 3)], {3})
 
 
-def test_many_tasks_go_back_at_once(opened: Callable[..., TaskManager]) -> None:
+def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
     """25,000 errors, each with a rival, go back in one opening."""
     number = 25_000
     rows = [ffi(5, status=ERROR) for _ in range(number)] + [ffi(9, status=SKIPPED) for _ in range(number)]
-    manager = opened(*rows, cleanup_constraints={"priority": []})
-    skips = [(number + rival, rival) for rival in range(1, number + 1)]
-    manager.cursor.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips)
-    manager.conn.commit()
-    manager.close()
-    with TaskManager(manager.todo_file) as again:
+    target = todo(*rows)
+    skips = ", ".join(str((number + rival, rival)) for rival in range(1, number + 1))
+    with TaskManager(target, reset=False) as manager:
+        tell(manager, f"INSERT INTO photometry_skipped VALUES {skips}")
+    with TaskManager(target) as again:
         assert again.get_number_tasks() == 2 * number
 
 
 def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskManager]) -> None:
     """Doubled skip rows, and two tasks that skipped each other, as TASOC left them, come apart."""
     manager = opened(ffi(5, status=SKIPPED), ffi(5, status=SKIPPED), ffi(9, status=SKIPPED))
-    manager.cursor.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", [(1, 2), (1, 2), (2, 1), (3, 1), (3, 1)])
+    tell(
+        manager, *(f"INSERT INTO photometry_skipped VALUES {skip}" for skip in [(1, 2), (1, 2), (2, 1), (3, 1), (3, 1)])
+    )
     rows = "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (1, 'aperture', 1), (2, 'aperture', 1)"
-    manager.cursor.execute(rows)
-    manager.conn.commit()
+    tell(manager, rows)
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: None, 3: None}, [], {1})
 
@@ -380,8 +382,7 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
     manager = opened(ffi(5), ffi(9))
     save(manager, 1)
     save(manager, 2)
-    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (2, 1)")
-    manager.conn.commit()
+    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
 
@@ -390,8 +391,7 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
 def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: list[int]) -> None:
     """A rival that TASOC left SKIPPED, by an ERROR that it returned to pending, is pending when that one is run."""
     manager = opened(ffi(8), ffi(5, status=SKIPPED))
-    manager.cursor.execute("INSERT INTO photometry_skipped VALUES (2, 1)")
-    manager.conn.commit()
+    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     assert manager.get_task(tmag_max=6) is None
     save(manager, 1, skip_targets=listed)
     assert state(manager) == (({1: SKIPPED, 2: None}, [(1, 2)], {1}) if listed else ({1: OK, 2: None}, [], {1}))

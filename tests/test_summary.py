@@ -17,8 +17,10 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import NotWritableError
 
-from .conftest import result_of
+from .conftest import result_of, tell
 from .processes import running
+
+pytestmark = pytest.mark.both_databases
 
 KEYS = {"slurm_jobid", "numtasks", "tasks_run", "last_error", "mean_elaptime", "mean_worker_waittime"}
 
@@ -76,11 +78,11 @@ def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
     assert counts(manager) == {"WARNING": 1, "ERROR": 1, "UNKNOWN": 1}
 
 
+@pytest.mark.files_only
 def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
     """What the caller or another program changes is counted, and what is rolled back is not."""
     manager = opened({}, {}, {})
-    manager.cursor.execute("UPDATE todolist SET status = 1 WHERE priority = 1")
-    manager.conn.commit()
+    tell(manager, "UPDATE todolist SET status = 1 WHERE priority = 1")
     assert counts(manager) == {"OK": 1}
     with closing(sqlite3.connect(manager.todo_file)) as other:
         other.execute("UPDATE todolist SET status = 4 WHERE priority = 2")
@@ -89,8 +91,7 @@ def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
     manager.cursor.execute("UPDATE todolist SET status = 1")
     manager.conn.rollback()
     assert counts(manager) == {"OK": 1, "ABORT": 1}
-    manager.cursor.execute("UPDATE todolist SET status = 99 WHERE priority = 3")
-    manager.conn.commit()
+    tell(manager, "UPDATE todolist SET status = 99 WHERE priority = 3")
     assert counts(manager) == {"OK": 1, "ABORT": 1, "UNKNOWN": 1}
 
 
@@ -145,6 +146,7 @@ def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, 
     assert strict(path)["OK"] == 4
 
 
+@pytest.mark.files_only
 def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -> None:
     """Without a path write_summary only returns the counter to 0."""
     manager = opened({}, {})
@@ -215,6 +217,7 @@ def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) 
     assert len(seen) > 50
 
 
+@pytest.mark.files_only
 def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
     """What a killed manager left of a summary is cleared by the next of the same file; that of other files is not."""
     path = tmp_path / "out" / "summary.json"
