@@ -153,10 +153,9 @@ class FileList:
             if copy is not None:
                 copy.take_back(position)
             raise
-        if not self._attempts:
-            return list(saved)
-        for result in accepted:
-            self._attempts.pop(result.priority, None)
+        if self._attempts:
+            for result in accepted:
+                self._attempts.pop(result.priority, None)
         if len(saved) == len(results):
             return list(saved)
         found = dict(zip(map(id, accepted), saved, strict=True))

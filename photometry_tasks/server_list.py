@@ -228,15 +228,13 @@ class ServerList:
     def save(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
         self.shared.check_ready(method)
-        # What this worker has started itself is as good as claimed.
-        known = [r if r.attempt is not None else r._replace(attempt=self._live.get(r.priority)) for r in results]
         saved: list[Saved | None] = []
-        if len(known) == 1 and not known[0].skip_targets:
-            saved = self._database.repeat(partial(self._save_alone, known[0]))
+        if len(results) == 1 and not results[0].skip_targets:
+            saved = self._database.repeat(partial(self._save_alone, results[0]))
         if not saved:
-            saved = self._database.transact(partial(self._save_all, known))
-        for result in known:
-            if self._live.get(result.priority) == result.attempt:
+            saved = self._database.transact(partial(self._save_all, results))
+        for result in results:
+            if result.attempt in (None, self._live.get(result.priority)):
                 self._live.pop(result.priority, None)
         return saved
 
@@ -244,8 +242,9 @@ class ServerList:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
         if self._database.alone(claims.SAVE, {"worker": self.worker, "rows": _encode([result])}):
             return [_plain(result)]
-        if is_unsure and result.attempt is not None:
-            given = {"task": result.priority, "number": result.attempt}
+        attempt = self._live.get(result.priority) if result.attempt is None else result.attempt
+        if is_unsure and attempt is not None:
+            given = {"task": result.priority, "number": attempt}
             for (how,) in self._database.alone(claims.END_OF_ATTEMPT, given):
                 if how in STATUS.__members__:  # so it was done, though nobody was told
                     return [_plain(result)._replace(status=STATUS[how])]

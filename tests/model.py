@@ -12,9 +12,15 @@ OK, ERROR, ABORT, SKIPPED, STARTED = (STATUS[name].value for name in ("OK", "ERR
 
 
 class Model:
-    """The tasks of a small field: contract 4, 5 and 7."""
+    """The tasks of a small field: contract 4, 5 and 7.
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
+    Where a list is shared, a task that runs is not handed out again when nothing skips it any more: it is STARTED.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]], *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
+        self.running: set[int] = set()
+        self.attempts: dict[int, int] = {}
         self.tasks = {row["priority"]: row for row in fill(rows)}
         self.status: dict[int, int | None] = dict.fromkeys(self.tasks)
         self.skips: set[tuple[int, int]] = set()
@@ -22,14 +28,27 @@ class Model:
 
     def back_to_pending(self, priority: int) -> None:
         freed = [rival for rival, by in self.skips if by == priority]
-        self.status[priority] = None
+        self.status[priority] = STARTED if self.is_shared and priority in self.running else None
         self.diagnostics.discard(priority)
         self.skips = {skip for skip in self.skips if priority not in skip}
         for rival in freed:
             if self.status[rival] == SKIPPED and not any(skipped == rival for skipped, _ in self.skips):
                 self.back_to_pending(rival)
 
+    def start(self, priority: int) -> None:
+        self.status[priority] = STARTED
+        self.running.add(priority)
+
+    def end(self, priority: int) -> None:
+        self.running.discard(priority)
+        self.attempts.pop(priority, None)
+
     def open(self, overwrite: bool = False, ccd: int | None = None) -> None:
+        for priority in self.running if self.is_shared else ():  # its manager works no longer
+            if self.status[priority] == STARTED:
+                self.status[priority] = None
+        self.running.clear()
+        self.attempts.clear()
         for priority, status in list(self.status.items()):
             if overwrite or (status in (STARTED, ABORT, ERROR) and ccd in (None, self.tasks[priority]["ccd"])):
                 self.back_to_pending(priority)
@@ -41,6 +60,7 @@ class Model:
         return next(iter(self.pending(ccd)), None)
 
     def save(self, priority: int, status: int, listed: list[int]) -> None:
+        self.end(priority)
         if priority in self.diagnostics:
             self.back_to_pending(priority)
         this = self.tasks[priority]

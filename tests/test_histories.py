@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
 
-from .conftest import make_file, query, result_of
+from .conftest import empty_list, make_file, query, result_of
 from .model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 from .processes import kill, running
 
@@ -61,11 +61,15 @@ def serve(connection: Connection, target: str, arguments: dict[str, Any]) -> Non
 class Histories(RuleBasedStateMachine):
     """A manager in a process of its own, and the model; after each step both are the same.
 
-    For another database, `make`, `check_end` and WAYS are what differs.
+    For another database, `make`, `begin`, `check_end` and WAYS are what differs.
     """
+
+    ways = WAYS
+    is_shared = False
 
     def __init__(self) -> None:
         super().__init__()
+        self.claimed: list[tuple[int, int]] = []
         self.folder = Path(tempfile.mkdtemp())
         self.stack = ExitStack()
         self.saved: dict[int, tuple[float, str, str | None]] = {}
@@ -87,11 +91,11 @@ class Histories(RuleBasedStateMachine):
 
     # --- what happens ---
 
-    @initialize(rows=rows_of_a_field, way=WAYS)
-    def first_opening(self, rows: list[dict[str, Any]], way: dict[str, Any]) -> None:
-        self.model = Model(rows)
+    @initialize(rows=rows_of_a_field, data=st.data())
+    def first_opening(self, rows: list[dict[str, Any]], data: st.DataObject) -> None:
+        self.model = Model(rows, is_shared=self.is_shared)
         self.target = self.make(rows)
-        self.begin(way)
+        self.begin(data.draw(self.ways))
 
     @rule(ccd=st.sampled_from([None, 1, 2]))
     def get(self, ccd: int | None) -> None:
@@ -110,7 +114,7 @@ class Histories(RuleBasedStateMachine):
             assert isinstance(answer, TaskFinishedError)
         else:
             assert answer is None
-            self.model.status[number] = STARTED
+            self.model.start(number)
 
     @rule(limit=st.integers(1, 20), ccd=st.sampled_from([None, 1, 2]))
     def get_many(self, limit: int, ccd: int | None) -> None:
@@ -126,7 +130,41 @@ class Histories(RuleBasedStateMachine):
             assert isinstance(answer, UnknownTaskError | TaskFinishedError)
         else:
             assert answer is None
-            self.model.status.update(dict.fromkeys(numbers, STARTED))
+            for number in numbers:
+                self.model.start(number)
+
+    @rule(limit=st.integers(1, 6), ccd=st.sampled_from([None, 1, 2]))
+    def claim(self, limit: int, ccd: int | None) -> None:
+        tasks = self.call("claim_tasks", limit, **({} if ccd is None else {"ccd": ccd}))
+        assert [task["priority"] for task in tasks] == self.model.pending(ccd)[:limit]
+        for task in tasks:
+            self.model.start(task["priority"])
+            self.model.attempts[task["priority"]] = task["attempt"]
+            self.claimed.append((task["priority"], task["attempt"]))
+
+    @rule(
+        which=st.lists(st.integers(0, 10), min_size=1, max_size=4),
+        status=st.sampled_from([OK, OK, ERROR]),
+        listed=st.lists(stars, max_size=2),
+    )
+    def save_claimed(self, which: list[int], status: int, listed: list[int]) -> None:
+        if not self.claimed:
+            return
+        chosen = [self.claimed[-1 - number % len(self.claimed)] for number in which]
+        self.count += 1
+        batch = [
+            result_of({"priority": number, "attempt": attempt}, status, skip_targets=listed, mean_flux=self.count / 7)
+            for number, attempt in chosen
+        ]
+        many = len(batch) > 1
+        answer = self.call("save_results", batch) if many else [self.call("save_result", batch[0])]
+        for (number, attempt), saved in zip(chosen, answer, strict=True):
+            if self.model.attempts.get(number) != attempt:
+                assert saved is None
+                continue
+            self.model.save(number, status, listed)
+            assert saved.value == self.model.status[number]
+            self.saved[number] = (self.count / 7, "aperture", None)
 
     @rule(
         results=st.lists(
@@ -159,6 +197,7 @@ class Histories(RuleBasedStateMachine):
         for number in numbers:
             if self.model.status.get(number) == STARTED:
                 self.model.status[number] = None
+            self.model.end(number)
 
     @rule(
         number=st.integers(1, 16),
@@ -186,27 +225,27 @@ class Histories(RuleBasedStateMachine):
     def backup(self) -> None:
         assert self.call("backup") is None
 
-    @rule(way=WAYS, cleanup=st.booleans(), ccd=st.sampled_from([None, None, 1]))
-    def reopen(self, way: dict[str, Any], cleanup: bool, ccd: int | None) -> None:
+    @rule(data=st.data(), cleanup=st.booleans(), ccd=st.sampled_from([None, None, 1]))
+    def reopen(self, data: st.DataObject, cleanup: bool, ccd: int | None) -> None:
         self.connection.send("close")
         assert self.connection.recv() == "closed"
         self.process.join()
-        self.begin(way, cleanup=cleanup, cleanup_constraints=None if ccd is None else {"ccd": ccd})
+        self.begin(data.draw(self.ways), cleanup=cleanup, cleanup_constraints=None if ccd is None else {"ccd": ccd})
         self.model.open(ccd=ccd)
 
-    @rule(way=WAYS)
-    def overwrite(self, way: dict[str, Any]) -> None:
+    @rule(data=st.data())
+    def overwrite(self, data: st.DataObject) -> None:
         kill(self.process)
-        self.begin(way, overwrite=True)
+        self.begin(data.draw(self.ways), overwrite=True)
         self.model.open(overwrite=True)
 
-    @rule(way=WAYS)
-    def kill_and_reopen(self, way: dict[str, Any]) -> None:
+    @rule(data=st.data())
+    def kill_and_reopen(self, data: st.DataObject) -> None:
         kill(self.process)
         # In memory mode a start is not logged: a task that was started may never have been, as far as the file goes.
         started = [number for number, status in self.model.status.items() if status == STARTED]
         unsure = started if "load_into_memory" in self.way else []
-        self.begin(way)
+        self.begin(data.draw(self.ways))
         statuses, skips, _ = self.call("state")
         for lost in chain.from_iterable(combinations(unsure, size) for size in range(len(unsure) + 1)):
             model = deepcopy(self.model)
@@ -249,11 +288,38 @@ class Histories(RuleBasedStateMachine):
         assert [path.name for path in self.folder.iterdir()] == ["todo.sqlite"]
 
 
+class ServerHistories(Histories):
+    """The same on a server, where a killed manager's tasks come back when its lease is over."""
+
+    ways = st.just({"max_attempts": 1000})
+    is_shared = True
+    engine: Engine
+
+    def make(self, rows: list[dict[str, Any]]) -> str:
+        return empty_list(self.engine, rows)
+
+    def begin(self, way: dict[str, Any], **arguments: Any) -> None:
+        with self.engine.begin() as connection:
+            connection.execute(text("UPDATE photometry_tasks_workers SET seen = seen - interval '1 day'"))
+        super().begin(way, **arguments)
+
+    def check_end(self) -> None:
+        live = "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL AND worker < {}"
+        ((worker,),) = query(self.target, "SELECT max(worker) FROM photometry_tasks_workers")
+        assert query(self.target, live.format(worker)) == [(0,)]
+        assert {row[0] for row in query(self.target, QUERIES[2])} == self.model.diagnostics
+
+
 @pytest.mark.parametrize("examples", [15, pytest.param(500, marks=pytest.mark.slow)])
-def test_histories(examples: int) -> None:
+@pytest.mark.parametrize("kind", ["file", "server"])
+def test_histories(kind: str, examples: int, request: pytest.FixtureRequest) -> None:
     """Whatever is called, killed and reopened, in whatever order and mode, the manager is what the model is."""
+    machine = Histories
+    if kind == "server":
+        machine = ServerHistories
+        ServerHistories.engine = request.getfixturevalue("server_database")
     checks = list(HealthCheck)
     run_state_machine_as_test(
-        Histories,
+        machine,
         settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks),
     )
