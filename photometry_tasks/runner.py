@@ -1,11 +1,9 @@
 """A function, an executor and a TaskManager: all tasks done."""
 
 import math
-import os
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from typing import Any, Unpack
 
 from photometry_tasks.arguments import check_positive, check_seconds, invalid
 from photometry_tasks.constraints import Constraints, check_constraints
-from photometry_tasks.errors import WorkerDiedError, WorkersDieError
+from photometry_tasks.errors import WorkersDieError
+from photometry_tasks.executors import check_jobs, is_death, shut_down
 from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.stopping import Stop, find_time_limit
@@ -26,7 +25,6 @@ from photometry_tasks.workers import (
     build_failure,
     check_importable,
     find_children,
-    kill_children,
     run_task,
 )
 
@@ -44,6 +42,10 @@ _LONGEST_WAIT = 3600.0
 #: Dead workers one after the other, without a result between, that end the run: it is not the tasks.
 _DEATHS_IN_A_ROW = 100
 
+#: Which part of its lease a manager on a server may be silent; and after which part, or how many seconds, it looks
+#: again whether tasks have come back from others.
+_SILENCE, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 15.0
+
 
 @dataclass
 class RunReport:
@@ -55,6 +57,8 @@ class RunReport:
         Results saved.
     errors : int
         Those of them with status ERROR.
+    late : int
+        Results that were refused, since others had taken the tasks.
     wall_time : float
         Seconds since the run began.
     manager_time : float
@@ -65,6 +69,7 @@ class RunReport:
 
     saved: int = 0
     errors: int = 0
+    late: int = 0
     wall_time: float = 0.0
     manager_time: float = 0.0
     is_out_of_time: bool = False
@@ -85,8 +90,8 @@ def run_tasks(
 ) -> RunReport:
     """Run a function on the pending tasks, in worker processes, and save the results as they come.
 
-    The manager stays in this process. A worker's exception becomes a result with status ERROR and the
-    traceback in its errors; so does its death, with the reason.
+    The manager stays in this process, and tells a server that it is alive. A worker's exception becomes a result with
+    status ERROR and the traceback in its errors; so does its death, with the reason.
 
     Parameters
     ----------
@@ -132,10 +137,12 @@ def run_tasks(
 
     Notes
     -----
+    On a server, the run does not end while others are at tasks of these constraints: they may come back.
+
     Where one dead worker breaks the whole executor, as it does `concurrent.futures.ProcessPoolExecutor`, a new one is
     made, and the tasks that were under way are run again, one at a time: that shows which of them it was.
     """
-    jobs = _check_jobs(jobs, executor)
+    jobs = check_jobs(jobs, executor)
     limit = None if limit is None else check_positive("limit", limit)
     grace = check_seconds("grace", grace)
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
@@ -180,7 +187,7 @@ class _Run:
         self._jobs = jobs
         self._to_come = math.inf if limit is None else limit
         self._progress = progress
-        self._begun = time.perf_counter()
+        self._begun = self._last_sign = time.perf_counter()
         self._started: set[int] = set()
         self._in_flight: dict[Future[Result], dict[str, Any]] = {}
         self._done: list[Result] = []
@@ -207,10 +214,12 @@ class _Run:
                 else:
                     self._hand_out()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
-                if is_idle or (is_stopping and stop.seconds_left() == 0):
+                if is_idle and (is_stopping or not self._may_more_come()):
                     break
-                if self._in_flight:
-                    self._wait(stop)
+                if is_stopping and stop.seconds_left() == 0:
+                    break
+                if self._in_flight or is_idle:
+                    self._wait(stop, is_idle=is_idle)
                 if self._is_save_due() or is_stopping:
                     self._save()
         finally:
@@ -227,6 +236,10 @@ class _Run:
             message = "%s: nothing more is begun; %d running tasks may go on for %.0f s, or until a second signal"
             self._manager.logger.warning(message, stop.reason, running, left)
             self._is_told = True
+
+    def _may_more_come(self) -> bool:
+        """Whether others are at tasks, which come back if they fall silent."""
+        return bool(self._to_come) and self._manager.count_elsewhere(**self._constraints) > 0
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -246,12 +259,8 @@ class _Run:
         if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
         with self._managing():
-            tasks = self._manager.get_tasks(int(min(lacking, self._to_come)), **self._constraints)
-            if not tasks:
-                return
-            priorities = [task["priority"] for task in tasks]
-            self._started.update(priorities)
-            self._manager.start_tasks(priorities)
+            tasks = self._manager.claim_tasks(int(min(lacking, self._to_come)), **self._constraints)
+            self._started.update(task["priority"] for task in tasks)
         self._to_come -= len(tasks)
         for task in tasks:
             self._submit(task)
@@ -276,19 +285,26 @@ class _Run:
 
     # --- taking results ----------------------------------------------------------------------------------
 
-    def _wait(self, stop: Stop) -> None:
-        """Wait until a task is finished, a signal has come, or it is time to save or to stop."""
+    def _wait(self, stop: Stop, *, is_idle: bool) -> None:
+        """Wait until a task is finished, a signal has come, or it is time to look, to save or to stop."""
         timeouts = [_LONGEST_WAIT] if (left := stop.seconds_left()) is None else [left, _LONGEST_WAIT]
+        lease = self._manager.lease
+        if lease is not None:
+            silence = time.perf_counter() - self._last_sign
+            timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _SILENCE * lease) - silence)
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
         try:
-            future = self._finished.get(timeout=min(timeouts))
+            future = self._finished.get(timeout=max(0.0, min(timeouts)))
             while True:
                 if future is not None:
                     self._take(future, stop)
                 future = self._finished.get_nowait()
         except Empty:
             pass
+        if lease is not None and time.perf_counter() - self._last_sign >= _SILENCE * lease:
+            with self._managing():
+                self._manager.heartbeat()
 
     def _take(self, future: Future[Result], stop: Stop) -> None:
         task = self._in_flight.pop(future)
@@ -300,7 +316,7 @@ class _Run:
             if future is not self._alone:
                 self._suspects.append(task)
                 return
-        elif error is not None and not _is_death(error):
+        elif error is not None and not is_death(error):
             raise error
         if error is None:
             result = future.result()
@@ -335,7 +351,8 @@ class _Run:
         with self._managing():
             statuses = self._manager.save_results(results)
         self._started.difference_update(result.priority for result in results)
-        self.report.saved += len(statuses)
+        self.report.late += statuses.count(None)
+        self.report.saved += len(statuses) - statuses.count(None)
         self.report.errors += statuses.count(STATUS.ERROR)
 
     # --- the end -----------------------------------------------------------------------------------------
@@ -344,7 +361,7 @@ class _Run:
         """End what still runs, save what is done, and return the rest to pending; what can't be is logged."""
         try:
             # One that broke may wait for ever for processes that are gone.
-            _shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
+            shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
         except Exception:
             self._manager.logger.exception("The executor could not be shut down")
         for future in self._in_flight:
@@ -366,34 +383,6 @@ class _Run:
         try:
             yield
         finally:
-            now = time.perf_counter()
+            now = self._last_sign = time.perf_counter()
             self.report.manager_time += now - begun
             self.report.wall_time = now - self._begun
-
-
-def _shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
-    if not kill:
-        executor.shutdown()
-    elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
-        executor.kill_workers()
-    else:
-        try:
-            executor.shutdown(wait=False, cancel_futures=True)
-        except TypeError:  # Dask's takes no more than this, and cancels them by itself
-            executor.shutdown(wait=False)
-        kill_children(find_children() - others)
-
-
-def _is_death(error: BaseException) -> bool:
-    """Whether an executor says that a task's worker died: ours, or Dask's after some tries."""
-    dask = sys.modules.get("distributed")
-    return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
-
-
-def _check_jobs(jobs: int | None, executor: object) -> int:
-    if jobs is not None:
-        return check_positive("jobs", jobs)
-    if executor is not None:
-        raise invalid("jobs", jobs, "say how many workers the executor has")
-    # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -264,7 +264,8 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
         fields = function(dict(task))
         times["time"] = time.perf_counter() - begun
         # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
-        result = check_result({**task, **times, **fields, "priority": task["priority"]})
+        identity = {"priority": task["priority"], "attempt": task.get("attempt")}
+        result = check_result({**task, **times, **fields, **identity})
     except BaseException as error:
         times["time"] = time.perf_counter() - begun
         text = traceback.format_exc()

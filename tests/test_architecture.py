@@ -30,6 +30,7 @@ ORDER = [
     {"lists"},
     {"taskmanager"},
     {"workers", "ingest"},
+    {"executors"},
     {"runner"},
     {"__init__", "demo"},
     {"showing", "options"},
@@ -47,7 +48,7 @@ ALLOWED = {
     "rich": {"cli", "showing"},
     "pyarrow": {"export"},
     "astropy": {"export"},
-    "concurrent": {"runner", "workers"},
+    "concurrent": {"runner", "executors", "workers"},
     "multiprocessing": {"workers"},
     "numpy": {"demo"},
     "matplotlib": {"report_figures"},
@@ -136,10 +137,10 @@ def lines_of_code(text: str) -> int:
 
 
 def test_the_product_is_small() -> None:
-    """No module has more than 400 lines, and all together fewer than 5,700 lines of code."""
+    """No module has more than 400 lines, and all together fewer than 7,500 lines of code."""
     texts = {path.stem: path.read_text() for path in MODULES}
     assert {name for name, text in texts.items() if len(text.splitlines()) > 400} == set()
-    assert 1000 < sum(map(lines_of_code, texts.values())) < 5700
+    assert 1000 < sum(map(lines_of_code, texts.values())) < 7500
 
 
 def test_the_example_is_the_demo() -> None:
