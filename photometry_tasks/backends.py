@@ -6,11 +6,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Dialect
 
-from photometry_tasks.postgresql import PostgreSQL
+from photometry_tasks.postgresql import PostgreSQL, build_name
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import find_todo_file, locate_todo_file
 
-__all__ = ["find_path", "holds_tasoc_files", "is_shared", "open_database"]
+__all__ = ["find_path", "holds_tasoc_files", "is_shared", "name_list", "open_database"]
 
 
 def open_database(target: str | os.PathLike[str], *, to_read: bool = False) -> SQLite | PostgreSQL:
@@ -26,12 +26,25 @@ def open_database(target: str | os.PathLike[str], *, to_read: bool = False) -> S
 
     Raises
     ------
-    TodoFileNotFoundError, NotATodoFileError, DamagedFileError, TodoFileInUseError, InvalidArgumentError
+    TodoFileNotFoundError, NotATodoFileError, DamagedFileError, TodoFileInUseError, InvalidArgumentError, ServerError
+    TodoListNotFoundError
+        If it is opened to be read, and not there.
     """
     path = find_path(target)
     if path is None:
-        return PostgreSQL(str(target))
+        return _open_on_server(str(target), to_read=to_read)
     return (SQLite.open_to_read if to_read else SQLite.open)(find_todo_file(path))
+
+
+def _open_on_server(url: str, *, to_read: bool) -> PostgreSQL:
+    database = PostgreSQL(url)
+    if to_read:
+        try:
+            database.check_list()
+        except BaseException:
+            database.close()
+            raise
+    return database
 
 
 def find_path(target: str | os.PathLike[str]) -> Path | None:
@@ -40,6 +53,12 @@ def find_path(target: str | os.PathLike[str]) -> Path | None:
     if url is None:
         return locate_todo_file(target)
     return locate_todo_file(str(target)[url.end() :]) if url["file"] else None
+
+
+def name_list(target: str | os.PathLike[str]) -> str:
+    """Return a path, or a URL without its password, to be shown."""
+    path = find_path(target)
+    return str(target) if path is not None else build_name(str(target))
 
 
 def holds_tasoc_files(connection: Connection) -> bool:

@@ -1,19 +1,20 @@
-"""Look a TODO-file through, from its bytes to its counts, without changing it."""
+"""Look a TODO-list through, from its bytes to its counts, without changing it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Connection, Select, exists, func, select
 
 from photometry_tasks import schema, statements
+from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
 from photometry_tasks.inspecting import count_orphans
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import find_leftovers
+from photometry_tasks.todo_file import find_leftovers, find_todo_file
 
 __all__ = ["find_faults"]
 
@@ -39,30 +40,42 @@ _FAULTS: dict[str, Select[Any]] = {
 }
 
 
-def find_faults(path: Path) -> Iterator[str]:
-    """Say what is wrong with a TODO-file, one line for each fault; it is only read.
+def find_faults(todo: str | os.PathLike[str]) -> Iterator[str]:
+    """Say what is wrong with a TODO-list, one line for each fault; it is only read.
 
-    Looked at is what lies beside it, SQLite's own check of every page and index, the schema, foreign keys,
-    results that lack or are too many, statuses that do not exist, and duplicates.
+    Looked at is the schema, statuses that do not exist, results that lack or are too many, and duplicates; of a file
+    also what lies beside it, SQLite's own check of every page and index, and foreign keys.
     """
-    for leftover in find_leftovers(path):
-        remedy = f"then `photometry-tasks upgrade {path}` takes it in"
-        yield f"{leftover.name} lies beside it: somebody is writing it, or was killed while doing so; {remedy}"
+    path = find_path(todo)
+    if path is not None:
+        path = find_todo_file(path)
+        for leftover in find_leftovers(path):
+            remedy = f"then `photometry-tasks upgrade {path}` takes it in"
+            yield f"{leftover.name} lies beside it: somebody is writing it, or was killed while doing so; {remedy}"
     try:
-        with closing(SQLite.open_to_read(path)) as database:
-            yield from (f"SQLite says: {damage}" for damage in database.find_damage())
-            orphans = count_orphans(database.dbapi).items()
-            yield from (f"{number} rows of {table} refer to what is not there" for table, number in orphans if number)
+        with closing(open_database(todo, to_read=True)) as database:
+            if isinstance(database, SQLite):
+                yield from _find_damage(database)
             with database.begin(writes=False) as connection:
-                changes = schema.find_changes(connection, path)
+                changes = schema.find_changes(connection, database.name)
                 if changes:
-                    yield str(OutdatedSchemaError(path=path, change=changes[0]))
-                    schema.check_upgradable(connection, path)
+                    yield str(OutdatedSchemaError(path=database.name, change=changes[0]))
+                    schema.check_upgradable(connection, database.name)
                     return
-                for fault, query in _FAULTS.items():
-                    priorities = connection.execute(query.limit(_SHOWN + 1)).scalars().all()
-                    if priorities:
-                        shown = ", ".join(map(str, priorities[:_SHOWN])) + ", …" * (len(priorities) > _SHOWN)
-                        yield f"tasks {fault}: {shown}"
+                yield from _find_contradictions(connection)
     except TodoError as error:
         yield str(error)
+
+
+def _find_damage(database: SQLite) -> Iterator[str]:
+    yield from (f"SQLite says: {damage}" for damage in database.find_damage())
+    orphans = count_orphans(database.dbapi).items()
+    yield from (f"{number} rows of {table} refer to what is not there" for table, number in orphans if number)
+
+
+def _find_contradictions(connection: Connection) -> Iterator[str]:
+    for fault, query in _FAULTS.items():
+        priorities = connection.execute(query.limit(_SHOWN + 1)).scalars().all()
+        if priorities:
+            shown = ", ".join(map(str, priorities[:_SHOWN])) + ", …" * (len(priorities) > _SHOWN)
+            yield f"tasks {fault}: {shown}"

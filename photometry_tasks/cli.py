@@ -1,11 +1,8 @@
 """The command line: the only place that prints, exits, and knows the libraries for it."""
 
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +11,25 @@ from rich.console import Console
 from rich.live import Live
 from sqlalchemy.exc import DBAPIError
 
-from photometry_tasks import schema
-from photometry_tasks.backends import find_path, open_database
-from photometry_tasks.checking import find_faults
+from photometry_tasks import list_commands
+from photometry_tasks.backends import find_path, name_list
 from photometry_tasks.errors import TodoError
-from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import add_target_lists
-from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
 from photometry_tasks.options import (
+    RUN_OPTIONS,
     SECONDS,
-    Statuses,
     constraint_options,
     import_object,
+    needs,
     read_constraints,
+    run_options,
     todo_argument,
 )
-from photometry_tasks.overview import get_overview
-from photometry_tasks.resetting import build_choice, count_chosen
-from photometry_tasks.result_log import ResultLog
+from photometry_tasks.overview import get_overview, read_history
 from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.showing import Bar, build_view
+from photometry_tasks.showing import Bar, build_history, build_view
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.todo_file import find_todo_file, write_output
+from photometry_tasks.todo_file import write_output
 from photometry_tasks.workers import PhotometryFunction
 
 __all__ = ["main"]
@@ -85,8 +79,8 @@ def main() -> None:
     show_default=True,
     help="Target pixel files, full-frame images, or a task for each, where the list does not tell.",
 )
-def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int | None, datasource: Any) -> None:
-    """Make the TODO-file TODO from target lists, or add to it what is new.
+def init(todo: Path | str, lists: tuple[Path, ...], sector: int | None, cadence: int | None, datasource: Any) -> None:
+    """Make the TODO-list TODO, a file or a PostgreSQL URL, from target lists, or add to it what is new.
 
     A list is a CSV file: one of the TESS target lists of MIT, or one with columns named as in `todolist`.
 
@@ -100,7 +94,7 @@ def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int |
         added, known = add_target_lists(
             todo, lists, sector=sector, cadence=cadence, datasource=datasource, progress=show_progress
         )
-    click.echo(f"{added} tasks added to {todo}; {known} were listed already.")
+    click.echo(f"{added} tasks added to {name_list(todo)}; {known} were listed already.")
 
 
 # --- run -------------------------------------------------------------------------------------------------
@@ -108,45 +102,29 @@ def init(todo: Path, lists: tuple[Path, ...], sector: int | None, cadence: int |
 
 @main.command()
 @todo_argument
-@click.argument("function", metavar="MODULE:FUNCTION")
-@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: the processors]")
+@run_options
 @click.option("--in-memory", is_flag=True, help="Work on a copy in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks.")
-@click.option("--task-timeout", type=SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR.")
-@click.option(
-    "--grace",
-    type=SECONDS,
-    metavar="S",
-    default=20,
-    show_default=True,
-    help="Seconds that running tasks may go on after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
-)
-@click.option(
-    "--stop-after",
-    type=SECONDS,
-    metavar="S",
-    help="Begin no task that would hardly end within so many seconds from now.  [default: 30 s before SLURM's limit]",
-)
 @click.option(
     "--executor", metavar="MODULE:FACTORY", help="Workers of another kind, as mpi4py.futures:MPIPoolExecutor."
 )
 @constraint_options
 def run(
-    todo: Path,
+    todo: Path | str,
     function: str,
     in_memory: bool,
     summary: Path | None,
     executor: str | None,
     **options: Any,
 ) -> None:
-    """Run FUNCTION on the pending tasks of the TODO-file TODO, and save the results.
+    """Run FUNCTION on the pending tasks of TODO, a file or a PostgreSQL URL, and save the results.
 
-    FUNCTION takes a task (a dict) and returns the fields of its result (a dict).
+    FUNCTION takes a task (a dict) and returns the fields of its result (a dict). What was cut short or went wrong
+    before is run again.
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
-    how = {name: options.pop(name) for name in ("jobs", "limit", "task_timeout", "grace", "stop_after")}
+    how = {name: options.pop(name) for name in RUN_OPTIONS}
     constraints = read_constraints(options)
     chosen = import_object(function, "MODULE:FUNCTION")
     if executor is not None:
@@ -156,6 +134,35 @@ def run(
             )
         how["executor"] = import_object(executor, "--executor")
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
+        _run(manager, chosen, constraints, **how)
+
+
+@main.command()
+@todo_argument
+@run_options
+@click.option(
+    "--lease",
+    type=SECONDS,
+    metavar="S",
+    default=600,
+    show_default=True,
+    help="Let others take its tasks after so many seconds without a sign of life.",
+)
+@constraint_options
+def work(todo: Path | str, function: str, lease: float, **options: Any) -> None:
+    """Join those who run FUNCTION on the tasks of the PostgreSQL URL TODO: one of many workers, without a coordinator.
+
+    Like `run`, but it returns nothing to pending at the start. Both end when no task is left: not before those that
+    others are at are done, since they come back if those fall silent.
+
+    Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
+    """
+    how = {name: options.pop(name) for name in RUN_OPTIONS}
+    constraints = read_constraints(options)
+    chosen = import_object(function, "MODULE:FUNCTION")
+    if find_path(todo) is not None:
+        raise click.UsageError("Only a list on a server has several workers. For a file: photometry-tasks run.")
+    with TaskManager(todo, reset=False, lease=lease) as manager:
         _run(manager, chosen, constraints, **how)
 
 
@@ -188,7 +195,8 @@ def _run(
             raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
     share = report.manager_time / report.wall_time if report.wall_time else 0.0
-    end = "its time was over: " if report.is_out_of_time else ""
+    end = f"{report.late} came too late, others have the tasks; " if report.late else ""
+    end += "its time was over: " if report.is_out_of_time else ""
     click.echo(
         f"{report.saved} results ({report.errors} errors) in {report.wall_time:.1f} s, {rate:.3g} a second; "
         f"handing out and saving took {share:.1%} of the time; {end}{manager.get_number_tasks()} tasks are pending."
@@ -202,40 +210,47 @@ def _run(
 @todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
-def status(todo: Path, as_json: bool, watch: bool) -> None:
-    """Show how the TODO-file TODO stands: counts, rate, errors, and who works on it. It may be in use.
+@click.option("--task", type=int, metavar="PRIORITY", help="Show the attempts at this task, of a list on a server.")
+def status(todo: Path | str, as_json: bool, watch: bool, task: int | None) -> None:
+    """Show how TODO, a file or a PostgreSQL URL, stands: counts, rate, errors, and who works on it. It may be in use.
 
     Example: photometry-tasks status todo.sqlite --json
     """
-    path = find_todo_file(todo)
-    if as_json and watch:
-        raise click.UsageError("--json and --watch exclude each other.")
-    if as_json:
-        click.echo(json.dumps(get_overview(path), indent=2))
-        return
+    if watch and (as_json or task is not None):
+        raise click.UsageError("--watch stands alone.")
     console = Console()
+    if task is not None:
+        attempts = read_history(todo, task)
+        if as_json:
+            click.echo(json.dumps(attempts, indent=2, default=str))
+        else:
+            console.print(build_history(task, attempts))
+        return
+    if as_json:
+        click.echo(json.dumps(get_overview(todo), indent=2))
+        return
     if not watch:
-        console.print(build_view(get_overview(path)))
+        console.print(build_view(get_overview(todo)))
         return
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            live.update(build_view(get_overview(path)), refresh=True)
+            live.update(build_view(get_overview(todo)), refresh=True)
             time.sleep(_WATCH)
 
 
 @main.command()
 @todo_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write it.")
-def report(todo: Path, output: Path) -> None:
-    """Make a page with pictures of how the TODO-file TODO stands: one HTML file, which needs nothing else.
+def report(todo: Path | str, output: Path) -> None:
+    """Make a page with pictures of how TODO, a file or a PostgreSQL URL, stands: one HTML file that needs no other.
 
     Example: photometry-tasks report todo.sqlite -o report.html
     """
-    path = find_todo_file(todo)
-    with _needs("report", "Matplotlib"):
+    path = find_path(todo)
+    with needs("report", "Matplotlib"):
         from photometry_tasks.report import build_report
 
-        page = build_report(path)
+        page = build_report(todo)
     write_output(output, path, lambda temporary: _write_text(temporary, page))
     click.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
 
@@ -244,116 +259,10 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def _needs(extra: str, library: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        message = f"This needs {library} ({error}): pip install 'photometry_tasks[{extra}]'"
-        raise click.ClickException(message) from error
+# --- whole lists -----------------------------------------------------------------------------------------
 
-
-# --- reset, export ---------------------------------------------------------------------------------------
-
-
-@main.command()
-@todo_argument
-@click.option("--status", type=Statuses(with_pending=False), help="Only with these, as ERROR,WARNING.")
-@click.option("--error-like", metavar="TEXT", help="Only with this in their errors.")
-@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
-@constraint_options
-def reset(todo: Path, status: Any, error_like: str | None, dry_run: bool, **options: Any) -> None:
-    """Return chosen tasks of the TODO-file TODO to pending, with those that only they had skipped.
-
-    Example: photometry-tasks reset todo.sqlite --status ERROR,WARNING --camera 1 --dry-run
-    """
-    constraints = read_constraints(options)
-    if not constraints and status is None and error_like is None:
-        raise click.UsageError("Which tasks? Give --status, --error-like or constraints, as --camera.")
-    path = find_todo_file(todo)
-    choice = build_choice(status, error_like, constraints)
-    if not dry_run:
-        upgrade_todo_file(path)  # takes in the results of a killed manager too
-    elif ResultLog(path).has_results():
-        click.echo("A log of results lies beside it: they are not counted here.")
-    counts = count_chosen(path, choice)
-    click.echo(f"{_describe(counts)} {'would go' if dry_run else 'go'} back to pending.")
-    if dry_run or not counts:
-        return
-    if sys.stdin.isatty():
-        click.confirm("Their results are deleted. Go on?", abort=True)
-    # Opening returns none to pending: only those that were chosen go.
-    with TaskManager(path, cleanup_constraints={"priority": []}) as manager:
-        counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
-    click.echo(f"{_describe(counts)} are pending again.")
-
-
-def _describe(counts: dict[str, int]) -> str:
-    details = ", ".join(f"{number} {name}" for name, number in counts.items())
-    return f"{sum(counts.values())} tasks" + (f" ({details})" if details else "")
-
-
-@main.command()
-@todo_argument
-@click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
-@click.option("--status", type=Statuses(with_pending=True), help="Only with these, as OK,WARNING.")
-@constraint_options
-def export(todo: Path, target: Path, status: Any, **options: Any) -> None:
-    """Write the tasks of the TODO-file TODO with their diagnostics to a table.
-
-    Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
-    """
-    path = find_todo_file(todo)
-    with _needs(target.suffix.lower().lstrip("."), "a library"):
-        number = export_tasks(path, target, status=status, **read_constraints(options))
-    click.echo(f"{number} tasks written to {target}.")
-
-
-# --- upgrade, check --------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("todo")
-@click.option("--check", is_flag=True, help="Only say what would be changed; exit code 1 if something would.")
-def upgrade(todo: str, check: bool) -> None:
-    """Bring TODO, a file or a PostgreSQL URL, to the schema of this release. Opening a file does it too.
-
-    Example: photometry-tasks upgrade todo.sqlite --check
-    """
-    path = find_path(todo)
-    if path is not None and not check:
-        changes, name = upgrade_todo_file(find_todo_file(path)), str(path)
-    else:
-        with closing(open_database(todo, to_read=check)) as database:
-            name = database.name
-            if check:
-                with database.begin(writes=False) as connection:
-                    changes = schema.find_changes(connection, name)
-                    schema.check_upgradable(connection, name)
-            else:
-                changes = upgrade_schema(database)
-    for change in changes:
-        click.echo(change)
-    state = "is up to date:" if not changes else "would be upgraded to" if check else "is upgraded to"
-    click.echo(f"{name} {state} revision {schema.HEAD}.")
-    if check and changes:
-        raise click.exceptions.Exit(1)
-
-
-@main.command()
-@todo_argument
-def check(todo: Path) -> None:
-    """Look the TODO-file TODO through for damage and contradictions; exit code 1 if there are any.
-
-    Example: photometry-tasks check todo.sqlite
-    """
-    path = find_todo_file(todo)
-    faults = list(find_faults(path))
-    for fault in faults:
-        click.echo(fault)
-    click.echo(f"{path}: faults found: {len(faults)}.")
-    if faults:
-        raise click.exceptions.Exit(1)
+for _command in (list_commands.reset, list_commands.export, list_commands.upgrade, list_commands.check):
+    main.add_command(_command)
 
 
 # --- demo ------------------------------------------------------------------------------------------------
@@ -365,7 +274,7 @@ def demo() -> None:
 
     Example: photometry-tasks demo
     """
-    with _needs("demo", "NumPy"):
+    with needs("demo", "NumPy"):
         from photometry_tasks.demo import make_todo_file, photometry
     path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"
     make_todo_file(path)

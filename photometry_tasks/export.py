@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -11,11 +12,11 @@ from sqlalchemy import Column, Float, Integer, Select, or_, select
 
 from photometry_tasks import schema
 from photometry_tasks.arguments import invalid
+from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import find_todo_file, write_output
+from photometry_tasks.todo_file import write_output
 
 __all__ = ["export_tasks"]
 
@@ -44,7 +45,7 @@ _Writing = AbstractContextManager[Callable[[Sequence[Row]], None]]
 
 
 def export_tasks(
-    path: Path,
+    todo: str | os.PathLike[str],
     target: Path,
     *,
     status: Collection[int | None] | None = None,
@@ -54,8 +55,8 @@ def export_tasks(
 
     Parameters
     ----------
-    path : Path
-        The TODO-file, which may be in use.
+    todo : str or os.PathLike
+        The TODO-file, or the URL of a list on a server, which may be in use.
     target : Path
         A file whose name ends with .csv, .parquet (needs the extra `parquet`) or .ecsv (`ecsv`). It is replaced.
     status : collection of int or None, optional
@@ -78,7 +79,7 @@ def export_tasks(
     write = _WRITERS.get(target.suffix.lower())
     if write is None:
         raise invalid("target", str(target), f"a name that ends with {', '.join(_WRITERS)} is expected")
-    path = find_todo_file(path)
+    path = find_path(todo)
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0
 
@@ -90,9 +91,9 @@ def export_tasks(
                 write_rows(rows)
                 number += len(rows)
 
-    with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
-        if changes := schema.find_changes(connection, path):
-            raise OutdatedSchemaError(path=path, change=changes[0])
+    with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
+        if changes := schema.find_changes(connection, database.name):
+            raise OutdatedSchemaError(path=database.name, change=changes[0])
         write_output(target, path, fill)
     return number
 

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sqlalchemy import inspect
+
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
-from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.backends import find_path
+from photometry_tasks.errors import InvalidTargetError, OutdatedSchemaError
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.locking import TodoLock
 from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import check_unused, locate_todo_file
+from photometry_tasks.todo_file import check_unused
 from photometry_tasks.transactions import Transaction
 from photometry_tasks.values import as_integer, as_real, show
 
@@ -67,7 +71,7 @@ def add_targets(
     Parameters
     ----------
     todo_file : str or os.PathLike
-        The TODO-file, or a directory for the `todo.sqlite` in it.
+        The TODO-file, a directory for the `todo.sqlite` in it, or the URL of a PostgreSQL server's database.
     rows : iterable of mapping
         With `starid`, `camera`, `ccd` and `tmag` (TESS magnitude; None where it is not known), and optionally
         `sector`, `datasource`, `cadence` (seconds), `method` and `cbv_area`. Others are ignored.
@@ -283,7 +287,10 @@ def _add(
     todo_file: str | os.PathLike[str], located: Iterable[Located], defaults: _Defaults, progress: Progress | None
 ) -> Added:
     report = progress or (lambda _done, _total: None)
-    path = locate_todo_file(todo_file)
+    path = find_path(todo_file)
+    if path is None:
+        with closing(PostgreSQL(str(todo_file))) as server:
+            return _add_on_server(server, located, defaults, report)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
     if not path.exists():
@@ -315,6 +322,34 @@ def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: 
         _insert(transaction, targets.values(), report)
     database.recover()
     return Added(len(targets), listed - len(targets))
+
+
+def _add_on_server(server: PostgreSQL, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
+    with server.begin(writes=False) as connection:
+        schema.find_changes(connection, server.name)  # refuses what it does not know before the lists are read
+    targets, listed = _collect(located, defaults, report)
+    with server.begin_upgrade() as connection:
+        if not inspect(connection).has_table("todolist"):
+            schema.create_schema(connection, fill=lambda: _copy_in(server, targets.values(), 0, report))
+        else:
+            if changes := schema.find_changes(connection, server.name):
+                raise OutdatedSchemaError(path=server.name, change=changes[0])
+            for key in connection.execute(statements.TARGETS):
+                targets.pop(tuple(key), None)
+            last = connection.execute(statements.LAST_PRIORITY).scalar_one()
+            _copy_in(server, targets.values(), last, report)
+    return Added(len(targets), listed - len(targets))
+
+
+def _copy_in(server: PostgreSQL, targets: Collection[_Target], last: int, report: Progress) -> None:
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for number, target in enumerate(sorted(targets, key=_order), start=1):
+            yield (last + number, *target)
+            if number % _CHUNK == 0:
+                report(number, len(targets))
+
+    server.copy_in("todolist", [column.name for column in statements.LOADED_COLUMNS], rows())
+    report(len(targets), len(targets))
 
 
 def _collect(

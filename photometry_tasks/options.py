@@ -3,7 +3,8 @@
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import click
 from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
 
-__all__ = ["SECONDS", "Statuses", "constraint_options", "import_object", "read_constraints", "todo_argument"]
+__all__ = [
+    "RUN_OPTIONS",
+    "SECONDS",
+    "Statuses",
+    "constraint_options",
+    "import_object",
+    "needs",
+    "read_constraints",
+    "run_options",
+    "todo_argument",
+]
 
 
 class _Seconds(click.FloatRange):
@@ -27,7 +38,16 @@ class _Seconds(click.FloatRange):
 
 SECONDS = _Seconds(min=0)
 
-todo_argument = click.argument("todo", type=click.Path(path_type=Path))
+
+class _Todo(click.ParamType[Any]):
+    name = "file or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        return value if "://" in str(value) else Path(value)
+
+
+#: A TODO-file, or the URL of a list on a server, which a path would not keep as it is.
+todo_argument = click.argument("todo", type=_Todo())
 
 
 class Statuses(click.ParamType[Any]):
@@ -104,3 +124,47 @@ def import_object(name: str, argument: str) -> Any:
     if not callable(function):
         raise click.BadParameter(f"{name!r} is not a function", param_hint=argument)
     return function
+
+
+#: What `run` and `work` have in common, as `run_tasks` takes it.
+RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "stop_after")
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the function, and the options that `run` and `work` have in common."""
+    options = [
+        click.argument("function", metavar="MODULE:FUNCTION"),
+        click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: the processors]"),
+        click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks."),
+        click.option(
+            "--task-timeout", type=SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR."
+        ),
+        click.option(
+            "--grace",
+            type=SECONDS,
+            metavar="S",
+            default=20,
+            show_default=True,
+            help="Seconds that running tasks may go on after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
+        ),
+        click.option(
+            "--stop-after",
+            type=SECONDS,
+            metavar="S",
+            help="Begin no task that would hardly end within so many seconds from now.  "
+            "[default: 30 s before SLURM's limit]",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def needs(extra: str, library: str) -> Iterator[None]:
+    """Say which extra holds a library that is missing."""
+    try:
+        yield
+    except ImportError as error:
+        message = f"This needs {library} ({error}): pip install 'photometry_tasks[{extra}]'"
+        raise click.ClickException(message) from error

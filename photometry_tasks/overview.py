@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,15 +13,18 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 
 from photometry_tasks import schema, statements
-from photometry_tasks.errors import TodoError
+from photometry_tasks.arguments import invalid
+from photometry_tasks.backends import find_path, open_database
+from photometry_tasks.errors import OutdatedSchemaError, TodoError, UnknownTaskError
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.locking import find_holder
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.todo_file import find_todo_file
 from photometry_tasks.transactions import Transaction
 
-__all__ = ["Publisher", "get_overview", "read_overview"]
+__all__ = ["Publisher", "get_overview", "read_history", "read_overview"]
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -36,8 +41,8 @@ _LISTED = 10
 _INTERVAL, _SHARE = 10.0, 100
 
 
-def read_overview(connection: Connection, path: Path) -> dict[str, Any]:
-    """Read how a TODO-list stands.
+def read_overview(connection: Connection, path: object) -> dict[str, Any]:
+    """Read how a TODO-list stands, which has a path or a name.
 
     Returns
     -------
@@ -85,15 +90,20 @@ def _last(priorities: Iterable[int | None]) -> list[int]:
     return list(found)[:_LISTED]
 
 
-def get_overview(path: Path) -> dict[str, Any]:
-    """Look how a TODO-file stands, which may be in use; it is not changed.
+def get_overview(todo: str | os.PathLike[str]) -> dict[str, Any]:
+    """Look how a TODO-list stands, which may be in use; it is not changed.
 
     Returns
     -------
     dict
         As `read_overview`, and besides: holder (who works on it, or None); age (seconds since a run published this;
-        None where it was read from the file); has_log (whether a killed manager left results that are not counted).
+        None where it was read from the list itself); has_log (whether a killed manager left results that are not
+        counted).
     """
+    path = find_path(todo)
+    if path is None:
+        return _read_server(str(todo))
+    path = find_todo_file(path)
     holder = find_holder(path)
     published = Publisher.read(path)
     if published is None or holder is None:
@@ -114,6 +124,40 @@ def _read_file(path: Path) -> dict[str, Any]:
     with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, path)  # an older file has all that is counted
         return read_overview(connection, path)
+
+
+def _read_server(url: str) -> dict[str, Any]:
+    from photometry_tasks import claims
+
+    with closing(open_database(url, to_read=True)) as database, database.begin(writes=False) as connection:
+        has_workers = not schema.find_changes(connection, database.name)
+        found = read_overview(connection, database.name)
+        hosts = Counter(row.host for row in connection.execute(claims.OTHERS, {"worker": 0})) if has_workers else {}
+    named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
+    shown = ", ".join(named[:_LISTED]) + ", …" * (len(named) > _LISTED)
+    holder = f"{sum(hosts.values())} managers ({shown})" if hosts else None
+    return {**found, "holder": holder, "age": None, "has_log": False}
+
+
+def read_history(todo: str | os.PathLike[str], priority: int) -> list[dict[str, Any]]:
+    """Read the attempts at a task of a list on a server, the first one first.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If it is a file, which keeps no attempts.
+    UnknownTaskError
+    """
+    from photometry_tasks import claims
+
+    if find_path(todo) is not None:
+        raise invalid("todo", str(todo), "a file keeps no attempts at a task, only a list on a server does")
+    with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
+        if changes := schema.find_changes(connection, database.name):
+            raise OutdatedSchemaError(path=database.name, change=changes[0])
+        if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:
+            raise UnknownTaskError(priority=priority)
+        return [dict(row._mapping) for row in connection.execute(claims.history(priority))]
 
 
 class Publisher:

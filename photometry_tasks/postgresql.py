@@ -2,24 +2,31 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, Executable, create_engine, make_url
+from sqlalchemy import Connection, Executable, create_engine, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.arguments import invalid
 from photometry_tasks.compiling import compile_for_postgresql
-from photometry_tasks.errors import DriverMissingError, OnlyOfFilesError, ServerError, ServerLostError, TodoError
+from photometry_tasks.errors import (
+    DriverMissingError,
+    OnlyOfFilesError,
+    ServerError,
+    ServerLostError,
+    TodoError,
+    TodoListNotFoundError,
+)
 from photometry_tasks.transactions import Row, Statements, Transaction
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["PostgreSQL"]
+__all__ = ["PostgreSQL", "build_name"]
 
 T = TypeVar("T")
 
@@ -103,16 +110,8 @@ class PostgreSQL:
     statements: Statements
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError):
-            # Nothing is shown of it: it may hold a password.
-            raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
-        # Other secrets may stand in the query.
-        self.name = parsed.set(query={}).render_as_string(hide_password=True)
-        if parsed.get_backend_name() != "postgresql":
-            raise invalid("url", self.name, "a path or a URL of postgresql+psycopg is expected")
-        self._url = parsed.set(drivername="postgresql+psycopg")
+        self.name = build_name(url)
+        self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._patience = patience
         driver = _find_driver()
         self._engine = create_engine(self._url, poolclass=NullPool, creator=lambda: self._reach(driver))
@@ -152,11 +151,37 @@ class PostgreSQL:
 
     # --- transactions ------------------------------------------------------------------------------------
 
+    def check_list(self) -> None:
+        """Check that there is a TODO-list.
+
+        Raises
+        ------
+        TodoListNotFoundError
+        """
+        with self.begin(writes=False) as connection:
+            if not inspect(connection).has_table("todolist"):
+                raise TodoListNotFoundError(path=self.name)
+
     @contextmanager
-    def begin(self, *, writes: bool) -> Iterator[Connection]:  # noqa: ARG002 - SQLite has to know
+    def begin(self, *, writes: bool) -> Iterator[Connection]:
         """Run one transaction: committed at the end of the block, rolled back on any exception."""
-        with self.connection.begin():
-            yield self.connection
+        try:
+            with self.connection.begin():
+                if not writes:  # what is read in several statements belongs together
+                    self.connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                yield self.connection
+        except DBAPIError as error:
+            self.abandon(error)
+
+    def copy_in(self, table: str, columns: Iterable[str], rows: Iterable[Row]) -> None:
+        """Add rows to a table, in the transaction that is open; as fast as the server takes them."""
+        from psycopg import sql
+
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+        with self.dbapi.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
@@ -187,6 +212,15 @@ class PostgreSQL:
             return answer
 
         return self.repeat(call)
+
+    def try_out(self, work: Callable[[Transaction], T]) -> T:
+        """Return what some work returns, and take all back that it has done."""
+        try:
+            return work(Transaction(self.connection, self.statements, is_shared=True))
+        except DBAPIError as error:
+            self.abandon(error)
+        finally:
+            self.roll_back()
 
     def _is_committed(self, xid: str) -> bool:
         sql = "SELECT pg_xact_status(%s::xid8)"
@@ -315,6 +349,26 @@ class PostgreSQL:
         with suppress(DBAPIError):  # as one that is lost already
             self.connection.close()
         self._engine.dispose()
+
+
+def build_name(url: str) -> str:
+    """Return a URL as it is shown, without password and query.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If it is not the URL of a PostgreSQL server.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Nothing is shown of it: it may hold a password.
+        raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
+    # Other secrets may stand in the query.
+    name = parsed.set(query={}).render_as_string(hide_password=True)
+    if parsed.get_backend_name() != "postgresql":
+        raise invalid("url", name, "a path or a URL of postgresql+psycopg is expected")
+    return name
 
 
 def _integrity() -> type[Exception]:

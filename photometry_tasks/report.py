@@ -2,6 +2,7 @@
 
 import html
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,15 +10,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, product
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, LargeBinary, Select, and_, case, cast, func, inspect, select
+from sqlalchemy import Connection, Select, and_, case, func, inspect, select
 
 from photometry_tasks import schema
+from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.portable import as_bytes, whole_part
 from photometry_tasks.result_log import ResultLog
-from photometry_tasks.sqlite import SQLite
 from photometry_tasks.status import STATUS
 from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.todo_file import find_todo_file
@@ -38,8 +39,8 @@ _SHORTEST, _LONGEST = 1e-4, 1e6
 _LAST_MINUTE = 253_402_300_740  # of the year 9999
 
 _is_drawn = _task.tmag.between(_BRIGHTEST, _FAINTEST)
-# Whole half magnitudes above the brightest: what CAST cuts off is then the same on either side of 0.
-_half_magnitudes = cast((_task.tmag - _BRIGHTEST) * 2, Integer)
+# Whole half magnitudes above the brightest: what is cut off is then the same on either side of 0.
+_half_magnitudes = whole_part((_task.tmag - _BRIGHTEST) * 2)
 _NO_MAGNITUDE, _FAR_OFF = -1, -2
 _bin = case((_is_drawn, _half_magnitudes), (_task.tmag.is_(None), _NO_MAGNITUDE), else_=_FAR_OFF).label("bin")
 _COUNT_BY_MAGNITUDE: Select[Any] = select(_bin, _task.status, func.count()).group_by(_bin, _task.status)
@@ -51,9 +52,8 @@ _RUN_TIMES: Select[Any] = (
     .where(and_(_is_drawn, _result.elaptime.between(_SHORTEST, _LONGEST)))
 )
 _COUNT_RESULTS: Select[Any] = select(func.count()).select_from(_results)
-# As bytes: SQLite does not check that a text is one.
 _ERRORS: Select[Any] = (
-    select(_result.priority, _task.starid, _task.status, cast(_result.errors, LargeBinary))
+    select(_result.priority, _task.starid, _task.status, as_bytes(_result.errors))
     .select_from(_results)
     .where(_result.errors.is_not(None))
     .order_by(_result.priority)
@@ -105,15 +105,15 @@ class _Kind:
     failed: int = 0
 
 
-def build_report(path: Path) -> str:
-    """Return a page of HTML about a TODO-file: counts, pictures and the commonest errors.
+def build_report(todo: str | os.PathLike[str]) -> str:
+    """Return a page of HTML about a TODO-list: counts, pictures and the commonest errors.
 
-    It refers to nothing outside it. The file is read in one transaction, and somebody else may be working on it.
+    It refers to nothing outside it. The list is read in one transaction, and others may be working on it.
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file; one of an older release is shown as far as it goes.
+    todo : str or os.PathLike
+        The file, or the URL of a list on a server; one of an older release is shown as far as it goes.
 
     Returns
     -------
@@ -129,9 +129,8 @@ def build_report(path: Path) -> str:
     """
     from photometry_tasks import report_figures as figures  # loads matplotlib
 
-    path = find_todo_file(path)
-    with closing(SQLite.open_to_read(path)) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, path)  # only to refuse what is no TODO-file
+    with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
+        schema.find_changes(connection, database.name)  # only to refuse what is no TODO-list
         tables = set(inspect(connection).get_table_names())
         by_status = name_counts(count_by_status(connection))
         by_ccd = count_by_ccd(connection)
@@ -141,13 +140,13 @@ def build_report(path: Path) -> str:
         run_times = _count_run_times(connection, figures.STEPS) if has_results else {}
         kinds, others = _group_errors(connection) if has_results else ({}, 0)
         pace = list(connection.execute(_PACE)) if progress.name in tables else []
-    log = ResultLog(path)
-    beside = f"{log.path.name} lies beside it: results since the last backup, which are not counted here."
+    path = find_path(todo)
+    log = None if path is None else ResultLog(find_todo_file(path))
     colours = figures.COLOURS
-    name = _clean(path.name)
+    name = _clean(database.name if path is None else find_todo_file(path).name)
     body = [
         f"<h1>{name}</h1><p>As it was on {datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC.</p>",
-        f"<p>{_clean(beside)}</p>" if log.has_results() else "",
+        _show_log(log) if log is not None and log.has_results() else "",
         _show_counts(by_status, colours),
         _section("Focal plane", _show_focal_plane(by_ccd, colours["ERROR"])),
         _section("Results over magnitude", _show_magnitudes(by_magnitude, figures)),
@@ -160,6 +159,11 @@ def build_report(path: Path) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{name}</title>\n<style>{_STYLE}</style></head>\n'
         f"<body>\n{chr(10).join(filter(None, body))}\n</body></html>\n"
     )
+
+
+def _show_log(log: ResultLog) -> str:
+    beside = f"{log.path.name} lies beside it: results since the last backup, which are not counted here."
+    return f"<p>{_clean(beside)}</p>"
 
 
 # --- reading ---------------------------------------------------------------------------------------------

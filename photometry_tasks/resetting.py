@@ -1,17 +1,21 @@
 """Tasks that are to be done again: which they are, and how many go back to pending with them."""
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Select
 
 from photometry_tasks import arguments, schema, statements
+from photometry_tasks.backends import find_path
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.summary import name_counts
+from photometry_tasks.todo_file import find_todo_file
 from photometry_tasks.transactions import Transaction
 from photometry_tasks.transitions import reset_selected_tasks
 
@@ -32,8 +36,14 @@ def reset_chosen(transaction: Transaction, chosen: Select[Any]) -> dict[str, int
     return {name: number for name, number in counts.items() if number > 0}
 
 
-def count_chosen(path: Path, chosen: Select[Any]) -> dict[str, int]:
-    """Say what `reset_chosen` would do to a TODO-file: it does it to a copy in memory."""
+def count_chosen(todo: str | os.PathLike[str], chosen: Select[Any]) -> dict[str, int]:
+    """Say what `reset_chosen` would do to a TODO-list: it does it to a copy in memory, or takes it back."""
+    path = find_path(todo)
+    if path is None:
+        with closing(PostgreSQL(str(todo))) as server:
+            server.check_list()
+            return server.try_out(partial(reset_chosen, chosen=chosen))
+    path = find_todo_file(path)
     with closing(SQLite.open_to_read(path)) as file, closing(file.load_into_memory()) as copy:
         if not schema.is_current(copy):
             upgrade_schema(copy)

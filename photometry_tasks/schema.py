@@ -24,7 +24,6 @@ __all__ = [
     "check_upgradable",
     "create_schema",
     "find_changes",
-    "has_list",
     "is_current",
     "upgrade",
 ]
@@ -89,11 +88,6 @@ def _find_tables(connection: Connection) -> list[Table]:
 def is_current(database: SQLite) -> bool:
     """Whether a TODO-file has the schema of this release, as nearly all have; if not, `find_changes` says why."""
     return database.is_current(VERSION_TABLE, HEAD, Base.metadata)
-
-
-def has_list(connection: Connection) -> bool:
-    """Whether there is a TODO-list at all."""
-    return inspect(connection).has_table("todolist")
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:

@@ -19,7 +19,6 @@ from photometry_tasks.constraints import CheckedConstraints, build_expressions, 
 from photometry_tasks.errors import (
     OutdatedSchemaError,
     TaskOwnedError,
-    TodoListNotFoundError,
     WorkersAtWorkError,
 )
 from photometry_tasks.postgresql import PostgreSQL
@@ -76,10 +75,9 @@ class ServerList:
         self.name = self._database.name
         with ExitStack() as opened:
             opened.callback(self._database.close)
+            self._database.check_list()
             with self._database.begin(writes=False) as connection:
                 changes = schema.find_changes(connection, self.name)
-                if not schema.has_list(connection):
-                    raise TodoListNotFoundError(path=self.name)
             if changes:
                 raise OutdatedSchemaError(path=self.name, change=changes[0])
             self.shared = SharedConnection(self._database, self.name)

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Bar", "build_view"]
+__all__ = ["Bar", "build_history", "build_view"]
 
 #: Seconds between two lines, where there is no terminal to draw a bar in.
 _LINES = 30.0
@@ -106,6 +106,25 @@ def build_view(found: dict[str, Any]) -> RenderableType:
         rows = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"]]
         parts.append(_build_list("Errors", rows, ("priority", "starid", "errors")))
     return Group(*parts)
+
+
+def build_history(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
+    """Return the attempts at a task as they are shown in a terminal."""
+    if not attempts:
+        return Text(f"Nobody has tried task {priority} yet.")
+    rows = [
+        {
+            "attempt": row["attempt"],
+            "worker": f"{row['worker']} on {row['host']}, process {row['pid']}"
+            + (f", job {row['slurm_jobid']}" if row["slurm_jobid"] else ""),
+            "begun": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
+            "took": timedelta(seconds=round((row["ended"] - row["begun"]).total_seconds())) if row["ended"] else None,
+            "how it ended": row["how"] or "running",
+            "errors": _last_line(row["errors"]),
+        }
+        for row in attempts
+    ]
+    return _build_list(f"Attempts at task {priority}", rows, tuple(rows[0]))
 
 
 def _build_counts(found: dict[str, Any]) -> Table:

@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Delete,
     Insert,
-    LargeBinary,
     Select,
     Update,
     bindparam,
@@ -27,6 +26,7 @@ from sqlalchemy import (
 )
 
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
+from photometry_tasks.portable import as_bytes
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
@@ -264,8 +264,7 @@ def failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
     Tasks are handed out in order of priority, so that these are about the last too.
     """
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
-    # As bytes: SQLite does not check that a text is one.
-    errors = cast(diagnostics.c.errors, LargeBinary).label("errors")
+    errors = as_bytes(diagnostics.c.errors).label("errors")
     failed = select(_task.priority, _task.starid, errors).select_from(joined)
     failed = failed.where(_task.status == literal_column(str(STATUS.ERROR.value)))
     order = {priority: place for place, priority in enumerate(last)}
@@ -294,8 +293,10 @@ PROGRESS: Select[Any] = select(progress).where(progress.c.minute >= bindparam("s
 TARGETS: Select[Any] = select(*TARGET_COLUMNS)
 TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
 LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), literal_column("0")))
-#: In the order of its parameters: priority, starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area.
+#: What a list of targets gives: all but the status.
+LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)
+#: In the order of its parameters: the values of these columns.
 INSERT_TASK: Insert = insert(todolist).from_select(
-    [_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area],
+    list(LOADED_COLUMNS),
     select(*(bindparam(f"value_{number}") for number in range(10))),
 )

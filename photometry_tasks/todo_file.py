@@ -100,14 +100,14 @@ def _is_taken(path: Path, todo_file: Path) -> bool:
     return path.resolve() in {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
 
 
-def write_output(output: Path, todo_file: Path, write: Callable[[Path], None]) -> None:
-    """Write a file for the user as a whole, through a symlink, and never over the TODO-file.
+def write_output(output: Path, todo_file: Path | None, write: Callable[[Path], None]) -> None:
+    """Write a file for the user as a whole, through a symlink, and never over the TODO-file, if it is one.
 
     Raises
     ------
     InvalidArgumentError, FileNotFoundError, NotWritableError, DiskFullError
     """
-    if _is_taken(output, todo_file) or (output.exists() and output.samefile(todo_file)):
+    if todo_file is not None and (_is_taken(output, todo_file) or (output.exists() and output.samefile(todo_file))):
         raise invalid("output", str(output), "this is the TODO-file, or lies beside it; give another path")
     output = output.resolve()
     if not output.parent.is_dir():

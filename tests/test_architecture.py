@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"status", "errors", "values", "forgotten", "deaths", "stopping"},
     {"arguments", "files"},
-    {"models", "tasoc"},
+    {"models", "tasoc", "portable"},
     {"constraints", "results", "skipping", "statements", "target_lists"},
     {"todo_file", "mounts", "rebuilding", "transactions", "sqlite_errors", "compiling"},
     {"connecting", "inspecting", "locking", "result_log", "summary"},
@@ -34,6 +34,7 @@ ORDER = [
     {"runner"},
     {"__init__", "demo"},
     {"showing", "options"},
+    {"list_commands"},
     {"cli"},
 ]
 
@@ -44,7 +45,7 @@ ALLOWED = {
     "psycopg": {"postgresql"},
     "sqlalchemy.dialects": {"compiling", "claims"},
     "alembic": {"schema"},
-    "click": {"cli", "showing", "options"},
+    "click": {"cli", "list_commands", "showing", "options"},
     "rich": {"cli", "showing"},
     "pyarrow": {"export"},
     "astropy": {"export"},

@@ -1,0 +1,42 @@
+"""Executors of every kind: how they end, and how many workers they have."""
+
+import os
+import sys
+from collections.abc import Set
+from concurrent.futures import Executor
+
+from photometry_tasks.arguments import check_positive, invalid
+from photometry_tasks.errors import WorkerDiedError
+from photometry_tasks.workers import find_children, kill_children
+
+__all__ = ["check_jobs", "is_death", "shut_down"]
+
+
+def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
+    """Let an executor end, or end it with what it runs; processes that were there before it are let alone."""
+    if not kill:
+        executor.shutdown()
+    elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
+        executor.kill_workers()
+    else:
+        try:
+            executor.shutdown(wait=False, cancel_futures=True)
+        except TypeError:  # Dask's takes no more than this, and cancels them by itself
+            executor.shutdown(wait=False)
+        kill_children(find_children() - others)
+
+
+def is_death(error: BaseException) -> bool:
+    """Whether an executor says that a task's worker died: ours, or Dask's after some tries."""
+    dask = sys.modules.get("distributed")
+    return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
+
+
+def check_jobs(jobs: int | None, executor: object) -> int:
+    """Return the number of workers; by default the number of processors that this process may use."""
+    if jobs is not None:
+        return check_positive("jobs", jobs)
+    if executor is not None:
+        raise invalid("jobs", jobs, "say how many workers the executor has")
+    # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

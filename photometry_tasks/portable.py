@@ -1,0 +1,43 @@
+"""Expressions that the two databases write differently."""
+
+from typing import Any
+
+from sqlalchemy import Integer, LargeBinary
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+__all__ = ["as_bytes", "whole_part"]
+
+
+class as_bytes(FunctionElement[bytes]):  # noqa: N801 - used as a function
+    """A text as bytes: SQLite does not check that a text is one."""
+
+    type = LargeBinary()
+    inherit_cache = True
+
+
+class whole_part(FunctionElement[int]):  # noqa: N801
+    """A number without what stands behind the point, as an integer."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(as_bytes)
+def _as_bytes(element: as_bytes, compiler: Any, **given: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **given)} AS BLOB)"
+
+
+@compiles(as_bytes, "postgresql")
+def _as_bytea(element: as_bytes, compiler: Any, **given: Any) -> str:
+    return f"convert_to({compiler.process(element.clauses, **given)}, 'UTF8')"
+
+
+@compiles(whole_part)
+def _whole_part(element: whole_part, compiler: Any, **given: Any) -> str:
+    return f"CAST({compiler.process(element.clauses, **given)} AS INTEGER)"
+
+
+@compiles(whole_part, "postgresql")
+def _truncated(element: whole_part, compiler: Any, **given: Any) -> str:
+    return f"CAST(trunc({compiler.process(element.clauses, **given)}) AS INTEGER)"  # a cast alone would round
