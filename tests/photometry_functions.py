@@ -149,6 +149,11 @@ def says_its_process_slowly(task: dict[str, Any]) -> dict[str, Any]:
     return says_its_process(task)
 
 
+def takes_ten_milliseconds(task: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.01)
+    return good(task)
+
+
 def task_5_kills_dask(task: dict[str, Any]) -> dict[str, Any]:
     if task["priority"] == 5:
         os._exit(1)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
 from photometry_tasks.sqlite import SQLite
 
-from .conftest import query, result_of
+from .conftest import empty_list, query, result_of
 from .test_running import ROOT, many
 from .test_target_lists import MIT
 
@@ -187,7 +188,9 @@ def foreign(path: Path) -> None:
         (["reset", "todo.sqlite"], "Which tasks? Give --status"),
         (["report", "todo.sqlite"], "--output"),
         (["report", "nothing.sqlite", "-o", "out.html"], "photometry-tasks init"),
-        (["status", "postgresql://me:secret@host/db"], "a path is expected here, no URL"),
+        (["status", "postgresql://me:secret@127.0.0.1:1/db"], "connection failed"),
+        (["status", "todo.sqlite", "--task", "1"], "a file keeps no attempts"),
+        (["work", "todo.sqlite", GOOD], "Only a list on a server has several workers"),
         (["init", "new.sqlite", "no_such.csv"], "No such file or directory: 'no_such.csv'"),
         (["init", "new.sqlite", "bad.csv"], "bad.csv, line 2: column Camera: 'x'"),
         (["init", "new.sqlite"], "LIST.csv"),
@@ -212,7 +215,9 @@ def test_errors(todo: Callable[..., Path], call: Call, tmp_path: Path, arguments
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
-def test_help(todo: Callable[..., Path], call: Call, tmp_path: Path, command: str) -> None:
+def test_help(
+    todo: Callable[..., Path], call: Call, tmp_path: Path, command: str, request: pytest.FixtureRequest
+) -> None:
     """Every command has help with an example in it, which runs."""
     assert command in call("--help").stdout
     shown = call(command, "--help").stdout
@@ -221,7 +226,10 @@ def test_help(todo: Callable[..., Path], call: Call, tmp_path: Path, command: st
     name, *arguments = shlex.split(example)
     assert (name, arguments[0]) == ("photometry-tasks", command)
     (tmp_path / "all_targets_S001_v1.csv").write_text(MIT)
-    if command != "init":
+    if command == "work":
+        engine: Engine = request.getfixturevalue("server_database")
+        arguments[1] = empty_list(engine, many(3))
+    elif command != "init":
         with TaskManager(todo({"status": 2}, {"camera": 2}, {"camera": 1})) as manager:
             manager.save_result(result_of({"priority": 3}))
     run = call(*arguments)

@@ -15,7 +15,7 @@ def test_every_error_is_of_the_family_and_a_builtin(name: str) -> None:
     """Each error can be caught as a TodoError, and as the builtin that one would expect."""
     error = getattr(errors, name)
     assert issubclass(error, errors.TodoError)
-    assert issubclass(error, LookupError | OSError | RuntimeError | ValueError)
+    assert issubclass(error, AttributeError | ImportError | LookupError | OSError | RuntimeError | ValueError)
 
 
 def test_an_error_crosses_processes() -> None:

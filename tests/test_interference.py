@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -449,7 +450,6 @@ def test_a_cursor_that_was_fetched_before_a_fork(todo: Callable[..., Path], in_m
 # --- secrets ---
 
 URLS = [
-    "postgresql://joe:secret@host/db?password=secret",
     "postgresql:/joe:secret@host/db",
     " postgresql+psycopg://joe:secret@host/db",
     "postgresql-psycopg://joe:secret@host/db",
@@ -470,6 +470,23 @@ def test_no_password_is_shown(url: str, tmp_path: Path) -> None:
         output = CliRunner().invoke(main, [command, url, *others]).output
         assert "secret" not in output
         assert "rror" in output
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://joe:secret@127.0.0.1:1/db?password=secret", "postgresql+psycopg://joe:secret@127.0.0.1:x/db"]
+)
+def test_no_password_of_a_server_is_shown(url: str, tmp_path: Path) -> None:
+    """A server that cannot be reached, or a URL that is none, is named without its password."""
+    with pytest.raises((OSError, ValueError)) as caught:
+        TaskManager(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    listed = tmp_path / "list.csv"
+    listed.write_text("starid,sector,camera,ccd,tmag\n1,1,1,1,9\n")
+    others = (["status"], ["check"], ["run", "math:sqrt"], ["work", "math:sqrt"], ["init", str(listed)], ["upgrade"])
+    for command, *arguments in others:
+        run = CliRunner().invoke(main, [command, url, *arguments])
+        assert "secret" not in run.output
+        assert run.exit_code != 0
 
 
 # --- what lies in the way ---

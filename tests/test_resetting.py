@@ -37,6 +37,14 @@ def statuses(path: str | Path) -> list[int | None]:
     return [status for (status,) in query(path, "SELECT status FROM todolist ORDER BY priority")]
 
 
+def state(path: str | Path) -> Any:
+    """Return what is the same of a list that was not touched: all of a file, or a server's rows."""
+    if "://" not in str(path):
+        return checksum(Path(path)), list(Path(path).parent.iterdir())
+    tables = ("todolist", "diagnostics", "photometry_skipped")
+    return [query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+
 @pytest.mark.parametrize(
     ("choice", "counts", "back"),
     [
@@ -55,24 +63,25 @@ def statuses(path: str | Path) -> list[int | None]:
     ],
 )
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_reset_tasks(
-    opened: Callable[..., TaskManager], in_memory: bool, choice: Any, counts: Any, back: set[int]
-) -> None:
+def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, counts: Any, back: set[int]) -> None:
     """The chosen tasks are pending without results, with those that only they skipped, and counted; no others are."""
-    manager = opened(*ROWS, load_into_memory=in_memory)
+    target = todo(*ROWS)
+    manager = TaskManager(target, load_into_memory=in_memory)
     fill(manager)
-    before = [
-        row["status"] for row in manager.cursor.execute("SELECT status FROM todolist ORDER BY priority").fetchall()
-    ]
+    before = [status for (status,) in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
+    if "://" in str(target):  # there, what runs stays with its worker, until that closes
+        back = back - {7}
+        counts = {name: number for name, number in counts.items() if name != "STARTED"} if back else counts
+        before[6] = None
     if counts is ValueError:
         with pytest.raises(ValueError, match=r"(status|error_like)="):
             manager.reset_tasks(**choice)
     else:
         assert manager.reset_tasks(**choice) == counts
     manager.close()
-    after = statuses(manager.todo_file)
+    after = statuses(target)
     assert after == [None if number in back else status for number, status in enumerate(before, start=1)]
-    kept = ask(manager, "SELECT priority FROM diagnostics")
+    kept = query(target, "SELECT priority FROM diagnostics")
     assert {priority for (priority,) in kept} == {1, 2, 3, 4, 5} - back
     assert manager.summary["numtasks"] - sum(manager.summary[status.name] for status in STATUS) == after.count(None)
 
@@ -102,17 +111,17 @@ def test_the_command(todo: Callable[..., Path], call: Call) -> None:  # noqa: F8
     run = call("reset", path, "--status", "warning", "--camera", "1")
     assert run.returncode == 0, run.stderr
     assert "2 tasks (1 WARNING, 1 SKIPPED) are pending again." in run.stdout
-    assert statuses(path) == [1, 1, 2, 2, None, None, 6, None]
+    is_on_server = "://" in str(path)  # there closing gives back what is not finished
+    assert statuses(path) == [1, 1, 2, 2, None, None, None if is_on_server else 6, None]
 
 
 def test_a_dry_run(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
-    """It says what would happen, and does not touch the file."""
+    """It says what would happen, and does not touch the list."""
     path = make(todo)
-    before = checksum(path)
+    before = state(path)
     run = call("reset", path, "--status", "WARNING,ERROR", "--dry-run")
     assert run.stdout == "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED) would go back to pending.\n"
-    assert checksum(path) == before
-    assert list(path.parent.iterdir()) == [path]
+    assert state(path) == before
 
 
 def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:  # noqa: F811
@@ -187,8 +196,8 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
 def test_wrong_options(todo: Callable[..., Path], call: Call, options: list[str], says: str) -> None:  # noqa: F811
     """What makes no sense is told in a line, and nothing changes."""
     path = make(todo)
-    before = checksum(path)
+    before = state(path)
     run = call("reset", path, *options)
     assert run.returncode in (1, 2)
     assert says in run.stderr
-    assert checksum(path) == before
+    assert state(path) == before

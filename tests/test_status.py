@@ -226,7 +226,7 @@ def test_json_and_watch(todo: Callable[..., Path], call: Call) -> None:  # noqa:
     """The two exclude each other."""
     run = call("status", todo({}), "--json", "--watch")
     assert run.returncode == 2
-    assert "exclude each other" in run.stderr
+    assert "--watch stands alone" in run.stderr
 
 
 def test_lines_where_no_terminal_is(todo: Callable[..., Path], call: Call) -> None:  # noqa: F811
