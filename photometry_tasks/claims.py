@@ -267,6 +267,7 @@ def _build_save() -> Select[Any]:
             none_in(diagnostics, _kept.priority == rows.c.priority),
             none_in(diagnostics, _kept.lightcurve == rows.c.lightcurve),
         )
+        .order_by(rows.c.priority)
         .with_for_update(of=[attempts, todolist])
         .cte("accepted")
     )

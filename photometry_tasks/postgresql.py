@@ -40,9 +40,14 @@ _CONNECTING = {
     "application_name": "photometry_tasks",
 }
 
-#: For the statements of a manager, each of which touches few rows by an index. Made when a table was empty, a plan
-#: that reads all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html).
-_PLANNING = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+#: For a manager. Each of its statements touches few rows, by an index: made when a table was empty, a plan that reads
+#: all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html). What a statement
+#: has waited for it sees as it is then; and what was acknowledged survives a crash of the server.
+_SETTINGS = """
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+SET default_transaction_isolation = 'read committed';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
 
 #: The server ends, or begins: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 _LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
@@ -113,6 +118,7 @@ class PostgreSQL:
         self.name = build_name(url)
         self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._patience = patience
+        self._is_given_up = False
         driver = _find_driver()
         self._engine = create_engine(self._url, poolclass=NullPool, creator=lambda: self._reach(driver))
         try:
@@ -130,7 +136,7 @@ class PostgreSQL:
         # Always as 64 bits: the server prepares a statement for each combination of types.
         dbapi.adapters.register_dumper(int, Int8Dumper)
         if self._patience is not None:
-            dbapi.execute(_PLANNING)
+            dbapi.execute(_SETTINGS)
             dbapi.commit()
         return dbapi
 
@@ -266,7 +272,7 @@ class PostgreSQL:
             try:
                 if self._is_lost():
                     self._reconnect()
-                return call(is_unsure)
+                answer = call(is_unsure)
             except BaseException as error:
                 is_lost, is_conflict = self._judge(error)
                 self.roll_back()
@@ -275,8 +281,14 @@ class PostgreSQL:
                 tries += 1
                 begun = begun or time.monotonic()
                 is_unsure = is_unsure or is_lost
-                if time.monotonic() - begun > self._patience or (is_conflict and tries >= _TRIES):
+                # After that each call is tried but once, until one gets through.
+                patience = 0.0 if self._is_given_up else self._patience
+                if time.monotonic() - begun >= patience or (is_conflict and tries >= _TRIES):
+                    self._is_given_up = is_lost
                     raise ServerLostError(path=self.name, found=_describe(error), seconds=self._patience) from error
+            else:
+                self._is_given_up = False
+                return answer
             time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _PAUSE * 2**tries))  # noqa: S311 - no secret
 
     def _judge(self, error: BaseException) -> tuple[bool, bool]:

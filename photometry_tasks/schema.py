@@ -24,6 +24,7 @@ __all__ = [
     "check_upgradable",
     "create_schema",
     "find_changes",
+    "is_at_head",
     "is_current",
     "upgrade",
 ]
@@ -88,6 +89,12 @@ def _find_tables(connection: Connection) -> list[Table]:
 def is_current(database: SQLite) -> bool:
     """Whether a TODO-file has the schema of this release, as nearly all have; if not, `find_changes` says why."""
     return database.is_current(VERSION_TABLE, HEAD, Base.metadata)
+
+
+def is_at_head(connection: Connection) -> bool:
+    """Whether a list on a server has the revision of this release: who joins a run need not look any closer."""
+    has_revision = inspect(connection).has_table(VERSION_TABLE)
+    return has_revision and connection.execute(select(_version.c.version_num)).scalars().all() == [HEAD]
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:

@@ -18,6 +18,8 @@ from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
 from photometry_tasks.errors import (
     OutdatedSchemaError,
+    ServerError,
+    ServerLostError,
     TaskOwnedError,
     WorkersAtWorkError,
 )
@@ -77,7 +79,7 @@ class ServerList:
             opened.callback(self._database.close)
             self._database.check_list()
             with self._database.begin(writes=False) as connection:
-                changes = schema.find_changes(connection, self.name)
+                changes = [] if schema.is_at_head(connection) else schema.find_changes(connection, self.name)
             if changes:
                 raise OutdatedSchemaError(path=self.name, change=changes[0])
             self.shared = SharedConnection(self._database, self.name)
@@ -250,9 +252,8 @@ class ServerList:
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
         """Save results one after the other, those between which nothing depends on the order together."""
-        skipping = [result for result in results if result.skip_targets]
-        if skipping:
-            self._lock(transaction, skipping)
+        if any(result.skip_targets for result in results):
+            self._lock(transaction, results)
         saved: list[Saved | None] = []
         group: dict[int, Result] = {}
         paths: set[str | None] = set()
@@ -318,7 +319,10 @@ class ServerList:
 
     def finish(self) -> None:
         """Give back what was not finished, since this worker works no longer."""
-        self._ask(lambda _: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
+        try:
+            self._ask(lambda _: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
+        except (ServerError, ServerLostError):
+            _logger.exception("%s: tasks that are not finished come back in %g s", self.name, self.lease)
 
     def close(self) -> None:
         """Close the connection."""
