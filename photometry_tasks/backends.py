@@ -2,15 +2,20 @@
 
 import os
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, Table, select
 
+from photometry_tasks.compiling import compile_for_sqlite
 from photometry_tasks.postgresql import PostgreSQL, build_name
 from photometry_tasks.sqlite import SQLite
+from photometry_tasks.sqlite_errors import sqlite_errors
 from photometry_tasks.todo_file import find_todo_file, locate_todo_file
+from photometry_tasks.transactions import Row
 
-__all__ = ["find_path", "holds_tasoc_files", "is_shared", "name_list", "open_database"]
+__all__ = ["begin_reading", "find_path", "holds_tasoc_files", "is_shared", "name_list", "open_database", "read_rows"]
 
 
 def open_database(target: str | os.PathLike[str], *, to_read: bool = False) -> SQLite | PostgreSQL:
@@ -69,3 +74,24 @@ def holds_tasoc_files(connection: Connection) -> bool:
 def is_shared(dialect: Dialect) -> bool:
     """Whether this is a database on which many managers work on one TODO-list."""
     return dialect.name == "postgresql"
+
+
+@contextmanager
+def begin_reading(database: SQLite | PostgreSQL) -> Iterator[Connection]:
+    """Run one transaction that sees nothing of what others do meanwhile."""
+    if isinstance(database, PostgreSQL):
+        with database.begin(writes=False) as connection:
+            yield connection
+    else:
+        with database.begin(writes=False) as connection:
+            connection.exec_driver_sql("BEGIN")  # else each statement would be a transaction of its own
+            yield connection
+
+
+def read_rows(database: SQLite | PostgreSQL, table: Table) -> Generator[Row, None, None]:
+    """Yield the rows of a table, values in the order of its columns, within the transaction that is open."""
+    if isinstance(database, PostgreSQL):
+        yield from database.copy_out(table)
+    else:
+        with sqlite_errors(Path(database.name)):
+            yield from database.statements.run(compile_for_sqlite(select(table))[0])

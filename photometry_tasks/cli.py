@@ -261,7 +261,13 @@ def _write_text(path: Path, text: str) -> None:
 
 # --- whole lists -----------------------------------------------------------------------------------------
 
-for _command in (list_commands.reset, list_commands.export, list_commands.upgrade, list_commands.check):
+for _command in (
+    list_commands.reset,
+    list_commands.export,
+    list_commands.copy_all,
+    list_commands.upgrade,
+    list_commands.check,
+):
     main.add_command(_command)
 
 

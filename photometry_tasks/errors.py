@@ -9,6 +9,7 @@ __all__ = [
     "BackupError",
     "CannotUpgradeError",
     "ClosedError",
+    "CopyError",
     "DamagedFileError",
     "DiskError",
     "DiskFullError",
@@ -37,6 +38,7 @@ __all__ = [
     "UnknownRevisionError",
     "UnknownTaskError",
     "UnreadRowsError",
+    "UnsavedResultsError",
     "WorkerDiedError",
     "WorkerError",
     "WorkersAtWorkError",
@@ -166,6 +168,17 @@ class OutdatedSchemaError(TodoError, RuntimeError):
 
 class CannotUpgradeError(TodoError, ValueError):
     """{path} cannot be upgraded: {problem}. {remedy} It was not changed."""
+
+
+class CopyError(TodoError, ValueError):
+    """{source} cannot be copied to {target}: {problem}. Nothing was copied; mend that in the source, then try again."""
+
+
+class UnsavedResultsError(TodoError, RuntimeError):
+    """{path} lacks results of a killed manager, which are in {log}. Nothing was copied.
+
+    To take them in: `photometry-tasks upgrade {quoted}`. Then try again.
+    """
 
 
 class DowngradeError(TodoError, RuntimeError):

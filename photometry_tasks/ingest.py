@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import inspect
-
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import find_path
 from photometry_tasks.errors import InvalidTargetError, OutdatedSchemaError
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.locking import TodoLock
+from photometry_tasks.models import todolist
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
@@ -329,7 +328,7 @@ def _add_on_server(server: PostgreSQL, located: Iterable[Located], defaults: _De
         schema.find_changes(connection, server.name)  # refuses what it does not know before the lists are read
     targets, listed = _collect(located, defaults, report)
     with server.begin_upgrade() as connection:
-        if not inspect(connection).has_table("todolist"):
+        if not schema.has_list(connection):
             schema.create_schema(connection, fill=lambda: _copy_in(server, targets.values(), 0, report))
         else:
             if changes := schema.find_changes(connection, server.name):
@@ -348,7 +347,7 @@ def _copy_in(server: PostgreSQL, targets: Collection[_Target], last: int, report
             if number % _CHUNK == 0:
                 report(number, len(targets))
 
-    server.copy_in("todolist", [column.name for column in statements.LOADED_COLUMNS], rows())
+    server.copy_in(todolist, rows(), statements.LOADED_COLUMNS)
     report(len(targets), len(targets))
 
 

@@ -1,19 +1,21 @@
-"""What SQLite tells of a file: size, damage, columns and indexes beside those of the models, revisions, orphans."""
+"""What SQLite tells of a file: size, damage, columns and indexes, revisions, orphans, values of another type."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Table
 
 from photometry_tasks.errors import DamagedFileError, NotATodoFileError
 from photometry_tasks.sqlite_errors import sqlite_errors
+from photometry_tasks.values import show
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["check_size", "count_orphans", "find_damage", "has_layout", "read_revisions"]
+__all__ = ["check_size", "count_orphans", "find_damage", "find_misfit", "has_layout", "read_revisions"]
 
 #: A row for each column: its table and name, its place in the key, whether a new row has to give it a value, whether it
 #: may be NULL; and for each index: its table, name and columns, whether it is unique, and partial.
@@ -101,3 +103,14 @@ def find_damage(dbapi: "sqlite3.Connection", pragma: str) -> list[str]:
     """Say what SQLite finds wrong: with `integrity_check` in all, with `quick_check` in all but what indexes hold."""
     lines = [line for row in dbapi.execute(f"PRAGMA {pragma}") for line in row[0].splitlines()]
     return [] if lines == ["ok"] else [line for line in lines if not line.startswith("***")]
+
+
+def find_misfit(table: Table, rows: Iterable[tuple[Any, ...]]) -> str | None:
+    """Say which value, of a file where any column may hold anything, has no place in a column of its type."""
+    for row in rows:
+        for column, value in zip(table.columns, row, strict=True):
+            kind = column.type.python_type
+            fits = isinstance(value, int | float if kind is float else kind)
+            if value is not None and (not fits or (isinstance(value, str) and "\x00" in value)):
+                return f"{table.name}.{column.name} is {show(value)} in the row that begins with {show(row[0])}"
+    return None

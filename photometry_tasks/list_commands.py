@@ -10,15 +10,17 @@ import click
 from photometry_tasks import schema
 from photometry_tasks.backends import find_path, name_list, open_database
 from photometry_tasks.checking import find_faults
+from photometry_tasks.copying import copy_list
 from photometry_tasks.export import export_tasks
 from photometry_tasks.opening import upgrade_schema, upgrade_todo_file
-from photometry_tasks.options import Statuses, constraint_options, needs, read_constraints, todo_argument
+from photometry_tasks.options import TODO, Statuses, constraint_options, needs, read_constraints, todo_argument
 from photometry_tasks.resetting import build_choice, count_chosen
 from photometry_tasks.result_log import ResultLog
+from photometry_tasks.showing import Bar
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.todo_file import find_todo_file
 
-__all__ = ["check", "export", "reset", "upgrade"]
+__all__ = ["check", "copy_all", "export", "reset", "upgrade"]
 
 
 # --- reset, export ---------------------------------------------------------------------------------------
@@ -77,7 +79,25 @@ def export(todo: Path | str, target: Path, status: Any, **options: Any) -> None:
     click.echo(f"{number} tasks written to {target}.")
 
 
-# --- upgrade, check --------------------------------------------------------------------------------------
+# --- copy, upgrade, check --------------------------------------------------------------------------------------
+
+
+@click.command("copy")
+@click.argument("source", type=TODO)
+@click.argument("target", type=TODO)
+def copy_all(source: Path | str, target: Path | str) -> None:
+    """Copy all tasks and results of SOURCE to TARGET: a file to an empty PostgreSQL URL, or back to a new file.
+
+    Tables and columns of other programs are left out, and named. What was running is so in the copy too; `run` begins
+    it anew.
+
+    Example: photometry-tasks copy todo.sqlite copy.sqlite
+    """
+    with Bar("rows") as bar:
+        copied = copy_list(source, target, progress=lambda done, total: bar.show("Copying", done, total))
+    for name in copied.left_out:
+        click.echo(f"Left out, of another program: {name}")
+    click.echo(f"{copied.tasks} tasks, {copied.results} results and {copied.skips} skips are in {name_list(target)}.")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from photometry_tasks.status import STATUS
 __all__ = [
     "RUN_OPTIONS",
     "SECONDS",
+    "TODO",
     "Statuses",
     "constraint_options",
     "import_object",
@@ -47,7 +48,9 @@ class _Todo(click.ParamType[Any]):
 
 
 #: A TODO-file, or the URL of a list on a server, which a path would not keep as it is.
-todo_argument = click.argument("todo", type=_Todo())
+TODO = _Todo()
+
+todo_argument = click.argument("todo", type=TODO)
 
 
 class Statuses(click.ParamType[Any]):

@@ -4,17 +4,16 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, Executable, create_engine, inspect, make_url
+from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.arguments import invalid
 from photometry_tasks.compiling import compile_for_postgresql
+from photometry_tasks.driver import check_driver, describe, find_cause, integrity_error, judge, reach_server
 from photometry_tasks.errors import (
-    DriverMissingError,
     OnlyOfFilesError,
     ServerError,
     ServerLostError,
@@ -30,59 +29,11 @@ __all__ = ["PostgreSQL", "build_name"]
 
 T = TypeVar("T")
 
-#: What libpq is told unless the URL says otherwise: a server or a network that is gone is noticed within a minute.
-_CONNECTING = {
-    "connect_timeout": 10,
-    "keepalives_idle": 20,
-    "keepalives_interval": 10,
-    "keepalives_count": 4,
-    "tcp_user_timeout": 60_000,
-    "application_name": "photometry_tasks",
-}
-
-#: For a manager. Each of its statements touches few rows, by an index: made when a table was empty, a plan that reads
-#: all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html). What a statement
-#: has waited for it sees as it is then; and what was acknowledged survives a crash of the server.
-_SETTINGS = """
-SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-SET default_transaction_isolation = 'read committed';
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
-"""
-
-#: The server ends, or begins: https://www.postgresql.org/docs/current/errcodes-appendix.html.
-_LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
-#: Two transactions were in each other's way.
-_CONFLICTS = {"40001", "40P01", "55P03"}
-#: What one of two transactions runs into that add the same at once; the next time it sees what is there.
-_RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
-
 #: How often a transaction is tried that others are in the way of.
 _TRIES = 20
 
 #: Seconds between two tries, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.02, 5.0
-
-
-@cache
-def _find_driver() -> Any:
-    """Return the driver's class of connections, which also gives up a server that does not answer."""
-    try:
-        import psycopg
-    except ImportError as error:
-        raise DriverMissingError(found=error) from error
-
-    class Impatient(psycopg.Connection[Any]):
-        #: Seconds after which a statement is given up; None: never.
-        patience: float | None = None
-
-        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-            try:
-                return super().wait(gen, interval, self.patience if timeout is None else timeout)
-            except psycopg.errors._WaitTimeout:
-                self.pgconn.finish()
-                raise psycopg.OperationalError(f"the server has not answered for {self.patience:g} s") from None
-
-    return Impatient
 
 
 class PostgreSQL:
@@ -119,8 +70,8 @@ class PostgreSQL:
         self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._patience = patience
         self._is_given_up = False
-        driver = _find_driver()
-        self._engine = create_engine(self._url, poolclass=NullPool, creator=lambda: self._reach(driver))
+        check_driver()
+        self._engine = create_engine(self._url, poolclass=NullPool, creator=self._reach)
         try:
             self._connect()
         except DBAPIError as error:
@@ -128,23 +79,15 @@ class PostgreSQL:
 
     # --- connecting --------------------------------------------------------------------------------------
 
-    def _reach(self, driver: Any) -> Any:
+    def _reach(self) -> Any:
         arguments, named = self._engine.dialect.create_connect_args(self._url)
-        from psycopg.types.numeric import Int8Dumper
-
-        dbapi = driver.connect(*arguments, **{**_CONNECTING, **named})
-        # Always as 64 bits: the server prepares a statement for each combination of types.
-        dbapi.adapters.register_dumper(int, Int8Dumper)
-        if self._patience is not None:
-            dbapi.execute(_SETTINGS)
-            dbapi.commit()
-        return dbapi
+        return reach_server(arguments, named, for_manager=self._patience is not None)
 
     def _connect(self) -> None:
         self.connection = self._engine.connect()
         dbapi: Any = self.connection.connection.dbapi_connection
         self.dbapi = dbapi
-        self.statements = Statements(dbapi.cursor(), compile_for_postgresql, _integrity())
+        self.statements = Statements(dbapi.cursor(), compile_for_postgresql, integrity_error())
 
     def _reconnect(self) -> None:
         with suppress(Exception):
@@ -176,18 +119,8 @@ class PostgreSQL:
                 if not writes:  # what is read in several statements belongs together
                     self.connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 yield self.connection
-        except DBAPIError as error:
+        except Exception as error:
             self.abandon(error)
-
-    def copy_in(self, table: str, columns: Iterable[str], rows: Iterable[Row]) -> None:
-        """Add rows to a table, in the transaction that is open; as fast as the server takes them."""
-        from psycopg import sql
-
-        names = sql.SQL(", ").join(map(sql.Identifier, columns))
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
-        with self.dbapi.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(row)
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
@@ -274,7 +207,7 @@ class PostgreSQL:
                     self._reconnect()
                 answer = call(is_unsure)
             except BaseException as error:
-                is_lost, is_conflict = self._judge(error)
+                is_lost, is_conflict = judge(error, is_lost=self._is_lost())
                 self.roll_back()
                 if not (is_lost or is_conflict) or self._patience is None:
                     self.abandon(error)
@@ -285,21 +218,11 @@ class PostgreSQL:
                 patience = 0.0 if self._is_given_up else self._patience
                 if time.monotonic() - begun >= patience or (is_conflict and tries >= _TRIES):
                     self._is_given_up = is_lost
-                    raise ServerLostError(path=self.name, found=_describe(error), seconds=self._patience) from error
+                    raise ServerLostError(path=self.name, found=describe(error), seconds=self._patience) from error
             else:
                 self._is_given_up = False
                 return answer
             time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _PAUSE * 2**tries))  # noqa: S311 - no secret
-
-    def _judge(self, error: BaseException) -> tuple[bool, bool]:
-        """Say whether an error means that the connection is lost, or that another transaction was in the way."""
-        cause = _cause(error)
-        if cause is None:
-            return False, False
-        code = cause.sqlstate or ""
-        is_lost = self._is_lost() or code in _LOST or code.startswith("08")
-        is_race = code == "23505" and cause.diag.constraint_name in _RACES
-        return is_lost, code in _CONFLICTS or is_race
 
     def _commit(self) -> None:
         if self.connection.in_transaction():
@@ -317,12 +240,12 @@ class PostgreSQL:
 
     def abandon(self, error: BaseException) -> NoReturn:
         """Raise an error, explained."""
-        if _cause(error) is not None and not isinstance(error, TodoError):
+        if find_cause(error) is not None and not isinstance(error, TodoError):
             raise self._explain(error) from error
         raise error
 
     def _explain(self, error: BaseException) -> ServerError:
-        return ServerError(path=self.name, found=_describe(error))
+        return ServerError(path=self.name, found=describe(error))
 
     def compact(self) -> None:
         """Free what was deleted, and renew the planner's statistics."""
@@ -331,6 +254,33 @@ class PostgreSQL:
             self.statements.run("VACUUM (ANALYZE) todolist, diagnostics, photometry_skipped")
         finally:
             self.dbapi.autocommit = False
+
+    # --- whole tables ------------------------------------------------------------------------------------
+
+    # In binary: it is fast, not one bit is rounded, and a value of another type than its column's is an error.
+
+    def copy_in(self, table: Table, rows: Iterable[Row], columns: Iterable[Column[Any]] | None = None) -> None:
+        """Add rows to a table, values in the order of its columns, within the transaction that is open."""
+        columns = list(table.columns if columns is None else columns)
+        names = ", ".join(column.name for column in columns)
+        sql = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
+        with self.dbapi.cursor() as cursor, cursor.copy(sql.encode()) as copy:
+            copy.set_types(self._find_types(columns))
+            for row in rows:
+                copy.write_row(row)
+
+    def copy_out(self, table: Table) -> Iterator[Row]:
+        """Yield the rows of a table in the order of its key, as the transaction that is open sees them."""
+        columns = list(table.columns)
+        selected = select(*(cast(column, column.type) for column in columns))
+        sql = str(selected.order_by(*(list(table.primary_key) or columns)).compile(self.connection))
+        with self.dbapi.cursor() as cursor, cursor.copy(f"COPY ({sql}) TO STDOUT (FORMAT BINARY)".encode()) as copy:
+            copy.set_types(self._find_types(columns))
+            yield from copy.rows()
+
+    def _find_types(self, columns: Iterable[Column[Any]]) -> list[str]:
+        """Return the server's names of the columns' types."""
+        return [column.type.compile(self.connection.dialect).lower() for column in columns]
 
     # --- what the manager's callers do with the connection -----------------------------------------------
 
@@ -381,21 +331,3 @@ def build_name(url: str) -> str:
     if parsed.get_backend_name() != "postgresql":
         raise invalid("url", name, "a path or a URL of postgresql+psycopg is expected")
     return name
-
-
-def _integrity() -> type[Exception]:
-    import psycopg
-
-    return psycopg.IntegrityError
-
-
-def _cause(error: BaseException) -> Any:
-    """Return the driver's error in one of SQLAlchemy's, or itself; None if it is neither."""
-    import psycopg
-
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return cause if isinstance(cause, psycopg.Error) else None
-
-
-def _describe(error: BaseException) -> str:
-    return " ".join(str(_cause(error) or error).split())

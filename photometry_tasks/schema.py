@@ -12,7 +12,7 @@ from sqlalchemy.exc import SAWarning
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.backends import holds_tasoc_files, is_shared
-from photometry_tasks.errors import NotATodoFileError, UnknownRevisionError
+from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.sqlite import SQLite
 
@@ -21,9 +21,12 @@ __all__ = [
     "REVISIONS",
     "VERSION_TABLE",
     "alembic_ini",
+    "check_current",
     "check_upgradable",
     "create_schema",
     "find_changes",
+    "find_foreign",
+    "has_list",
     "is_at_head",
     "is_current",
     "upgrade",
@@ -150,6 +153,38 @@ def _find_lost(inspector: Inspector, tables: list[Table], revision: str, path: o
     if problems:
         raise NotATodoFileError(path=path, found=f"it has revision {revision}, but {'; '.join(problems)}")
     return lost
+
+
+def has_list(connection: Connection) -> bool:
+    """Whether there is a TODO-list at all."""
+    return inspect(connection).has_table("todolist")
+
+
+def check_current(connection: Connection, path: object) -> None:
+    """Check that there is a TODO-list with the schema of this release; it is only read.
+
+    Raises
+    ------
+    TodoListNotFoundError, OutdatedSchemaError, NotATodoFileError, UnknownRevisionError
+    """
+    changes = find_changes(connection, path)
+    if not has_list(connection):
+        raise TodoListNotFoundError(path=path)
+    if changes:
+        raise OutdatedSchemaError(path=path, change=changes[0])
+
+
+def find_foreign(connection: Connection) -> list[str]:
+    """Name the tables, and the columns of our tables, that other programs have added."""
+    inspector = inspect(connection)
+    # In a SQLite file the case of names means nothing.
+    fold: Callable[[str], str] = str.lower if holds_tasoc_files(connection) else str
+    ours = {*Base.metadata.tables, *ServerBase.metadata.tables, VERSION_TABLE}
+    foreign = [f"table {name}" for name in sorted(inspector.get_table_names()) if fold(name) not in ours]
+    for table in Base.metadata.sorted_tables:
+        names = (str(column["name"]) for column in inspector.get_columns(table.name))
+        foreign += [f"column {table.name}.{name}" for name in names if fold(name) not in table.columns]
+    return foreign
 
 
 def check_upgradable(connection: Connection, path: object) -> None:

@@ -1,0 +1,120 @@
+"""The driver of PostgreSQL: how a server is reached, and what its errors mean."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from photometry_tasks.errors import DriverMissingError
+
+__all__ = ["check_driver", "describe", "find_cause", "integrity_error", "judge", "reach_server"]
+
+#: What libpq is told unless the URL says otherwise: a server or a network that is gone is noticed within a minute.
+_CONNECTING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
+    "application_name": "photometry_tasks",
+}
+
+#: For a manager. Each of its statements touches few rows, by an index: made when a table was empty, a plan that reads
+#: all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html). What a statement
+#: has waited for it sees as it is then; and what was acknowledged survives a crash of the server.
+_SETTINGS = """
+SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+SET default_transaction_isolation = 'read committed';
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+
+#: The server ends, or begins: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+_LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
+#: Two transactions were in each other's way.
+_CONFLICTS = {"40001", "40P01", "55P03"}
+#: What one of two transactions runs into that add the same at once; the next time it sees what is there.
+_RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
+
+
+@cache
+def _find_connection() -> Any:
+    """Return the driver's class of connections, which also gives up a server that does not answer."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DriverMissingError(found=error) from error
+
+    class Impatient(psycopg.Connection[Any]):
+        #: Seconds after which a statement is given up; None: never.
+        patience: float | None = None
+
+        def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+            try:
+                return super().wait(gen, interval, self.patience if timeout is None else timeout)
+            except psycopg.errors._WaitTimeout:
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"the server has not answered for {self.patience:g} s") from None
+
+    return Impatient
+
+
+def check_driver() -> None:
+    """Check that there is the driver.
+
+    Raises
+    ------
+    DriverMissingError
+    """
+    _find_connection()
+
+
+def reach_server(arguments: Any, named: Mapping[str, Any], *, for_manager: bool) -> Any:
+    """Return a connection of the driver.
+
+    Parameters
+    ----------
+    arguments, named
+        What the driver takes, from the URL.
+    for_manager : bool
+        Whether it is for a manager's work, and not only to look at the list or to make it.
+    """
+    from psycopg.types.numeric import Int8Dumper
+
+    dbapi = _find_connection().connect(*arguments, **{**_CONNECTING, **named})
+    # Always as 64 bits: the server prepares a statement for each combination of types.
+    dbapi.adapters.register_dumper(int, Int8Dumper)
+    if for_manager:
+        dbapi.execute(_SETTINGS)
+        dbapi.commit()
+    return dbapi
+
+
+def judge(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
+    """Say whether an error means that the connection is lost, or that another transaction was in the way."""
+    cause = find_cause(error)
+    if cause is None:
+        return False, False
+    code = cause.sqlstate or ""
+    is_race = code == "23505" and cause.diag.constraint_name in _RACES
+    return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
+
+
+def integrity_error() -> type[Exception]:
+    """Return what the driver raises where a row breaks a rule."""
+    import psycopg
+
+    return psycopg.IntegrityError
+
+
+def find_cause(error: BaseException) -> Any:
+    """Return the driver's error in one of SQLAlchemy's, or itself; None if it is neither."""
+    import psycopg
+
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return cause if isinstance(cause, psycopg.Error) else None
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error says, in a line."""
+    return " ".join(str(find_cause(error) or error).split())
