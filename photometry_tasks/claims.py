@@ -12,6 +12,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Boolean,
     ColumnElement,
     Executable,
     Insert,
@@ -253,22 +254,26 @@ def _build_save() -> Select[Any]:
             .is_(None)
         )
 
+    # Lateral: so each row is looked up by its key and locked, and what is asked of it is asked of its last version.
+    is_ours = or_(_try.attempt == rows.c.attempt, and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
+    live = select(_try.attempt).where(_try.priority == rows.c.priority, _is_live, is_ours).with_for_update()
+    task = select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
+    live_attempt, locked_task = live.lateral("live_attempt"), task.lateral("locked_task")
+    true = literal_column("true", Boolean())
     accepted = (
-        select(*rows.c, _try.attempt.label("accepted"))
+        select(*rows.c, live_attempt.c.attempt.label("accepted"))
         .select_from(rows)
-        .join(seen, literal_column("true"))
-        .join(attempts, and_(_try.priority == rows.c.priority, _is_live))
-        .join(todolist, _task.priority == rows.c.priority)
+        .join(seen, true)
+        .join(live_attempt, true)
+        .join(locked_task, true)
         .where(
-            _is_started,
-            or_(_try.attempt == rows.c.attempt, and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker)),
+            # The sum is none that an index has: by its status, all that run would be looked through for each.
+            locked_task.c.status + _number(0) == _started,
             none_in(photometry_skipped, _skip.priority == rows.c.priority),
             none_in(photometry_skipped, _skip.skipped_by == rows.c.priority),
             none_in(diagnostics, _kept.priority == rows.c.priority),
             none_in(diagnostics, _kept.lightcurve == rows.c.lightcurve),
         )
-        .order_by(rows.c.priority)
-        .with_for_update(of=[attempts, todolist])
         .cte("accepted")
     )
     ended = (

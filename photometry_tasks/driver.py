@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError
 
-__all__ = ["check_driver", "describe", "find_cause", "integrity_error", "judge", "reach_server"]
+__all__ = ["SETTINGS", "check_driver", "describe", "find_cause", "integrity_error", "judge", "reach_server"]
 
 #: What libpq is told unless the URL says otherwise: a server or a network that is gone is noticed within a minute.
 _CONNECTING = {
@@ -23,8 +23,8 @@ _CONNECTING = {
 #: For a manager. Each of its statements touches few rows, by an index: made when a table was empty, a plan that reads
 #: all of it would be kept long after that (https://www.postgresql.org/docs/current/sql-prepare.html). What a statement
 #: has waited for it sees as it is then; and what was acknowledged survives a crash of the server.
-_SETTINGS = """
-SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+SETTINGS = """
+SET enable_seqscan = off; SET jit = off;
 SET default_transaction_isolation = 'read committed';
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
@@ -85,7 +85,7 @@ def reach_server(arguments: Any, named: Mapping[str, Any], *, for_manager: bool)
     # Always as 64 bits: the server prepares a statement for each combination of types.
     dbapi.adapters.register_dumper(int, Int8Dumper)
     if for_manager:
-        dbapi.execute(_SETTINGS)
+        dbapi.execute(SETTINGS)
         dbapi.commit()
     return dbapi
 

@@ -32,7 +32,7 @@ from photometry_tasks.summary import count_by_status
 from photometry_tasks.transactions import Row, Transaction
 from photometry_tasks.transitions import Saved
 
-__all__ = ["ServerList"]
+__all__ = ["ServerList", "encode_results"]
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ class ServerList:
 
     def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
-        if self._database.alone(claims.SAVE, {"worker": self.worker, "rows": _encode([result])}):
+        if self._database.alone(claims.SAVE, {"worker": self.worker, "rows": encode_results([result])}):
             return [_plain(result)]
         attempt = self._live.get(result.priority) if result.attempt is None else result.attempt
         if is_unsure and attempt is not None:
@@ -274,7 +274,7 @@ class ServerList:
         results = list(group)
         if not results:
             return []
-        given = {"worker": self.worker, "rows": _encode(results)}
+        given = {"worker": self.worker, "rows": encode_results(results)}
         done = {priority for (priority,) in transaction.all(claims.SAVE, given)}
         rest = [result for result in results if result.priority not in done]
         if rest:
@@ -351,7 +351,8 @@ def _plain(result: Result) -> Saved:
     return Saved(result.status, "\n".join(result.errors) or None, ())
 
 
-def _encode(results: Iterable[Result]) -> str:
+def encode_results(results: Iterable[Result]) -> str:
+    """Return results as the one parameter of `claims.SAVE`."""
     rows = []
     for r in results:
         row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)

