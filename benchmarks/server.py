@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, text
 
 from benchmarks.lists import result_of
 from benchmarks.measuring import HEAD, Row, compare
-from photometry_tasks import TaskManager, claims, schema
+from photometry_tasks import TaskManager, acceptance, claims, schema
 from photometry_tasks.compiling import bind_for_postgresql, compile_for_postgresql
 from photometry_tasks.driver import SETTINGS
 from photometry_tasks.results import check_result
@@ -85,7 +85,7 @@ class Raw:
         register = "INSERT INTO photometry_tasks_workers (host, pid, lease) VALUES ('raw', 0, 600) RETURNING worker"
         ((self._worker,),) = self._cursor.execute(register).fetchall()
         self._claims: dict[int, tuple[str, tuple[Any, ...]]] = {}
-        self._save, _ = compile_for_postgresql(claims.SAVE)
+        self._save, _ = compile_for_postgresql(acceptance.SAVE)
 
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks; of each only what a result needs."""

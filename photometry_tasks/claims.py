@@ -9,10 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    JSON,
     BigInteger,
-    Boolean,
     ColumnElement,
     Executable,
     Insert,
@@ -24,13 +21,11 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    column,
     exists,
     func,
     insert,
     literal_column,
     null,
-    or_,
     select,
     text,
     update,
@@ -41,30 +36,56 @@ from photometry_tasks.models import attempts, diagnostics, photometry_skipped, t
 from photometry_tasks.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
 
+__all__ = [
+    "CLAIMED",
+    "GIVEN_UP",
+    "HEARTBEAT",
+    "IS_LIVE",
+    "LOCK_WORKERS",
+    "LOST",
+    "ME",
+    "NOW",
+    "OTHERS",
+    "REGISTER",
+    "RELEASE",
+    "RELEASED",
+    "RESCUE",
+    "SIGN_OFF_AND_RELEASE",
+    "STARTED",
+    "as_number",
+    "as_text",
+    "claim",
+    "count_elsewhere",
+    "history",
+    "pending",
+]
+
 _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
 
 #: How an attempt ended, if no result did it.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
-_now = func.clock_timestamp()
-_is_live = _try.ended.is_(None)
-_me = bindparam("worker", type_=BigInteger())
+NOW = func.clock_timestamp()
+IS_LIVE = _try.ended.is_(None)
+ME = bindparam("worker", type_=BigInteger())
 _lease = _worker.lease * literal_column("interval '1 second'", Interval())
 _is_silent = and_(_worker.ended.is_(None), _worker.seen < func.now() - _lease)
-_has_live_attempt = exists().where(_try.priority == _task.priority, _is_live)
+_has_live_attempt = exists().where(_try.priority == _task.priority, IS_LIVE)
 
 
 # What a statement has of its own is in its text: see `transactions.Statements`.
-def _number(value: int) -> ColumnElement[int]:
+def as_number(value: int) -> ColumnElement[int]:
+    """Return an integer as it stands in a statement."""
     return literal_column(str(value), BigInteger())
 
 
-def _text(value: str) -> ColumnElement[str]:
+def as_text(value: str) -> ColumnElement[str]:
+    """Return a text as it stands in a statement."""
     return literal_column(f"'{value}'", Text())
 
 
-_is_started = _task.status == _number(STATUS.STARTED.value)
-_started, _error = _number(STATUS.STARTED.value), _number(STATUS.ERROR.value)
+_is_started = _task.status == as_number(STATUS.STARTED.value)
+STARTED, _error = as_number(STATUS.STARTED.value), as_number(STATUS.ERROR.value)
 _pending: ColumnElement[int] = cast(null(), BigInteger)
 
 # --- workers ---------------------------------------------------------------------------------------------
@@ -78,12 +99,12 @@ REGISTER: Insert = (
     .returning(_worker.worker)
 )
 #: A sign of life. One that was given up is back with it.
-_touch = update(workers).where(_worker.worker == _me).values(seen=_now, ended=null())
+_touch = update(workers).where(_worker.worker == ME).values(seen=NOW, ended=null())
 HEARTBEAT: Update = _touch.returning(_worker.worker)
 #: Who else is at work: worker, host, pid, and the seconds since the last sign of life.
 OTHERS: Select[Any] = select(
     _worker.worker, _worker.host, _worker.pid, func.extract("epoch", func.now() - _worker.seen)
-).where(_worker.ended.is_(None), ~_is_silent, _worker.worker != _me)
+).where(_worker.ended.is_(None), ~_is_silent, _worker.worker != ME)
 
 # --- claiming --------------------------------------------------------------------------------------------
 
@@ -91,7 +112,7 @@ OTHERS: Select[Any] = select(
 def pending(conditions: Iterable[ColumnElement[bool]], limit: int) -> Select[Any]:
     """Select the next pending tasks."""
     found = select(*TASK_COLUMNS).where(_task.status.is_(None), *conditions)
-    return found.order_by(_task.priority).limit(_number(limit))
+    return found.order_by(_task.priority).limit(as_number(limit))
 
 
 def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool) -> Select[Any]:
@@ -103,28 +124,28 @@ def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool)
         Whether none is claimed while a worker is silent for longer than its lease: its tasks may come before these.
     """
     seen = _touch.cte("seen")
-    nobody_is_silent = ~exists(select(_worker.worker).where(_is_silent, _worker.worker != _me))
+    nobody_is_silent = ~exists(select(_worker.worker).where(_is_silent, _worker.worker != ME))
     chosen = (
         select(_task.priority)
         .where(_task.status.is_(None), *conditions, *([nobody_is_silent] if waits else []))
         .order_by(_task.priority)
         # In the text, so that the planner knows it.
-        .limit(_number(limit))
+        .limit(as_number(limit))
         .with_for_update(skip_locked=True, of=todolist)
         .cte("chosen")
     )
     started = (
         update(todolist)
         .where(_task.priority == chosen.c.priority)
-        .values(status=_started)
+        .values(status=STARTED)
         .returning(*TASK_COLUMNS)
         .cte("started")
     )
     # One whose status another program has set to pending while it ran stays its worker's.
     begun = (
         insert_or(attempts)
-        .from_select([_try.priority, _try.worker], select(started.c.priority, _me))
-        .on_conflict_do_nothing(index_elements=[_try.priority], index_where=_is_live)
+        .from_select([_try.priority, _try.worker], select(started.c.priority, ME))
+        .on_conflict_do_nothing(index_elements=[_try.priority], index_where=IS_LIVE)
         .returning(_try.priority, _try.attempt)
         .cte("begun")
     )
@@ -136,7 +157,7 @@ def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool)
 CLAIMED: Select[Any] = (
     select(*TASK_COLUMNS, _try.attempt)
     .join(attempts, _try.priority == _task.priority)
-    .where(_try.worker == _me, _is_live)
+    .where(_try.worker == ME, IS_LIVE)
     .order_by(_task.priority)
 )
 
@@ -145,16 +166,18 @@ _losses = (
     select(func.count())
     .where(
         _earlier.c.priority == _try.priority,
-        _earlier.c.how == _text(LOST),
+        _earlier.c.how == as_text(LOST),
         _earlier.c.attempt
         > func.coalesce(
             select(func.max(_earlier.c.attempt))
             .where(
-                _earlier.c.priority == _try.priority, _earlier.c.how != _text(LOST), _earlier.c.how != _text(RELEASED)
+                _earlier.c.priority == _try.priority,
+                _earlier.c.how != as_text(LOST),
+                _earlier.c.how != as_text(RELEASED),
             )
             .correlate(attempts)
             .scalar_subquery(),
-            _number(0),
+            as_number(0),
         ),
     )
     .correlate(attempts)
@@ -165,35 +188,35 @@ _losses = (
 def _build_rescue() -> Select[Any]:
     silent = (
         select(_worker.worker, _worker.host, _worker.pid, func.now() - _worker.seen)
-        .where(_is_silent, _worker.worker != _me)
+        .where(_is_silent, _worker.worker != ME)
         .with_for_update(skip_locked=True)
         .cte("silent")
     )
     dead = (
         update(workers)
         .where(_worker.worker == silent.c.worker)
-        .values(ended=_now)
+        .values(ended=NOW)
         .returning(_worker.worker, _worker.host, _worker.pid, _worker.seen)
         .cte("dead")
     )
-    is_last = _losses + _number(1) >= bindparam("max_attempts", type_=BigInteger())
+    is_last = _losses + as_number(1) >= bindparam("max_attempts", type_=BigInteger())
     reason = func.format(
-        _text("Worker %s (%s, process %s) was lost: it has given no sign of life since %s"),
+        as_text("Worker %s (%s, process %s) was lost: it has given no sign of life since %s"),
         dead.c.worker,
         dead.c.host,
         dead.c.pid,
-        func.date_trunc(_text("second"), dead.c.seen),
+        func.date_trunc(as_text("second"), dead.c.seen),
     )
     lost = (
         update(attempts)
-        .where(_try.worker == dead.c.worker, _is_live)
+        .where(_try.worker == dead.c.worker, IS_LIVE)
         .values(
-            ended=_now,
-            how=case((is_last, _text(GIVEN_UP)), else_=_text(LOST)),
+            ended=NOW,
+            how=case((is_last, as_text(GIVEN_UP)), else_=as_text(LOST)),
             errors=case(
                 (
                     is_last,
-                    func.format(_text("%s. So were those of %s attempts in a row"), reason, _losses + _number(1)),
+                    func.format(as_text("%s. So were those of %s attempts in a row"), reason, _losses + as_number(1)),
                 ),
                 else_=reason,
             ),
@@ -201,7 +224,7 @@ def _build_rescue() -> Select[Any]:
         .returning(_try.priority, _try.worker, _try.begun, _try.how, _try.errors)
         .cte("lost")
     )
-    is_given_up = lost.c.how == _text(GIVEN_UP)
+    is_given_up = lost.c.how == as_text(GIVEN_UP)
     back = (
         update(todolist)
         .where(_task.priority == lost.c.priority, _is_started)
@@ -210,7 +233,7 @@ def _build_rescue() -> Select[Any]:
         .cte("back")
     )
     failed = select(
-        lost.c.priority, _text("error"), func.extract("epoch", _now - lost.c.begun), _number(0), lost.c.errors
+        lost.c.priority, as_text("error"), func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
     ).join(back, back.c.priority == lost.c.priority)
     kept = insert_or(diagnostics).from_select(
         [_kept.priority, _kept.method_used, _kept.elaptime, _kept.stamp_resizes, _kept.errors],
@@ -225,116 +248,15 @@ def _build_rescue() -> Select[Any]:
 #: workers with the number of their tasks.
 RESCUE: Select[Any] = _build_rescue()
 
-# --- saving ----------------------------------------------------------------------------------------------
-
-_RESULT_COLUMNS = [*diagnostics.columns]
-#: Results as one parameter, a JSON array: so one statement serves one result as well as a thousand.
-_rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON)).table_valued(
-    column("attempt", BigInteger()),
-    column("status", BigInteger()),
-    column("how", Text()),
-    *(column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
-    name="result",
-)
-RESULT_NAMES = tuple(_rows.c.keys())
-
-
-def _build_save() -> Select[Any]:
-    seen = HEARTBEAT.cte("seen")
-    rows = _rows.render_derived(with_types=True)
-
-    # As the planner gets them, each is one look-up in an index, whatever the statistics say.
-    def none_in(table: Any, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-        return (
-            select(literal_column("1"))
-            .select_from(table)
-            .where(*conditions)
-            .limit(_number(1))
-            .scalar_subquery()
-            .is_(None)
-        )
-
-    # Lateral: so each row is looked up by its key and locked, and what is asked of it is asked of its last version.
-    is_ours = or_(_try.attempt == rows.c.attempt, and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
-    live = select(_try.attempt).where(_try.priority == rows.c.priority, _is_live, is_ours).with_for_update()
-    task = select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
-    live_attempt, locked_task = live.lateral("live_attempt"), task.lateral("locked_task")
-    true = literal_column("true", Boolean())
-    accepted = (
-        select(*rows.c, live_attempt.c.attempt.label("accepted"))
-        .select_from(rows)
-        .join(seen, true)
-        .join(live_attempt, true)
-        .join(locked_task, true)
-        .where(
-            # The sum is none that an index has: by its status, all that run would be looked through for each.
-            locked_task.c.status + _number(0) == _started,
-            none_in(photometry_skipped, _skip.priority == rows.c.priority),
-            none_in(photometry_skipped, _skip.skipped_by == rows.c.priority),
-            none_in(diagnostics, _kept.priority == rows.c.priority),
-            none_in(diagnostics, _kept.lightcurve == rows.c.lightcurve),
-        )
-        .cte("accepted")
-    )
-    ended = (
-        update(attempts)
-        .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
-        .values(ended=_now, how=accepted.c.how, errors=accepted.c.errors)
-        .cte("ended")
-    )
-    saved = update(todolist).where(_task.priority == accepted.c.priority).values(status=accepted.c.status).cte("saved")
-    kept = insert(diagnostics).from_select(
-        [kept.name for kept in _RESULT_COLUMNS], select(*(accepted.c[kept.name] for kept in _RESULT_COLUMNS))
-    )
-    return select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
-
-
-#: Save results of live attempts, of tasks that are STARTED and in no skip: nearly all. Selects the priorities of those.
-SAVE: Select[Any] = _build_save()
-
-#: Live attempts of tasks, with their workers.
-LIVE: Select[Any] = (
-    select(_try.priority, _try.attempt, _try.worker, _worker.host, _worker.pid, _worker.lease)
-    .join(workers, _worker.worker == _try.worker)
-    .where(_try.priority == func.any(bindparam("priorities")), _is_live)
-)
-#: In the order of its parameters.
-END_ATTEMPT: Update = (
-    update(attempts)
-    .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"), _is_live)
-    .values(ended=_now, how=bindparam("end"), errors=bindparam("text"))
-)
-END_ALL_ATTEMPTS: Update = update(attempts).where(_is_live).values(ended=_now, how=_text(RELEASED))
-#: How an attempt ended: what became of a result whose answer was lost.
-END_OF_ATTEMPT: Select[Any] = select(_try.how).where(
-    _try.priority == bindparam("task"), _try.attempt == bindparam("number")
-)
-#: Parameters: priorities, worker.
-BEGIN_ATTEMPTS: Insert = (
-    insert(attempts)
-    .from_select(
-        [_try.priority, _try.worker],
-        select(func.unnest(cast(bindparam("priorities"), ARRAY(BigInteger))), cast(_me, BigInteger)),
-    )
-    .returning(_try.priority, _try.attempt)
-)
-#: Locks, in one order, the tasks of some priorities and of some stars.
-LOCK_FIELD: Select[Any] = (
-    select(_task.priority)
-    .where(or_(_task.priority == func.any(bindparam("priorities")), _task.starid == func.any(bindparam("starids"))))
-    .order_by(_task.priority)
-    .with_for_update()
-)
-
 # --- giving back -----------------------------------------------------------------------------------------
 
 
 def _build_release(which: ColumnElement[bool], *, ends: bool) -> Select[Any]:
-    seen = (_touch.values(ended=_now) if ends else _touch).returning(_worker.worker).cte("seen")
+    seen = (_touch.values(ended=NOW) if ends else _touch).returning(_worker.worker).cte("seen")
     ended = (
         update(attempts)
-        .where(_try.worker == seen.c.worker, _is_live, which)
-        .values(ended=_now, how=_text(RELEASED))
+        .where(_try.worker == seen.c.worker, IS_LIVE, which)
+        .values(ended=NOW, how=as_text(RELEASED))
         .returning(_try.priority)
         .cte("ended")
     )
@@ -370,32 +292,5 @@ def count_elsewhere(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
         select(func.count())
         .select_from(attempts)
         .join(todolist, _task.priority == _try.priority)
-        .where(_is_live, _try.worker != _me, _is_started, *conditions)
+        .where(IS_LIVE, _try.worker != ME, _is_started, *conditions)
     )
-
-
-__all__ = [
-    "BEGIN_ATTEMPTS",
-    "CLAIMED",
-    "END_ALL_ATTEMPTS",
-    "END_ATTEMPT",
-    "END_OF_ATTEMPT",
-    "GIVEN_UP",
-    "HEARTBEAT",
-    "LIVE",
-    "LOCK_FIELD",
-    "LOCK_WORKERS",
-    "LOST",
-    "OTHERS",
-    "REGISTER",
-    "RELEASE",
-    "RELEASED",
-    "RESCUE",
-    "RESULT_NAMES",
-    "SAVE",
-    "SIGN_OFF_AND_RELEASE",
-    "claim",
-    "count_elsewhere",
-    "history",
-    "pending",
-]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import claims, schema, transitions
+from photometry_tasks import acceptance, claims, schema, transitions
 from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
 from photometry_tasks.errors import (
@@ -24,7 +24,7 @@ from photometry_tasks.errors import (
     WorkersAtWorkError,
 )
 from photometry_tasks.postgresql import PostgreSQL
-from photometry_tasks.results import RESULT_COLUMNS, Result
+from photometry_tasks.results import Result
 from photometry_tasks.selections import build_task
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
@@ -40,9 +40,6 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds for which it is at least tried to reach the server.
 _PATIENCE = 5.0
-
-#: Names of results, in the order of the row that is sent.
-_NAMES = ("attempt", "status", "how", "priority", "lightcurve", *RESULT_COLUMNS, "errors")
 
 _TASK_NAMES = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag", "attempt")
 
@@ -118,7 +115,7 @@ class ServerList:
         if others:
             names = (f"worker {number} ({host}, process {pid}, {age:.0f} s ago)" for number, host, pid, age in others)
             raise WorkersAtWorkError(path=self.name, found=", ".join(names))
-        execute(claims.END_ALL_ATTEMPTS)
+        execute(acceptance.END_ALL_ATTEMPTS)
         transitions.reset_all_tasks(transaction)
 
     def read(self, method: str, work: Callable[[Transaction], T]) -> T:
@@ -190,15 +187,15 @@ class ServerList:
         given = {"priorities": list(priorities), "worker": self.worker}
 
         def work(transaction: Transaction) -> list[Row]:
-            transaction.all(claims.LOCK_FIELD, {**given, "starids": []})
-            live = transaction.all(claims.LIVE, given)
+            transaction.all(acceptance.LOCK_FIELD, {**given, "starids": []})
+            live = transaction.all(acceptance.LIVE, given)
             for priority, _, worker, host, pid, lease in live:
                 if worker != self.worker:
                     raise TaskOwnedError(priority=priority, worker=worker, host=host, pid=pid, lease=lease)
             transitions.start_tasks(transaction, priorities)
             ours = {row[0]: row[1] for row in live}
             new = sorted(set(priorities) - set(ours))
-            begun = transaction.all(claims.BEGIN_ATTEMPTS, {**given, "priorities": new})
+            begun = transaction.all(acceptance.BEGIN_ATTEMPTS, {**given, "priorities": new})
             return [*ours.items(), *begun]
 
         self._live.update(self.change(method, work))
@@ -240,12 +237,12 @@ class ServerList:
 
     def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
-        if self._database.alone(claims.SAVE, {"worker": self.worker, "rows": encode_results([result])}):
+        if self._database.alone(acceptance.SAVE, {"worker": self.worker, "rows": encode_results([result])}):
             return [_plain(result)]
         attempt = self._live.get(result.priority) if result.attempt is None else result.attempt
         if is_unsure and attempt is not None:
             given = {"task": result.priority, "number": attempt}
-            for (how,) in self._database.alone(claims.END_OF_ATTEMPT, given):
+            for (how,) in self._database.alone(acceptance.END_OF_ATTEMPT, given):
                 if how in STATUS.__members__:  # so it was done, though nobody was told
                     return [_plain(result)._replace(status=STATUS[how])]
         return []
@@ -275,7 +272,7 @@ class ServerList:
         if not results:
             return []
         given = {"worker": self.worker, "rows": encode_results(results)}
-        done = {priority for (priority,) in transaction.all(claims.SAVE, given)}
+        done = {priority for (priority,) in transaction.all(acceptance.SAVE, given)}
         rest = [result for result in results if result.priority not in done]
         if rest:
             self._lock(transaction, rest)
@@ -288,17 +285,17 @@ class ServerList:
         for result in results:
             priorities.append(result.priority)
             starids += result.skip_targets
-        transaction.all(claims.LOCK_FIELD, {"priorities": priorities, "starids": starids})
+        transaction.all(acceptance.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
     def _save_one(self, transaction: Transaction, result: Result) -> Saved | None:
         """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task."""
-        live = transaction.all(claims.LIVE, {"priorities": [result.priority]})
+        live = transaction.all(acceptance.LIVE, {"priorities": [result.priority]})
         attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
         if result.attempt != attempt and (result.attempt is not None or worker != self.worker):
             return None
         (saved,) = transitions.save_results(transaction, [result])
         given = {"task": result.priority, "number": attempt, "end": saved.status.name, "text": saved.errors}
-        transaction.change(claims.END_ATTEMPT, [given])
+        transaction.change(acceptance.END_ATTEMPT, [given])
         return saved
 
     def tell(self) -> None:
@@ -352,11 +349,11 @@ def _plain(result: Result) -> Saved:
 
 
 def encode_results(results: Iterable[Result]) -> str:
-    """Return results as the one parameter of `claims.SAVE`."""
+    """Return results as the one parameter of `acceptance.SAVE`."""
     rows = []
     for r in results:
         row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
-        rows.append(dict(zip(_NAMES, row, strict=True)))
+        rows.append(dict(zip(acceptance.RESULT_NAMES, row, strict=True)))
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)
     except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text

@@ -21,7 +21,7 @@ ORDER = [
     {"todo_file", "mounts", "rebuilding", "transactions", "sqlite_errors", "compiling", "driver"},
     {"connecting", "inspecting", "locking", "result_log", "summary"},
     {"sqlite", "postgresql", "legacy", "transitions", "claims"},
-    {"backends", "sharing", "working_copy", "selections"},
+    {"backends", "acceptance", "sharing", "working_copy", "selections"},
     {"sampling"},
     {"schema"},
     {"opening", "checking", "overview", "pace"},

@@ -1,0 +1,140 @@
+"""The statements by which a list that many managers share accepts results: see `claims`. Pure."""
+
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Insert,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from photometry_tasks.claims import HEARTBEAT, IS_LIVE, ME, NOW, RELEASED, STARTED, as_number, as_text
+from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+
+__all__ = [
+    "BEGIN_ATTEMPTS",
+    "END_ALL_ATTEMPTS",
+    "END_ATTEMPT",
+    "END_OF_ATTEMPT",
+    "LIVE",
+    "LOCK_FIELD",
+    "RESULT_NAMES",
+    "SAVE",
+]
+
+_task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
+
+_RESULT_COLUMNS = [*diagnostics.columns]
+#: Results as one parameter, a JSON array: so one statement serves one result as well as a thousand.
+_rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON)).table_valued(
+    column("attempt", BigInteger()),
+    column("status", BigInteger()),
+    column("how", Text()),
+    *(column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
+    name="result",
+)
+RESULT_NAMES = tuple(_rows.c.keys())
+
+
+def _build_save() -> Select[Any]:
+    seen = HEARTBEAT.cte("seen")
+    rows = _rows.render_derived(with_types=True)
+
+    # As the planner gets them, each is one look-up in an index, whatever the statistics say.
+    def none_in(table: Any, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+        return (
+            select(literal_column("1"))
+            .select_from(table)
+            .where(*conditions)
+            .limit(as_number(1))
+            .scalar_subquery()
+            .is_(None)
+        )
+
+    # Lateral: so each row is looked up by its key and locked, and what is asked of it is asked of its last version.
+    is_ours = or_(_try.attempt == rows.c.attempt, and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
+    live = select(_try.attempt).where(_try.priority == rows.c.priority, IS_LIVE, is_ours).with_for_update()
+    task = select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
+    live_attempt, locked_task = live.lateral("live_attempt"), task.lateral("locked_task")
+    true = literal_column("true", Boolean())
+    accepted = (
+        select(*rows.c, live_attempt.c.attempt.label("accepted"))
+        .select_from(rows)
+        .join(seen, true)
+        .join(live_attempt, true)
+        .join(locked_task, true)
+        .where(
+            # The sum is none that an index has: by its status, all that run would be looked through for each.
+            locked_task.c.status + as_number(0) == STARTED,
+            none_in(photometry_skipped, _skip.priority == rows.c.priority),
+            none_in(photometry_skipped, _skip.skipped_by == rows.c.priority),
+            none_in(diagnostics, _kept.priority == rows.c.priority),
+            none_in(diagnostics, _kept.lightcurve == rows.c.lightcurve),
+        )
+        .cte("accepted")
+    )
+    ended = (
+        update(attempts)
+        .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
+        .values(ended=NOW, how=accepted.c.how, errors=accepted.c.errors)
+        .cte("ended")
+    )
+    saved = update(todolist).where(_task.priority == accepted.c.priority).values(status=accepted.c.status).cte("saved")
+    kept = insert(diagnostics).from_select(
+        [kept.name for kept in _RESULT_COLUMNS], select(*(accepted.c[kept.name] for kept in _RESULT_COLUMNS))
+    )
+    return select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
+
+
+#: Save results of live attempts, of tasks that are STARTED and in no skip: nearly all. Selects the priorities of those.
+SAVE: Select[Any] = _build_save()
+
+#: Live attempts of tasks, with their workers.
+LIVE: Select[Any] = (
+    select(_try.priority, _try.attempt, _try.worker, _worker.host, _worker.pid, _worker.lease)
+    .join(workers, _worker.worker == _try.worker)
+    .where(_try.priority == func.any(bindparam("priorities")), IS_LIVE)
+)
+#: In the order of its parameters.
+END_ATTEMPT: Update = (
+    update(attempts)
+    .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"), IS_LIVE)
+    .values(ended=NOW, how=bindparam("end"), errors=bindparam("text"))
+)
+END_ALL_ATTEMPTS: Update = update(attempts).where(IS_LIVE).values(ended=NOW, how=as_text(RELEASED))
+#: How an attempt ended: what became of a result whose answer was lost.
+END_OF_ATTEMPT: Select[Any] = select(_try.how).where(
+    _try.priority == bindparam("task"), _try.attempt == bindparam("number")
+)
+#: Parameters: priorities, worker.
+BEGIN_ATTEMPTS: Insert = (
+    insert(attempts)
+    .from_select(
+        [_try.priority, _try.worker],
+        select(func.unnest(cast(bindparam("priorities"), ARRAY(BigInteger))), cast(ME, BigInteger)),
+    )
+    .returning(_try.priority, _try.attempt)
+)
+#: Locks, in one order, the tasks of some priorities and of some stars.
+LOCK_FIELD: Select[Any] = (
+    select(_task.priority)
+    .where(or_(_task.priority == func.any(bindparam("priorities")), _task.starid == func.any(bindparam("starids"))))
+    .order_by(_task.priority)
+    .with_for_update()
+)
