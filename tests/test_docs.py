@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
-from .conftest import make_file, query
+from .conftest import empty_list, make_file, query
 from .test_running import ROOT, many
 from .test_target_lists import MIT
 
@@ -110,6 +111,16 @@ def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> No
     assert "sbatch" not in run.stdout
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
     assert {other.name for other in tmp_path.iterdir()} <= {"todo.sqlite", "bin", "dask_client.py", "__pycache__"}
+
+
+def test_the_array(tmp_path: Path, server_database: Engine) -> None:
+    """Two jobs of the array run a server's list to its end together."""
+    url = empty_list(server_database, many(30))
+    settings = {**environment(), "SLURM_CPUS_PER_TASK": "1"}
+    command = ["bash", str(SLURM / "array.sh"), url, "tests.photometry_functions:good"]
+    jobs = [subprocess.Popen(command, cwd=tmp_path, env=settings) for _ in range(2)]
+    assert [job.wait(120) for job in jobs] == [0, 0]
+    assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 30)]
 
 
 @pytest.mark.parametrize(("options", "goes_on"), [(["--limit", "3"], True), (["--stop-after", "0"], False)])
