@@ -32,6 +32,9 @@ T = TypeVar("T")
 #: How often a transaction is tried that others are in the way of.
 _TRIES = 20
 
+#: Seconds that one of the statements of the hot paths may take.
+_PATIENCE = 60.0
+
 #: Seconds between two tries, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.02, 5.0
 
@@ -129,7 +132,7 @@ class PostgreSQL:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
-    def transact(self, work: Callable[[Transaction], T], *, writes: bool = True) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, writes: bool = True, is_long: bool = False) -> T:
         """Return what some work returns, which is one transaction; it is done again while the server says it may be.
 
         It is not known whether a commit was done when the connection was lost in it: then the server is asked
@@ -142,6 +145,7 @@ class PostgreSQL:
                 xid, answer = committing.pop()
                 if self._is_committed(xid):
                     return answer
+            self.dbapi.patience = None if is_long else self._patience  # type: ignore[attr-defined]  # it is ours
             answer = work(Transaction(self.connection, self.statements, is_shared=True))
             if writes:
                 sql = "SELECT pg_current_xact_id_if_assigned()::text"
@@ -150,7 +154,10 @@ class PostgreSQL:
             self._commit()
             return answer
 
-        return self.repeat(call)
+        try:
+            return self.repeat(call)
+        finally:
+            self.dbapi.patience = None  # type: ignore[attr-defined]  # the callers' own statements may take long
 
     def try_out(self, work: Callable[[Transaction], T]) -> T:
         """Return what some work returns, and take all back that it has done."""
@@ -171,7 +178,8 @@ class PostgreSQL:
 
     def run_alone(self, sql: str, parameters: Row) -> list[Row]:
         """Run a statement that is a transaction of its own, and return its rows."""
-        self.dbapi.autocommit, self.dbapi.patience = True, self._patience  # type: ignore[attr-defined]  # it is ours
+        self.dbapi.autocommit = True
+        self.dbapi.patience = None if self._patience is None else min(_PATIENCE, self._patience)  # type: ignore[attr-defined]
         try:
             rows: list[Row] = self.statements.run(sql, parameters).fetchall()
         finally:

@@ -44,7 +44,7 @@ _DEATHS_IN_A_ROW = 100
 
 #: Which part of its lease a manager on a server may be silent; and after which part, or how many seconds, it looks
 #: again whether tasks have come back from others.
-_SILENCE, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 15.0
+_SILENCE, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 5.0
 
 
 @dataclass

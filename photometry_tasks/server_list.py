@@ -101,7 +101,7 @@ class ServerList:
         self._database.repeat(lambda _: self._rescue())
         number = 0
         if overwrite:
-            self.change("overwrite", self._overwrite)
+            self._database.transact(self._overwrite, is_long=True)
         elif reset:
             number = self.change("open", partial(_reset_interrupted, conditions=conditions))
         if cleanup or overwrite:
@@ -187,6 +187,7 @@ class ServerList:
         given = {"priorities": list(priorities), "worker": self.worker}
 
         def work(transaction: Transaction) -> list[Row]:
+            transaction.all(claims.HEARTBEAT, given)
             transaction.all(acceptance.LOCK_FIELD, {**given, "starids": []})
             live = transaction.all(acceptance.LIVE, given)
             for priority, _, worker, host, pid, lease in live:
@@ -226,22 +227,26 @@ class ServerList:
         """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
         self.shared.check_ready(method)
         saved: list[Saved | None] = []
-        if len(results) == 1 and not results[0].skip_targets:
+        if len(results) == 1 and not results[0].skip_targets and self._has(results[0]):
             saved = self._database.repeat(partial(self._save_alone, results[0]))
         if not saved:
             saved = self._database.transact(partial(self._save_all, results))
         for result in results:
-            if result.attempt in (None, self._live.get(result.priority)):
-                self._live.pop(result.priority, None)
+            if self._has(result):
+                del self._live[result.priority]
         return saved
+
+    def _has(self, result: Result) -> bool:
+        """Whether a result is of an attempt that this worker has begun, and not ended."""
+        attempt = self._live.get(result.priority)
+        return attempt is not None and result.attempt in (None, attempt)
 
     def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
         if self._database.alone(acceptance.SAVE, {"worker": self.worker, "rows": encode_results([result])}):
             return [_plain(result)]
-        attempt = self._live.get(result.priority) if result.attempt is None else result.attempt
-        if is_unsure and attempt is not None:
-            given = {"task": result.priority, "number": attempt}
+        if is_unsure:
+            given = {"task": result.priority, "number": self._live[result.priority]}
             for (how,) in self._database.alone(acceptance.END_OF_ATTEMPT, given):
                 if how in STATUS.__members__:  # so it was done, though nobody was told
                     return [_plain(result)._replace(status=STATUS[how])]
@@ -249,6 +254,7 @@ class ServerList:
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
         """Save results one after the other, those between which nothing depends on the order together."""
+        transaction.all(claims.HEARTBEAT, {"worker": self.worker})
         if any(result.skip_targets for result in results):
             self._lock(transaction, results)
         saved: list[Saved | None] = []
@@ -325,7 +331,10 @@ class ServerList:
         """Close the connection."""
         self.shared.close()
 
-    abandon = close
+    def abandon(self) -> None:
+        """Sign off, and close the connection."""
+        self.finish()
+        self.close()
 
 
 def _reset_interrupted(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:

@@ -1,0 +1,320 @@
+"""One list, several managers: who owns a task, and what is known after an answer was lost."""
+
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import (
+    OnlyOfFilesError,
+    ServerError,
+    TaskOwnedError,
+    TodoListNotFoundError,
+    UncommittedChangesError,
+    WorkersAtWorkError,
+)
+
+from .conftest import ask, empty_list, query, result_of, tell
+
+Opened = Callable[..., TaskManager]
+
+
+@pytest.fixture
+def share(server_database: Engine) -> Iterator[Callable[..., Opened]]:
+    """Make a list of rows, and return what opens a manager of it."""
+    with ExitStack() as stack:
+
+        def make(*rows: dict[str, Any]) -> Opened:
+            url = empty_list(server_database, list(rows))
+            return lambda **given: stack.enter_context(TaskManager(url, **{"reset": False, **given}))
+
+        yield make
+
+
+def statuses(manager: TaskManager) -> list[Any]:
+    return [status for (status,) in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
+
+
+# --- owners ---
+
+
+def test_no_two_get_the_same(share: Callable[..., Opened]) -> None:
+    """What one has claimed another does not get, nor may start, save without a token, or give back."""
+    opened = share({}, {}, {})
+    one, other = opened(), opened()
+    (task,) = one.claim_tasks(1)
+    assert list(task)[-1] == "attempt"
+    assert [found["priority"] for found in other.claim_tasks(1)] == [2]
+    with pytest.raises(TaskOwnedError, match="Task 1 is being run by worker"):
+        other.start_task(1)
+    with pytest.raises(TaskOwnedError):
+        other.start_tasks([3, 1])
+    assert other.save_result(result_of({"priority": 1})) is None
+    other.release_tasks([1])
+    assert statuses(one) == [6, 6, None]
+    assert one.save_result(result_of(task)) is STATUS.OK
+    one.start_task(3)
+    one.start_task(3)
+    assert one.save_result(result_of({"priority": 3})) is STATUS.OK
+
+
+def test_results_without_a_token(share: Callable[..., Opened]) -> None:
+    """They are accepted from whoever started the task, and from anybody if nobody has it; a second one replaces it."""
+    opened = share({}, {})
+    one, other = opened(), opened()
+    assert other.save_result(result_of({"priority": 1})) is STATUS.OK
+    assert one.save_result(result_of({"priority": 1}, STATUS.WARNING)) is STATUS.WARNING
+    one.start_task(2)
+    saved = other.save_results([result_of({"priority": 1}), result_of({"priority": 2})])
+    assert saved == [STATUS.OK, None]
+    assert statuses(one) == [1, 6]
+
+
+def test_a_token_counts_once(share: Callable[..., Opened]) -> None:
+    """A result with a token is accepted once, from whomever; not after the task was given back, or with a wrong one."""
+    opened = share({}, {}, {})
+    one, other = opened(), opened()
+    first, second, third = one.claim_tasks(3)
+    assert other.save_results([result_of(first), result_of(first, STATUS.ERROR)]) == [STATUS.OK, None]
+    assert one.save_result(result_of(first, STATUS.ERROR)) is None
+    one.release_tasks([second["priority"]])
+    assert one.save_result(result_of(second)) is None
+    assert one.save_result(result_of({**third, "attempt": third["attempt"] + 100})) is None
+    assert one.save_result(result_of({**third, "attempt": first["attempt"]})) is None
+    assert statuses(one) == [1, None, 6]
+
+
+def test_opening_leaves_what_runs(share: Callable[..., Opened]) -> None:
+    """Opening and resetting return what went wrong or has no owner to pending, and nothing that somebody is at."""
+    opened = share({}, {"status": 6}, {"status": 2}, {"status": 4}, {"status": 1})
+    one = opened()
+    one.claim_tasks(1)
+    other = opened(reset=True)
+    assert statuses(one) == [6, None, None, None, 1]
+    assert other.reset_tasks() == {"OK": 1}
+    assert statuses(one) == [6, None, None, None, None]
+
+
+def test_overwriting_needs_all_to_be_gone(share: Callable[..., Opened]) -> None:
+    """A list is not overwritten while others work on it."""
+    opened = share({}, {"status": 1})
+    one = opened()
+    one.claim_tasks(1)
+    with pytest.raises(WorkersAtWorkError, match="is being worked on by worker 1 "):
+        opened(overwrite=True)
+    assert statuses(one) == [6, 1]
+    one.close()
+    assert statuses(opened(overwrite=True)) == [None, None]
+
+
+def test_closing_gives_back(share: Callable[..., Opened]) -> None:
+    """What a manager has not finished is pending when it is closed, and counts as no attempt."""
+    opened = share({}, {})
+    one = opened()
+    one.claim_tasks(2)
+    one.close()
+    other = opened()
+    assert statuses(other) == [None, None]
+    assert ask(other, "SELECT how FROM photometry_tasks_attempts") == [("released",)] * 2
+
+
+def test_a_rival_that_runs_stays_with_its_worker(share: Callable[..., Opened]) -> None:
+    """Skipped while it runs, and then skipped by nobody any more, a task is STARTED: nobody else gets it."""
+    opened = share({"tmag": 5.0}, {"tmag": 9.0})
+    one, other = opened(), opened()
+    bright, faint = other.claim_tasks(1) + one.claim_tasks(1)
+    other.save_result(result_of(bright, skip_targets=[102]))
+    assert statuses(one) == [1, 5]
+    other.save_result(result_of({"priority": 1}))
+    assert statuses(one) == [1, 6]
+    assert other.get_task() is None
+    assert one.save_result(result_of(faint, STATUS.WARNING)) is STATUS.WARNING
+
+
+def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None:
+    """A task that another program sets to pending while it runs is not given to a second worker."""
+    opened = share({}, {})
+    one, other = opened(), opened()
+    (task,) = one.claim_tasks(1)
+    tell(other, "UPDATE todolist SET status = NULL")
+    assert [found["priority"] for found in other.claim_tasks(2)] == [2]
+    assert one.save_result(result_of(task)) is STATUS.OK
+
+
+# --- the connection ---
+
+
+def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
+    """A method refuses to work while the caller's changes are uncommitted, and ends what the caller has only read."""
+    manager = share({}, {})()
+    ask(manager, "SELECT 1")
+    assert manager.get_number_tasks() == 2
+    manager.session.connection().exec_driver_sql("UPDATE todolist SET tmag = 3")
+    for call in (manager.get_task, manager.heartbeat, lambda: manager.claim_tasks(1), lambda: manager.summary):
+        with pytest.raises(UncommittedChangesError):
+            call()
+    manager.session.rollback()
+    assert manager.claim_tasks(1)[0]["tmag"] == 10.0
+    for name in ("conn", "cursor"):
+        with pytest.raises(OnlyOfFilesError, match="Use `session`"):
+            getattr(manager, name)
+        assert not hasattr(manager, name)
+
+
+def test_a_forked_child(share: Callable[..., Opened]) -> None:
+    """A forked child cannot use the connection, and its end does not cut it."""
+    manager = share({}, {})()
+    ask(manager, "SELECT 1")
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            manager.claim_tasks(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    pid = ask(manager, "SELECT pg_backend_pid()")
+    assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+    assert ask(manager, "SELECT pg_backend_pid()") == pid
+
+
+def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> None:
+    """A database without a list, and what only a file can do, are refused with the way out."""
+    with pytest.raises(TodoListNotFoundError, match="photometry-tasks init"):
+        TaskManager(postgresql.url.render_as_string(hide_password=False))
+    opened = share({"status": 2})
+    for wrong in ({"load_into_memory": True}, {"lease": 0}, {"lease": float("nan")}, {"max_attempts": 0}):
+        ((name, _),) = wrong.items()
+        with pytest.raises(ValueError, match=f"{name}="):
+            opened(reset=True, **wrong)
+    assert statuses(opened()) == [2]
+    with pytest.raises(ServerError, match="does_not_exist"):
+        opened(reset=True, cleanup_constraints=["does_not_exist = 1"])
+
+
+def test_a_frozen_server(share: Callable[..., Opened]) -> None:
+    """A server process that does not answer is given up after a while, and the call is made to another one."""
+    opened = share({}, {}, {})
+    manager = opened(lease=2.0)
+    ((pid,),) = ask(manager, "SELECT pg_backend_pid()")
+    manager.heartbeat()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    manager.close()
+    other = opened()
+    ask(other, f"SELECT pg_terminate_backend({pid}, 10000)")
+    # What it did when it went on is nobody's.
+    tasks = {task["priority"] for task in other.claim_tasks(3)}
+    assert tasks | {1, 2, 3} == {1, 2, 3}
+    assert len(tasks) >= 2
+
+
+# --- answers that are lost ---
+
+
+class Proxy:
+    """Stands between a manager and the server, and cuts the connection when an answer has come, before it is told."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.directory = tempfile.mkdtemp(prefix="px")
+        self._target = f"{engine.url.query['host']}/.s.PGSQL.5432"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{self.directory}/.s.PGSQL.5432")
+        self._listener.listen()
+        self.url = engine.url.set(query={"host": self.directory}).render_as_string(hide_password=False)
+        self.answers: int | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut_after(self, answers: int) -> None:
+        """Let so many answers through, and cut at the next one."""
+        self.answers = answers
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._target)
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    with suppress(ConnectionError):
+                        found = ready.recv(1 << 20)
+                        if not found:
+                            return
+                        if ready is server and self.answers is not None:
+                            self.answers -= 1
+                            if self.answers < 0:
+                                self.answers = None
+                                return
+                        (server if ready is client else client).sendall(found)
+
+    def close(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self.directory)
+
+
+@pytest.fixture
+def proxy(server_database: Engine) -> Iterator[Proxy]:
+    proxy = Proxy(server_database)
+    yield proxy
+    proxy.close()
+
+
+ROWS = [{"tmag": 5.0}, {"tmag": 9.0}, {"tmag": 7.0}, {"tmag": 8.0}]
+
+
+@pytest.mark.parametrize("answers", range(9))
+def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: int) -> None:
+    """Wherever in a call the connection is cut, the call does its work once."""
+    url = empty_list(server_database, ROWS)
+    with TaskManager(proxy.url, reset=False) as manager:
+
+        def cut(call: Callable[..., Any], *values: Any) -> Any:
+            proxy.cut_after(answers)
+            answer = call(*values)
+            proxy.answers = None
+            return answer
+
+        tasks = cut(manager.claim_tasks, 2)
+        assert [task["priority"] for task in tasks] == [1, 2]
+        assert cut(manager.save_result, result_of(tasks[1], STATUS.WARNING)) is STATUS.WARNING
+        assert cut(manager.save_result, result_of(tasks[1], STATUS.ERROR)) is None
+        assert cut(manager.save_result, result_of(tasks[0], skip_targets=[103])) is STATUS.OK
+        cut(manager.start_task, 4)
+        assert cut(manager.save_result, result_of({"priority": 4}, STATUS.ERROR)) is STATUS.ERROR
+        assert cut(manager.reset_tasks) == {"OK": 1, "ERROR": 1, "WARNING": 1, "SKIPPED": 1}
+        tasks = cut(manager.claim_tasks, 4)
+        cut(manager.release_tasks, [4])
+        saved = cut(manager.save_results, [result_of(task, skip_targets=[104]) for task in tasks])
+        assert saved == [STATUS.OK, STATUS.SKIPPED, STATUS.OK, None]
+        cut(manager.heartbeat)
+        assert manager.summary["SKIPPED"] == 2
+    assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
+    ends = "SELECT priority, how FROM photometry_tasks_attempts ORDER BY attempt"
+    first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
+    assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK"), (4, "released")]
+
+
+def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:
+    """A server that cannot be reached is an error that says so, at once when a list is opened."""
+    url = server_database.url.set(query={"host": str(tmp_path)}).render_as_string(hide_password=False)
+    with pytest.raises(ServerError, match="No such file or directory"):
+        TaskManager(url)
