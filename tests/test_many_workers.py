@@ -101,7 +101,7 @@ def check_each_once(url: str, number: int, told: Accepted) -> None:
 
 
 BATCHES = pytest.mark.parametrize("batch", [1, 50])
-NUMBERS = pytest.mark.parametrize("number", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+NUMBERS = pytest.mark.parametrize("number", [500, pytest.param(20_000, marks=pytest.mark.slow)])
 
 
 @BATCHES
@@ -141,7 +141,7 @@ class Disturbance:
 @NUMBERS
 def test_connections_that_are_cut(server: Server, number: int, batch: int) -> None:
     """While the server cuts a connection 175 times, no result is lost, and none accepted twice."""
-    number *= 1 if batch == 1 or number > 1000 else 5
+    number *= 1 if batch == 1 or number > 500 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     cut: list[int] = []
 
@@ -161,7 +161,7 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
 @NUMBERS
 def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
     """While the server crashes five times, no result is lost, and none accepted twice."""
-    number *= 1 if batch == 1 or number > 1000 else 5
+    number *= 1 if batch == 1 or number > 500 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     times: list[None] = []
 
@@ -289,7 +289,7 @@ def test_a_task_whose_workers_die(server: Server) -> None:
 
 def test_work(server: Server) -> None:
     """Four `work` processes, of which one is killed and one stopped, run a list to its end."""
-    run_work(empty_list(server.engine, [{} for _ in range(300)]), 300)
+    run_work(empty_list(server.engine, [{} for _ in range(150)]), 150)
 
 
 @pytest.mark.slow

@@ -245,6 +245,7 @@ def test_no_argument_is_changed(opened: Callable[..., TaskManager]) -> None:
 GOOD: dict[str, Any] = {"priority": 1, "status": 1, "method_used": "aperture", "time": 1.0}
 
 
+@pytest.mark.files_only  # it is refused before any database is asked
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -315,6 +316,7 @@ def test_malformed_results(opened: Callable[..., TaskManager], change: dict[str,
     assert status_of(manager) == 1
 
 
+@pytest.mark.files_only  # it is refused before any database is asked
 @pytest.mark.parametrize("missing", ["priority", "status", "method_used", "time"])
 def test_missing_fields(opened: Callable[..., TaskManager], missing: str) -> None:
     """A field that is missing is named."""
@@ -323,6 +325,7 @@ def test_missing_fields(opened: Callable[..., TaskManager], missing: str) -> Non
         opened({}).save_result(result)
 
 
+@pytest.mark.files_only  # it is refused before any database is asked
 @pytest.mark.parametrize("result", [None, 5, "result", [1]])
 def test_no_result_at_all(opened: Callable[..., TaskManager], result: Any) -> None:
     """What is no mapping is a ValueError."""

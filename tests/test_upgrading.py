@@ -502,13 +502,13 @@ def sweep_kills(tmp_path: Path, rows: int, kills: int) -> None:
 
 
 def test_a_killed_upgrade(tmp_path: Path) -> None:
-    """Killed at any moment of an upgrade of 200,000 rows, the file is the old one or the new one, and opens."""
-    sweep_kills(tmp_path, 200_000, 3)
+    """Killed at any moment of an upgrade of 60,000 rows, the file is the old one or the new one, and opens."""
+    sweep_kills(tmp_path, 60_000, 3)
 
 
 @pytest.mark.slow
 def test_an_upgrade_killed_often(tmp_path: Path) -> None:
-    """The same with 60 kills."""
+    """The same with 200,000 rows and 60 kills."""
     sweep_kills(tmp_path, 200_000, 60)
 
 
