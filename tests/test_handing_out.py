@@ -177,6 +177,7 @@ def test_a_list_that_is_changed_in_place(opened: Callable[..., TaskManager]) -> 
     assert manager.get_task(starid=stars) is None
 
 
+@pytest.mark.files_only  # on a server each of 10,000 draws is a round trip
 def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:
     """Each pending task is drawn equally often, and no other is (chi-squared; one run in a million fails by chance)."""
     gaps = [{"priority": priority, "status": 1 if priority % 3 else None} for priority in (*range(1, 31), 3000)]
