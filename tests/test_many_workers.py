@@ -1,6 +1,7 @@
 """Contract 12.7: many workers on one server, which die, fall silent, and lose their connections."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,55 @@ def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
     told = run_workers(url, batch, Disturbance(url, number, 5, act))
     check_each_once(url, number, told)
     assert len(times) >= (5 if number == 20_000 else 1)
+
+
+# --- a crowded field ---
+
+
+def work_in_a_crowd(connection: Connection, url: str, batch: int, seed: int) -> None:
+    """Claim and save; in each aperture lie the next stars, so that neighbours decide about each other at once."""
+    chance = random.Random(seed)
+    with TaskManager(url, reset=False, summary_interval=None) as manager:
+        connection.send(None)
+        while tasks := manager.claim_tasks(batch):
+            chance.shuffle(tasks)
+            results = []
+            for task in tasks:
+                star = task["starid"]
+                listed = [star + step for step in (-2, -1, 0, 1, 2)] if chance.random() < 0.7 else []
+                results.append(result_of(task, chance.choice([STATUS.OK, STATUS.ERROR]), skip_targets=listed))
+            manager.save_results(results)
+            if chance.random() < 0.2:  # once more, which undoes what the first had skipped
+                manager.save_results([{**result, "attempt": None} for result in results])
+    connection.send("done")
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_crowded_field(server: Server, batch: int) -> None:
+    """Saved by eight workers at once, results of stars in each other's apertures leave what some order would."""
+    chance = random.Random(batch)
+    number = 240
+    rows = [
+        {"priority": p, "starid": 1000 + s, "tmag": chance.choice([5.0, 6.0, 7.0, None])}
+        for p, s in enumerate(chance.sample(range(number), number), start=1)
+    ]
+    url = empty_list(server.engine, rows)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(running(work_in_a_crowd, url, batch, seed))[1] for seed in range(8)]
+        answers = [list(received(connection)) for connection in connections]
+    assert answers == [[None, "done"]] * 8
+    skips = query(url, "SELECT priority, skipped_by FROM photometry_skipped")
+    assert len(set(skips)) == len(skips)
+    status = dict(query(url, "SELECT priority, status FROM todolist"))
+    brightness = {row["priority"]: (row["tmag"] is None, row["tmag"] or 0.0, row["priority"]) for row in rows}
+    assert all(status[rival] == STATUS.SKIPPED.value and brightness[by] < brightness[rival] for rival, by in skips)
+    assert {rival for rival, _ in skips} == {p for p, value in status.items() if value == STATUS.SKIPPED.value}
+    assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
+    assert STATUS.STARTED.value not in status.values()
+    measured = {priority for (priority,) in query(url, "SELECT priority FROM diagnostics")}
+    assert {p for p, value in status.items() if value in (STATUS.OK.value, STATUS.ERROR.value)} <= measured
+    assert not {p for p, value in status.items() if value is None} & measured
+    assert skips
 
 
 # --- workers that die or sleep ---
