@@ -27,7 +27,7 @@ from photometry_tasks import TaskManager, acceptance, claims, schema
 from photometry_tasks.compiling import bind_for_postgresql, compile_for_postgresql
 from photometry_tasks.driver import SETTINGS
 from photometry_tasks.results import check_result
-from photometry_tasks.server_list import encode_results
+from photometry_tasks.sending import encode_results
 
 #: Batches, and by how much one of ours may take longer than raw psycopg.
 _CEILINGS = {1: 1.3, 10: None, 100: 1.5, 1000: None}
@@ -86,6 +86,7 @@ class Raw:
         ((self._worker,),) = self._cursor.execute(register).fetchall()
         self._claims: dict[int, tuple[str, tuple[Any, ...]]] = {}
         self._save, _ = compile_for_postgresql(acceptance.SAVE)
+        self._touch, _ = compile_for_postgresql(claims.HEARTBEAT)
 
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks; of each only what a result needs."""
@@ -102,8 +103,8 @@ class Raw:
     def save_batch(self, encoded: str) -> None:
         """Save several results, which are encoded."""
         with self._connection.transaction():
+            self._cursor.execute(self._touch, (self._worker,)).fetchall()
             self.save(encoded)
-            self._cursor.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchall()
 
     def close(self) -> None:
         """Close the connection."""

@@ -29,6 +29,7 @@ from photometry_tasks.models import attempts, diagnostics, photometry_skipped, t
 
 __all__ = [
     "BEGIN_ATTEMPTS",
+    "DESCRIBE_END",
     "END_ALL_ATTEMPTS",
     "END_ATTEMPT",
     "END_OF_ATTEMPT",
@@ -118,8 +119,13 @@ END_ATTEMPT: Update = (
     .values(ended=NOW, how=bindparam("end"), errors=bindparam("text"))
 )
 END_ALL_ATTEMPTS: Update = update(attempts).where(IS_LIVE).values(ended=NOW, how=as_text(RELEASED))
+DESCRIBE_END: Update = (
+    update(attempts)
+    .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"))
+    .values(how=bindparam("end"), errors=bindparam("text"))
+)
 #: How an attempt ended: what became of a result whose answer was lost.
-END_OF_ATTEMPT: Select[Any] = select(_try.how).where(
+END_OF_ATTEMPT: Select[Any] = select(_try.how, _try.errors).where(
     _try.priority == bindparam("task"), _try.attempt == bindparam("number")
 )
 #: Parameters: priorities, worker.

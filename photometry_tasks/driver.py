@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from photometry_tasks.errors import DriverMissingError
+from photometry_tasks.errors import DriverMissingError, ServerError
 
 __all__ = ["SETTINGS", "check_driver", "describe", "find_cause", "integrity_error", "judge", "reach_server"]
 
@@ -94,7 +94,8 @@ def judge(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
     """Say whether an error means that the connection is lost, or that another transaction was in the way."""
     cause = find_cause(error)
     if cause is None:
-        return False, False
+        # The driver's pipeline may say it in its own way.
+        return is_lost and isinstance(error, AssertionError), False
     code = cause.sqlstate or ""
     is_race = code == "23505" and cause.diag.constraint_name in _RACES
     return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
@@ -111,6 +112,8 @@ def find_cause(error: BaseException) -> Any:
     """Return the driver's error in one of SQLAlchemy's, or itself; None if it is neither."""
     import psycopg
 
+    if isinstance(error, ServerError) and error.__cause__ is not None:
+        error = error.__cause__  # it was explained
     cause = error.orig if isinstance(error, DBAPIError) else error
     return cause if isinstance(cause, psycopg.Error) else None
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "check_lease", "open_list"]
 
 
+#: Seconds. After a lease longer than the list takes nobody would get a dead manager's tasks.
+_LONGEST_LEASE = 30 * 86_400
+
+
 @dataclass(frozen=True)
 class Opening:
     """How a list is to be opened: see the parameters of `TaskManager`."""
@@ -38,8 +42,8 @@ class Opening:
 def check_lease(lease: object) -> float:
     """Return a lease in seconds."""
     seconds = check_seconds("lease", lease)
-    if seconds == 0:
-        raise invalid("lease", lease, "a manager needs some time between two signs of life; 600 is usual")
+    if not 0 < seconds <= _LONGEST_LEASE:
+        raise invalid("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
     return seconds
 
 

@@ -72,7 +72,7 @@ class PostgreSQL:
         self.name = build_name(url)
         self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._patience = patience
-        self._is_given_up = False
+        self._is_given_up = self.is_unsure = False
         check_driver()
         self._engine = create_engine(self._url, poolclass=NullPool, creator=self._reach)
         try:
@@ -98,8 +98,24 @@ class PostgreSQL:
             self.connection.close()
         self._connect()
 
-    def _is_lost(self) -> bool:
+    def is_lost(self) -> bool:
+        """Whether the connection is cut."""
         return self.dbapi.closed or self.dbapi.broken
+
+    def _is_idle(self) -> bool:
+        from psycopg.pq import TransactionStatus
+
+        return bool(self.dbapi.info.transaction_status == TransactionStatus.IDLE)
+
+    def _ensure_idle(self) -> None:
+        """Make a connection anew that is lost, or that Ctrl-C has left in the midst of something."""
+        if not self.is_lost() and not self._is_idle():
+            self.roll_back()
+        if not self._is_idle():
+            self.dbapi.pgconn.finish()
+            self._reconnect()
+        elif self.dbapi.autocommit:
+            self.dbapi.autocommit = False
 
     # --- transactions ------------------------------------------------------------------------------------
 
@@ -132,25 +148,15 @@ class PostgreSQL:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
-    def transact(self, work: Callable[[Transaction], T], *, writes: bool = True, is_long: bool = False) -> T:
+    def transact(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         """Return what some work returns, which is one transaction; it is done again while the server says it may be.
 
-        It is not known whether a commit was done when the connection was lost in it: then the server is asked
-        (https://www.postgresql.org/docs/current/functions-info.html, pg_xact_status).
+        It may have been done before, if the connection was lost in the commit: work that is done twice has to see that.
         """
-        committing: list[tuple[str, T]] = []
 
         def call(_: bool) -> T:
-            while committing:
-                xid, answer = committing.pop()
-                if self._is_committed(xid):
-                    return answer
             self.dbapi.patience = None if is_long else self._patience  # type: ignore[attr-defined]  # it is ours
             answer = work(Transaction(self.connection, self.statements, is_shared=True))
-            if writes:
-                sql = "SELECT pg_current_xact_id_if_assigned()::text"
-                if (xid := self.statements.run(sql).fetchone()[0]) is not None:
-                    committing.append((xid, answer))
             self._commit()
             return answer
 
@@ -168,23 +174,15 @@ class PostgreSQL:
         finally:
             self.roll_back()
 
-    def _is_committed(self, xid: str) -> bool:
-        sql = "SELECT pg_xact_status(%s::xid8)"
-        while (state := self.statements.run(sql, (xid,)).fetchone()[0]) == "in progress":
-            self._commit()
-            time.sleep(_PAUSE)  # its process has not noticed yet that it is alone
-        self._commit()
-        return bool(state == "committed")
-
     def run_alone(self, sql: str, parameters: Row) -> list[Row]:
         """Run a statement that is a transaction of its own, and return its rows."""
-        self.dbapi.autocommit = True
-        self.dbapi.patience = None if self._patience is None else min(_PATIENCE, self._patience)  # type: ignore[attr-defined]
         try:
+            self.dbapi.autocommit = True
+            self.dbapi.patience = None if self._patience is None else min(_PATIENCE, self._patience)  # type: ignore[attr-defined]
             rows: list[Row] = self.statements.run(sql, parameters).fetchall()
         finally:
             self.dbapi.patience = None  # type: ignore[attr-defined]
-            if not self._is_lost():
+            if self._is_idle():
                 self.dbapi.autocommit = False
         return rows
 
@@ -208,20 +206,19 @@ class PostgreSQL:
         ServerError
             If it refuses.
         """
-        begun, tries, is_unsure = None, 0, False
+        begun, tries, self.is_unsure = None, 0, False
         while True:
             try:
-                if self._is_lost():
-                    self._reconnect()
-                answer = call(is_unsure)
+                self._ensure_idle()
+                answer = call(self.is_unsure)
             except BaseException as error:
-                is_lost, is_conflict = judge(error, is_lost=self._is_lost())
+                is_lost, is_conflict = judge(error, is_lost=self.is_lost())
                 self.roll_back()
                 if not (is_lost or is_conflict) or self._patience is None:
                     self.abandon(error)
                 tries += 1
                 begun = begun or time.monotonic()
-                is_unsure = is_unsure or is_lost
+                self.is_unsure = self.is_unsure or is_lost
                 # After that each call is tried but once, until one gets through.
                 patience = 0.0 if self._is_given_up else self._patience
                 if time.monotonic() - begun >= patience or (is_conflict and tries >= _TRIES):
@@ -299,7 +296,10 @@ class PostgreSQL:
         status = self.dbapi.info.transaction_status
         if status != TransactionStatus.INTRANS:
             return bool(status == TransactionStatus.INERROR)
-        return bool(self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
+        try:
+            return bool(self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
+        except Exception as error:
+            self.abandon(error)
 
     def lend(self, name: str) -> NoReturn:
         """Refuse: who uses the driver's connection directly does so with SQLite's."""

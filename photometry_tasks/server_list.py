@@ -1,21 +1,18 @@
 """A TODO-list on a server, which many managers share: each is a worker, with tasks of its own."""
 
-import json
 import logging
-import math
 import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement
 
 from photometry_tasks import acceptance, claims, schema, transitions
-from photometry_tasks.compiling import bind_for_postgresql
-from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
+from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import (
     OutdatedSchemaError,
     ServerError,
@@ -26,13 +23,14 @@ from photometry_tasks.errors import (
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.results import Result
 from photometry_tasks.selections import build_task
+from photometry_tasks.sending import bind_claim, bind_pending, encode_results
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
 from photometry_tasks.summary import count_by_status
 from photometry_tasks.transactions import Row, Transaction
 from photometry_tasks.transitions import Saved
 
-__all__ = ["ServerList", "encode_results"]
+__all__ = ["ServerList"]
 
 T = TypeVar("T")
 
@@ -74,15 +72,20 @@ class ServerList:
         self.name = self._database.name
         with ExitStack() as opened:
             opened.callback(self._database.close)
-            self._database.check_list()
-            with self._database.begin(writes=False) as connection:
-                changes = [] if schema.is_at_head(connection) else schema.find_changes(connection, self.name)
-            if changes:
-                raise OutdatedSchemaError(path=self.name, change=changes[0])
+            self._database.repeat(lambda _: self._check())
             self.shared = SharedConnection(self._database, self.name)
             self._live: dict[int, int] = {}
+            self._is_unsure = False
+            self._unsure_saves: set[int] = set()
             self.worker = self._register()
             opened.pop_all()
+
+    def _check(self) -> None:
+        self._database.check_list()
+        with self._database.begin(writes=False) as connection:
+            changes = [] if schema.is_at_head(connection) else schema.find_changes(connection, self.name)
+        if changes:
+            raise OutdatedSchemaError(path=self.name, change=changes[0])
 
     def _register(self) -> int:
         names = {
@@ -121,7 +124,7 @@ class ServerList:
     def read(self, method: str, work: Callable[[Transaction], T]) -> T:
         """Return what some work returns that changes nothing."""
         self.shared.check_ready(method)
-        return self._database.transact(work, writes=False)
+        return self._database.transact(work)
 
     def change(self, method: str, work: Callable[[Transaction], T]) -> T:
         """Return what some work returns, all of which is done or nothing."""
@@ -143,7 +146,7 @@ class ServerList:
         self, limit: int, constraints: Mapping[str, Any], *, method: str = "get_tasks"
     ) -> list[dict[str, Any]]:
         """Return the next pending tasks."""
-        sql, values = _bind_pending(check_constraints(constraints), limit)
+        sql, values = bind_pending(check_constraints(constraints), limit)
 
         def call(_: bool) -> list[Row]:
             rows = self._database.run_alone(sql, values)
@@ -154,18 +157,24 @@ class ServerList:
     def claim(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
         checked = check_constraints(constraints)
-        sql, values = _bind_claim(checked, limit, self.worker, waits=True)
+        sql, values = bind_claim(checked, limit, self.worker, waits=True)
 
         def call(is_unsure: bool) -> list[Row]:
-            if is_unsure and (rows := self._find_unheard()):
+            if (is_unsure or self._is_unsure) and (rows := self._find_unheard()):
                 return rows
             if rows := self._database.run_alone(sql, values):
                 return rows
             self._rescue()
-            return self._database.run_alone(*_bind_claim(checked, limit, self.worker, waits=False))
+            return self._database.run_alone(*bind_claim(checked, limit, self.worker, waits=False))
 
-        tasks = [dict(zip(_TASK_NAMES, row, strict=True)) for row in self._ask(call, "claim_tasks")]
+        try:
+            rows = self._ask(call, "claim_tasks")
+        except BaseException:
+            self._is_unsure = True  # it may have been done, and the next one then finds what it gave
+            raise
+        tasks = [dict(zip(_TASK_NAMES, row, strict=True)) for row in rows]
         self._live.update((task["priority"], task["attempt"]) for task in tasks)
+        self._is_unsure = False
         return tasks
 
     def _find_unheard(self) -> list[Row]:
@@ -226,11 +235,17 @@ class ServerList:
     def save(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
         self.shared.check_ready(method)
+        priorities = [result.priority for result in results]
         saved: list[Saved | None] = []
-        if len(results) == 1 and not results[0].skip_targets and self._has(results[0]):
-            saved = self._database.repeat(partial(self._save_alone, results[0]))
-        if not saved:
-            saved = self._database.transact(partial(self._save_all, results))
+        try:
+            if len(results) == 1 and not results[0].skip_targets and self._has(results[0]):
+                saved = self._database.repeat(partial(self._save_alone, results[0]))
+            if not saved:
+                saved = self._database.transact(partial(self._save_all, results))
+        except BaseException:
+            self._unsure_saves.update(priorities)
+            raise
+        self._unsure_saves.difference_update(priorities)
         for result in results:
             if self._has(result):
                 del self._live[result.priority]
@@ -243,13 +258,11 @@ class ServerList:
 
     def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
-        if self._database.alone(acceptance.SAVE, {"worker": self.worker, "rows": encode_results([result])}):
+        given = {"worker": self.worker, "rows": encode_results([result])}
+        if self._database.alone(acceptance.SAVE, given):
             return [_plain(result)]
         if is_unsure:
-            given = {"task": result.priority, "number": self._live[result.priority]}
-            for (how,) in self._database.alone(acceptance.END_OF_ATTEMPT, given):
-                if how in STATUS.__members__:  # so it was done, though nobody was told
-                    return [_plain(result)._replace(status=STATUS[how])]
+            self._unsure_saves.add(result.priority)
         return []
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
@@ -258,22 +271,25 @@ class ServerList:
         if any(result.skip_targets for result in results):
             self._lock(transaction, results)
         saved: list[Saved | None] = []
+        seen: set[int] = set()
         group: dict[int, Result] = {}
         paths: set[str | None] = set()
         for result in results:
             is_alone = bool(result.skip_targets)
             if is_alone or result.priority in group or result.lightcurve in paths:
-                saved += self._save_group(transaction, group.values())
+                saved += self._save_group(transaction, group.values(), seen)
                 group.clear()
                 paths.clear()
             if is_alone:
-                saved.append(self._save_one(transaction, result))
+                saved.append(self._save_one(transaction, result, is_first=result.priority not in seen))
+                seen.add(result.priority)
             else:
                 group[result.priority] = result
                 paths |= {result.lightcurve} - {None}
-        return saved + self._save_group(transaction, group.values())
+        return saved + self._save_group(transaction, group.values(), seen)
 
-    def _save_group(self, transaction: Transaction, group: Iterable[Result]) -> list[Saved | None]:
+    def _save_group(self, transaction: Transaction, group: Iterable[Result], seen: set[int]) -> list[Saved | None]:
+        """Save results of different tasks, which skip nobody; note their tasks as seen."""
         results = list(group)
         if not results:
             return []
@@ -282,7 +298,12 @@ class ServerList:
         rest = [result for result in results if result.priority not in done]
         if rest:
             self._lock(transaction, rest)
-        return [_plain(r) if r.priority in done else self._save_one(transaction, r) for r in results]
+        saved = [
+            _plain(r) if r.priority in done else self._save_one(transaction, r, is_first=r.priority not in seen)
+            for r in results
+        ]
+        seen.update(result.priority for result in results)
+        return saved
 
     def _lock(self, transaction: Transaction, results: Iterable[Result]) -> None:
         """Keep others from the tasks of some results, and from those of the stars in their apertures."""
@@ -293,15 +314,25 @@ class ServerList:
             starids += result.skip_targets
         transaction.all(acceptance.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
-    def _save_one(self, transaction: Transaction, result: Result) -> Saved | None:
+    def _save_one(self, transaction: Transaction, result: Result, *, is_first: bool) -> Saved | None:
         """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task."""
         live = transaction.all(acceptance.LIVE, {"priorities": [result.priority]})
         attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
+        is_unsure = self._database.is_unsure or result.priority in self._unsure_saves
+        if attempt is None and is_first and is_unsure and self._has(result):
+            # The answer to a save of this result was lost: if a result has ended its attempt, it was this one.
+            own = {"task": result.priority, "number": self._live[result.priority]}
+            how, errors = transaction.one(acceptance.END_OF_ATTEMPT, own) or (None, None)
+            if how in STATUS.__members__:
+                return Saved(STATUS[how], errors, ())
         if result.attempt != attempt and (result.attempt is not None or worker != self.worker):
             return None
+        given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": None}
+        if attempt is not None and not transaction.change(acceptance.END_ATTEMPT, [given]):
+            return None  # it was taken back just now
         (saved,) = transitions.save_results(transaction, [result])
-        given = {"task": result.priority, "number": attempt, "end": saved.status.name, "text": saved.errors}
-        transaction.change(acceptance.END_ATTEMPT, [given])
+        if attempt is not None:
+            transaction.change(acceptance.DESCRIBE_END, [{**given, "end": saved.status.name, "text": saved.errors}])
         return saved
 
     def tell(self) -> None:
@@ -341,32 +372,6 @@ def _reset_interrupted(transaction: Transaction, conditions: Sequence[ColumnElem
     return transitions.reset_interrupted_tasks(transaction, conditions)
 
 
-@lru_cache(256)
-def _bind_pending(constraints: CheckedConstraints, limit: int) -> tuple[str, Row]:
-    return bind_for_postgresql(claims.pending(build_expressions(constraints), limit))
-
-
-@lru_cache(256)
-def _bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, waits: bool) -> tuple[str, Row]:
-    statement = claims.claim(build_expressions(constraints), limit, waits=waits)
-    return bind_for_postgresql(statement.params(worker=worker))
-
-
 def _plain(result: Result) -> Saved:
     """Return what becomes of a result that concerns no other task."""
     return Saved(result.status, "\n".join(result.errors) or None, ())
-
-
-def encode_results(results: Iterable[Result]) -> str:
-    """Return results as the one parameter of `acceptance.SAVE`."""
-    rows = []
-    for r in results:
-        row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
-        rows.append(dict(zip(acceptance.RESULT_NAMES, row, strict=True)))
-    try:
-        return json.dumps(rows, allow_nan=False, ensure_ascii=False)
-    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
-        rows = [
-            {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
-        ]
-        return json.dumps(rows, ensure_ascii=False)

@@ -4,13 +4,15 @@ import os
 import threading
 import warnings
 import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from photometry_tasks.connecting import cursor_of_rows
-from photometry_tasks.errors import ClosedError, UncommittedChangesError, WrongThreadError
+from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 
@@ -74,7 +76,17 @@ class SharedConnection:
         self.check_open()
         self._database.finish_interrupted()
         session = self._session
-        if self._database.has_changes() or (session is not None and _has_changes(session)):
+        is_lost = isinstance(self._database, PostgreSQL) and self._database.is_lost()
+        if is_lost and session is not None and session.in_transaction():
+            self._close_session()
+            found = "the connection was lost while a transaction of `session` was open"
+            raise ServerError(path=self._path, found=found)
+        try:
+            has_changes = self._database.has_changes()
+        except ServerError:
+            self._close_session()
+            raise
+        if has_changes or (session is not None and _has_changes(session)):
             raise UncommittedChangesError(method=method)
         if session is not None:
             # Nothing but a read can be open now. Its objects would hide what the method is going to change.
@@ -91,8 +103,7 @@ class SharedConnection:
     def take_back(self) -> None:
         """Drop the caller's uncommitted changes, from whichever thread: the garbage collector runs in any."""
         self._owner = os.getpid(), threading.get_ident()
-        if self._session is not None:
-            self._session.close()
+        self._close_session()
         self._database.roll_back()
 
     def close(self) -> None:
@@ -100,9 +111,14 @@ class SharedConnection:
         self.is_open = False
         if self._cursor is not None:
             self._cursor.close()  # rows that were left in it would hold the file
-        if self._session is not None:
-            self._session.close()
+        self._close_session()
         self._database.close()
+
+    def _close_session(self) -> None:
+        if self._session is not None:
+            with suppress(DBAPIError):  # as where the connection is lost
+                self._session.close()
+            self._session = None
 
 
 _all: weakref.WeakSet[SharedConnection] = weakref.WeakSet()

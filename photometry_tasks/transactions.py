@@ -61,7 +61,11 @@ class Statements:
 
     def change_rows(self, statement: Executable, rows: Iterable[Row]) -> int:
         """Do as `change` with rows whose values are in the order in which the statement has them."""
-        self._cursor.executemany(self._compile(statement)[0], rows)
+        sql, rows = self._compile(statement)[0], list(rows)
+        if len(rows) == 1:
+            self._cursor.execute(sql, rows[0])
+        else:
+            self._cursor.executemany(sql, rows)
         return int(self._cursor.rowcount)
 
     def attempt(self, work: Callable[[], bool]) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select
 
 from photometry_tasks import statements
 from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
+from photometry_tasks.models import todolist
 from photometry_tasks.results import Result
 from photometry_tasks.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.status import STATUS
@@ -283,9 +284,15 @@ def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[Colum
 
 def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
     """Return the tasks whose priorities a statement selects to pending, as `reset_tasks` does, unless they run."""
-    if transaction.is_shared:
-        chosen = statements.unowned(chosen)
-    return reset_tasks(transaction, transaction.connection.execute(chosen).scalars().all())
+    execute = transaction.connection.execute
+    if not transaction.is_shared:
+        return reset_tasks(transaction, execute(chosen).scalars().all())
+    chosen = statements.unowned(chosen)
+    still: list[int] = []
+    for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
+        _lock(transaction, chunk)  # what others have done with them until now counts
+        still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
+    return reset_tasks(transaction, still)
 
 
 def reset_all_tasks(transaction: Transaction) -> None:

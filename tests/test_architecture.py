@@ -22,7 +22,7 @@ ORDER = [
     {"connecting", "inspecting", "locking", "result_log", "summary"},
     {"sqlite", "postgresql", "legacy", "transitions", "claims"},
     {"backends", "acceptance", "sharing", "working_copy", "selections"},
-    {"sampling"},
+    {"sampling", "sending"},
     {"schema"},
     {"opening", "checking", "overview", "pace"},
     {"copying", "known", "resetting", "export", "report_figures"},

@@ -192,7 +192,13 @@ def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> No
     with pytest.raises(TodoListNotFoundError, match="photometry-tasks init"):
         TaskManager(postgresql.url.render_as_string(hide_password=False))
     opened = share({"status": 2})
-    for wrong in ({"load_into_memory": True}, {"lease": 0}, {"lease": float("nan")}, {"max_attempts": 0}):
+    for wrong in (
+        {"load_into_memory": True},
+        {"lease": 0},
+        {"lease": 1e12},
+        {"lease": float("nan")},
+        {"max_attempts": 0},
+    ):
         ((name, _),) = wrong.items()
         with pytest.raises(ValueError, match=f"{name}="):
             opened(reset=True, **wrong)
@@ -300,7 +306,8 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         assert cut(manager.save_result, result_of(tasks[0], skip_targets=[103])) is STATUS.OK
         cut(manager.start_task, 4)
         assert cut(manager.save_result, result_of({"priority": 4}, STATUS.ERROR)) is STATUS.ERROR
-        assert cut(manager.reset_tasks) == {"OK": 1, "ERROR": 1, "WARNING": 1, "SKIPPED": 1}
+        cut(manager.reset_tasks)
+        assert manager.get_number_tasks() == 4
         tasks = cut(manager.claim_tasks, 4)
         cut(manager.release_tasks, [4])
         saved = cut(manager.save_results, [result_of(task, skip_targets=[104]) for task in tasks])
@@ -311,6 +318,90 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
     ends = "SELECT priority, how FROM photometry_tasks_attempts ORDER BY attempt"
     first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
     assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK"), (4, "released")]
+
+
+def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim and a save whose answers were lost for good are known when they are called again."""
+    url = empty_list(server_database, ROWS)
+    with TaskManager(url, reset=False) as manager:
+        database = manager._list._database  # type: ignore[union-attr]
+        run_alone = type(database).run_alone  # type: ignore[union-attr]
+
+        def interrupted(self: Any, *given: Any) -> Any:
+            run_alone(self, *given)
+            raise KeyboardInterrupt
+
+        def call_again(call: Callable[[], Any]) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(type(database), "run_alone", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+            return call()
+
+        tasks = call_again(lambda: manager.claim_tasks(2))
+        assert [task["priority"] for task in tasks] == [1, 2]
+        assert call_again(lambda: manager.save_result(result_of(tasks[0]))) is STATUS.OK
+        assert manager.save_result(result_of(tasks[0], STATUS.ERROR)) is None
+        assert [task["priority"] for task in manager.claim_tasks(9)] == [3, 4]
+
+
+def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened]) -> None:
+    """It is among the living again: its tasks come back if it falls silent once more. So is one that saves skips."""
+    opened = share({}, {}, {}, {})
+    one, other = opened(), opened()
+    silence = "UPDATE photometry_tasks_workers SET seen = seen - interval '700 s' WHERE worker = 1"
+    (task,) = one.claim_tasks(1)
+    tell(other, silence)
+    assert [found["priority"] for found in other.claim_tasks(1)] == [1]
+    one.start_task(2)
+    assert other.claim_tasks(9, priority=2) == []
+    tell(other, silence)
+    assert [found["priority"] for found in other.claim_tasks(9, priority=2)] == [2]
+    (task,) = one.claim_tasks(1)
+    tell(other, silence)
+    assert one.save_result(result_of(task, skip_targets=[9])) is STATUS.OK
+    assert [found["priority"] for found in one.claim_tasks(1)] == [4]
+    assert other.claim_tasks(9) == []
+
+
+def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server_database: Engine) -> None:
+    """A reset that has waited for another's change goes by what is there then."""
+    opened = share({"status": 2}, {"status": 2})
+    one, other = opened(), opened()
+    holder = server_database.connect()
+    holder.exec_driver_sql("SELECT * FROM todolist WHERE priority = 1 FOR UPDATE")
+    waiting: list[Any] = []
+
+    def reset() -> None:
+        with TaskManager(server_database.url.render_as_string(hide_password=False)) as third:
+            waiting.append(statuses(third))
+
+    thread = threading.Thread(target=reset)
+    thread.start()
+    while not ask(other, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        pass
+    one.reset_tasks(priority=2)
+    (task,) = one.claim_tasks(1)
+    assert one.save_result(result_of(task)) is STATUS.OK
+    holder.rollback()
+    holder.close()
+    thread.join()
+    assert waiting == [[None, 1]]
+
+
+def test_a_session_whose_connection_is_lost(share: Callable[..., Opened]) -> None:
+    """The caller is told once that what was not committed is lost; then all works again."""
+    opened = share({}, {})
+    one, other = opened(), opened()
+    for sql in ("SELECT 1", "UPDATE todolist SET tmag = 3"):
+        one.session.connection().exec_driver_sql(sql)
+        ((pid,),) = one.session.connection().exec_driver_sql("SELECT pg_backend_pid()")
+        ask(other, f"SELECT pg_terminate_backend({pid}, 10000)")
+        with pytest.raises(ServerError):
+            one.get_task()
+        assert one.get_task() is not None
+        one.session.commit()
+    assert ask(one, "SELECT DISTINCT tmag FROM todolist") == [(10.0,)]
 
 
 def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Questions and results as a server gets them."""
+
+import json
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+
+from photometry_tasks import acceptance, claims
+from photometry_tasks.compiling import bind_for_postgresql
+from photometry_tasks.constraints import CheckedConstraints, build_expressions
+from photometry_tasks.results import Result
+from photometry_tasks.transactions import Row
+
+__all__ = ["bind_claim", "bind_pending", "encode_results"]
+
+
+@lru_cache(256)
+def bind_pending(constraints: CheckedConstraints, limit: int) -> tuple[str, Row]:
+    """Return the statement of `claims.pending`, and its values."""
+    return bind_for_postgresql(claims.pending(build_expressions(constraints), limit))
+
+
+@lru_cache(256)
+def bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, waits: bool) -> tuple[str, Row]:
+    """Return the statement of `claims.claim`, and its values."""
+    statement = claims.claim(build_expressions(constraints), limit, waits=waits)
+    return bind_for_postgresql(statement.params(worker=worker))
+
+
+def encode_results(results: Iterable[Result]) -> str:
+    """Return results as the one parameter of `acceptance.SAVE`."""
+    rows = []
+    for r in results:
+        row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
+        rows.append(dict(zip(acceptance.RESULT_NAMES, row, strict=True)))
+    try:
+        return json.dumps(rows, allow_nan=False, ensure_ascii=False)
+    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
+        rows = [
+            {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
+        ]
+        return json.dumps(rows, ensure_ascii=False)
