@@ -367,18 +367,19 @@ def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened
 def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server_database: Engine) -> None:
     """A reset that has waited for another's change goes by what is there then."""
     opened = share({"status": 2}, {"status": 2})
-    one, other = opened(), opened()
+    one = opened()
+    url = server_database.url.render_as_string(hide_password=False)
     holder = server_database.connect()
     holder.exec_driver_sql("SELECT * FROM todolist WHERE priority = 1 FOR UPDATE")
     waiting: list[Any] = []
 
     def reset() -> None:
-        with TaskManager(server_database.url.render_as_string(hide_password=False)) as third:
+        with TaskManager(url) as third:
             waiting.append(statuses(third))
 
     thread = threading.Thread(target=reset)
     thread.start()
-    while not ask(other, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+    while not query(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'lists'"):
         pass
     one.reset_tasks(priority=2)
     (task,) = one.claim_tasks(1)
