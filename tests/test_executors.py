@@ -101,6 +101,7 @@ def test_a_dead_dask_worker(tmp_path: Path) -> None:
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(20 - len(failed),)]
 
 
+@pytest.mark.slow
 def test_dask_when_the_time_is_over(tmp_path: Path) -> None:
     """What still runs on Dask's workers when the time is over is pending again, and the run ends in order."""
     path = make_file(tmp_path / "todo.sqlite", many(5))

@@ -310,7 +310,7 @@ class ServerHistories(Histories):
         assert {row[0] for row in query(self.target, QUERIES[2])} == self.model.diagnostics
 
 
-@pytest.mark.parametrize("examples", [8, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [4, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["file", "server"])
 def test_histories(kind: str, examples: int, request: pytest.FixtureRequest) -> None:
     """Whatever is called, killed and reopened, in whatever order and mode, the manager is what the model is."""

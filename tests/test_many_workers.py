@@ -102,7 +102,7 @@ def check_each_once(url: str, number: int, told: Accepted) -> None:
 
 
 BATCHES = pytest.mark.parametrize("batch", [1, 50])
-NUMBERS = pytest.mark.parametrize("number", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+NUMBERS = pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pytest.mark.slow)])
 
 
 @BATCHES
@@ -142,7 +142,7 @@ class Disturbance:
 @NUMBERS
 def test_connections_that_are_cut(server: Server, number: int, batch: int) -> None:
     """While the server cuts a connection 175 times, no result is lost, and none accepted twice."""
-    number *= 1 if batch == 1 or number > 500 else 10
+    number *= 1 if batch == 1 or number > 300 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     cut: list[int] = []
 
@@ -162,7 +162,7 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
 @NUMBERS
 def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
     """While the server crashes five times, no result is lost, and none accepted twice."""
-    number *= 1 if batch == 1 or number > 500 else 10
+    number *= 1 if batch == 1 or number > 300 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     times: list[None] = []
 
