@@ -153,7 +153,7 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
         )
         cut.append(len(query(url, sql)))
 
-    told = run_workers(url, batch, Disturbance(url, number, 35, act))
+    told = run_workers(url, batch, Disturbance(url, number, 60, act))
     check_each_once(url, number, told)
     assert sum(cut) >= (175 if number == 20_000 else 1)
 
