@@ -70,7 +70,6 @@ IS_LIVE = _try.ended.is_(None)
 ME = bindparam("worker", type_=BigInteger())
 _lease = _worker.lease * literal_column("interval '1 second'", Interval())
 _is_silent = and_(_worker.ended.is_(None), _worker.seen < func.now() - _lease)
-_has_live_attempt = exists().where(_try.priority == _task.priority, IS_LIVE)
 
 
 # What a statement has of its own is in its text: see `transactions.Statements`.
