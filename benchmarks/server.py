@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -96,49 +96,36 @@ class Raw:
         rows = self._cursor.execute(*self._claims[limit]).fetchall()
         return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]
 
-    def save(self, encoded: str) -> None:
+    def save_result(self, encoded: str) -> None:
         """Save one result, which is encoded."""
         self._cursor.execute(self._save, (self._worker, encoded)).fetchall()
 
-    def save_batch(self, encoded: str) -> None:
+    def save_results(self, encoded: str) -> None:
         """Save several results, which are encoded."""
         with self._connection.transaction():
             self._cursor.execute(self._touch, (self._worker,)).fetchall()
-            self.save(encoded)
+            self.save_result(encoded)
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
 
-def run_ours(manager: TaskManager, batch: int, number: int) -> float:
-    """Claim and save so many tasks, and return the seconds of each."""
+def run(worker: Any, batch: int, number: int) -> float:
+    """Claim and save so many tasks, and return the seconds of each; raw psycopg gets its results encoded."""
+    save = worker.save_result if batch == 1 else worker.save_results
     seconds, done = 0.0, 0
     while done < number:
         begun = time.perf_counter()
-        tasks = manager.claim_tasks(batch)
+        tasks = worker.claim_tasks(batch)
         seconds += time.perf_counter() - begun
-        results = [result_of(task) for task in tasks]
+        results: Any = [result_of(task) for task in tasks]
+        if isinstance(worker, Raw):
+            results = encode_results(map(check_result, results))
+        elif batch == 1:
+            (results,) = results
         begun = time.perf_counter()
-        if batch == 1:
-            manager.save_result(results[0])
-        else:
-            manager.save_results(results)
-        seconds += time.perf_counter() - begun
-        done += len(tasks)
-    return seconds / done
-
-
-def run_raw(raw: Raw, batch: int, number: int) -> float:
-    """Do as `run_ours`; its results are encoded before the clock runs."""
-    seconds, done = 0.0, 0
-    while done < number:
-        begun = time.perf_counter()
-        tasks = raw.claim_tasks(batch)
-        seconds += time.perf_counter() - begun
-        encoded = encode_results([check_result(result_of(task)) for task in tasks])
-        begun = time.perf_counter()
-        (raw.save if batch == 1 else raw.save_batch)(encoded)
+        save(results)
         seconds += time.perf_counter() - begun
         done += len(tasks)
     return seconds / done
@@ -155,8 +142,8 @@ def compare_one(url: str, what: str, rounds: int) -> list[Row]:
                 compare(
                     "server",
                     f"{what}, 1 worker, batches of {batch}",
-                    lambda batch=batch, number=number: run_ours(manager, batch, number),  # type: ignore[misc]
-                    lambda batch=batch, number=number: run_raw(raw, batch, number),  # type: ignore[misc]
+                    lambda batch=batch, number=number: run(manager, batch, number),  # type: ignore[misc]
+                    lambda batch=batch, number=number: run(raw, batch, number),  # type: ignore[misc]
                     rounds=rounds,
                     ceiling=ceiling,
                 )
@@ -171,7 +158,6 @@ def compare_one(url: str, what: str, rounds: int) -> list[Row]:
 def work(url: str, batch: int, seconds: float, is_raw: bool, ready: Any, begin: Event) -> None:
     """Claim and save for some seconds, and say how many tasks a second."""
     worker: Any = Raw(url) if is_raw else TaskManager(url, reset=False, summary_interval=None)
-    run: Callable[..., float] = run_raw if is_raw else run_ours
     run(worker, batch, batch)
     ready.put(None)
     begin.wait()

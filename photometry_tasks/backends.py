@@ -79,13 +79,10 @@ def is_shared(dialect: Dialect) -> bool:
 @contextmanager
 def begin_reading(database: SQLite | PostgreSQL) -> Iterator[Connection]:
     """Run one transaction that sees nothing of what others do meanwhile."""
-    if isinstance(database, PostgreSQL):
-        with database.begin(writes=False) as connection:
-            yield connection
-    else:
-        with database.begin(writes=False) as connection:
+    with database.begin(writes=False) as connection:
+        if isinstance(database, SQLite):
             connection.exec_driver_sql("BEGIN")  # else each statement would be a transaction of its own
-            yield connection
+        yield connection
 
 
 def read_rows(database: SQLite | PostgreSQL, table: Table) -> Generator[Row, None, None]:

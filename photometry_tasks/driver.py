@@ -8,7 +8,16 @@ from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError, ServerError
 
-__all__ = ["SETTINGS", "check_driver", "describe", "find_cause", "integrity_error", "judge", "reach_server"]
+__all__ = [
+    "SETTINGS",
+    "check_driver",
+    "describe",
+    "find_cause",
+    "integrity_error",
+    "judge",
+    "reach_server",
+    "will_pass",
+]
 
 #: What libpq is told unless the URL says otherwise: a server or a network that is gone is noticed within a minute.
 _CONNECTING = {
@@ -31,6 +40,16 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 
 #: The server ends, or begins: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 _LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
+#: The same where a connection is refused: there libpq gives no code, but the server's words. If those are not English,
+#: it is not tried again.
+_REFUSALS = (
+    "too many",
+    "connection slots are reserved",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is not",  # yet, or not now, accepting connections
+    "the database system is in recovery mode",
+)
 #: Two transactions were in each other's way.
 _CONFLICTS = {"40001", "40P01", "55P03"}
 #: What one of two transactions runs into that add the same at once; the next time it sees what is there.
@@ -99,6 +118,11 @@ def judge(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
     code = cause.sqlstate or ""
     is_race = code == "23505" and cause.diag.constraint_name in _RACES
     return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
+
+
+def will_pass(error: BaseException) -> bool:
+    """Whether a connection was refused for a reason that passes by itself."""
+    return any(words in describe(error) for words in _REFUSALS)
 
 
 def integrity_error() -> type[Exception]:

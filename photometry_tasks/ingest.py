@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import find_path
-from photometry_tasks.errors import InvalidTargetError, OutdatedSchemaError
+from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.locking import TodoLock
 from photometry_tasks.models import todolist
@@ -331,8 +331,7 @@ def _add_on_server(server: PostgreSQL, located: Iterable[Located], defaults: _De
         if not schema.has_list(connection):
             schema.create_schema(connection, fill=lambda: _copy_in(server, targets.values(), 0, report))
         else:
-            if changes := schema.find_changes(connection, server.name):
-                raise OutdatedSchemaError(path=server.name, change=changes[0])
+            schema.check_current(connection, server.name)
             for key in connection.execute(statements.TARGETS):
                 targets.pop(tuple(key), None)
             last = connection.execute(statements.LAST_PRIORITY).scalar_one()

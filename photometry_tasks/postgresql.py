@@ -1,5 +1,6 @@
 """PostgreSQL: connections and transactions, and what its errors mean."""
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,15 @@ from sqlalchemy.pool import NullPool
 
 from photometry_tasks.arguments import invalid
 from photometry_tasks.compiling import compile_for_postgresql
-from photometry_tasks.driver import check_driver, describe, find_cause, integrity_error, judge, reach_server
+from photometry_tasks.driver import (
+    check_driver,
+    describe,
+    find_cause,
+    integrity_error,
+    judge,
+    reach_server,
+    will_pass,
+)
 from photometry_tasks.errors import (
     OnlyOfFilesError,
     ServerError,
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["PostgreSQL", "build_name"]
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("photometry_tasks")
 
 #: How often a transaction is tried that others are in the way of.
 _TRIES = 20
@@ -75,12 +86,25 @@ class PostgreSQL:
         self._is_given_up = self.is_unsure = False
         check_driver()
         self._engine = create_engine(self._url, poolclass=NullPool, creator=self._reach)
-        try:
-            self._connect()
-        except DBAPIError as error:
-            raise self._explain(error) from error
+        self._open()
 
     # --- connecting --------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Connect for the first time; a manager waits while there are too many, or the server is starting up."""
+        begun, is_told = time.monotonic(), False
+        while True:
+            try:
+                return self._connect()
+            except DBAPIError as error:
+                seconds = begun + (self._patience or 0.0) - time.monotonic()
+                if seconds <= 0 or not will_pass(error):
+                    raise self._explain(error) from error
+                if not is_told:
+                    message = "%s: %s; it is tried again for %.0f s"
+                    _logger.warning(message, self.name, describe(error), seconds)
+                is_told = True
+            time.sleep(random.uniform(0.1, min(_LONGEST_PAUSE, seconds)))  # noqa: S311 - no secret
 
     def _reach(self) -> Any:
         arguments, named = self._engine.dialect.create_connect_args(self._url)
@@ -221,7 +245,9 @@ class PostgreSQL:
                 self.is_unsure = self.is_unsure or is_lost
                 # After that each call is tried but once, until one gets through.
                 patience = 0.0 if self._is_given_up else self._patience
-                if time.monotonic() - begun >= patience or (is_conflict and tries >= _TRIES):
+                if is_conflict and tries >= _TRIES:
+                    self.abandon(error)
+                if time.monotonic() - begun >= patience:
                     self._is_given_up = is_lost
                     raise ServerLostError(path=self.name, found=describe(error), seconds=self._patience) from error
             else:
@@ -336,6 +362,6 @@ def build_name(url: str) -> str:
         raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
     # Other secrets may stand in the query.
     name = parsed.set(query={}).render_as_string(hide_password=True)
-    if parsed.get_backend_name() != "postgresql":
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
         raise invalid("url", name, "a path or a URL of postgresql+psycopg is expected")
     return name

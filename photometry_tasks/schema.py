@@ -95,8 +95,9 @@ def is_current(database: SQLite) -> bool:
 
 
 def is_at_head(connection: Connection) -> bool:
-    """Whether a list on a server has the revision of this release: who joins a run need not look any closer."""
-    has_revision = inspect(connection).has_table(VERSION_TABLE)
+    """Whether there is a list with the revision of this release: who joins a run need not look any closer."""
+    inspector = inspect(connection)
+    has_revision = inspector.has_table("todolist") and inspector.has_table(VERSION_TABLE)
     return has_revision and connection.execute(select(_version.c.version_num)).scalars().all() == [HEAD]
 
 

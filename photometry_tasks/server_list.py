@@ -14,7 +14,6 @@ from sqlalchemy import ColumnElement
 from photometry_tasks import acceptance, claims, schema, transitions
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import (
-    OutdatedSchemaError,
     ServerError,
     ServerLostError,
     TaskOwnedError,
@@ -81,11 +80,9 @@ class ServerList:
             opened.pop_all()
 
     def _check(self) -> None:
-        self._database.check_list()
         with self._database.begin(writes=False) as connection:
-            changes = [] if schema.is_at_head(connection) else schema.find_changes(connection, self.name)
-        if changes:
-            raise OutdatedSchemaError(path=self.name, change=changes[0])
+            if not schema.is_at_head(connection):
+                schema.check_current(connection, self.name)
 
     def _register(self) -> int:
         names = {
@@ -108,7 +105,7 @@ class ServerList:
         elif reset:
             number = self.change("open", partial(_reset_interrupted, conditions=conditions))
         if cleanup or overwrite:
-            self._database.compact()
+            self._database.repeat(lambda _: self._database.compact())
         _logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.name, number)
 
     def _overwrite(self, transaction: Transaction) -> None:

@@ -31,9 +31,7 @@ from photometry_tasks.result_log import ResultLog
 from photometry_tasks.schema import HEAD, create_schema
 
 from . import eras
-from .conftest import SHARED, Rows, checksum, make_file, query, result_of
-
-SECRET = "p@ss%41:/?#"
+from .conftest import SECRET, SHARED, Rows, checksum, make_file, owned_databases, query, result_of
 
 #: The ends of what a column holds, and what lies close to them.
 INTEGERS = [2**63 - 1, -(2**63), 0, -1, 2**53 + 1]
@@ -44,19 +42,8 @@ TEXTS = ["", "\n", "a\tb\r\nc", "\\N", "\\.", "\\x41", "'\"", "α é 🌟 \u2028
 @pytest.fixture
 def server(postgresql: Engine) -> Iterator[str]:
     """Make an empty database with a user whose password needs quoting, and return its URL."""
-    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS copying"))
-        connection.execute(text("DROP DATABASE IF EXISTS copying_too"))
-        connection.execute(text("DROP ROLE IF EXISTS copyist"))
-        connection.execute(text(f"CREATE ROLE copyist LOGIN PASSWORD '{SECRET}'".replace(":", "\\:")))
-        connection.execute(text("CREATE DATABASE copying OWNER copyist"))
-        connection.execute(text("CREATE DATABASE copying_too OWNER copyist"))
-    url = postgresql.url.set(username="copyist", password=SECRET, database="copying")
-    yield url.render_as_string(hide_password=False)
-    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE copying WITH (FORCE)"))
-        connection.execute(text("DROP DATABASE copying_too WITH (FORCE)"))
-        connection.execute(text("DROP ROLE copyist"))
+    with owned_databases(postgresql, "copyist", "copying", "copying_too") as url:
+        yield url
 
 
 @pytest.fixture

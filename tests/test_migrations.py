@@ -29,7 +29,7 @@ from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema import HEAD
 
 from . import eras
-from .conftest import make_file, query
+from .conftest import make_file, owned_databases, query
 from .test_upgrading import describe, read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -68,16 +68,8 @@ def within(chosen: Callable[..., object], *arguments: object, todo: object = Non
 @pytest.fixture
 def server(postgresql: Engine) -> Iterator[str]:
     """Make an empty database with a user whose password needs quoting, and return its URL."""
-    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS migrations"))
-        connection.execute(text("DROP ROLE IF EXISTS astronomer"))
-        connection.execute(text("CREATE ROLE astronomer LOGIN PASSWORD 'p@ss%41:/?#'"))
-        connection.execute(text("CREATE DATABASE migrations OWNER astronomer"))
-    url = postgresql.url.set(username="astronomer", password="p@ss%41:/?#", database="migrations")
-    yield url.render_as_string(hide_password=False)
-    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE migrations WITH (FORCE)"))
-        connection.execute(text("DROP ROLE astronomer"))
+    with owned_databases(postgresql, "astronomer", "migrations") as url:
+        yield url
 
 
 def test_the_library_knows_the_revisions() -> None:

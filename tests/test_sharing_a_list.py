@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import (
@@ -24,8 +25,9 @@ from photometry_tasks.errors import (
     UncommittedChangesError,
     WorkersAtWorkError,
 )
+from photometry_tasks.overview import get_overview
 
-from .conftest import ask, empty_list, query, result_of, tell
+from .conftest import ask, empty_list, make_list, owned_databases, query, result_of, tell
 
 Opened = Callable[..., TaskManager]
 
@@ -410,3 +412,20 @@ def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:
     url = server_database.url.set(query={"host": str(tmp_path)}).render_as_string(hide_password=False)
     with pytest.raises(ServerError, match="No such file or directory"):
         TaskManager(url)
+
+
+def test_a_server_that_is_full(
+    postgresql: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who opens a list while the server has no room for another connection waits, and comes in when there is room."""
+    with owned_databases(postgresql, "guest", "crowded") as url:
+        make_list(create_engine(url, poolclass=NullPool), [{}])
+        with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ALTER ROLE guest CONNECTION LIMIT 1"))
+        first = TaskManager(url)
+        with pytest.raises(ServerError, match="too many connections"):
+            get_overview(url)  # who only looks is told at once
+        monkeypatch.setattr("time.sleep", lambda _: first.close())
+        with TaskManager(url, reset=False) as second:
+            assert second.claim_tasks(1)
+        assert "too many connections" in caplog.text
