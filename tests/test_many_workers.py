@@ -67,6 +67,7 @@ def work(connection: Connection, url: str, batch: int) -> None:
     found: Accepted = []
     with TaskManager(url, reset=False, summary_interval=None) as manager:
         connection.send(None)
+        connection.recv()
         while tasks := manager.claim_tasks(batch):
             results = [result_of(task) for task in tasks]
             saved = manager.save_results(results) if batch > 1 else [manager.save_result(results[0])]
@@ -80,6 +81,8 @@ def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
         connections = [stack.enter_context(running(work, url, batch))[1] for _ in range(8)]
         for connection in connections:
             assert connection.recv() is None
+        for connection in connections:
+            connection.send("all are there")
         while disturb() and not wait(connections, timeout=0):
             pass
         found = [list(received(connection)) for connection in connections]
@@ -114,7 +117,7 @@ def test_each_task_once(server: Server, number: int, batch: int) -> None:
     check_each_once(url, number, told)
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts") == [(number,)]
     workers = query(url, "SELECT count(DISTINCT worker) FROM photometry_tasks_attempts")
-    assert workers > [(1,)]
+    assert workers > [(1,)] or batch > 1  # of six batches the first worker may get all
 
 
 class Disturbance:
