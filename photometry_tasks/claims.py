@@ -32,12 +32,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
-from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
 
 __all__ = [
-    "CLAIMED",
     "GIVEN_UP",
     "HEARTBEAT",
     "IS_LIVE",
@@ -45,6 +44,7 @@ __all__ = [
     "LOST",
     "ME",
     "NOW",
+    "OF_WORKER",
     "OTHERS",
     "REGISTER",
     "RELEASE",
@@ -60,7 +60,7 @@ __all__ = [
     "pending",
 ]
 
-_task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
+_task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
 
 #: How an attempt ended, if no result did it.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
@@ -152,13 +152,8 @@ def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool)
     return claimed.order_by(started.c.priority).add_cte(seen)
 
 
-#: Live attempts of a worker, with their tasks: what a claim has given it, whose answer was lost.
-CLAIMED: Select[Any] = (
-    select(*TASK_COLUMNS, _try.attempt)
-    .join(attempts, _try.priority == _task.priority)
-    .where(_try.worker == ME, IS_LIVE)
-    .order_by(_task.priority)
-)
+#: Live attempts of a worker: priority, attempt.
+OF_WORKER: Select[Any] = select(_try.priority, _try.attempt).where(_try.worker == ME, IS_LIVE)
 
 _earlier = attempts.alias("earlier")
 _losses = (

@@ -160,6 +160,7 @@ def _copy_to_server(url: str, copying: _Copying) -> None:
                 raise invalid("target", database.name, remedy)
             fill()
         else:
+            schema.find_changes(connection, database.name)  # refuses other programs' tables of these names
             schema.create_schema(connection, fill=fill)
         connection.exec_driver_sql(f"ANALYZE {_NAMES}")
 

@@ -35,6 +35,8 @@ _CONNECTING = {
 SETTINGS = """
 SET enable_seqscan = off; SET jit = off;
 SET default_transaction_isolation = 'read committed';
+SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
+DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '2000', false); EXCEPTION WHEN OTHERS THEN END $$;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
 
@@ -49,6 +51,7 @@ _REFUSALS = (
     "the database system is shutting down",
     "the database system is not",  # yet, or not now, accepting connections
     "the database system is in recovery mode",
+    "server closed the connection unexpectedly",
 )
 #: Two transactions were in each other's way.
 _CONFLICTS = {"40001", "40P01", "55P03"}
@@ -117,12 +120,20 @@ def judge(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
         return is_lost and isinstance(error, AssertionError), False
     code = cause.sqlstate or ""
     is_race = code == "23505" and cause.diag.constraint_name in _RACES
+    if not code and isinstance(cause, _operational_error()):
+        is_lost = True  # only what goes wrong on this side of the connection has no code
     return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
 
 
+def _operational_error() -> type[Exception]:
+    import psycopg
+
+    return psycopg.OperationalError
+
+
 def will_pass(error: BaseException) -> bool:
-    """Whether a connection was refused for a reason that passes by itself."""
-    return any(words in describe(error) for words in _REFUSALS)
+    """Whether a connection was not made for a reason that passes by itself."""
+    return find_cause(error).sqlstate in _LOST or any(words in describe(error) for words in _REFUSALS)
 
 
 def integrity_error() -> type[Exception]:

@@ -130,7 +130,7 @@ class NotATodoFileError(TodoError, ValueError):
     """{path} is not a TODO-file: {found}. It was not changed.
 
     A TODO-file is a SQLite database with the tables of the TASOC pipeline, of any release since 3.0; one is made from
-    target lists with `photometry-tasks init`.
+    target lists with `photometry-tasks init`, and so is a list on a server.
     """
 
 

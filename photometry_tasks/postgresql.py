@@ -44,7 +44,7 @@ _logger = logging.getLogger("photometry_tasks")
 _TRIES = 20
 
 #: Seconds that one of the statements of the hot paths may take.
-_PATIENCE = 60.0
+_LONGEST_STATEMENT = 60.0
 
 #: Seconds between two tries, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.02, 5.0
@@ -68,6 +68,8 @@ class PostgreSQL:
         The same connection, of the driver.
     statements : Statements
         The same connection for prepared statements.
+    is_unsure : bool
+        Whether in the call of `repeat` an answer was lost.
     name : str
         The URL, without password and query.
     """
@@ -83,6 +85,9 @@ class PostgreSQL:
         self.name = build_name(url)
         self._url = make_url(url).set(drivername="postgresql+psycopg")
         self._patience = patience
+        # A client that is stopped, or whose node dies, in the midst of a transaction must not keep its locks for ever.
+        milliseconds = int(1000 * (patience or 0))
+        self._begin = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
         self._is_given_up = self.is_unsure = False
         check_driver()
         self._engine = create_engine(self._url, poolclass=NullPool, creator=self._reach)
@@ -178,16 +183,27 @@ class PostgreSQL:
         It may have been done before, if the connection was lost in the commit: work that is done twice has to see that.
         """
 
-        def call(_: bool) -> T:
-            self.dbapi.patience = None if is_long else self._patience  # type: ignore[attr-defined]  # it is ours
-            answer = work(Transaction(self.connection, self.statements, is_shared=True))
-            self._commit()
+        def call() -> T:
+            with self._patient(None if is_long else self._patience):
+                self.dbapi.execute(self._begin, prepare=False)
+                answer = work(Transaction(self.connection, self.statements, is_shared=True))
+                self._commit()
             return answer
 
+        return self.repeat(call)
+
+    @contextmanager
+    def _patient(self, seconds: float | None) -> Iterator[None]:
+        """Begin no transaction but by a statement, and give up a server that does not answer one for so long."""
+        dbapi: Any = self.dbapi
         try:
-            return self.repeat(call)
+            dbapi.autocommit = True
+            dbapi.patience = seconds
+            yield
         finally:
-            self.dbapi.patience = None  # type: ignore[attr-defined]  # the callers' own statements may take long
+            dbapi.patience = None  # the callers' own statements may take long
+            if self._is_idle():
+                dbapi.autocommit = False
 
     def try_out(self, work: Callable[[Transaction], T]) -> T:
         """Return what some work returns, and take all back that it has done."""
@@ -200,14 +216,8 @@ class PostgreSQL:
 
     def run_alone(self, sql: str, parameters: Row) -> list[Row]:
         """Run a statement that is a transaction of its own, and return its rows."""
-        try:
-            self.dbapi.autocommit = True
-            self.dbapi.patience = None if self._patience is None else min(_PATIENCE, self._patience)  # type: ignore[attr-defined]
+        with self._patient(None if self._patience is None else min(_LONGEST_STATEMENT, self._patience)):
             rows: list[Row] = self.statements.run(sql, parameters).fetchall()
-        finally:
-            self.dbapi.patience = None  # type: ignore[attr-defined]
-            if self._is_idle():
-                self.dbapi.autocommit = False
         return rows
 
     def alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
@@ -215,13 +225,13 @@ class PostgreSQL:
         sql, names = compile_for_postgresql(statement)
         return self.run_alone(sql, tuple(parameters[name] for name in names))
 
-    def repeat(self, call: Callable[[bool], T]) -> T:
+    def repeat(self, call: Callable[[], T]) -> T:
         """Return what a call returns, which is made again while the server says that it may be.
 
         Parameters
         ----------
         call : callable
-            Takes whether an earlier one may have been done, though nobody was told.
+            It finds in `is_unsure` whether an earlier one may have been done, though nobody was told.
 
         Raises
         ------
@@ -234,9 +244,11 @@ class PostgreSQL:
         while True:
             try:
                 self._ensure_idle()
-                answer = call(self.is_unsure)
+                answer = call()
             except BaseException as error:
                 is_lost, is_conflict = judge(error, is_lost=self.is_lost())
+                if is_lost:
+                    self.dbapi.pgconn.finish()  # in whatever state it is
                 self.roll_back()
                 if not (is_lost or is_conflict) or self._patience is None:
                     self.abandon(error)
@@ -268,6 +280,7 @@ class PostgreSQL:
             if self.connection.in_transaction():
                 self.connection.rollback()
             self.dbapi.rollback()
+            self.dbapi.autocommit = False
 
     def abandon(self, error: BaseException) -> NoReturn:
         """Raise an error, explained."""
@@ -280,11 +293,8 @@ class PostgreSQL:
 
     def compact(self) -> None:
         """Free what was deleted, and renew the planner's statistics."""
-        self.dbapi.autocommit = True
-        try:
+        with self._patient(None):
             self.statements.run("VACUUM (ANALYZE) todolist, diagnostics, photometry_skipped")
-        finally:
-            self.dbapi.autocommit = False
 
     # --- whole tables ------------------------------------------------------------------------------------
 
@@ -362,6 +372,8 @@ def build_name(url: str) -> str:
         raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
     # Other secrets may stand in the query.
     name = parsed.set(query={}).render_as_string(hide_password=True)
+    if "@" in (parsed.host or ""):
+        raise invalid("url", "…", "write the @ in a password as %40")  # a part of it would be taken for the host
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
         raise invalid("url", name, "a path or a URL of postgresql+psycopg is expected")
     return name

@@ -177,7 +177,8 @@ def _read_reals(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[f
     found = [*map(result.get, _TASK_REALS), *map(details.get, _STATISTICS)]
     if not _PLAIN_REALS.issuperset(map(type, found)):
         found = _read_each(result, _with(as_real, _TASK_REALS)) + _read_each(details, _with(as_real, _STATISTICS))
-    return [None if number != number else number for number in found]
+    # SQLite keeps no sign of a zero; so no database does.
+    return [None if number is None or number != number else number + 0.0 for number in found]
 
 
 def _read_integers(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[int | None]:
@@ -211,7 +212,7 @@ def _as_real_or_null(value: object) -> float | None:
     if value is None:
         return None
     number = value if type(value) is float else as_real(value)
-    return None if number != number else number
+    return None if number != number else number + 0.0
 
 
 def _as_count(value: object) -> int | None:

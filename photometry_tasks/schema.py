@@ -120,8 +120,9 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     lacking = known if revision is None else known[known.index(revision) + 1 :]
     later = [f"revision {name}: {REVISIONS[name]}" for name in lacking]
     if revision is None and not holds_tasoc_files(connection):
-        if "todolist" in tables:
-            raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
+        if taken := sorted(tables.intersection(table.name for table in _find_tables(connection))):
+            found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
+            raise NotATodoFileError(path=path, found=found)
         return later  # from nothing; the server's database may hold what it likes besides
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)

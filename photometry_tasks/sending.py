@@ -9,9 +9,13 @@ from photometry_tasks import acceptance, claims
 from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.results import Result
+from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Row
 
-__all__ = ["bind_claim", "bind_pending", "encode_results"]
+__all__ = ["bind_claim", "bind_pending", "encode_results", "fit"]
+
+#: Bytes. An index takes no more than a third of a page: https://www.postgresql.org/docs/current/btree.html.
+_LONGEST_PATH = 2600
 
 
 @lru_cache(256)
@@ -25,6 +29,17 @@ def bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, wait
     """Return the statement of `claims.claim`, and its values."""
     statement = claims.claim(build_expressions(constraints), limit, waits=waits)
     return bind_for_postgresql(statement.params(worker=worker))
+
+
+def fit(result: Result) -> Result:
+    """Return a result as a server can keep it: one whose path is too long for an index is an ERROR without it."""
+    if result.lightcurve is None or len(result.lightcurve) < _LONGEST_PATH // 4:
+        return result
+    length = len(result.lightcurve.encode())
+    if length <= _LONGEST_PATH:
+        return result
+    problem = f"The light-curve path is of {length} bytes; a server keeps one of {_LONGEST_PATH} at most"
+    return result._replace(status=STATUS.ERROR, lightcurve=None, errors=(*result.errors, problem))
 
 
 def encode_results(results: Iterable[Result]) -> str:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement
 
 from photometry_tasks import acceptance, claims, schema, transitions
 from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.driver import describe
 from photometry_tasks.errors import (
     ServerError,
     ServerLostError,
@@ -22,7 +23,7 @@ from photometry_tasks.errors import (
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.results import Result
 from photometry_tasks.selections import build_task
-from photometry_tasks.sending import bind_claim, bind_pending, encode_results
+from photometry_tasks.sending import bind_claim, bind_pending, encode_results, fit
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.status import STATUS
 from photometry_tasks.summary import count_by_status
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds for which it is at least tried to reach the server.
-_PATIENCE = 5.0
+_SHORTEST_PATIENCE = 5.0
 
 _TASK_NAMES = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag", "attempt")
 
@@ -67,11 +68,11 @@ class ServerList:
     def __init__(self, url: str, *, lease: float, max_attempts: int) -> None:
         self.lease = lease
         self._max_attempts = max_attempts
-        self._database = PostgreSQL(url, patience=max(_PATIENCE, lease / 2))
+        self._database = PostgreSQL(url, patience=max(_SHORTEST_PATIENCE, lease / 2))
         self.name = self._database.name
         with ExitStack() as opened:
             opened.callback(self._database.close)
-            self._database.repeat(lambda _: self._check())
+            self._database.repeat(self._check)
             self.shared = SharedConnection(self._database, self.name)
             self._live: dict[int, int] = {}
             self._is_unsure = False
@@ -91,21 +92,21 @@ class ServerList:
             "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
             "lease": self.lease,
         }
-        ((worker,),) = self._database.repeat(lambda _: self._database.alone(claims.REGISTER, names))
+        ((worker,),) = self._database.repeat(lambda: self._database.alone(claims.REGISTER, names))
         return int(worker)
 
     def prepare(
         self, *, reset: bool, overwrite: bool, cleanup: bool, conditions: Sequence[ColumnElement[bool]]
     ) -> None:
         """Return what was cut short or went wrong to pending; or all, if nobody else is at work."""
-        self._database.repeat(lambda _: self._rescue())
+        self._database.repeat(self._rescue)
         number = 0
         if overwrite:
             self._database.transact(self._overwrite, is_long=True)
         elif reset:
-            number = self.change("open", partial(_reset_interrupted, conditions=conditions))
+            number = self.change("open", partial(transitions.reset_interrupted_tasks, conditions=conditions))
         if cleanup or overwrite:
-            self._database.repeat(lambda _: self._database.compact())
+            self._database.repeat(self._database.compact)
         _logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.name, number)
 
     def _overwrite(self, transaction: Transaction) -> None:
@@ -123,12 +124,10 @@ class ServerList:
         self.shared.check_ready(method)
         return self._database.transact(work)
 
-    def change(self, method: str, work: Callable[[Transaction], T]) -> T:
-        """Return what some work returns, all of which is done or nothing."""
-        self.shared.check_ready(method)
-        return self._database.transact(work)
+    #: Return what some work returns, all of which is done or nothing.
+    change = read
 
-    def _ask(self, call: Callable[[bool], T], method: str) -> T:
+    def _ask(self, call: Callable[[], T], method: str) -> T:
         self.shared.check_ready(method)
         return self._database.repeat(call)
 
@@ -145,7 +144,7 @@ class ServerList:
         """Return the next pending tasks."""
         sql, values = bind_pending(check_constraints(constraints), limit)
 
-        def call(_: bool) -> list[Row]:
+        def call() -> list[Row]:
             rows = self._database.run_alone(sql, values)
             return rows if rows or not self._rescue() else self._database.run_alone(sql, values)
 
@@ -156,28 +155,31 @@ class ServerList:
         checked = check_constraints(constraints)
         sql, values = bind_claim(checked, limit, self.worker, waits=True)
 
-        def call(is_unsure: bool) -> list[Row]:
-            if (is_unsure or self._is_unsure) and (rows := self._find_unheard()):
-                return rows
+        def call() -> list[Row]:
+            if self._database.is_unsure or self._is_unsure:
+                self._give_back_unheard()
             if rows := self._database.run_alone(sql, values):
                 return rows
             self._rescue()
+            self._give_back_unheard()
             return self._database.run_alone(*bind_claim(checked, limit, self.worker, waits=False))
 
         try:
             rows = self._ask(call, "claim_tasks")
         except BaseException:
-            self._is_unsure = True  # it may have been done, and the next one then finds what it gave
+            self._is_unsure = True
             raise
         tasks = [dict(zip(_TASK_NAMES, row, strict=True)) for row in rows]
         self._live.update((task["priority"], task["attempt"]) for task in tasks)
         self._is_unsure = False
         return tasks
 
-    def _find_unheard(self) -> list[Row]:
-        """Return the tasks that a claim has given this worker, though the connection was lost before it was told."""
-        claimed = self._database.alone(claims.CLAIMED, {"worker": self.worker})
-        return [row for row in claimed if self._live.get(row[0]) != row[-1]]
+    def _give_back_unheard(self) -> None:
+        """Give back the tasks that this worker was given without being told, since the answer was lost."""
+        given = {"worker": self.worker}
+        live = self._database.alone(claims.OF_WORKER, given)
+        if unheard := [priority for priority, attempt in live if self._live.get(priority) != attempt]:
+            self._database.alone(claims.RELEASE, {**given, "priorities": unheard})
 
     def _rescue(self) -> bool:
         """Take the tasks of silent workers back; return whether there were any such workers."""
@@ -205,12 +207,16 @@ class ServerList:
             begun = transaction.all(acceptance.BEGIN_ATTEMPTS, {**given, "priorities": new})
             return [*ours.items(), *begun]
 
-        self._live.update(self.change(method, work))
+        try:
+            self._live.update(self.change(method, work))
+        except BaseException:
+            self._is_unsure = True
+            raise
 
     def release(self, priorities: Sequence[int]) -> None:
         """Return tasks that are STARTED, and not another worker's, to pending."""
         given = {"priorities": list(priorities), "worker": self.worker}
-        self._ask(lambda _: self._database.alone(claims.RELEASE, given), "release_tasks")
+        self._ask(lambda: self._database.alone(claims.RELEASE, given), "release_tasks")
         for priority in priorities:
             self._live.pop(priority, None)
 
@@ -225,13 +231,14 @@ class ServerList:
 
     def heartbeat(self) -> None:
         """Tell that this worker is alive."""
-        self._ask(lambda _: self._database.alone(claims.HEARTBEAT, {"worker": self.worker}), "heartbeat")
+        self._ask(lambda: self._database.alone(claims.HEARTBEAT, {"worker": self.worker}), "heartbeat")
 
     # --- saving ------------------------------------------------------------------------------------------
 
     def save(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
         self.shared.check_ready(method)
+        results = list(map(fit, results))
         priorities = [result.priority for result in results]
         saved: list[Saved | None] = []
         try:
@@ -253,12 +260,12 @@ class ServerList:
         attempt = self._live.get(result.priority)
         return attempt is not None and result.attempt in (None, attempt)
 
-    def _save_alone(self, result: Result, is_unsure: bool) -> list[Saved | None]:
+    def _save_alone(self, result: Result) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
         given = {"worker": self.worker, "rows": encode_results([result])}
         if self._database.alone(acceptance.SAVE, given):
             return [_plain(result)]
-        if is_unsure:
+        if self._database.is_unsure:
             self._unsure_saves.add(result.priority)
         return []
 
@@ -322,7 +329,10 @@ class ServerList:
             how, errors = transaction.one(acceptance.END_OF_ATTEMPT, own) or (None, None)
             if how in STATUS.__members__:
                 return Saved(STATUS[how], errors, ())
-        if result.attempt != attempt and (result.attempt is not None or worker != self.worker):
+        number = result.attempt
+        if number is None and is_first:
+            number = self._live.get(result.priority)  # that this manager began, and may have lost meanwhile
+        if number != attempt and (number is not None or worker != self.worker):
             return None
         given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": None}
         if attempt is not None and not transaction.change(acceptance.END_ATTEMPT, [given]):
@@ -351,9 +361,10 @@ class ServerList:
     def finish(self) -> None:
         """Give back what was not finished, since this worker works no longer."""
         try:
-            self._ask(lambda _: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
-        except (ServerError, ServerLostError):
-            _logger.exception("%s: tasks that are not finished come back in %g s", self.name, self.lease)
+            self._ask(lambda: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
+        except (ServerError, ServerLostError) as error:
+            message = "%s: tasks that are not finished come back in %g s (%s)"
+            _logger.warning(message, self.name, self.lease, describe(error))
 
     def close(self) -> None:
         """Close the connection."""
@@ -363,10 +374,6 @@ class ServerList:
         """Sign off, and close the connection."""
         self.finish()
         self.close()
-
-
-def _reset_interrupted(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
-    return transitions.reset_interrupted_tasks(transaction, conditions)
 
 
 def _plain(result: Result) -> Saved:

@@ -120,7 +120,7 @@ def build_history(priority: int, attempts: list[dict[str, Any]]) -> RenderableTy
             "begun": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
             "took": timedelta(seconds=round((row["ended"] - row["begun"]).total_seconds())) if row["ended"] else None,
             "how it ended": row["how"] or "running",
-            "errors": _last_line(row["errors"]),
+            "why": _last_line(row["errors"]),
         }
         for row in attempts
     ]

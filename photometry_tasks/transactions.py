@@ -62,6 +62,8 @@ class Statements:
     def change_rows(self, statement: Executable, rows: Iterable[Row]) -> int:
         """Do as `change` with rows whose values are in the order in which the statement has them."""
         sql, rows = self._compile(statement)[0], list(rows)
+        if not rows:
+            return 0
         if len(rows) == 1:
             self._cursor.execute(sql, rows[0])
         else:

@@ -18,6 +18,7 @@ from photometry_tasks.copying import Copied, copy_list
 from photometry_tasks.errors import (
     CopyError,
     InvalidArgumentError,
+    NotATodoFileError,
     OutdatedSchemaError,
     ServerError,
     TodoError,
@@ -26,6 +27,7 @@ from photometry_tasks.errors import (
     TodoListNotFoundError,
     UnsavedResultsError,
 )
+from photometry_tasks.ingest import add_targets
 from photometry_tasks.models import Base, diagnostics, todolist
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.schema import HEAD, create_schema
@@ -453,3 +455,15 @@ def test_a_damaged_source(tmp_path: Path, server: str, on_server: Engine) -> Non
     with pytest.raises(TodoError, match=r"todo\.sqlite is damaged"):
         copy_list(path, server)
     assert tables_of(on_server) == []
+
+
+def test_tables_of_the_same_name(tmp_path: Path, server: str, on_server: Engine) -> None:
+    """Another program's table that is named as one of ours is no list: nothing is added beside it."""
+    path = make_extreme(tmp_path / "todo.sqlite")
+    with on_server.begin() as connection:
+        connection.execute(text("CREATE TABLE diagnostics (note text)"))
+    with pytest.raises(NotATodoFileError, match="it has tables named diagnostics, but no revision"):
+        copy_list(path, server)
+    with pytest.raises(NotATodoFileError, match="it has tables named diagnostics"):
+        add_targets(server, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0}])
+    assert tables_of(on_server) == ["diagnostics"]

@@ -337,7 +337,7 @@ def test_the_upgrade_command_on_postgresql(server: str) -> None:
         connection.execute(text("DROP TABLE photometry_tasks_version"))
     run = subprocess.run(ours, capture_output=True, text=True)
     assert run.returncode == 1
-    assert "it has a todolist, but no revision in photometry_tasks_version" in run.stderr
+    assert "but no revision in photometry_tasks_version" in run.stderr
     assert "p@ss" not in run.stderr + shown
     assert "p%40" not in run.stderr + shown
     engine.dispose()
@@ -349,6 +349,7 @@ def test_the_upgrade_command_on_postgresql(server: str) -> None:
         ("postgresql+psycopg://astronomer:s%40cret@127.0.0.1:1/db", "connection failed"),
         ("mysql://astronomer:s%40cret@h/db", r"url='mysql://astronomer:\*\*\*@h/db': a path or a URL of postgresql"),
         ("a://b:s%40cret@h:x", "is expected"),
+        ("postgresql://b:c@s%40cret@h/x", "write the @ in a password as %40"),
     ],
 )
 def test_a_server_that_is_not_there(url: str, message: str) -> None:

@@ -1,14 +1,17 @@
 """One list, several managers: who owns a task, and what is known after an answer was lost."""
 
 import os
+import random
 import select
 import shutil
 import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks import STATUS, TaskManager
+from photometry_tasks import STATUS, TaskManager, server_list, transitions
 from photometry_tasks.errors import (
     OnlyOfFilesError,
     ServerError,
+    ServerLostError,
     TaskOwnedError,
     TodoListNotFoundError,
     UncommittedChangesError,
@@ -28,6 +32,7 @@ from photometry_tasks.errors import (
 from photometry_tasks.overview import get_overview
 
 from .conftest import ask, empty_list, make_list, owned_databases, query, result_of, tell
+from .processes import running
 
 Opened = Callable[..., TaskManager]
 
@@ -209,8 +214,9 @@ def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> No
         opened(reset=True, cleanup_constraints=["does_not_exist = 1"])
 
 
-def test_a_frozen_server(share: Callable[..., Opened]) -> None:
+def test_a_frozen_server(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server process that does not answer is given up after a while, and the call is made to another one."""
+    monkeypatch.setattr(server_list, "_SHORTEST_PATIENCE", 1.0)
     opened = share({}, {}, {})
     manager = opened(lease=2.0)
     ((pid,),) = ask(manager, "SELECT pg_backend_pid()")
@@ -227,6 +233,83 @@ def test_a_frozen_server(share: Callable[..., Opened]) -> None:
     tasks = {task["priority"] for task in other.claim_tasks(3)}
     assert tasks | {1, 2, 3} == {1, 2, 3}
     assert len(tasks) >= 2
+
+
+def stop_in_a_save(connection: Connection, url: str) -> None:
+    """Claim two tasks, and stop in the midst of the transaction that saves a result."""
+    save_results = transitions.save_results
+
+    def stop(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return save_results(*given)
+
+    server_list._SHORTEST_PATIENCE = 0.5
+    transitions.save_results = stop
+    with TaskManager(url, reset=False, lease=1.0) as manager:
+        tasks = manager.claim_tasks(2)
+        connection.send([task["priority"] for task in tasks])
+        connection.send(manager.save_result(result_of(tasks[0], skip_targets=[103])))
+
+
+def test_a_worker_that_stops_in_a_transaction(server_database: Engine) -> None:
+    """The server ends its transaction: it keeps neither its tasks nor the locks on them, and its result is too late."""
+    url = empty_list(server_database, [{"tmag": 5.0}, {}, {"tmag": 9.0}])
+    with running(stop_in_a_save, url) as (process, connection), TaskManager(url, reset=False) as manager:
+        assert connection.recv() == [1, 2]
+        found: set[int] = set()
+        begun = time.monotonic()
+        while found != {1, 2, 3}:
+            assert time.monotonic() - begun < 30
+            found |= {task["priority"] for task in manager.claim_tasks(3)}
+        os.kill(process.pid or 0, signal.SIGCONT)
+        assert connection.recv() is None
+        assert statuses(manager) == [6, 6, 6]
+
+
+def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that waits for a lock, and that its manager has given up, is ended by the server."""
+    monkeypatch.setattr(server_list, "_SHORTEST_PATIENCE", 0.5)
+    opened = share({}, {})
+    one, other = opened(lease=1.0), opened()
+    (task,) = one.claim_tasks(1)
+    other.session.connection().exec_driver_sql("SELECT FROM todolist WHERE priority = 1 FOR UPDATE")
+    with pytest.raises(ServerLostError, match="has not answered"):
+        one.save_result(result_of(task))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    begun = time.monotonic()
+    while other.session.connection().exec_driver_sql(waiting).scalar_one():
+        assert time.monotonic() - begun < 30
+        other.session.connection().exec_driver_sql("SELECT pg_stat_clear_snapshot()")
+    other.session.commit()
+    assert one.save_result(result_of(task)) is STATUS.OK
+
+
+def test_a_late_result_without_a_token(share: Callable[..., Opened], server_database: Engine) -> None:
+    """TASOC's loop too finds its result refused, if its task was lost to somebody else meanwhile."""
+    opened = share({})
+    one, other = opened(), opened()
+    one.start_task(1)
+    with server_database.begin() as connection:
+        connection.exec_driver_sql("UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 1")
+    (task,) = other.claim_tasks(1)
+    assert other.save_result(result_of(task)) is STATUS.OK
+    assert one.save_result(result_of({"priority": 1}, STATUS.ERROR)) is None
+    assert statuses(one) == [1]
+
+
+def test_a_path_that_no_index_holds(share: Callable[..., Opened]) -> None:
+    """A result whose light-curve path is too long for the server is an ERROR that says so; the others are saved."""
+    opened = share({}, {}, {}, {})
+    one = opened()
+    chance = random.Random(1)
+    paths = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz/é", k=length)) for length in (2400, 4000, 4000, 10)]
+    results = [result_of(task, filepath_lightcurve=path) for task, path in zip(one.claim_tasks(4), paths, strict=True)]
+    assert one.save_results(results[:2]) == [STATUS.OK, STATUS.ERROR]
+    assert one.save_result(results[2]) is STATUS.ERROR
+    assert one.save_result(results[3]) is STATUS.OK
+    kept = ask(one, "SELECT lightcurve, errors FROM diagnostics ORDER BY priority")
+    assert [path for path, _ in kept] == [paths[0], None, None, paths[3]]
+    assert "light-curve path is of " in kept[1][1]
 
 
 # --- answers that are lost ---
@@ -317,9 +400,13 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         cut(manager.heartbeat)
         assert manager.summary["SKIPPED"] == 2
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
-    ends = "SELECT priority, how FROM photometry_tasks_attempts ORDER BY attempt"
+    # What a claim gave whose answer was lost was given back, and claimed again.
+    ends = "SELECT priority, how FROM photometry_tasks_attempts WHERE how <> 'released' ORDER BY attempt"
     first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
-    assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK"), (4, "released")]
+    assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
+    assert query(url, "SELECT how FROM photometry_tasks_attempts WHERE priority = 4 ORDER BY attempt")[-1] == (
+        "released",
+    )
 
 
 def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +432,31 @@ def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: 
         assert call_again(lambda: manager.save_result(result_of(tasks[0]))) is STATUS.OK
         assert manager.save_result(result_of(tasks[0], STATUS.ERROR)) is None
         assert [task["priority"] for task in manager.claim_tasks(9)] == [3, 4]
+
+
+def test_a_claim_after_one_that_failed(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives what it was asked for, and not what the other one was; that is pending again."""
+    url = empty_list(server_database, [{"camera": 1}, {"camera": 2}, {"camera": 1}, {"camera": 2}])
+    with TaskManager(url, reset=False) as manager, TaskManager(url, reset=False) as other:
+
+        def fail(name: str, call: Callable[..., Any], *given: Any, **named: Any) -> None:
+            owner = type(manager._list._database)  # type: ignore[union-attr]
+            method = getattr(owner, name)
+
+            def interrupted(self: Any, *values: Any) -> Any:
+                method(self, *values)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    call(*given, **named)
+
+        fail("run_alone", manager.claim_tasks, 2, camera=1)
+        fail("_commit", manager.start_task, 4)
+        assert statuses(other) == [6, None, 6, 6]
+        assert [task["priority"] for task in manager.claim_tasks(1, camera=2)] == [2]
+        assert [task["priority"] for task in other.claim_tasks(9)] == [1, 3, 4]
 
 
 def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened]) -> None:
