@@ -119,6 +119,8 @@ def run(worker: Any, batch: int, number: int) -> float:
         begun = time.perf_counter()
         tasks = worker.claim_tasks(batch)
         seconds += time.perf_counter() - begun
+        if not tasks:
+            raise RuntimeError("the list is too short: nothing is left to be claimed")
         results: Any = [result_of(task) for task in tasks]
         if isinstance(worker, Raw):
             results = encode_results(map(check_result, results))
@@ -178,9 +180,9 @@ def measure_rate(url: str, workers: int, batch: int, seconds: float, *, is_raw: 
     for process in processes:
         process.start()
     for _ in processes:
-        ready.get()
+        ready.get(timeout=300)
     begin.set()
-    rate: float = sum(ready.get() for _ in processes)
+    rate: float = sum(ready.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
     return rate
@@ -203,13 +205,17 @@ def main() -> None:
                 found += compare_one(url, f"{size} rows, {done} done", rounds)
         print(f"\n{'rows':>9} {'workers':>7} {'batch':>5} {'ours':>9} {'raw':>9}  tasks a second")
         for size in sizes:
+            is_renewed = size < 1_000_000  # else there is enough for all
             make_list(url, size)
             for workers in (1, 8) if arguments.quick else (1, 2, 4, 8):
                 for batch in (1, 100) if arguments.quick else (1, 10, 100, 1000):
-                    ours, raw = (measure_rate(url, workers, batch, seconds, is_raw=is_raw) for is_raw in (False, True))
+                    rates = []
+                    for is_raw in (False, True):
+                        rates.append(measure_rate(url, workers, batch, seconds, is_raw=is_raw))
+                        if is_renewed:
+                            make_list(url, size)
+                    ours, raw = rates
                     print(f"{size:9} {workers:7} {batch:5} {ours:9.0f} {raw:9.0f}", flush=True)
-                    if size < 1_000_000:
-                        make_list(url, size)
     sys.exit(any(row.ceiling is not None and row.ratio > row.ceiling for row in found))
 
 

@@ -47,7 +47,7 @@ def encode_results(results: Iterable[Result]) -> str:
     rows = []
     for r in results:
         row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
-        rows.append(dict(zip(acceptance.RESULT_NAMES, row, strict=True)))
+        rows.append({name: x for name, x in zip(acceptance.RESULT_NAMES, row, strict=True) if x is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)
     except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
