@@ -77,6 +77,12 @@ def test_from_a_list_to_results(tell: Callable[..., str], url: str, tmp_path: Pa
     assert f"{number} tasks, {number - 1} results" in tell("copy", tmp_path / "copy.sqlite")
     assert query(tmp_path / "copy.sqlite", "SELECT count(*) FROM diagnostics") == [(number - 1,)]
     assert "it holds" in tell("copy", tmp_path / "copy.sqlite", code=1)
+    # What a copied list says is running is nobody's: no worker takes it, this command returns it.
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("UPDATE todolist SET status = 6 WHERE priority = 1"))
+    assert "0 results" in tell("work", GOOD, "--jobs", "1")
+    assert "1 tasks (1 STARTED) are pending again" in tell("reset", "--status", "STARTED")
+    assert "1 results (0 errors)" in tell("work", GOOD, "--jobs", "1")
 
 
 def test_a_list_of_an_older_release(tell: Callable[..., str], url: str, tmp_path: Path) -> None:
