@@ -91,8 +91,8 @@ class Raw:
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks; of each only what a result needs."""
         if limit not in self._claims:
-            statement = claims.claim([], limit, waits=True).params(worker=self._worker)
-            self._claims[limit] = bind_for_postgresql(statement)
+            statement = claims.claim([], limit, waits=True)
+            self._claims[limit] = bind_for_postgresql(statement, worker=self._worker)
         rows = self._cursor.execute(*self._claims[limit]).fetchall()
         return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]
 

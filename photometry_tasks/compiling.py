@@ -36,10 +36,10 @@ def compile_for_postgresql(statement: Executable) -> tuple[str, list[str]]:
     return str(compiled), compiled.positiontup
 
 
-def bind_for_postgresql(statement: ClauseElement) -> tuple[str, tuple[Any, ...]]:
-    """Return the text of a statement whose parameters have values, and those values."""
+def bind_for_postgresql(statement: ClauseElement, **parameters: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the text of a statement, and the values of its parameters: those given, and those it has."""
     compiled: Any = statement.compile(dialect=_make_dialect())
-    expanded = compiled.construct_expanded_state()
+    expanded = compiled.construct_expanded_state(parameters)
     return expanded.statement, tuple(expanded.positional_parameters)
 
 

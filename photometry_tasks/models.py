@@ -47,13 +47,10 @@ _NAMES = {
 }
 
 
-#: How PostgreSQL keeps tables whose rows change often: room for new versions of a row on its page, and vacuum after a
-#: hundredth of the rows has changed, not a fifth. With more dead rows every search for the next task takes longer.
-STORAGE = {
-    "todolist": {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
-    "photometry_tasks_attempts": {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
-    "photometry_tasks_workers": {"fillfactor": 50, "autovacuum_vacuum_threshold": 1000},
-}
+#: How PostgreSQL keeps a table whose rows change often is in its `info` (SQLAlchemy 2.0 has no `postgresql_with`): room
+#: for new versions of a row on its page, and vacuum after a hundredth of the rows has changed, not a fifth. With more
+#: dead rows every search for the next task takes longer.
+_OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 
 
 class Base(DeclarativeBase):
@@ -116,7 +113,7 @@ class Task(Base):
         Index("todolist_datasource_idx", "datasource"),
         # The next task, however many are finished.
         Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
-        {"postgresql_with": STORAGE["todolist"]},
+        {"info": {"storage": f"fillfactor = 70, {_OFTEN}"}},
     )
 
 
@@ -232,7 +229,7 @@ class Worker(ServerBase):
     __table_args__ = (
         # Every claim looks for those that have fallen silent. `seen` is not in it: so its updates touch no index.
         Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=text("ended IS NULL")),
-        {"postgresql_with": STORAGE["photometry_tasks_workers"]},
+        {"info": {"storage": "fillfactor = 50, autovacuum_vacuum_threshold = 1000"}},
     )
 
 
@@ -269,7 +266,7 @@ class Attempt(ServerBase):
     __table_args__ = (
         # No task has two live attempts, whatever goes wrong elsewhere.
         Index("photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=text("ended IS NULL")),
-        {"postgresql_with": STORAGE["photometry_tasks_attempts"]},
+        {"info": {"storage": _OFTEN}},
     )
     # No foreign keys: what was tried stays known when a task is deleted, and each would cost a look-up per attempt.
 

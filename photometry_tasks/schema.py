@@ -75,6 +75,8 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
     tables = _find_tables(connection)
     for table in tables:
         connection.execute(CreateTable(table))
+        if is_shared(connection.dialect) and "storage" in table.info:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} SET ({table.info['storage']})")
     fill()
     for table in tables:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):

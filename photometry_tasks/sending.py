@@ -28,7 +28,7 @@ def bind_pending(constraints: CheckedConstraints, limit: int) -> tuple[str, Row]
 def bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, waits: bool) -> tuple[str, Row]:
     """Return the statement of `claims.claim`, and its values."""
     statement = claims.claim(build_expressions(constraints), limit, waits=waits)
-    return bind_for_postgresql(statement.params(worker=worker))
+    return bind_for_postgresql(statement, worker=worker)
 
 
 def fit(result: Result) -> Result:

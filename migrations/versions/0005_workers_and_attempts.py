@@ -9,7 +9,7 @@ revision = "0005"
 down_revision = "0004"
 
 _WORKERS, _ATTEMPTS = "photometry_tasks_workers", "photometry_tasks_attempts"
-_OFTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000}
+_OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 
 
 def upgrade() -> None:
@@ -29,7 +29,6 @@ def upgrade() -> None:
         sa.Column("seen", time, nullable=False, server_default=now),
         sa.Column("ended", time),
         sa.PrimaryKeyConstraint("worker", name=f"{_WORKERS}_pkey"),
-        postgresql_with={"fillfactor": 50, "autovacuum_vacuum_threshold": 1000},
         if_not_exists=True,
     )
     is_live = sa.text("ended IS NULL")
@@ -44,14 +43,14 @@ def upgrade() -> None:
         sa.Column("how", sa.Text),
         sa.Column("errors", sa.Text),
         sa.PrimaryKeyConstraint("priority", "attempt", name=f"{_ATTEMPTS}_pkey"),
-        postgresql_with=_OFTEN,
         if_not_exists=True,
     )
     op.create_index(
         f"{_ATTEMPTS}_live_idx", _ATTEMPTS, ["priority"], unique=True, postgresql_where=is_live, if_not_exists=True
     )
-    settings = ", ".join(f"{name} = {value}" for name, value in {"fillfactor": 70, **_OFTEN}.items())
-    op.execute(f"ALTER TABLE todolist SET ({settings})")
+    op.execute(f"ALTER TABLE {_WORKERS} SET (fillfactor = 50, autovacuum_vacuum_threshold = 1000)")
+    op.execute(f"ALTER TABLE {_ATTEMPTS} SET ({_OFTEN})")
+    op.execute(f"ALTER TABLE todolist SET (fillfactor = 70, {_OFTEN})")
 
 
 def downgrade() -> None:
