@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Executable,
@@ -83,8 +84,9 @@ def as_text(value: str) -> ColumnElement[str]:
     return literal_column(f"'{value}'", Text())
 
 
-_is_started = _task.status == as_number(STATUS.STARTED.value)
 STARTED, _error = as_number(STATUS.STARTED.value), as_number(STATUS.ERROR.value)
+# The sum is none that an index has: by its status, all that run would be looked through.
+_is_started = _task.status + as_number(0) == STARTED
 _pending: ColumnElement[int] = cast(null(), BigInteger)
 
 # --- workers ---------------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def pending(conditions: Iterable[ColumnElement[bool]], limit: int) -> Select[Any
 
 
 def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool) -> Select[Any]:
-    """Start the next pending tasks for a worker, and select them with their attempts.
+    """Start the next pending tasks for a worker, and select them with their attempts; one of another's has none here.
 
     Parameters
     ----------
@@ -148,7 +150,7 @@ def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool)
         .returning(_try.priority, _try.attempt)
         .cte("begun")
     )
-    claimed = select(*started.c, begun.c.attempt).join(begun, begun.c.priority == started.c.priority)
+    claimed = select(*started.c, begun.c.attempt).join(begun, begun.c.priority == started.c.priority, isouter=True)
     return claimed.order_by(started.c.priority).add_cte(seen)
 
 
@@ -177,6 +179,17 @@ _losses = (
     .correlate(attempts)
     .scalar_subquery()
 )
+
+
+def _give_back(priority: ColumnElement[int], status: ColumnElement[int]) -> CTE:
+    """Set the status of tasks whose attempts have ended, if they are STARTED.
+
+    Whether they are is asked of the row as it is when it is locked: who sets a task that is SKIPPED while it runs to
+    STARTED (`transitions.reset_tasks`) may not have committed yet, and sees the attempt as live.
+    """
+    given_back = update(todolist).where(_task.priority == priority)
+    given_back = given_back.values(status=case((_is_started, status), else_=_task.status))
+    return given_back.returning(_task.priority, _task.status).cte("back")
 
 
 def _build_rescue() -> Select[Any]:
@@ -219,19 +232,13 @@ def _build_rescue() -> Select[Any]:
         .cte("lost")
     )
     is_given_up = lost.c.how == as_text(GIVEN_UP)
-    back = (
-        update(todolist)
-        .where(_task.priority == lost.c.priority, _is_started)
-        .values(status=case((is_given_up, _error), else_=_pending))
-        .returning(_task.priority)
-        .cte("back")
-    )
+    back = _give_back(lost.c.priority, case((is_given_up, _error), else_=_pending))
     failed = select(
         lost.c.priority, as_text("error"), func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
     ).join(back, back.c.priority == lost.c.priority)
     kept = insert_or(diagnostics).from_select(
         [_kept.priority, _kept.method_used, _kept.elaptime, _kept.stamp_resizes, _kept.errors],
-        failed.where(is_given_up),
+        failed.where(is_given_up, back.c.status == _error),
     )
     kept = kept.on_conflict_do_update(index_elements=[_kept.priority], set_={"errors": kept.excluded.errors})
     number = select(func.count()).where(lost.c.worker == dead.c.worker).scalar_subquery()
@@ -254,14 +261,7 @@ def _build_release(which: ColumnElement[bool], *, ends: bool) -> Select[Any]:
         .returning(_try.priority)
         .cte("ended")
     )
-    back = (
-        update(todolist)
-        .where(_task.priority == ended.c.priority, _is_started)
-        .values(status=_pending)
-        .returning(_task.priority)
-        .cte("back")
-    )
-    return select(back.c.priority)
+    return select(_give_back(ended.c.priority, _pending).c.priority)
 
 
 #: Return tasks of a worker that are STARTED to pending.

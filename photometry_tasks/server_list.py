@@ -158,11 +158,11 @@ class ServerList:
         def call() -> list[Row]:
             if self._database.is_unsure or self._is_unsure:
                 self._give_back_unheard()
-            if rows := self._database.run_alone(sql, values):
+            if rows := self._claim(sql, values):
                 return rows
             self._rescue()
             self._give_back_unheard()
-            return self._database.run_alone(*bind_claim(checked, limit, self.worker, waits=False))
+            return self._claim(*bind_claim(checked, limit, self.worker, waits=False))
 
         try:
             rows = self._ask(call, "claim_tasks")
@@ -173,6 +173,13 @@ class ServerList:
         self._live.update((task["priority"], task["attempt"]) for task in tasks)
         self._is_unsure = False
         return tasks
+
+    def _claim(self, sql: str, values: Row) -> list[Row]:
+        """Claim tasks; again while all that are found run, and another program had set them to pending."""
+        while rows := self._database.run_alone(sql, values):
+            if claimed := [row for row in rows if row[-1] is not None]:
+                return claimed
+        return []
 
     def _give_back_unheard(self) -> None:
         """Give back the tasks that this worker was given without being told, since the answer was lost."""
@@ -250,8 +257,8 @@ class ServerList:
             self._unsure_saves.update(priorities)
             raise
         self._unsure_saves.difference_update(priorities)
-        for result in results:
-            if self._has(result):
+        for result, outcome in zip(results, saved, strict=True):
+            if outcome is not None and self._has(result):  # else it is known later too that its attempt was lost
                 del self._live[result.priority]
         return saved
 
@@ -285,15 +292,14 @@ class ServerList:
                 group.clear()
                 paths.clear()
             if is_alone:
-                saved.append(self._save_one(transaction, result, is_first=result.priority not in seen))
-                seen.add(result.priority)
+                saved.append(self._save_one(transaction, result, seen))
             else:
                 group[result.priority] = result
                 paths |= {result.lightcurve} - {None}
         return saved + self._save_group(transaction, group.values(), seen)
 
     def _save_group(self, transaction: Transaction, group: Iterable[Result], seen: set[int]) -> list[Saved | None]:
-        """Save results of different tasks, which skip nobody; note their tasks as seen."""
+        """Save results of different tasks, which skip nobody."""
         results = list(group)
         if not results:
             return []
@@ -302,11 +308,8 @@ class ServerList:
         rest = [result for result in results if result.priority not in done]
         if rest:
             self._lock(transaction, rest)
-        saved = [
-            _plain(r) if r.priority in done else self._save_one(transaction, r, is_first=r.priority not in seen)
-            for r in results
-        ]
-        seen.update(result.priority for result in results)
+        saved = [_plain(r) if r.priority in done else self._save_one(transaction, r, seen) for r in results]
+        seen |= done
         return saved
 
     def _lock(self, transaction: Transaction, results: Iterable[Result]) -> None:
@@ -318,8 +321,12 @@ class ServerList:
             starids += result.skip_targets
         transaction.all(acceptance.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
-    def _save_one(self, transaction: Transaction, result: Result, *, is_first: bool) -> Saved | None:
-        """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task."""
+    def _save_one(self, transaction: Transaction, result: Result, seen: set[int]) -> Saved | None:
+        """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task.
+
+        Tasks of which this call has saved a result are noted as seen.
+        """
+        is_first = result.priority not in seen
         live = transaction.all(acceptance.LIVE, {"priorities": [result.priority]})
         attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
         is_unsure = self._database.is_unsure or result.priority in self._unsure_saves
@@ -328,6 +335,7 @@ class ServerList:
             own = {"task": result.priority, "number": self._live[result.priority]}
             how, errors = transaction.one(acceptance.END_OF_ATTEMPT, own) or (None, None)
             if how in STATUS.__members__:
+                seen.add(result.priority)
                 return Saved(STATUS[how], errors, ())
         number = result.attempt
         if number is None and is_first:
@@ -340,6 +348,7 @@ class ServerList:
         (saved,) = transitions.save_results(transaction, [result])
         if attempt is not None:
             transaction.change(acceptance.DESCRIBE_END, [{**given, "end": saved.status.name, "text": saved.errors}])
+        seen.add(result.priority)
         return saved
 
     def tell(self) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -151,12 +152,61 @@ def test_a_rival_that_runs_stays_with_its_worker(share: Callable[..., Opened]) -
 
 def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None:
     """A task that another program sets to pending while it runs is not given to a second worker."""
-    opened = share({}, {})
+    opened = share({}, {}, {}, {})
     one, other = opened(), opened()
-    (task,) = one.claim_tasks(1)
+    tasks = one.claim_tasks(3)
     tell(other, "UPDATE todolist SET status = NULL")
-    assert [found["priority"] for found in other.claim_tasks(2)] == [2]
-    assert one.save_result(result_of(task)) is STATUS.OK
+    assert [found["priority"] for found in other.claim_tasks(1)] == [4]  # though those come before it
+    assert one.save_results(map(result_of, tasks)) == [STATUS.OK] * 3
+
+
+@pytest.mark.parametrize("how", ["release", "close", "rescue"])
+def test_a_task_that_is_freed_while_it_is_given_back(
+    how: str, share: Callable[..., Opened], server_database: Engine
+) -> None:
+    """A task that runs, is skipped, and is freed just as its worker gives it back or is lost, is pending then."""
+    opened = share({"tmag": 5.0}, {"tmag": 10.0}, {"tmag": 11.0})
+    one, other = opened(), opened()
+    (bright,), (faint,) = one.claim_tasks(1), other.claim_tasks(1)
+    assert one.save_result(result_of(bright, skip_targets=[faint["starid"]])) is STATUS.OK
+    assert statuses(one) == [1, 5, None]
+    del bright["attempt"]
+    results = [result_of(task, filepath_lightcurve="p") for task in (bright, {**bright, "priority": 3, "starid": 3})]
+    ends = {
+        "release": lambda: other.release_tasks([2]),
+        "close": other.close,
+        "rescue": lambda: one.claim_tasks(1, priority=99),
+    }
+    url = server_database.url.render_as_string(hide_password=False)
+    is_given_back = threading.Event()
+
+    def save_again() -> None:
+        with TaskManager(url, reset=False) as manager:
+            manager.save_results(results)
+
+    with server_database.connect() as onlooker, ThreadPoolExecutor(2) as threads:
+
+        def wait_for(number: int) -> None:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            begun = time.monotonic()
+            while len(query(url, waiting)) < number and not is_given_back.is_set():
+                assert time.monotonic() - begun < 30
+
+        def let_go() -> None:
+            wait_for(2)
+            onlooker.rollback()
+
+        onlooker.exec_driver_sql("SELECT FROM todolist WHERE priority = 3 FOR UPDATE")
+        saved = threads.submit(save_again)
+        wait_for(1)  # it has freed the second task, and comes to the third
+        if how == "rescue":
+            tell(one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 2")
+        waiter = threads.submit(let_go)
+        ends[how]()
+        is_given_back.set()
+        waiter.result()
+        saved.result()
+    assert statuses(one) == [1, None, 2]  # of two with one light curve the second is an ERROR
 
 
 # --- the connection ---
@@ -293,7 +343,9 @@ def test_a_late_result_without_a_token(share: Callable[..., Opened], server_data
         connection.exec_driver_sql("UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 1")
     (task,) = other.claim_tasks(1)
     assert other.save_result(result_of(task)) is STATUS.OK
-    assert one.save_result(result_of({"priority": 1}, STATUS.ERROR)) is None
+    late = result_of({"priority": 1}, STATUS.ERROR)
+    assert [one.save_result(late), one.save_result(late)] == [None, None]
+    assert one.save_results([late, late]) == [None, None]
     assert statuses(one) == [1]
 
 
