@@ -1,8 +1,7 @@
 """The statements of a list that many managers share: claims, results, and what a dead worker leaves. Pure.
 
 Each is one statement with all that hangs on it (https://www.postgresql.org/docs/current/queries-with.html), so that
-it is done as a whole or not at all, in one round trip. Rows are locked in one order everywhere: the worker, then the
-attempt and the task.
+it is done as a whole or not at all, in one round trip.
 """
 
 from collections.abc import Iterable

@@ -221,7 +221,7 @@ class ServerList:
             raise
 
     def release(self, priorities: Sequence[int]) -> None:
-        """Return tasks that are STARTED, and not another worker's, to pending."""
+        """Return tasks that this worker has started to pending."""
         given = {"priorities": list(priorities), "worker": self.worker}
         self._ask(lambda: self._database.alone(claims.RELEASE, given), "release_tasks")
         for priority in priorities:

@@ -51,6 +51,7 @@ def test_from_a_list_to_results(tell: Callable[..., str], url: str, tmp_path: Pa
     tell("init", listed, "--datasource", "tpf")
     assert "is up to date: revision" in tell("upgrade", "--check")
     ((number,),) = query(url, "SELECT count(*) FROM todolist")
+    assert query(url, "SELECT reltuples FROM pg_class WHERE relname = 'todolist'") == [(number,)]
     assert "1 results" in tell("run", GOOD, "--jobs", "1", "--limit", "1")
     assert f"{number - 1} results (0 errors)" in tell("work", GOOD, "--jobs", "1")
     found = json.loads(tell("status", "--json"))
