@@ -217,13 +217,29 @@ def kill_children(pids: Set[int]) -> None:
 _idle_since = time.perf_counter()
 
 
+def _let_forks_end() -> None:
+    """Let what is forked here end on SIGTERM from its first moment on, as multiprocessing's pools do with theirs."""
+    masks = threading.local()
+
+    def hold() -> None:
+        masks.old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.old)
+
+    def end_on_it() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=end_on_it)
+
+
 def _serve(pipe: Connection) -> None:
     """Call the functions that come, until there will be no more."""
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # what the function starts ignores them too
     signal.signal(signal.SIGTERM, lambda *_: None)  # but this one ends what it starts
-    # What it forks ends on it, as multiprocessing's own pools do with their processes.
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    _let_forks_end()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     ours = os.getpid()

@@ -171,6 +171,18 @@ def uses_a_pool_of_its_own(task: dict[str, Any]) -> dict[str, Any]:
         return {**good(task), "details": {"mean_flux": sum(pool.map(abs, [-1, -2]))}}
 
 
+def ends_what_it_has_just_forked(task: dict[str, Any]) -> dict[str, Any]:
+    """As a pool does with a process that it no longer needs before that has begun."""
+    for _ in range(20):
+        if (child := os.fork()) == 0:
+            time.sleep(10)
+            os._exit(1)
+        os.kill(child, signal.SIGTERM)
+        if os.waitpid(child, 0)[1] != signal.SIGTERM:
+            raise RuntimeError("It was not ended by SIGTERM")
+    return good(task)
+
+
 def forks_and_comes_back_twice(task: dict[str, Any]) -> dict[str, Any]:
     child = os.fork()
     if task["priority"] == 2 and child == 0:

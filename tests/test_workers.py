@@ -189,9 +189,10 @@ def test_processes_of_the_function(opened: Callable[..., TaskManager]) -> None:
     manager = opened(*many(12))
     report = run_tasks(manager, functions.uses_a_pool_of_its_own, jobs=2, task_timeout=30)
     assert (report.saved, report.errors) == (12, 0)
-    manager.reset_tasks(status=STATUS.OK)
-    report = run_tasks(manager, functions.forks_and_comes_back_twice, jobs=1)
-    assert (report.saved, report.errors) == (12, 0)
+    for function in (functions.ends_what_it_has_just_forked, functions.forks_and_comes_back_twice):
+        manager.reset_tasks(status=STATUS.OK)
+        report = run_tasks(manager, function, jobs=1)
+        assert (report.saved, report.errors) == (12, 0)
     fluxes = manager.cursor.execute("SELECT mean_flux FROM diagnostics ORDER BY priority").fetchall()
     assert [flux for (flux,) in fluxes] == [float(n) for n in range(1, 13)]
 
