@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Insert,
+    Integer,
     Interval,
     Select,
     Text,
@@ -280,10 +281,11 @@ def history(priority: int) -> Select[Any]:
 
 
 def count_elsewhere(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Count the tasks that other workers are at."""
-    return (
+    """Count the tasks that other workers are at, and one for all that are pending: a claim passes over locked rows."""
+    running = (
         select(func.count())
         .select_from(attempts)
         .join(todolist, _task.priority == _try.priority)
         .where(IS_LIVE, _try.worker != ME, _is_started, *conditions)
     )
+    return select(running.scalar_subquery() + cast(pending(conditions, 1).exists(), Integer))

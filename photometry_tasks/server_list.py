@@ -228,7 +228,7 @@ class ServerList:
             self._live.pop(priority, None)
 
     def count_elsewhere(self, constraints: Mapping[str, Any]) -> int:
-        """Return how many tasks others are at, which may come back from them."""
+        """Return how many tasks may come yet."""
         statement = claims.count_elsewhere(build_expressions(check_constraints(constraints)))
 
         def work(transaction: Transaction) -> int:

@@ -160,6 +160,17 @@ def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None
     assert one.save_results(map(result_of, tasks)) == [STATUS.OK] * 3
 
 
+def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_database: Engine) -> None:
+    """A claim does not wait for it, and who has claimed nothing knows that there is more to come."""
+    one = share({"sector": 1}, {"sector": 2})()
+    with server_database.connect() as onlooker:
+        onlooker.exec_driver_sql("SELECT FROM todolist WHERE sector = 1 FOR UPDATE")
+        assert one.claim_tasks(1, sector=1) == []
+        assert (one.count_elsewhere(sector=1), one.count_elsewhere(sector=3)) == (1, 0)
+    assert [task["priority"] for task in one.claim_tasks(1, sector=1)] == [1]
+    assert one.count_elsewhere(sector=1) == 0
+
+
 @pytest.mark.parametrize("how", ["release", "close", "rescue"])
 def test_a_task_that_is_freed_while_it_is_given_back(
     how: str, share: Callable[..., Opened], server_database: Engine
