@@ -198,7 +198,7 @@ class TaskManager(Shared):
         self._list.heartbeat()
 
     def count_elsewhere(self, **constraints: Unpack[Constraints]) -> int:
-        """Return how many tasks may come yet: those other managers are at, and one for any that are pending, but locked."""
+        """Return how many tasks may come yet: those others are at, and one for any that are pending, but locked."""
         return self._list.count_elsewhere(constraints)
 
     def start_task(self, taskid: int) -> None:
