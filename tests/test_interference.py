@@ -1,5 +1,6 @@
 """Promises 1 to 5 against what other programs, careless calls and Ctrl-C do to a manager at work."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -343,6 +344,7 @@ CALLS: dict[str, Callable[[TaskManager], Any]] = {
 def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> None:
     """Whatever line Ctrl-C comes before, the next calls see the table as it is, and count it right."""
     path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(n)} for n in range(6)])
+    gc.collect()  # else what another test has left may be closed just then, and be what is interrupted
     with TaskManager(path, load_into_memory=in_memory, durability="full") as manager:
         for step in itertools.count():
             manager.start_task(1)
