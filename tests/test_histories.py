@@ -82,6 +82,7 @@ class Histories(RuleBasedStateMachine):
 
     def begin(self, way: dict[str, Any], **arguments: Any) -> None:
         self.way = way
+        self.released: set[int] = set()
         self.process, self.connection = self.stack.enter_context(running(serve, self.target, way | arguments))
         self.connection.recv()
 
@@ -197,6 +198,7 @@ class Histories(RuleBasedStateMachine):
         for number in numbers:
             if self.model.status.get(number) == STARTED:
                 self.model.status[number] = None
+                self.released.add(number)
             self.model.end(number)
 
     @rule(
@@ -242,14 +244,18 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill_and_reopen(self, data: st.DataObject) -> None:
         kill(self.process)
-        # In memory mode a start is not logged: a task that was started may never have been, as far as the file goes.
-        started = [number for number, status in self.model.status.items() if status == STARTED]
-        unsure = started if "load_into_memory" in self.way else []
+        # In memory mode neither a start nor a release is logged: a task that was started may never have been, and one
+        # that was given back may still be STARTED, as far as the file goes.
+        status = self.model.status
+        unsure: dict[int, int | None] = {}
+        if "load_into_memory" in self.way:
+            unsure |= {number: STARTED for number in self.released if status[number] is None}
+            unsure |= {number: None for number in status if status[number] == STARTED}
         self.begin(data.draw(self.ways))
         statuses, skips, _ = self.call("state")
         for lost in chain.from_iterable(combinations(unsure, size) for size in range(len(unsure) + 1)):
             model = deepcopy(self.model)
-            model.status.update(dict.fromkeys(lost))
+            model.status.update({number: unsure[number] for number in lost})
             model.open()
             if (dict(statuses), skips) == (model.status, sorted(model.skips)):
                 break
