@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 
 from photometry_tasks import schema, statements
-from photometry_tasks.arguments import invalid
+from photometry_tasks.arguments import check_integer, invalid
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError, UnknownTaskError
 from photometry_tasks.files import os_errors, replace_file
@@ -145,11 +145,12 @@ def read_history(todo: str | os.PathLike[str], priority: int) -> list[dict[str, 
     Raises
     ------
     InvalidArgumentError
-        If it is a file, which keeps no attempts.
+        If the priority is not an integer of 64 bits, or if it is a file, which keeps no attempts.
     UnknownTaskError
     """
     from photometry_tasks import claims
 
+    priority = check_integer("priority", priority)
     if find_path(todo) is not None:
         raise invalid("todo", str(todo), "a file keeps no attempts at a task, only a list on a server does")
     with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:

@@ -66,6 +66,7 @@ def test_from_a_list_to_results(tell: Callable[..., str], url: str, tmp_path: Pa
     (attempt,) = json.loads(tell("status", "--task", "1", "--json"))
     assert (attempt["priority"], attempt["how"]) == (1, "OK")
     assert "There is no task with priority 99" in tell("status", "--task", "99", code=1)
+    assert f"priority={2**63}" in tell("status", "--task", 2**63, code=1)
     assert "faults found: 0" in tell("check")
     assert f"{number} tasks written" in tell("export", tmp_path / "all.csv")
     rows = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
