@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Insert,
-    Integer,
     Interval,
     Select,
     Text,
@@ -27,6 +26,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     null,
+    or_,
     select,
     text,
     update,
@@ -56,8 +56,8 @@ __all__ = [
     "as_number",
     "as_text",
     "claim",
-    "count_elsewhere",
     "history",
+    "may_more_come",
     "pending",
 ]
 
@@ -280,12 +280,12 @@ def history(priority: int) -> Select[Any]:
     )
 
 
-def count_elsewhere(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Count the tasks that other workers are at, and one for all that are pending: a claim passes over locked rows."""
+def may_more_come(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Select whether other workers are at tasks, or some are pending: a claim passes over rows that are locked."""
+    conditions = list(conditions)
     running = (
-        select(func.count())
-        .select_from(attempts)
+        select(_try.priority)
         .join(todolist, _task.priority == _try.priority)
         .where(IS_LIVE, _try.worker != ME, _is_started, *conditions)
     )
-    return select(running.scalar_subquery() + cast(pending(conditions, 1).exists(), Integer))
+    return select(or_(running.exists(), pending(conditions, 1).exists()))

@@ -150,7 +150,7 @@ def run(
 )
 @constraint_options
 def work(todo: Path | str, function: str, lease: float, **options: Any) -> None:
-    """Join those who run FUNCTION on the tasks of the PostgreSQL URL TODO: one of many workers, without a coordinator.
+    """Run FUNCTION on tasks of TODO, a PostgreSQL URL, as one of many workers that need no coordinator.
 
     Like `run`, but it returns nothing to pending at the start. Both end when no task is left: not before those that
     others are at are done, since they come back if those fall silent.

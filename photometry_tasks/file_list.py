@@ -124,9 +124,9 @@ class FileList:
         for priority in priorities:
             self._attempts.pop(priority, None)
 
-    def count_elsewhere(self, constraints: Mapping[str, Any]) -> int:  # noqa: ARG002 - see ServerList
-        """Return how many tasks others are at: none."""
-        return 0
+    def may_more_come(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - see ServerList
+        """Whether tasks may come yet though a claim gave none: not from others, there are none."""
+        return False
 
     def heartbeat(self) -> None:
         """Say nothing: nobody waits for a sign of life."""

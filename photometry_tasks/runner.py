@@ -214,7 +214,7 @@ class _Run:
                 else:
                     self._hand_out()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
-                if is_idle and (is_stopping or not self._may_more_come()):
+                if is_idle and (is_stopping or not self._awaits_more()):
                     break
                 if is_stopping and stop.seconds_left() == 0:
                     break
@@ -237,9 +237,9 @@ class _Run:
             self._manager.logger.warning(message, stop.reason, running, left)
             self._is_told = True
 
-    def _may_more_come(self) -> bool:
-        """Whether others are at tasks, which come back if they fall silent."""
-        return bool(self._to_come) and self._manager.count_elsewhere(**self._constraints) > 0
+    def _awaits_more(self) -> bool:
+        """Whether it may hand out more tasks, and more may come: what others are at comes back if they fall silent."""
+        return bool(self._to_come) and self._manager.may_more_come(**self._constraints)
 
     # --- handing out -------------------------------------------------------------------------------------
 

@@ -227,14 +227,14 @@ class ServerList:
         for priority in priorities:
             self._live.pop(priority, None)
 
-    def count_elsewhere(self, constraints: Mapping[str, Any]) -> int:
-        """Return how many tasks may come yet."""
-        statement = claims.count_elsewhere(build_expressions(check_constraints(constraints)))
+    def may_more_come(self, constraints: Mapping[str, Any]) -> bool:
+        """Whether tasks may come yet though a claim gave none."""
+        statement = claims.may_more_come(build_expressions(check_constraints(constraints)))
 
-        def work(transaction: Transaction) -> int:
-            return int(transaction.connection.execute(statement, {"worker": self.worker}).scalar_one())
+        def work(transaction: Transaction) -> bool:
+            return bool(transaction.connection.execute(statement, {"worker": self.worker}).scalar_one())
 
-        return self.read("count_elsewhere", work)
+        return self.read("may_more_come", work)
 
     def heartbeat(self) -> None:
         """Tell that this worker is alive."""

@@ -197,9 +197,9 @@ class TaskManager(Shared):
         """Give a sign of life, to keep the tasks that were claimed; needed only where none is claimed or saved."""
         self._list.heartbeat()
 
-    def count_elsewhere(self, **constraints: Unpack[Constraints]) -> int:
-        """Return how many tasks may come yet: those others are at, and one for any that are pending, but locked."""
-        return self._list.count_elsewhere(constraints)
+    def may_more_come(self, **constraints: Unpack[Constraints]) -> bool:
+        """Whether tasks may come yet though a claim gave none: others are at some, or some are pending, but locked."""
+        return self._list.may_more_come(constraints)
 
     def start_task(self, taskid: int) -> None:
         """Mark a task, given by its priority, as STARTED, so that it is not handed out again.

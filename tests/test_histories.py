@@ -226,6 +226,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def backup(self) -> None:
         assert self.call("backup") is None
+        self.released.clear()
 
     @rule(data=st.data(), cleanup=st.booleans(), ccd=st.sampled_from([None, None, 1]))
     def reopen(self, data: st.DataObject, cleanup: bool, ccd: int | None) -> None:

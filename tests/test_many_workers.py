@@ -360,14 +360,18 @@ def run_work(url: str, number: int) -> None:
             stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
             for _ in range(4)
         ]
+        for process in processes:
+            stack.callback(process.kill)  # one that is stopped would be waited for if something fails
         holding = "SELECT pid FROM photometry_tasks_attempts JOIN photometry_tasks_workers USING (worker) WHERE {}"
         victims: set[int] = set()
         while len(victims) < 4:  # until each has a task
+            assert [process.poll() for process in processes] == [None] * 4
             victims |= {pid for (pid,) in query(url, holding.format("true"))}
         processes[0].kill()
         live = f"how IS NULL AND pid = {processes[1].pid}"
         processes[1].send_signal(signal.SIGSTOP)
         while not query(url, holding.format(live)):  # between two tasks
+            assert processes[1].poll() is None
             processes[1].send_signal(signal.SIGCONT)
             processes[1].send_signal(signal.SIGSTOP)
         outputs = [process.communicate(timeout=600)[0] for process in processes[2:]]

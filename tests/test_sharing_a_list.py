@@ -166,9 +166,9 @@ def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_data
     with server_database.connect() as onlooker:
         onlooker.exec_driver_sql("SELECT FROM todolist WHERE sector = 1 FOR UPDATE")
         assert one.claim_tasks(1, sector=1) == []
-        assert (one.count_elsewhere(sector=1), one.count_elsewhere(sector=3)) == (1, 0)
+        assert (one.may_more_come(sector=1), one.may_more_come(sector=3)) == (True, False)
     assert [task["priority"] for task in one.claim_tasks(1, sector=1)] == [1]
-    assert one.count_elsewhere(sector=1) == 0
+    assert not one.may_more_come(sector=1)
 
 
 @pytest.mark.parametrize("how", ["release", "close", "rescue"])
