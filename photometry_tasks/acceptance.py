@@ -35,7 +35,6 @@ __all__ = [
     "END_OF_ATTEMPT",
     "LIVE",
     "LOCK_FIELD",
-    "RESULT_NAMES",
     "SAVE",
 ]
 
@@ -50,7 +49,6 @@ _rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON)).tabl
     *(column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
     name="result",
 )
-RESULT_NAMES = tuple(_rows.c.keys())
 
 
 def _build_save() -> Select[Any]:

@@ -38,20 +38,23 @@ class Pace:
         if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
             self._minute = now - _MINUTE  # nothing came for a while, or the clock was set back
         self._saved += len(saved)
-        self._elaptime += sum([result.row[1] for result, _ in saved])
+        self._elaptime += sum([result.diagnostics["elaptime"] for result, _ in saved])
         failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
         if failed:
             self._errors += len(failed)
             self._last_error = failed[-1]
 
     def _write(self, transaction: Transaction) -> None:
-        minute = int(self._minute)
-        counted = (self._saved, self._errors, self._elaptime, self._last_error)
-        names = ("more_saved", "more_errors", "more_elaptime", "failed")
-        values = {"in_minute": minute, **dict(zip(names, counted, strict=True))}
+        values = {
+            "minute": int(self._minute),
+            "saved": self._saved,
+            "errors": self._errors,
+            "elaptime": self._elaptime,
+            "last_error": self._last_error,
+        }
 
         def insert() -> bool:
-            return transaction.change_rows(statements.INSERT_PROGRESS, [(minute, *counted)]) == 1
+            return transaction.change(statements.INSERT_PROGRESS, [values]) == 1
 
         if not transaction.change(statements.ADD_PROGRESS, [values]) and not transaction.attempt(insert):
             transaction.change(statements.ADD_PROGRESS, [values])  # another manager has just made it

@@ -1,8 +1,9 @@
 """The results that a manager in memory has accepted since its last backup, in a log beside the TODO-file.
 
 Each line is a CRC-32 in eight hexadecimal digits, a blank, and in base 64 a pickle of plain values: either
-`{"generation": n}`, "the file of that generation holds all that stands above", or `{"results": [...]}`, those that were
-saved together. To write their numbers as decimals would take longer than all else that a save in memory does.
+`{"generation": n, "fields": {...}}`, "the file of that generation holds all that stands above", or
+`{"results": [...]}`, those that were saved together, with their values in the order of the last fields. To write their
+numbers as decimals would take longer than all else that a save in memory does.
 """
 
 import io
@@ -12,17 +13,26 @@ import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
 from photometry_tasks.files import os_errors, share_like, sync_directory
+from photometry_tasks.models import diagnostics
 from photometry_tasks.results import Result
+from photometry_tasks.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
 __all__ = ["ResultLog", "Target"]
 
-#: What makes a row of `todolist` the same target: starid, datasource, sector, camera, ccd, cadence.
-Target = tuple[int, str, int, int, int, int]
+#: What makes a row of `todolist` the same target, by column: `statements.TARGET_COLUMNS`.
+Target = dict[str, Any]
+
+_DIAGNOSTICS = tuple(column.name for column in diagnostics.columns if column.name not in ("priority", "errors"))
+_SAID = (*TARGET_NAMES, "tmag")
+#: What the values of a record are called, in their order.
+_FIELDS = {"target": TARGET_NAMES, "diagnostics": _DIAGNOSTICS, "said": _SAID}
+_pick_target, _pick_diagnostics, _pick_said = (itemgetter(*names) for names in _FIELDS.values())
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -52,12 +62,45 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _read_result(logged: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target; None if it has other fields than ours."""
+def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
+    return (
+        _pick_target(target),
+        result.priority,
+        result.status.value,
+        _pick_diagnostics(result.diagnostics),
+        result.errors,
+        result.skip_targets,
+        _pick_said(result.target),
+    )
+
+
+def _read_record(record: Any, fields: Any) -> tuple[Result, Target] | None:
+    """Return a result with its target; None if a value is not what it should be, or has no place here.
+
+    A column of diagnostics that the log does not know is NULL.
+    """
     try:
-        target, priority, status, row, *others = logged
-        return Result(priority, STATUS(status), row, *others), target
-    except (TypeError, ValueError):
+        target, priority, status, row, errors, skip_targets, said = record
+        named = [
+            dict(zip(fields[kind], values, strict=True))
+            for kind, values in zip(_FIELDS, (target, row, said), strict=True)
+        ]
+        known = [dict.fromkeys(names) for names in _FIELDS.values()]
+        values = [value for record in named for value in record.values()]
+        is_sound = (
+            all(record.keys() <= names.keys() for record, names in zip(named, known, strict=True))
+            and named[0].keys() == known[0].keys()
+            and all(isinstance(value, int | float | str | None) for value in values)
+            and all(isinstance(number, int) for number in (priority, *skip_targets))
+            and all(isinstance(text, str) for text in errors)
+        )
+        row, said = known[1] | named[1], known[2] | named[2]
+        return (
+            (Result(priority, STATUS(status), row, tuple(errors), tuple(skip_targets), said), named[0])
+            if is_sound
+            else None
+        )
+    except (TypeError, ValueError, KeyError):
         return None
 
 
@@ -85,7 +128,7 @@ class ResultLog:
     def begin(self, generation: int) -> None:
         """Make the log, or empty it: the TODO-file, of this generation, holds all results."""
         # Written together with the first result: a log with results always says what they belong to.
-        self._first_line = _encode({"generation": generation})
+        self._first_line = _encode({"generation": generation, "fields": _FIELDS})
         self._is_begun = False
         self._empty()
 
@@ -102,8 +145,7 @@ class ResultLog:
         DiskFullError
             If there is no room for it; what was logged before stays.
         """
-        pairs = zip(targets, results, strict=True)
-        line = _encode({"results": [(target, r[0], r[1].value, *r[2:7]) for target, r in pairs]})
+        line = _encode({"results": list(map(_build_record, results, targets))})
         if not self._is_begun:
             self._empty()  # Ctrl-C had kept `begin` from it
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
@@ -120,7 +162,7 @@ class ResultLog:
 
     def mark(self, generation: int) -> None:
         """Note that a file of this generation, which is not in its place yet, will hold all that was logged."""
-        self._write(_encode({"generation": generation}), is_durable=True)
+        self._write(_encode({"generation": generation, "fields": _FIELDS}), is_durable=True)
 
     def close(self) -> None:
         """Close it, and leave it where it is."""
@@ -176,15 +218,16 @@ class ResultLog:
 
         A torn last line is passed over: what it was to hold was never acknowledged.
         """
-        is_torn = False
+        is_torn, fields = False, None
         for end, entry in self._lines():
+            fields = (entry or {}).get("fields", fields)
             if end <= start:
                 continue
             if is_torn:
                 yield None
             is_torn = entry is None
-            if entry is not None:
-                yield from map(_read_result, entry.get("results", ()))
+            for record in (entry or {}).get("results", ()):
+                yield _read_record(record, fields)
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield where each line ends, and what it says; None if it is torn."""

@@ -9,7 +9,7 @@ from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.status import STATUS
 from photometry_tasks.values import as_finite, as_integer, as_items, as_real, show
 
-__all__ = ["RESULT_COLUMNS", "Result", "check_result"]
+__all__ = ["Result", "check_result"]
 
 #: Statuses that a result may bring: a task that has a result is not under way.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
@@ -24,15 +24,13 @@ class Result(NamedTuple):
         The task that it belongs to.
     status : STATUS
         What the pipeline made of it.
-    row : tuple
-        The values of its diagnostics row, in the order of `RESULT_COLUMNS`.
-    lightcurve : str or None
-        Path of the light curve.
+    diagnostics : dict
+        Its diagnostics row by column name, apart from `priority` and `errors`.
     errors : tuple of str
         What went wrong.
     skip_targets : tuple of int
-        Stars whose light lies in the aperture.
-    task : tuple
+        Star ids whose light lies in the aperture.
+    target : dict
         What it says of its task: starid, datasource, sector, camera, ccd, cadence, tmag; None for what it lacks.
     attempt : int or None
         The claim that it comes from.
@@ -40,33 +38,16 @@ class Result(NamedTuple):
 
     priority: int
     status: STATUS
-    row: tuple[Any, ...]
-    lightcurve: str | None
+    diagnostics: dict[str, Any]
     errors: tuple[str, ...]
     skip_targets: tuple[int, ...]
-    task: tuple[Any, ...]
+    target: dict[str, Any]
     attempt: int | None = None
 
-
-#: Columns of diagnostics, in their order there, without those that saving may change: lightcurve and errors.
-RESULT_COLUMNS = (
-    "method_used",
-    "elaptime",
-    "worker_wait_time",
-    "mean_flux",
-    "variance",
-    "variability",
-    "rms_hour",
-    "ptp",
-    "pos_row",
-    "pos_column",
-    "contamination",
-    "mask_size",
-    "edge_flux",
-    "stamp_width",
-    "stamp_height",
-    "stamp_resizes",
-)
+    @property
+    def errors_text(self) -> str | None:
+        """The errors as the column of that name holds them."""
+        return "\n".join(self.errors) or None
 
 
 #: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.
@@ -74,6 +55,7 @@ _Fields = Sequence[tuple[str, Callable[[Any], Any]]]
 
 _TASK_INTEGERS = ("starid", "sector", "camera", "ccd", "cadence", "attempt")
 _TASK_REALS = ("tmag", "worker_wait_time")
+#: Columns of diagnostics that hold the number of the same name in the details.
 _STATISTICS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
 _COUNTS = ("mask_size", "stamp_resizes")
 
@@ -110,8 +92,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         (datasource,) = _read_each(result, _TASK_TEXT)
         lightcurve, errors, skip_targets, centroid, stamp = _read_each(details, _OTHERS)
         tmag, wait_time, *statistics = _read_reals(result, details)
-        mean_flux, variance, variability, rms_hour, ptp, contamination, edge_flux = statistics
-        starid, sector, camera, ccd, cadence, attempt, mask_size, stamp_resizes = _read_integers(result, details)
+        starid, sector, camera, ccd, cadence, attempt, *counts = _read_integers(result, details)
     except _FieldError as error:
         values, name, remedy = error.args
         field, value = (f"details.{name}" if values is details else name), values.get(name)
@@ -125,33 +106,30 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         raise InvalidResultError(priority=priority, field="details", value=show(details), remedy=remedy) from None
     column, row = centroid or (None, None)
     height, width = stamp or (None, None)
-    return Result(
-        priority,
-        status,
-        (
-            method_used,
-            elaptime,
-            wait_time,
-            mean_flux,
-            variance,
-            variability,
-            rms_hour,
-            ptp,
-            row,
-            column,
-            contamination,
-            mask_size,
-            edge_flux,
-            width,
-            height,
-            stamp_resizes or 0,
-        ),
-        lightcurve,
-        errors or (),
-        skip_targets or (),
-        (starid, datasource, sector, camera, ccd, cadence, tmag),
-        attempt,
-    )
+    diagnostics = {
+        "lightcurve": lightcurve,
+        "method_used": method_used,
+        "elaptime": elaptime,
+        "worker_wait_time": wait_time,
+        "pos_row": row,
+        "pos_column": column,
+        "stamp_width": width,
+        "stamp_height": height,
+        **dict(zip(_STATISTICS, statistics, strict=True)),
+        **dict(zip(_COUNTS, counts, strict=True)),
+    }
+    if diagnostics["stamp_resizes"] is None:
+        diagnostics["stamp_resizes"] = 0
+    target = {
+        "starid": starid,
+        "datasource": datasource,
+        "sector": sector,
+        "camera": camera,
+        "ccd": ccd,
+        "cadence": cadence,
+        "tmag": tmag,
+    }
+    return Result(priority, status, diagnostics, errors or (), skip_targets or (), target, attempt)
 
 
 class _FieldError(Exception):

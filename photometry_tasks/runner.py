@@ -320,7 +320,7 @@ class _Run:
             raise error
         if error is None:
             result = future.result()
-            elaptime = result.row[1]
+            elaptime = result.diagnostics["elaptime"]
             stop.note(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._deaths_in_a_row = 0

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 
-from photometry_tasks import acceptance, claims
+from photometry_tasks import claims
 from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.results import Result
@@ -33,21 +33,24 @@ def bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, wait
 
 def fit(result: Result) -> Result:
     """Return a result as a server can keep it: one whose path is too long for an index is an ERROR without it."""
-    if result.lightcurve is None or len(result.lightcurve) < _LONGEST_PATH // 4:
+    path = result.diagnostics["lightcurve"]
+    if path is None or len(path) < _LONGEST_PATH // 4:
         return result
-    length = len(result.lightcurve.encode())
+    length = len(path.encode())
     if length <= _LONGEST_PATH:
         return result
     problem = f"The light-curve path is of {length} bytes; a server keeps one of {_LONGEST_PATH} at most"
-    return result._replace(status=STATUS.ERROR, lightcurve=None, errors=(*result.errors, problem))
+    row = {**result.diagnostics, "lightcurve": None}
+    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=(*result.errors, problem))
 
 
 def encode_results(results: Iterable[Result]) -> str:
     """Return results as the one parameter of `acceptance.SAVE`."""
     rows = []
-    for r in results:
-        row = (r.attempt, r.status.value, r.status.name, r.priority, r.lightcurve, *r.row, "\n".join(r.errors) or None)
-        rows.append({name: x for name, x in zip(acceptance.RESULT_NAMES, row, strict=True) if x is not None})
+    for result in results:
+        own = {"attempt": result.attempt, "status": result.status.value, "how": result.status.name}
+        row = {**own, **result.diagnostics, "priority": result.priority, "errors": result.errors_text}
+        rows.append({name: value for name, value in row.items() if value is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)
     except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text

@@ -39,8 +39,6 @@ _logger = logging.getLogger("photometry_tasks")
 #: Seconds for which it is at least tried to reach the server.
 _SHORTEST_PATIENCE = 5.0
 
-_TASK_NAMES = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag", "attempt")
-
 
 class ServerList:
     """What a manager does to the list that it shares with others; each method is one transaction.
@@ -169,7 +167,7 @@ class ServerList:
         except BaseException:
             self._is_unsure = True
             raise
-        tasks = [dict(zip(_TASK_NAMES, row, strict=True)) for row in rows]
+        tasks = [{**build_task(row[:-1]), "attempt": row[-1]} for row in rows]
         self._live.update((task["priority"], task["attempt"]) for task in tasks)
         self._is_unsure = False
         return tasks
@@ -287,7 +285,7 @@ class ServerList:
         paths: set[str | None] = set()
         for result in results:
             is_alone = bool(result.skip_targets)
-            if is_alone or result.priority in group or result.lightcurve in paths:
+            if is_alone or result.priority in group or result.diagnostics["lightcurve"] in paths:
                 saved += self._save_group(transaction, group.values(), seen)
                 group.clear()
                 paths.clear()
@@ -295,7 +293,7 @@ class ServerList:
                 saved.append(self._save_one(transaction, result, seen))
             else:
                 group[result.priority] = result
-                paths |= {result.lightcurve} - {None}
+                paths |= {result.diagnostics["lightcurve"]} - {None}
         return saved + self._save_group(transaction, group.values(), seen)
 
     def _save_group(self, transaction: Transaction, group: Iterable[Result], seen: set[int]) -> list[Saved | None]:
@@ -336,7 +334,7 @@ class ServerList:
             how, errors = transaction.one(acceptance.END_OF_ATTEMPT, own) or (None, None)
             if how in STATUS.__members__:
                 seen.add(result.priority)
-                return Saved(STATUS[how], errors, ())
+                return Saved(STATUS[how], errors, {})
         number = result.attempt
         if number is None and is_first:
             number = self._live.get(result.priority)  # that this manager began, and may have lost meanwhile
@@ -387,4 +385,4 @@ class ServerList:
 
 def _plain(result: Result) -> Saved:
     """Return what becomes of a result that concerns no other task."""
-    return Saved(result.status, "\n".join(result.errors) or None, ())
+    return Saved(result.status, result.errors_text, {})

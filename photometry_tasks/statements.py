@@ -126,15 +126,21 @@ STATUS_OF_TASK: Select[Any] = select(_task.status).where(_task.priority == bindp
 
 #: What makes two rows the same target.
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
+TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
 
 #: The task of a result; whether it was saved before, and is in a skip, on either side; whose its light-curve path is.
 TASK_OF_RESULT: Select[Any] = select(
     *TARGET_COLUMNS,
     _task.tmag,
     _task.status,
-    exists().where(diagnostics.c.priority == _task.priority),
-    or_(exists().where(_skip.priority == _task.priority), exists().where(_skip.skipped_by == _task.priority)),
-    select(diagnostics.c.priority).where(diagnostics.c.lightcurve == bindparam("lightcurve")).scalar_subquery(),
+    exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
+    or_(exists().where(_skip.priority == _task.priority), exists().where(_skip.skipped_by == _task.priority)).label(
+        "is_in_skips"
+    ),
+    select(diagnostics.c.priority)
+    .where(diagnostics.c.lightcurve == bindparam("lightcurve"))
+    .scalar_subquery()
+    .label("lightcurve_owner"),
 ).where(_task.priority == bindparam("task"))
 
 RIVALS: Select[Any] = select(_task.priority, _task.tmag, _task.status).where(
@@ -142,13 +148,12 @@ RIVALS: Select[Any] = select(_task.priority, _task.tmag, _task.status).where(
 )
 
 SET_STATUS: Update = update(todolist).where(_task.priority == bindparam("task")).values(status=bindparam("new_status"))
-#: Changes no row where the task was not started, is another target's, or is in a skip. In the order of its parameters:
-#: the new status, the priority, and the columns of the target.
+#: Changes no row where the task was not started, is another target's, or is in a skip.
 SAVE_STARTED: Update = (
     update(todolist)
     .where(
         _task.priority == bindparam("task"),
-        *(column == bindparam(f"target_{column.name}") for column in TARGET_COLUMNS),
+        *(column == bindparam(column.name) for column in TARGET_COLUMNS),
         _task.status == _started,
         ~exists().where(_skip.priority == _task.priority),
         ~exists().where(_skip.skipped_by == _task.priority),
@@ -274,16 +279,15 @@ def failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
 
 # --- pace ------------------------------------------------------------------------------------------------
 
-#: In the order of its parameters: the minute, results, errors, seconds, and the priority of the last error.
 INSERT_PROGRESS: Insert = insert(progress)
 ADD_PROGRESS: Update = (
     update(progress)
-    .where(progress.c.minute == bindparam("in_minute"))
+    .where(progress.c.minute == bindparam("minute"))
     .values(
-        saved=progress.c.saved + bindparam("more_saved"),
-        errors=progress.c.errors + bindparam("more_errors"),
-        elaptime=progress.c.elaptime + bindparam("more_elaptime"),
-        last_error=func.coalesce(bindparam("failed"), progress.c.last_error),
+        saved=progress.c.saved + bindparam("saved"),
+        errors=progress.c.errors + bindparam("errors"),
+        elaptime=progress.c.elaptime + bindparam("elaptime"),
+        last_error=func.coalesce(bindparam("last_error"), progress.c.last_error),
     )
 )
 PROGRESS: Select[Any] = select(progress).where(progress.c.minute >= bindparam("since")).order_by(progress.c.minute)
@@ -295,8 +299,4 @@ TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
 LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), literal_column("0")))
 #: What a list of targets gives: all but the status.
 LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)
-#: In the order of its parameters: the values of these columns.
-INSERT_TASK: Insert = insert(todolist).from_select(
-    list(LOADED_COLUMNS),
-    select(*(bindparam(f"value_{number}") for number in range(10))),
-)
+INSERT_TASK: Insert = insert(todolist).values({column.name: bindparam(column.name) for column in LOADED_COLUMNS})

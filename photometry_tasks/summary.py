@@ -12,7 +12,9 @@ from sqlalchemy import Connection
 
 from photometry_tasks import statements
 from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.results import Result
 from photometry_tasks.status import STATUS
+from photometry_tasks.transitions import Saved
 
 __all__ = [
     "add_results",
@@ -43,25 +45,18 @@ def build_summary() -> dict[str, Any]:
     }
 
 
-def add_results(summary: dict[str, Any], results: Iterable[tuple[float, float | None, str | None]]) -> None:
-    """Count saved results.
-
-    Parameters
-    ----------
-    summary : dict
-        It is changed.
-    results : iterable
-        Of each what it took and what the worker had waited (seconds), and the errors that were stored with it.
-    """
+def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]) -> None:
+    """Count results, each with what became of it, in a summary."""
     number, mean, mean_wait = summary["tasks_run"], summary["mean_elaptime"], summary["mean_worker_waittime"]
-    for elaptime, wait_time, errors in results:
+    for result, saved in results:
+        elaptime, wait_time = result.diagnostics["elaptime"], result.diagnostics["worker_wait_time"]
         number += 1
         # Exponentially weighted, begun by the first value.
         mean = elaptime if mean is None else _ALPHA * elaptime + (1 - _ALPHA) * mean
         if wait_time is not None and math.isfinite(wait_time):
             mean_wait = wait_time if mean_wait is None else _ALPHA * wait_time + (1 - _ALPHA) * mean_wait
-        if errors is not None:
-            summary["last_error"] = errors
+        if saved.errors is not None:
+            summary["last_error"] = saved.errors
     summary.update(tasks_run=number, mean_elaptime=mean, mean_worker_waittime=mean_wait)
 
 

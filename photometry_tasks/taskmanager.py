@@ -317,7 +317,7 @@ class TaskManager(Shared):
         if len(pairs) < len(results):
             late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
             self.logger.warning("%s: results that came too late, and were refused: of tasks %s", self.todo_file, late)
-        progress.add_results(self._summary, ((*result.row[1:3], task.errors) for result, task in pairs))
+        progress.add_results(self._summary, pairs)
         self._pace.note(pairs)
         self.summary_counter += len(pairs)
         self._backup_counter += len(pairs)

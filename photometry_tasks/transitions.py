@@ -42,7 +42,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     ------
     UnknownTaskError, TaskFinishedError
     """
-    started = transaction.change_rows(statements.START_TASK, [(priority,) for priority in priorities])
+    started = transaction.change(statements.START_TASK, [{"task": priority} for priority in priorities])
     transaction.move(None, STATUS.STARTED.value, started)
     if started == len(priorities):
         return
@@ -76,13 +76,13 @@ class Saved(NamedTuple):
         What the task has now.
     errors : str or None
         What was stored with it.
-    target : tuple
-        What the task is of: see `statements.TARGET_COLUMNS`.
+    target : dict
+        What the task is of: `statements.TARGET_COLUMNS` by name, and perhaps others.
     """
 
     status: STATUS
     errors: str | None
-    target: tuple[Any, ...]
+    target: dict[str, Any]
 
 
 class _Task(NamedTuple):
@@ -100,10 +100,15 @@ class _Task(NamedTuple):
     is_in_skips: bool
     lightcurve_owner: int | None
 
+    @property
+    def target(self) -> dict[str, Any]:
+        return self._asdict()
 
-def replay_result(transaction: Transaction, result: Result, target: tuple[Any, ...]) -> bool:
+
+def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> bool:
     """Store a result of a log again, if there still is such a task, and of the same target."""
-    if transaction.one(statements.TARGET_OF_TASK, {"task": result.priority}) != target:
+    found = transaction.one(statements.TARGET_OF_TASK, {"task": result.priority})
+    if found != tuple(map(target.get, statements.TARGET_NAMES)):
         return False
     save_results(transaction, [result])
     return True
@@ -119,7 +124,7 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
     saved: list[Saved] = []
     waiting: dict[int, Result] = {}
     for result in results:
-        if result.skip_targets or result.priority in waiting or None in result.task[:6]:
+        if result.skip_targets or result.priority in waiting or None in map(result.target.get, statements.TARGET_NAMES):
             saved += _save_together(transaction, waiting.values())
             saved.append(_save(transaction, result))
             waiting.clear()
@@ -131,26 +136,25 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
 def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
     """Store results that concern no task but their own; where one turns out to, do it one after the other."""
     together: list[Saved] = []
-    statuses: list[tuple[Any, ...]] = []
-    rows: list[tuple[Any, ...]] = []
-    for priority, status, row, lightcurve, errors, _, task, _ in results:
-        text = "\n".join(errors) or None
-        target = task[:6]
-        together.append(Saved(status, text, target))
-        statuses.append((status.value, priority, *target))
-        rows.append((priority, lightcurve, *row, text))
+    statuses: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        priority, errors = result.priority, result.errors_text
+        together.append(Saved(result.status, errors, result.target))
+        statuses.append({**result.target, "task": priority, "new_status": result.status.value})
+        rows.append({**result.diagnostics, "priority": priority, "errors": errors})
 
     def write() -> bool:
         # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
         return (
-            transaction.change_rows(statements.SAVE_STARTED, statuses) == len(rows)
-            and transaction.change_rows(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
+            transaction.change(statements.SAVE_STARTED, statuses) == len(rows)
+            and transaction.change(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 
     if len(rows) < 2 or not transaction.attempt(write):
         return [_save(transaction, result) for result in results]
-    for value, number in Counter(value for value, *_ in statuses).items():
-        transaction.move(STATUS.STARTED.value, value, number)
+    for status, number in Counter(saved.status for saved in together).items():
+        transaction.move(STATUS.STARTED.value, status.value, number)
     return together
 
 
@@ -162,30 +166,31 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     elif task.is_in_skips:
         _free_stale_rivals(transaction, result.priority)
         task = _look_up(transaction, result)
-    status, lightcurve, errors = result.status, result.lightcurve, list(result.errors)
+    status, row, errors = result.status, {**result.diagnostics, "priority": result.priority}, list(result.errors)
     if task.lightcurve_owner is not None:
-        owner = task.lightcurve_owner
-        errors.append(f"The light-curve path {lightcurve!r} belongs to the task with priority {owner} already")
-        status, lightcurve = STATUS.ERROR, None
+        path, owner = row["lightcurve"], task.lightcurve_owner
+        errors.append(f"The light-curve path {path!r} belongs to the task with priority {owner} already")
+        status, row["lightcurve"] = STATUS.ERROR, None
     decision = _decide(transaction, result, task) if result.skip_targets else _NOBODY
     if decision.is_skipped:
         status = STATUS.SKIPPED
     if decision.error is not None:
         errors.append(decision.error)
-    errors_text = "\n".join(errors) or None
+    row["errors"] = "\n".join(errors) or None
     transaction.move(task.status, status.value)
     transaction.change(statements.SET_STATUS, [{"task": result.priority, "new_status": status.value}])
-    transaction.change_rows(statements.INSERT_DIAGNOSTICS, [(result.priority, lightcurve, *result.row, errors_text)])
+    transaction.change(statements.INSERT_DIAGNOSTICS, [row])
     if task.is_in_skips and status is not STATUS.SKIPPED:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
         transaction.change(statements.DELETE_SKIPS_OF, [{"task": result.priority}])
     if decision is not _NOBODY:
         _write_skips(transaction, result.priority, decision, may_exist=task.is_in_skips)
-    return Saved(status, errors_text, task[:6])
+    return Saved(status, row["errors"], task.target)
 
 
 def _look_up(transaction: Transaction, result: Result) -> _Task:
-    row = transaction.one(statements.TASK_OF_RESULT, {"task": result.priority, "lightcurve": result.lightcurve})
+    asked = {"task": result.priority, "lightcurve": result.diagnostics["lightcurve"]}
+    row = transaction.one(statements.TASK_OF_RESULT, asked)
     if row is None:
         raise UnknownTaskError(priority=result.priority)
     return _Task._make(row)
@@ -200,18 +205,16 @@ def _free_stale_rivals(transaction: Transaction, priority: int) -> None:
 
 def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
     """Look up the rivals; what the result says of its task counts, and the table fills in what it lacks."""
-    said: list[Any] = [table if own is None else own for own, table in zip(result.task, task[:7], strict=True)]
-    starid, datasource, *place, tmag = said
-    target = Target(result.priority, starid, datasource, tmag)
+    said = {name: getattr(task, name) if own is None else own for name, own in result.target.items()}
+    target = Target(result.priority, said["starid"], said["datasource"], said["tmag"])
     neighbours = build_neighbours(target, result.skip_targets)
     if neighbours is None:
         return Decision()
-    names = [column.name for column in statements.TARGET_COLUMNS]
     rivals = [
-        Rival(*row)
+        Rival._make(row)
         for starid in neighbours.starids
         for datasource in neighbours.datasources
-        for row in transaction.all(statements.RIVALS, dict(zip(names, (starid, datasource, *place), strict=True)))
+        for row in transaction.all(statements.RIVALS, {**said, "starid": starid, "datasource": datasource})
     ]
     return build_decision(target, neighbours, rivals)
 

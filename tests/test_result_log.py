@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from photometry_tasks import STATUS, TaskManager
+from photometry_tasks import STATUS, TaskManager, result_log
 
 from .conftest import make_file, query, result_of
 from .processes import kill, received, running
@@ -184,6 +184,84 @@ def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, i
     with TaskManager(path, load_into_memory=in_memory) as manager:
         save(manager, 1)
     assert state(path)[0] == [(1, 1), (2, None)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:
+    """Change the fields and the last record of a log."""
+    lines = log_of(path).read_bytes().splitlines(keepends=True)
+    head, *entries = map(result_log._decode, lines)
+    assert head is not None
+    records = [list(record) for entry in entries if entry is not None for record in entry["results"]]
+    change(head["fields"], records[-1])
+    written = [head, *({"results": [record]} for record in records)]
+    log_of(path).write_bytes(b"".join(map(result_log._encode, written)))
+
+
+def drop_the_last_value(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[3] = record[3][:-1]
+
+
+def drop_a_field(_fields: dict[str, Any], record: list[Any]) -> None:
+    del record[4]
+
+
+def put_a_list_into_a_column(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[3] = ([1], *record[3][1:])
+
+
+def name_a_column_that_is_not_there(fields: dict[str, Any], record: list[Any]) -> None:
+    fields["diagnostics"] = (*fields["diagnostics"], "of_a_later_release")
+    record[3] = (*record[3], 0.5)
+
+
+def name_nothing(fields: dict[str, Any], _record: list[Any]) -> None:
+    fields.clear()
+
+
+def give_another_status(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[2] = 77
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop_the_last_value,
+        drop_a_field,
+        put_a_list_into_a_column,
+        name_a_column_that_is_not_there,
+        name_nothing,
+        give_another_status,
+    ],
+)
+@IN_MEMORY
+def test_a_record_with_other_fields(
+    todo: Callable[..., Path], in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record whose fields are not ours is reported and its log kept aside; the file opens."""
+    path = die_with(todo({}), 1)
+    rewrite_log(path, change)
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert state(path) == [[(1, None)], [], []]
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
+    assert "the log is kept as" in caplog.text
+
+
+@IN_MEMORY
+def test_a_record_without_a_column(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A record of a release whose diagnostics had fewer columns, in another order, is replayed; the column is NULL."""
+
+    def change(fields: dict[str, Any], record: list[Any]) -> None:
+        columns = dict(zip(fields["diagnostics"], record[3], strict=True))
+        del columns["edge_flux"]
+        fields["diagnostics"] = tuple(reversed(columns))
+        record[3] = tuple(reversed(columns.values()))
+
+    path = die_with(todo({}), 1)
+    rewrite_log(path, change)
+    TaskManager(path, load_into_memory=in_memory).close()
+    columns = "method_used, elaptime, variance, ptp, edge_flux"
+    assert query(path, f"SELECT {columns} FROM diagnostics") == [("aperture", 1.5, 1e308, float("-inf"), None)]
     assert list(path.parent.iterdir()) == [path]
 
 
