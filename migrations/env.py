@@ -3,6 +3,7 @@
 import os
 from configparser import InterpolationError
 from contextlib import closing
+from functools import partial
 from logging.config import fileConfig
 from typing import Any
 
@@ -15,13 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.backends import find_path, is_shared, open_database
+from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import TodoError
-from photometry_tasks.files import replace_file
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.postgresql import PostgreSQL
-from photometry_tasks.schema import VERSION_TABLE
+from photometry_tasks.schema import VERSION_TABLE, convert_older_file
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused
 
 config = context.config
 
@@ -95,23 +95,26 @@ def run_command() -> None:
             raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
         run_migrations(make_url(target).get_dialect()(), url=target, literal_binds=True)
         return
-    if path is None or path.exists() or getattr(config.cmd_opts, "cmd", [None])[0] is not command.upgrade:
-        run_on(open_database(target))
-    else:
-        check_unused(path)
-        replace_file(path, lambda temporary: run_on(SQLite.create(temporary)))
+    is_upgrade = getattr(config.cmd_opts, "cmd", [None])[0] is command.upgrade
+    if path is None or not is_upgrade or not create_todo_file(path, lambda database: run_on(database, path)):
+        with closing(open_database(target)) as database:
+            run_on(database, database.name)
 
 
-def run_on(database: SQLite | PostgreSQL) -> None:
-    """Run the migrations in one transaction, and close the database."""
-    config.attributes["path"] = database.name
-    with closing(database), database.begin_upgrade() as connection:
-        run_migrations(connection.dialect, connection=connection)
+def run_on(database: SQLite | PostgreSQL, name: object) -> None:
+    """Run the migrations in one transaction on a database that has a name."""
+    with database.begin_upgrade() as connection:
+        run_online(connection, name)
+
+
+def run_online(connection: Connection, name: object) -> None:
+    """Run the migrations in the transaction that a connection is in."""
+    config.attributes["convert_older_file"] = partial(convert_older_file, path=name)
+    run_migrations(connection.dialect, connection=connection)
 
 
 if "connection" in config.attributes:
-    connection: Connection = config.attributes["connection"]
-    run_migrations(connection.dialect, connection=connection)
+    run_online(config.attributes["connection"], config.attributes["path"])
 else:
     try:
         run_command()

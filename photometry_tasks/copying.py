@@ -1,6 +1,5 @@
 """A TODO-list copied as a whole, from a file to a server or back: all rows of our tables, or nothing."""
 
-import errno
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
@@ -14,15 +13,15 @@ from sqlalchemy import Connection, Table, func, insert, select
 from photometry_tasks import schema
 from photometry_tasks.arguments import invalid
 from photometry_tasks.backends import begin_reading, find_path, read_rows
+from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import CopyError, TodoError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.inspecting import find_misfit
-from photometry_tasks.locking import TodoLock, find_holder
+from photometry_tasks.locking import find_holder
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused, find_todo_file
+from photometry_tasks.todo_file import find_todo_file
 from photometry_tasks.transactions import Row
 
 __all__ = ["Copied", "copy_list"]
@@ -166,29 +165,19 @@ def _copy_to_server(url: str, copying: _Copying) -> None:
 
 
 def _copy_to_file(path: Path, copying: _Copying) -> None:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
-    _check_absent(path)
-    with closing(TodoLock(path)):
-        _check_absent(path)  # somebody else may have made it meanwhile
-        check_unused(path)
-        clear_temporaries(path.resolve().parent, path)
-        # Made under another name first, so that nobody ever finds half a list.
-        with os_errors(path):
-            replace_file(path.resolve(), lambda temporary: _make(temporary, path, copying))
+    if not create_todo_file(path, lambda database: _fill_file(database, path, copying)):
+        raise _is_taken(path)
 
 
-def _check_absent(path: Path) -> None:
-    if not path.exists():
-        return
+def _is_taken(path: Path) -> Exception:
     problem = "there is another file"
     with suppress(Exception), closing(SQLite.open_to_read(path)) as database:  # whatever it is, it stays
         problem = f"it holds {_count(database.connection)[todolist.name]} tasks"
-    raise invalid("target", str(path), f"{problem}, and is not replaced; give the path of a new file")
+    return invalid("target", str(path), f"{problem}, and is not replaced; give the path of a new file")
 
 
-def _make(temporary: Path, path: Path, copying: _Copying) -> None:
-    with closing(SQLite.create(temporary)) as database, database.transaction(writes=True) as transaction:
+def _fill_file(database: SQLite, path: Path, copying: _Copying) -> None:
+    with database.transaction(writes=True) as transaction:
         connection = transaction.connection
 
         def write(table: Table, rows: Iterator[Row]) -> None:

@@ -13,7 +13,6 @@ __all__ = [
     "DamagedFileError",
     "DiskError",
     "DiskFullError",
-    "DowngradeError",
     "DriverMissingError",
     "FileChangedError",
     "InterruptedWriteError",
@@ -178,14 +177,6 @@ class UnsavedResultsError(TodoError, RuntimeError):
     """{path} lacks results of a killed manager, which are in {log}. Nothing was copied.
 
     To take them in: `photometry-tasks upgrade {quoted}`. Then try again.
-    """
-
-
-class DowngradeError(TodoError, RuntimeError):
-    """There is no way back below TASOC's release 6.3.
-
-    The releases before it had half a dozen schemas, in which not all that the file holds has a place. Take a copy
-    that was made before the file was upgraded.
     """
 
 

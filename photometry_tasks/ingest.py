@@ -1,6 +1,5 @@
 """Target lists in: from rows or CSV files to a TODO-file."""
 
-import errno
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -12,15 +11,13 @@ from typing import Any, Literal, NamedTuple
 from photometry_tasks import schema, statements
 from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import find_path
+from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import InvalidTargetError
-from photometry_tasks.files import clear_temporaries, os_errors, replace_file
-from photometry_tasks.locking import TodoLock
 from photometry_tasks.models import todolist
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
-from photometry_tasks.todo_file import check_unused
 from photometry_tasks.transactions import Transaction
 from photometry_tasks.values import as_integer, as_real, show
 
@@ -42,15 +39,28 @@ class Added(NamedTuple):
     known: int
 
 
-#: A row of `todolist` to be: starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area. The first six
-#: make it the same target as another (`unique_target_idx`).
-_Target = tuple[int, str, int, int, int, int, str | None, float | None, int]
+class _Target(NamedTuple):
+    """A row of `todolist` to be, apart from its priority and status."""
 
+    starid: int
+    datasource: str
+    sector: int
+    camera: int
+    ccd: int
+    cadence: int
+    method: str | None
+    tmag: float | None
+    cbv_area: int
 
-def _order(target: _Target) -> tuple[bool, float, int, str]:
-    """Brightest first, ties by star id and datasource; without a magnitude last."""
-    tmag = target[7]
-    return tmag is None, tmag or 0.0, target[0], target[1]
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What two rows of the same target share: the columns of `unique_target_idx`."""
+        return self.starid, self.datasource, self.sector, self.camera, self.ccd, self.cadence
+
+    @property
+    def brightness(self) -> tuple[bool, float, int, str]:
+        """What orders targets: brightest first, ties by star id and datasource; without a magnitude last."""
+        return self.tmag is None, self.tmag or 0.0, self.starid, self.datasource
 
 
 def add_targets(
@@ -177,16 +187,34 @@ def _build_plain_target(row: Any, defaults: _Defaults) -> _Target | None:
         and method is None
     ):
         return None
-    if tmag <= _HALO_TMAG and datasource == "ffi":
-        method = "halo"
     cadence, area = get("cadence"), get("cbv_area")
+    if (cadence is None or (type(cadence) is int and 0 < cadence < _LARGE)) and (
+        area is None or (type(area) is int and 0 <= area < _LARGE)
+    ):
+        return _complete(starid, datasource, sector, camera, ccd, cadence, method, tmag, area, defaults)
+    return None
+
+
+def _complete(
+    starid: int,
+    datasource: str,
+    sector: int,
+    camera: int,
+    ccd: int,
+    cadence: int | None,
+    method: str | None,
+    tmag: float | None,
+    cbv_area: int | None,
+    defaults: _Defaults,
+) -> _Target:
+    """Return the target of checked values; the rules give what is None."""
+    if method is None and datasource == "ffi" and tmag is not None and tmag <= _HALO_TMAG:
+        method = "halo"
     if cadence is None:
         cadence = defaults.cadence or _cadence_of(datasource, sector)
-    if area is None:
-        area = camera * 100 + ccd * 10
-    if type(cadence) is type(area) is int and 0 < cadence < _LARGE and 0 <= area < _LARGE:
-        return starid, datasource, sector, camera, ccd, cadence, method, tmag, area
-    return None
+    if cbv_area is None:
+        cbv_area = camera * 100 + ccd * 10
+    return _Target(starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area)
 
 
 #: What is larger is looked at more closely: it may be more than 64 bits, or infinite.
@@ -220,12 +248,10 @@ def _build_targets(located: Located, defaults: _Defaults) -> Iterator[_Target]:
     tmag = None if row["tmag"] is None else read("tmag", _as_magnitude)
     datasource = read("datasource", _as_datasource, defaults.datasource)
     method = read("method", _as_method, "") or None
+    cadence = None if row.get("cadence") is None else read("cadence", _as_positive)
+    area = None if row.get("cbv_area") is None else read("cbv_area", _as_natural)
     for source in ("tpf", "ffi") if datasource == "both" else (datasource,):
-        is_saturated = source == "ffi" and tmag is not None and tmag <= _HALO_TMAG
-        given_cadence = read("cadence", _as_positive, defaults.cadence or _cadence_of(source, sector))
-        chosen_method = method or ("halo" if is_saturated else None)
-        area = read("cbv_area", _as_natural, camera * 100 + ccd * 10)
-        yield starid, source, sector, camera, ccd, given_cadence, chosen_method, tmag, area
+        yield _complete(starid, source, sector, camera, ccd, cadence, method, tmag, area, defaults)
 
 
 _REMEDIES = {"sector": "; give it with --sector, or `sector=`"}
@@ -290,24 +316,19 @@ def _add(
     if path is None:
         with closing(PostgreSQL(str(todo_file))) as server:
             return _add_on_server(server, located, defaults, report)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
-    if not path.exists():
-        with closing(TodoLock(path)):
-            if not path.exists():  # somebody else may have made it meanwhile
-                return _add_new(path, located, defaults, report)
+    added = Added(0, 0)
+
+    def fill(database: SQLite) -> None:
+        nonlocal added
+        targets, listed = _collect(located, defaults, report)
+        with database.transaction(writes=True) as transaction:
+            schema.create_schema(transaction.connection, fill=lambda: _insert(transaction, targets.values(), report))
+        added = Added(len(targets), listed - len(targets))
+
+    if create_todo_file(path, fill):
+        return added
     with closing(SQLite.open(path)) as database:
         return _add_to(database, path, located, defaults, report)
-
-
-def _add_new(path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
-    check_unused(path)
-    clear_temporaries(path.resolve().parent, path)
-    targets, listed = _collect(located, defaults, report)
-    # Made under another name first, so that nobody ever finds half a list.
-    with os_errors(path):
-        replace_file(path.resolve(), lambda temporary: _make(temporary, targets, report))
-    return Added(len(targets), listed - len(targets))
 
 
 def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
@@ -343,7 +364,7 @@ def _add_on_server(server: PostgreSQL, located: Iterable[Located], defaults: _De
 
 def _copy_in(server: PostgreSQL, targets: Collection[_Target], last: int, report: Progress) -> None:
     def rows() -> Iterator[tuple[Any, ...]]:
-        for number, target in enumerate(sorted(targets, key=_order), start=1):
+        for number, target in enumerate(sorted(targets, key=lambda target: target.brightness), start=1):
             yield (last + number, *target)
             if number % _CHUNK == 0:
                 report(number, len(targets))
@@ -361,23 +382,19 @@ def _collect(
     for row in located:
         plain = _build_plain_target(row[2], defaults)
         for target in _build_targets(row, defaults) if plain is None else (plain,):
-            targets.setdefault(target[:6], target)
+            targets.setdefault(target.key, target)
             listed += 1
             if listed % _CHUNK == 0:
                 report(listed, None)
     return targets, listed
 
 
-def _make(path: Path, targets: Mapping[Any, _Target], report: Progress) -> None:
-    with closing(SQLite.create(path)) as database, database.transaction(writes=True) as transaction:
-        schema.create_schema(transaction.connection, fill=lambda: _insert(transaction, targets.values(), report))
-
-
 def _insert(transaction: Transaction, targets: Collection[_Target], report: Progress) -> None:
     (priority,) = transaction.one(statements.LAST_PRIORITY, {}) or (0,)
-    ordered = sorted(targets, key=_order)
+    ordered = sorted(targets, key=lambda target: target.brightness)
     for start in range(0, len(ordered), _CHUNK):
         chunk = ordered[start : start + _CHUNK]
-        rows = ((number, *target) for number, target in enumerate(chunk, priority + start + 1))
-        transaction.change_rows(statements.INSERT_TASK, rows)
+        numbered = enumerate(chunk, priority + start + 1)
+        rows = ({"priority": number, **dict(zip(_Target._fields, target, strict=True))} for number, target in numbered)
+        transaction.change(statements.INSERT_TASK, rows)
         report(start + len(chunk), len(ordered))

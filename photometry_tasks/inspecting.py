@@ -20,9 +20,7 @@ __all__ = ["check_size", "count_orphans", "find_damage", "find_misfit", "has_lay
 #: A row for each column: its table and name, its place in the key, whether a new row has to give it a value, whether it
 #: may be NULL; and for each index: its table, name and columns, whether it is unique, and partial.
 _LAYOUT = """
-WITH ours (name) AS (
-    VALUES ('todolist'), ('diagnostics'), ('photometry_skipped'), ('photometry_tasks_progress')
-)
+WITH ours (name) AS (VALUES {tables})
 SELECT lower(t.name), lower(c.name), c.pk, c."notnull" AND NOT c.pk AND c.dflt_value IS NULL, NOT c."notnull"
 FROM sqlite_master AS t, pragma_table_info(t.name) AS c
 WHERE t.type = 'table' AND lower(t.name) IN (SELECT name FROM ours)
@@ -38,7 +36,8 @@ def has_layout(dbapi: "sqlite3.Connection", metadata: MetaData) -> bool:
     """Whether our tables have the columns, keys and indexes of the models, and a new row needs no other values."""
     expected = _build_layout(metadata)
     ours = {row[:2] for row in expected}
-    found = dbapi.execute(_LAYOUT).fetchall()
+    tables = ", ".join(f"('{name}')" for name in metadata.tables)
+    found = dbapi.execute(_LAYOUT.format(tables=tables)).fetchall()
     # A key that may be NULL, as in older files, is a key all the same.
     rows = {(*row[:4], row[4] if isinstance(row[4], str) else bool(row[4] or row[2])) for row in found}
     return expected <= rows and all(not row[3] or isinstance(row[4], str) or row[:2] in ours for row in rows)

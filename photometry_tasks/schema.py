@@ -1,5 +1,6 @@
 """Recognise a TODO-list's schema, and bring it to the one of this release: the only caller of Alembic."""
 
+import ast
 import threading
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ __all__ = [
     "alembic_ini",
     "check_current",
     "check_upgradable",
+    "convert_older_file",
     "create_schema",
     "find_changes",
     "find_foreign",
@@ -31,16 +33,6 @@ __all__ = [
     "is_current",
     "upgrade",
 ]
-
-#: The revisions in `migrations/versions`, oldest first, and what each makes. Alembic need not be loaded to know.
-REVISIONS = {
-    "0001": "the schema of TASOC's release 6.3",
-    "0002": "indexes of photometry_skipped on priority and on skipped_by",
-    "0003": "an index of todolist on the pending tasks",
-    "0004": "a table of how many results were saved in each minute",
-    "0005": "on PostgreSQL, tables of the workers and of their attempts",
-}
-HEAD = list(REVISIONS)[-1]
 
 #: Not Alembic's usual name: a PostgreSQL database may hold other programs' tables too, and their revision.
 VERSION_TABLE = "photometry_tasks_version"
@@ -53,15 +45,20 @@ _version = Table(
     PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 )
 
-#: Alembic keeps the environment that it runs in a global variable.
-_alembic_lock = threading.Lock()
-
 
 def alembic_ini() -> Path:
     """Return the path of `alembic.ini`, beside `migrations/`: in a checkout, or in the installed package."""
     package = Path(__file__).parent
     installed = package / "alembic.ini"
     return installed if installed.is_file() else package.parent / "alembic.ini"
+
+
+#: The scripts of the revisions by their numbers, oldest first. Alembic need not be loaded to know.
+REVISIONS = {path.name[:4]: path for path in sorted((alembic_ini().parent / "migrations/versions").glob("[0-9]*.py"))}
+HEAD = list(REVISIONS)[-1]
+
+#: Alembic keeps the environment that it runs in a global variable.
+_alembic_lock = threading.Lock()
 
 
 def create_schema(connection: Connection, fill: Callable[[], None] = lambda: None) -> None:
@@ -120,7 +117,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     revision = _read_revision(connection, tables, path)
     known = list(REVISIONS)
     lacking = known if revision is None else known[known.index(revision) + 1 :]
-    later = [f"revision {name}: {REVISIONS[name]}" for name in lacking]
+    later = [f"revision {name}: {_describe_revision(name)}" for name in lacking]
     if revision is None and not holds_tasoc_files(connection):
         if taken := sorted(tables.intersection(table.name for table in _find_tables(connection))):
             found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
@@ -136,6 +133,12 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         return legacy.find_changes(connection, path) + later
     tables_then = _find_tables(connection) if revision == HEAD else _find_tasoc_tables()
     return _find_lost(inspector, tables_then, revision, path) + later
+
+
+def _describe_revision(revision: str) -> str:
+    """Return the first line of a revision's docstring."""
+    docstring = ast.get_docstring(ast.parse(REVISIONS[revision].read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].removesuffix(".")
 
 
 def _find_tasoc_tables() -> list[Table]:
@@ -203,6 +206,22 @@ def check_upgradable(connection: Connection, path: object) -> None:
         from photometry_tasks import legacy
 
         legacy.check_upgradable(connection, path)
+
+
+def convert_older_file(connection: Connection, path: object) -> None:
+    """Bring a file without a revision to the schema of TASOC 6.3; what is empty stays so. The first revision calls it.
+
+    Raises
+    ------
+    NotATodoFileError, CannotUpgradeError
+        If it is no TODO-file, or cannot be upgraded, or if a server's database has tables of these names.
+    """
+    if not holds_tasoc_files(connection):
+        find_changes(connection, path)
+    elif set(inspect(connection).get_table_names()) - {VERSION_TABLE}:
+        from photometry_tasks import legacy
+
+        legacy.upgrade(connection, path)
 
 
 def upgrade(connection: Connection, path: object) -> None:

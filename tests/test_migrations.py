@@ -1,5 +1,6 @@
 """Alembic's own commands on the migrations, on SQLite and PostgreSQL; and that new and migrated databases agree."""
 
+import ast
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -22,9 +24,9 @@ from alembic.util import CommandError
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
-from photometry_tasks import schema
+from photometry_tasks import schema, tasoc
 from photometry_tasks.cli import main
-from photometry_tasks.errors import DowngradeError
+from photometry_tasks.ingest import add_targets
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema import HEAD
 
@@ -365,6 +367,41 @@ def test_a_server_that_is_not_there(url: str, message: str) -> None:
         assert "s@cret" not in shown
 
 
-def test_no_way_back() -> None:
-    """The message of a refused downgrade says why, and what to do."""
-    assert "half a dozen schemas" in str(DowngradeError())
+REVISIONS = sorted((ROOT / "migrations" / "versions").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", REVISIONS, ids=lambda path: path.stem)
+def test_a_revision_is_frozen(path: Path) -> None:
+    """A revision imports nothing of the package, which will change after it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
+        assert not [name for name in names if name.split(".")[0] not in ("alembic", "sqlalchemy")]
+
+
+def test_the_baseline_is_the_first_revision(tmp_path: Path) -> None:
+    """The tables that older files are converted to are those that the first revision makes."""
+    created, converted = tmp_path / "created.sqlite", tmp_path / "converted.sqlite"
+    succeed("-x", f"todo={created}", "upgrade", "0001")
+    engine = create_engine(f"sqlite:///{converted}")
+    tasoc.metadata.create_all(engine)
+    engine.dispose()
+    ours, theirs = describe(created), describe(converted)
+    for name in tasoc.metadata.tables:
+        for kind in ("", ": foreign keys", ": indexes"):
+            assert theirs[name + kind] == ours[name + kind]
+
+
+def test_upgrading_a_file_that_another_program_creates(tmp_path: Path) -> None:
+    """While `init` makes a file, Alembic's `upgrade` does not put an empty list in its place."""
+    path = tmp_path / "todo.sqlite"
+    refused = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield {"starid": 1, "camera": 1, "ccd": 1, "tmag": 10.0}
+        refused.append(alembic("-x", f"todo={path}", "upgrade", "head"))
+
+    add_targets(path, rows(), sector=1)
+    assert "in use by another manager" in refused[0].stdout
+    assert query(path, "SELECT starid FROM todolist") == [(1,)]
+    assert list(tmp_path.iterdir()) == [path]

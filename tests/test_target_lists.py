@@ -4,6 +4,7 @@ import math
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from photometry_tasks import TaskManager
 from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, LeftoverLogError, NotATodoFileError
@@ -163,6 +166,36 @@ def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
     """Without a method it is halo for the brightest in full-frame images, else left to the pipeline."""
     add_targets(target, [{**ROW, **row}])
     assert query(target, "SELECT method FROM todolist") == [(method,)]
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {
+                "starid": st.integers(0, 10**10),
+                "sector": st.integers(0, 100),
+                "camera": st.integers(1, 4),
+                "ccd": st.integers(1, 4),
+                "tmag": st.floats(-5, 20) | st.sampled_from([2.0, math.nextafter(2.0, 3.0)]),
+            },
+            optional={
+                "datasource": st.sampled_from(["ffi", "tpf"]),
+                "cadence": st.integers(1, 2000),
+                "cbv_area": st.integers(0, 500),
+            },
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_texts_are_as_numbers(rows: list[dict[str, Any]]) -> None:
+    """The rules of method, cadence and area give the same row, whether values come as numbers or as texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "numbers.sqlite", Path(folder) / "texts.sqlite"
+        add_targets(files[0], rows)
+        add_targets(files[1], [{name: str(value) for name, value in row.items()} for row in rows])
+        numbers, texts = (query(path, "SELECT * FROM todolist ORDER BY priority") for path in files)
+    assert numbers == texts
 
 
 def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> None:

@@ -1,33 +1,82 @@
-"""TASOC release 6.3: from nothing, and on SQLite from the file of any release since 3.0."""
+"""The schema of TASOC's release 6.3.
+
+It is made from nothing; a SQLite file of an older release, since 3.0, is converted.
+"""
 
 import sqlalchemy as sa
 from alembic import context, op
-from alembic.operations.ops import CreateIndexOp, CreateTableOp
-
-from photometry_tasks import legacy, tasoc
-from photometry_tasks.backends import holds_tasoc_files
-from photometry_tasks.errors import DowngradeError, NotATodoFileError
-from photometry_tasks.schema import VERSION_TABLE
+from alembic.util import CommandError
 
 revision = "0001"
 down_revision = None
 
+_Integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Real: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
+_Statistic: sa.Double[float] = sa.DOUBLE_PRECISION()
+
 
 def upgrade() -> None:
-    """Make the tables, or add to those that are there what they lack."""
-    tables = set() if context.is_offline_mode() else set(sa.inspect(op.get_bind()).get_table_names()) - {VERSION_TABLE}
-    path = context.config.attributes.get("path")
-    if tables and holds_tasoc_files(op.get_bind()):
-        legacy.upgrade(op.get_bind(), path)
-        return
-    if "todolist" in tables:
-        raise NotATodoFileError(path=path, found=f"it has a todolist, but no revision in {VERSION_TABLE}")
-    for table in tasoc.metadata.sorted_tables:
-        op.invoke(CreateTableOp.from_table(table))
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            op.invoke(CreateIndexOp.from_index(index))
+    """Convert what is there, and make what is not."""
+    if not context.is_offline_mode():
+        # Older files differ in too many ways for a list of operations: env.py knows how to convert them.
+        context.config.attributes["convert_older_file"](op.get_bind())
+    op.create_table(
+        "todolist",
+        sa.Column("priority", _Integer, autoincrement=False, nullable=False),
+        sa.Column("starid", _Integer, nullable=False),
+        sa.Column("sector", _Integer, nullable=False),
+        sa.Column("datasource", sa.Text, nullable=False, server_default=sa.text("'ffi'")),
+        sa.Column("camera", _Integer, nullable=False),
+        sa.Column("ccd", _Integer, nullable=False),
+        sa.Column("cadence", _Integer, nullable=False),
+        sa.Column("method", sa.Text),
+        sa.Column("tmag", _Real),
+        sa.Column("status", _Integer),
+        sa.Column("cbv_area", _Integer, nullable=False),
+        sa.PrimaryKeyConstraint("priority", name="todolist_pkey"),
+        if_not_exists=True,
+    )
+    target = ["starid", "datasource", "sector", "camera", "ccd", "cadence"]
+    op.create_index("unique_target_idx", "todolist", target, unique=True, if_not_exists=True)
+    op.create_index("status_idx", "todolist", ["status"], if_not_exists=True)
+    op.create_index("starid_idx", "todolist", ["starid"], if_not_exists=True)
+    op.create_index("todolist_datasource_idx", "todolist", ["datasource"], if_not_exists=True)
+    op.create_table(
+        "diagnostics",
+        sa.Column("priority", _Integer, autoincrement=False, nullable=False),
+        sa.Column("lightcurve", sa.Text),
+        sa.Column("method_used", sa.Text, nullable=False),
+        sa.Column("elaptime", _Real, nullable=False),
+        sa.Column("worker_wait_time", _Real),
+        *(sa.Column(name, _Statistic) for name in ("mean_flux", "variance", "variability", "rms_hour", "ptp")),
+        *(sa.Column(name, _Real) for name in ("pos_row", "pos_column", "contamination")),
+        sa.Column("mask_size", _Integer),
+        sa.Column("edge_flux", _Real),
+        *(sa.Column(name, _Integer) for name in ("stamp_width", "stamp_height", "stamp_resizes")),
+        sa.Column("errors", sa.Text),
+        sa.PrimaryKeyConstraint("priority", name="diagnostics_pkey"),
+        _to_task("diagnostics", "priority", "CASCADE"),
+        if_not_exists=True,
+    )
+    op.create_index("diagnostics_lightcurve_idx", "diagnostics", ["lightcurve"], unique=True, if_not_exists=True)
+    op.create_table(
+        "photometry_skipped",
+        sa.Column("priority", _Integer, nullable=False),
+        sa.Column("skipped_by", _Integer, nullable=False),
+        _to_task("photometry_skipped", "priority", "CASCADE"),
+        _to_task("photometry_skipped", "skipped_by", "RESTRICT"),
+        if_not_exists=True,
+    )
+
+
+def _to_task(table: str, column: str, on_delete: str) -> sa.ForeignKeyConstraint:
+    name = f"{table}_{column}_fkey"
+    return sa.ForeignKeyConstraint([column], ["todolist.priority"], name=name, ondelete=on_delete, onupdate="CASCADE")
 
 
 def downgrade() -> None:
     """Refuse: there are several older schemas, and none has a place for all that the file holds."""
-    raise DowngradeError
+    raise CommandError(
+        "There is no way back below TASOC's release 6.3: the releases before it had half a dozen schemas, in which not "
+        "all that the file holds has a place. Take a copy that was made before the file was upgraded."
+    )

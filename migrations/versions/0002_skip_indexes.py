@@ -1,4 +1,4 @@
-"""Indexes of photometry_skipped, which every save asks both ways."""
+"""Indexes of photometry_skipped on priority and on skipped_by."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""An index of the pending tasks: the next one is found at once, however many are finished."""
+"""An index of todolist on the pending tasks."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A table of how many results were saved in each minute: TASOC's hold no times."""
+"""A table of how many results were saved in each minute."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,9 +1,7 @@
-"""On PostgreSQL, who works on the list, and each try at a task. A SQLite file has one manager and gets no table."""
+"""On PostgreSQL, tables of the workers and of their attempts. A SQLite file has one manager, and gets none."""
 
 import sqlalchemy as sa
 from alembic import op
-
-from photometry_tasks.backends import is_shared
 
 revision = "0005"
 down_revision = "0004"
@@ -14,7 +12,7 @@ _OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1
 
 def upgrade() -> None:
     """Add the tables, and let PostgreSQL keep those that change often accordingly."""
-    if not is_shared(op.get_context().dialect):
+    if op.get_context().dialect.name != "postgresql":
         return
     time = sa.DateTime(timezone=True)
     now = sa.func.clock_timestamp()
@@ -55,7 +53,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take them away."""
-    if not is_shared(op.get_context().dialect):
+    if op.get_context().dialect.name != "postgresql":
         return
     op.drop_table(_ATTEMPTS, if_exists=True)
     op.drop_table(_WORKERS, if_exists=True)

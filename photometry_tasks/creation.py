@@ -1,0 +1,54 @@
+"""Make a TODO-file: the one function that does."""
+
+import errno
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from photometry_tasks.files import clear_temporaries, os_errors, replace_file
+from photometry_tasks.locking import TodoLock
+from photometry_tasks.sqlite import SQLite
+from photometry_tasks.todo_file import check_unused
+
+__all__ = ["create_todo_file"]
+
+
+def create_todo_file(path: Path, fill: Callable[[SQLite], None]) -> bool:
+    """Create a TODO-file as a whole, unless a file is there already.
+
+    Parameters
+    ----------
+    path : Path
+        Until the file is complete it has another name; the lock keeps other managers from creating it too.
+    fill : callable
+        Fills the empty database that it is given. If it raises, no file is created.
+
+    Returns
+    -------
+    bool
+        False if a file is there already, which is not touched.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory does not exist.
+    TodoFileInUseError, LeftoverLogError, NotWritableError, DiskFullError, MountWithoutLocksError
+        If another manager has the lock, or the file cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
+    if path.exists():
+        return False
+    with closing(TodoLock(path)):
+        if path.exists():  # another manager has created it meanwhile
+            return False
+        check_unused(path)
+        clear_temporaries(path.resolve().parent, path)
+        with os_errors(path):
+            replace_file(path.resolve(), lambda temporary: _fill(temporary, fill))
+    return True
+
+
+def _fill(temporary: Path, fill: Callable[[SQLite], None]) -> None:
+    with closing(SQLite.create(temporary)) as database:
+        fill(database)
