@@ -5,9 +5,8 @@ from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
-from photometry_tasks.arguments import check_finite, check_integer, invalid
 from photometry_tasks.models import todolist
-from photometry_tasks.values import as_items
+from photometry_tasks.rules.validation import as_items, check_finite, check_integer, invalid
 
 __all__ = [
     "CheckedConstraints",

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Table, func, insert, select
 
 from photometry_tasks import schema
-from photometry_tasks.arguments import invalid
 from photometry_tasks.backends import begin_reading, find_path, read_rows
 from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import CopyError, TodoError, TodoFileInUseError, UnsavedResultsError
@@ -20,6 +19,7 @@ from photometry_tasks.locking import find_holder
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.result_log import ResultLog
+from photometry_tasks.rules.validation import invalid
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import find_todo_file
 from photometry_tasks.transactions import Row

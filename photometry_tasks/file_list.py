@@ -11,7 +11,7 @@ from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
 from photometry_tasks.known import Known
 from photometry_tasks.opening import put_on_disk
 from photometry_tasks.overview import Publisher
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.transactions import Transaction

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from photometry_tasks import schema, statements
-from photometry_tasks.arguments import check_natural, check_positive, invalid
 from photometry_tasks.backends import find_path
 from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.models import todolist
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.postgresql import PostgreSQL
+from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid, show
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.target_lists import Located, read_list
 from photometry_tasks.transactions import Transaction
-from photometry_tasks.values import as_integer, as_real, show
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
 

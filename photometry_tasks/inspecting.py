@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import MetaData, Table
 
 from photometry_tasks.errors import DamagedFileError, NotATodoFileError
+from photometry_tasks.rules.validation import show
 from photometry_tasks.sqlite_errors import sqlite_errors
-from photometry_tasks.values import show
 
 if TYPE_CHECKING:
     import sqlite3

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks.arguments import check_seconds, invalid
 from photometry_tasks.backends import find_path
 from photometry_tasks.file_list import FileList
 from photometry_tasks.opening import open_todo_file
+from photometry_tasks.rules.validation import check_seconds, invalid
 from photometry_tasks.todo_file import check_summary_place, find_todo_file
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from photometry_tasks import statements
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Transaction
 from photometry_tasks.transitions import Saved

@@ -11,7 +11,6 @@ from sqlalchemy import Column, Connection, Executable, Table, cast, create_engin
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks.arguments import invalid
 from photometry_tasks.compiling import compile_for_postgresql
 from photometry_tasks.driver import (
     check_driver,
@@ -29,6 +28,7 @@ from photometry_tasks.errors import (
     TodoError,
     TodoListNotFoundError,
 )
+from photometry_tasks.rules.validation import invalid
 from photometry_tasks.transactions import Row, Statements, Transaction
 
 if TYPE_CHECKING:

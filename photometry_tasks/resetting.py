@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlalchemy import Select
 
-from photometry_tasks import arguments, schema, statements
+from photometry_tasks import schema, statements
 from photometry_tasks.backends import find_path
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.postgresql import PostgreSQL
+from photometry_tasks.rules import validation
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.summary import name_counts
 from photometry_tasks.todo_file import find_todo_file
@@ -24,9 +25,9 @@ __all__ = ["build_choice", "count_chosen", "reset_chosen"]
 
 def build_choice(status: Any, error_like: str | None, constraints: Mapping[str, Any]) -> Select[Any]:
     """Select the priorities of tasks by what was asked for: see `TaskManager.reset_tasks`."""
-    text = None if error_like is None else arguments.check_text("error_like", error_like)
+    text = None if error_like is None else validation.check_text("error_like", error_like)
     conditions = build_expressions(check_constraints(constraints))
-    return statements.chosen_tasks(arguments.check_statuses(status), text, conditions)
+    return statements.chosen_tasks(validation.check_statuses(status), text, conditions)
 
 
 def reset_chosen(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:

@@ -11,11 +11,11 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Unpack
 
-from photometry_tasks.arguments import check_positive, check_seconds, invalid
 from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import WorkersDieError
 from photometry_tasks.executors import check_jobs, is_death, shut_down
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.validation import check_positive, check_seconds, invalid
 from photometry_tasks.status import STATUS
 from photometry_tasks.stopping import Stop, find_time_limit
 from photometry_tasks.taskmanager import TaskManager

@@ -8,7 +8,7 @@ from functools import lru_cache
 from photometry_tasks import claims
 from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Row
 

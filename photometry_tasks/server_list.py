@@ -21,7 +21,7 @@ from photometry_tasks.errors import (
     WorkersAtWorkError,
 )
 from photometry_tasks.postgresql import PostgreSQL
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.selections import build_task
 from photometry_tasks.sending import bind_claim, bind_pending, encode_results, fit
 from photometry_tasks.sharing import SharedConnection

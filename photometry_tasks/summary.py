@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from photometry_tasks import statements
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.status import STATUS
 from photometry_tasks.transitions import Saved
 

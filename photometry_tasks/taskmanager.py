@@ -8,7 +8,7 @@ from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import arguments, statements
+from photometry_tasks import statements
 from photometry_tasks import summary as progress
 from photometry_tasks.constraints import (
     Constraints,
@@ -23,7 +23,8 @@ from photometry_tasks.forgotten import close_at_exit
 from photometry_tasks.lists import Opening, check_lease, open_list
 from photometry_tasks.pace import Pace
 from photometry_tasks.resetting import build_choice, reset_chosen
-from photometry_tasks.results import Result, check_result
+from photometry_tasks.rules import validation
+from photometry_tasks.rules.results import Result, check_result
 from photometry_tasks.sampling import draw_task
 from photometry_tasks.sharing import Shared
 from photometry_tasks.status import STATUS
@@ -114,8 +115,8 @@ class TaskManager(Shared):
         max_attempts: int = 3,
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
-        self.summary_interval = arguments.check_interval("summary_interval", summary_interval)
-        self.backup_interval = arguments.check_interval("backup_interval", backup_interval)
+        self.summary_interval = validation.check_interval("summary_interval", summary_interval)
+        self.backup_interval = validation.check_interval("backup_interval", backup_interval)
         self.overwrite = bool(overwrite)
         self.load_into_memory = bool(load_into_memory)
         how = Opening(
@@ -125,9 +126,9 @@ class TaskManager(Shared):
             conditions=conditions,
             into_memory=self.load_into_memory,
             upgrade=upgrade,
-            is_durable=arguments.check_durability(durability),
+            is_durable=validation.check_durability(durability),
             lease=check_lease(lease),
-            max_attempts=arguments.check_positive("max_attempts", max_attempts),
+            max_attempts=validation.check_positive("max_attempts", max_attempts),
         )
         self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
         self.summary_counter = 0
@@ -165,7 +166,7 @@ class TaskManager(Shared):
 
     def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
-        return self._list.next_tasks(arguments.check_positive("limit", limit), constraints)
+        return self._list.next_tasks(validation.check_positive("limit", limit), constraints)
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
@@ -191,7 +192,7 @@ class TaskManager(Shared):
             Each as `get_task` returns it, and besides `attempt`, an int that no other claim has. A result that
             holds it is accepted only as long as this attempt is the task's last.
         """
-        return self._list.claim(arguments.check_positive("limit", limit), constraints)
+        return self._list.claim(validation.check_positive("limit", limit), constraints)
 
     def heartbeat(self) -> None:
         """Give a sign of life, to keep the tasks that were claimed; needed only where none is claimed or saved."""
@@ -213,15 +214,15 @@ class TaskManager(Shared):
         TaskOwnedError
             If another manager has it; also a ValueError.
         """
-        self._list.start("start_task", [arguments.check_integer("taskid", taskid)])
+        self._list.start("start_task", [validation.check_integer("taskid", taskid)])
 
     def start_tasks(self, priorities: Iterable[int]) -> None:
         """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
-        self._list.start("start_tasks", arguments.check_integers("priorities", priorities))
+        self._list.start("start_tasks", validation.check_integers("priorities", priorities))
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
         """Return those of the tasks that were started, but not finished, to pending; not those of other managers."""
-        self._list.release(arguments.check_integers("priorities", priorities))
+        self._list.release(validation.check_integers("priorities", priorities))
 
     def reset_tasks(
         self,

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from photometry_tasks.arguments import invalid
 from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
 from photometry_tasks.files import find_temporaries, identify, os_errors, replace_file
+from photometry_tasks.rules.validation import invalid
 
 __all__ = [
     "Place",

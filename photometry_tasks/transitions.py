@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, Select
 from photometry_tasks import statements
 from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import todolist
-from photometry_tasks.results import Result
-from photometry_tasks.skipping import Decision, Rival, Target, build_decision, build_neighbours
+from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.status import STATUS
 from photometry_tasks.transactions import Transaction
 

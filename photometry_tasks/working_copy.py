@@ -17,7 +17,7 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.result_log import ResultLog, Target
-from photometry_tasks.results import Result
+from photometry_tasks.rules.results import Result
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import check_unused
 

@@ -56,7 +56,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = max(path.name for path in (copy / "migrations/versions").glob("0*.py"))[:4]
     (copy / "migrations/versions/9999_snr.py").write_text(REVISION.format(head=head))
     edit(copy / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", "    snr: Mapped[float | None]\n")
-    edit(copy / "photometry_tasks/results.py", '_STATISTICS = ("mean_flux", ', '"snr", ')
+    edit(copy / "photometry_tasks/rules/results.py", '_STATISTICS = ("mean_flux", ', '"snr", ')
     return copy
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from photometry_tasks import errors
-from photometry_tasks.arguments import invalid
+from photometry_tasks.rules.validation import invalid
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "TodoError"])

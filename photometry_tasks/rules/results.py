@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidResultError
+from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, show
 from photometry_tasks.status import STATUS
-from photometry_tasks.values import as_finite, as_integer, as_items, as_real, show
 
 __all__ = ["Result", "check_result"]
 
