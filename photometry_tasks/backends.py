@@ -10,10 +10,10 @@ from sqlalchemy import Connection, Dialect, Table, select
 
 from photometry_tasks.compiling import compile_for_sqlite
 from photometry_tasks.postgresql import PostgreSQL, build_name
+from photometry_tasks.sql.execution import Row
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.sqlite_errors import sqlite_errors
 from photometry_tasks.todo_file import find_todo_file, locate_todo_file
-from photometry_tasks.transactions import Row
 
 __all__ = ["begin_reading", "find_path", "holds_tasoc_files", "is_shared", "name_list", "open_database", "read_rows"]
 

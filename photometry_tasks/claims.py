@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
-from photometry_tasks.statements import TASK_COLUMNS
+from photometry_tasks.sql.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
 
 __all__ = [

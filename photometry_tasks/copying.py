@@ -20,9 +20,9 @@ from photometry_tasks.models import Base, diagnostics, photometry_skipped, todol
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.rules.validation import invalid
+from photometry_tasks.sql.execution import Row
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.todo_file import find_todo_file
-from photometry_tasks.transactions import Row
 
 __all__ = ["Copied", "copy_list"]
 

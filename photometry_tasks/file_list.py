@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from photometry_tasks import transitions
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
 from photometry_tasks.known import Known
 from photometry_tasks.opening import put_on_disk
 from photometry_tasks.overview import Publisher
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sharing import SharedConnection
+from photometry_tasks.sql import transitions
+from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.transactions import Transaction
-from photometry_tasks.transitions import Saved
 from photometry_tasks.working_copy import WorkingCopy
 
 __all__ = ["FileList"]

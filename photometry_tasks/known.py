@@ -5,9 +5,9 @@ from collections import Counter
 from sqlalchemy import Connection
 
 from photometry_tasks.selections import Selections
+from photometry_tasks.sql.counts import count_by_status
+from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.summary import count_by_status
-from photometry_tasks.transactions import Transaction
 
 __all__ = ["Known"]
 

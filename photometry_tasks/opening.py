@@ -9,10 +9,11 @@ from pathlib import Path
 from sqlalchemy import ColumnElement
 from sqlalchemy.exc import DatabaseError
 
-from photometry_tasks import schema, statements, transitions
+from photometry_tasks import schema
 from photometry_tasks.errors import CannotUpgradeError, OutdatedSchemaError
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.result_log import ResultLog
+from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sqlite import SQLite
 from photometry_tasks.working_copy import WorkingCopy, save_beside
 

@@ -12,17 +12,18 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect
 
-from photometry_tasks import schema, statements
+from photometry_tasks import schema
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError, UnknownTaskError
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.locking import find_holder
 from photometry_tasks.result_log import ResultLog
 from photometry_tasks.rules.validation import check_integer, invalid
+from photometry_tasks.sql import statements
+from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sqlite import SQLite
-from photometry_tasks.summary import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.todo_file import find_todo_file
-from photometry_tasks.transactions import Transaction
 
 __all__ = ["Publisher", "get_overview", "read_history", "read_overview"]
 

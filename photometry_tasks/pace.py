@@ -4,11 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from photometry_tasks import statements
 from photometry_tasks.rules.results import Result
+from photometry_tasks.sql import statements
+from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
-from photometry_tasks.transactions import Transaction
-from photometry_tasks.transitions import Saved
 
 __all__ = ["Pace"]
 

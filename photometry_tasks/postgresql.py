@@ -29,7 +29,7 @@ from photometry_tasks.errors import (
     TodoListNotFoundError,
 )
 from photometry_tasks.rules.validation import invalid
-from photometry_tasks.transactions import Row, Statements, Transaction
+from photometry_tasks.sql.execution import Row, Statements, Transaction
 
 if TYPE_CHECKING:
     import psycopg

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from photometry_tasks.files import os_errors, share_like, sync_directory
 from photometry_tasks.models import diagnostics
 from photometry_tasks.rules.results import Result
-from photometry_tasks.statements import TARGET_NAMES
+from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
 __all__ = ["ResultLog", "Target"]

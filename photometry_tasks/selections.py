@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import CursorResult, Select
 
-from photometry_tasks import statements
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
-from photometry_tasks.transactions import Row, Transaction
+from photometry_tasks.sql import statements
+from photometry_tasks.sql.execution import Row, Transaction
 
 __all__ = ["Selection", "Selections", "build_task"]
 

@@ -9,8 +9,8 @@ from photometry_tasks import claims
 from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.rules.results import Result
+from photometry_tasks.sql.execution import Row
 from photometry_tasks.status import STATUS
-from photometry_tasks.transactions import Row
 
 __all__ = ["bind_claim", "bind_pending", "encode_results", "fit"]
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import acceptance, claims, schema, transitions
+from photometry_tasks import acceptance, claims, schema
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.driver import describe
 from photometry_tasks.errors import (
@@ -25,10 +25,11 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.selections import build_task
 from photometry_tasks.sending import bind_claim, bind_pending, encode_results, fit
 from photometry_tasks.sharing import SharedConnection
+from photometry_tasks.sql import transitions
+from photometry_tasks.sql.counts import count_by_status
+from photometry_tasks.sql.execution import Row, Transaction
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
-from photometry_tasks.summary import count_by_status
-from photometry_tasks.transactions import Row, Transaction
-from photometry_tasks.transitions import Saved
 
 __all__ = ["ServerList"]
 

@@ -17,9 +17,9 @@ from photometry_tasks.errors import BackupError, CannotUpgradeError, DamagedFile
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.inspecting import check_size, count_orphans, find_damage, has_layout, read_revisions
 from photometry_tasks.locking import TodoLock
+from photometry_tasks.sql.execution import Statements, Transaction
 from photometry_tasks.sqlite_errors import sqlite_errors
 from photometry_tasks.todo_file import Place
-from photometry_tasks.transactions import Statements, Transaction
 
 if TYPE_CHECKING:
     import sqlite3

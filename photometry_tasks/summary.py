@@ -3,33 +3,25 @@
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
-
-from photometry_tasks import statements
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.results import Result
+from photometry_tasks.sql.counts import name_counts
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
-from photometry_tasks.transitions import Saved
 
 __all__ = [
     "add_results",
     "build_summary",
-    "count_by_ccd",
-    "count_by_status",
-    "name_counts",
     "set_counts",
     "write_summary",
 ]
 
 #: Weight of the newest value in the means of run times.
 _ALPHA = 0.1
-
-_NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
 
 
 def build_summary() -> dict[str, Any]:
@@ -65,32 +57,6 @@ def set_counts(summary: dict[str, Any], counts: Mapping[int | None, int]) -> Non
     named = name_counts(counts)
     summary["numtasks"] = sum(named.values())
     summary.update({status.name: named[status.name] for status in STATUS})
-
-
-def count_by_status(connection: Connection) -> Counter[int | None]:
-    """Count the tasks by their status; pending ones as None."""
-    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
-
-
-def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
-    """Return counts by the name of the status: pending ones as PENDING, and every name is there."""
-    named = dict.fromkeys(_NAMES.values(), 0)
-    for status, number in counts.items():
-        named[_name(status)] += number
-    return named
-
-
-def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]]:
-    """Count the tasks by camera and CCD, and in each by the name of their status."""
-    counts: dict[tuple[int, int], dict[str, int]] = {}
-    for camera, ccd, status, number in connection.execute(statements.COUNT_BY_CCD):
-        counts.setdefault((camera, ccd), dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
-    return counts
-
-
-def _name(status: int | None) -> str:
-    """Return the name of a status; a number that another program wrote is UNKNOWN."""
-    return _NAMES.get(status, STATUS.UNKNOWN.name)
 
 
 def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import statements
 from photometry_tasks import summary as progress
 from photometry_tasks.constraints import (
     Constraints,
@@ -27,6 +26,7 @@ from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
 from photometry_tasks.sampling import draw_task
 from photometry_tasks.sharing import Shared
+from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
 
 __all__ = ["TaskManager", "build_constraints"]

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks import STATUS, TaskManager, server_list, transitions
+from photometry_tasks import STATUS, TaskManager, server_list
 from photometry_tasks.errors import (
     OnlyOfFilesError,
     ServerError,
@@ -31,6 +31,7 @@ from photometry_tasks.errors import (
     WorkersAtWorkError,
 )
 from photometry_tasks.overview import get_overview
+from photometry_tasks.sql import transitions
 
 from .conftest import ask, empty_list, make_list, owned_databases, query, result_of, tell
 from .processes import running

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
-from photometry_tasks.portable import as_bytes
+from photometry_tasks.sql.functions import as_bytes
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c

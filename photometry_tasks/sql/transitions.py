@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select
 
-from photometry_tasks import statements
 from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
+from photometry_tasks.sql import statements
+from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.status import STATUS
-from photometry_tasks.transactions import Transaction
 
 __all__ = [
     "Saved",

@@ -1,0 +1,1 @@
+"""Statements, and what runs them on any connection."""

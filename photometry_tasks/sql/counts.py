@@ -1,0 +1,39 @@
+"""How many tasks have each status, in all and on each CCD."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from photometry_tasks.sql import statements
+from photometry_tasks.status import STATUS
+
+__all__ = ["count_by_ccd", "count_by_status", "name_counts"]
+
+_NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
+
+
+def count_by_status(connection: Connection) -> Counter[int | None]:
+    """Count the tasks by their status; pending ones as None."""
+    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
+
+
+def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]]:
+    """Count the tasks by camera and CCD, and in each by the name of their status."""
+    counts: dict[tuple[int, int], dict[str, int]] = {}
+    for camera, ccd, status, number in connection.execute(statements.COUNT_BY_CCD):
+        counts.setdefault((camera, ccd), dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
+    return counts
+
+
+def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
+    """Return counts by the name of the status: pending ones as PENDING, and every name is there."""
+    named = dict.fromkeys(_NAMES.values(), 0)
+    for status, number in counts.items():
+        named[_name(status)] += number
+    return named
+
+
+def _name(status: int | None) -> str:
+    """Return the name of a status; a number that another program wrote is UNKNOWN."""
+    return _NAMES.get(status, STATUS.UNKNOWN.name)
