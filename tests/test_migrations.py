@@ -24,11 +24,11 @@ from alembic.util import CommandError
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
 
-from photometry_tasks import schema, tasoc
+from photometry_tasks import schema
 from photometry_tasks.cli import main
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.models import Base, ServerBase
-from photometry_tasks.schema import HEAD
+from photometry_tasks.schema import HEAD, tasoc_6_3
 
 from . import eras
 from .conftest import make_file, owned_databases, query
@@ -384,10 +384,10 @@ def test_the_baseline_is_the_first_revision(tmp_path: Path) -> None:
     created, converted = tmp_path / "created.sqlite", tmp_path / "converted.sqlite"
     succeed("-x", f"todo={created}", "upgrade", "0001")
     engine = create_engine(f"sqlite:///{converted}")
-    tasoc.metadata.create_all(engine)
+    tasoc_6_3.metadata.create_all(engine)
     engine.dispose()
     ours, theirs = describe(created), describe(converted)
-    for name in tasoc.metadata.tables:
+    for name in tasoc_6_3.metadata.tables:
         for kind in ("", ": foreign keys", ": indexes"):
             assert theirs[name + kind] == ours[name + kind]
 

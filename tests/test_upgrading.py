@@ -17,8 +17,8 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
 from photometry_tasks.models import Base
 from photometry_tasks.opening import upgrade_schema
-from photometry_tasks.rebuilding import build_table_sql
 from photometry_tasks.schema import HEAD
+from photometry_tasks.schema.table_rebuild import build_table_sql
 from photometry_tasks.sqlite import SQLite
 
 from . import eras

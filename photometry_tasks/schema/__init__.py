@@ -48,7 +48,7 @@ _version = Table(
 
 def alembic_ini() -> Path:
     """Return the path of `alembic.ini`, beside `migrations/`: in a checkout, or in the installed package."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "alembic.ini"
     return installed if installed.is_file() else package.parent / "alembic.ini"
 
@@ -128,7 +128,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         found = f"it has the tables {', '.join(sorted(tables))}, but no todolist" if tables else "it has no tables"
         raise NotATodoFileError(path=path, found=found)
     if revision is None:
-        from photometry_tasks import legacy  # old files are rare, and it would be a tenth of importing the package
+        from photometry_tasks.schema import legacy
 
         return legacy.find_changes(connection, path) + later
     tables_then = _find_tables(connection) if revision == HEAD else _find_tasoc_tables()
@@ -142,7 +142,7 @@ def _describe_revision(revision: str) -> str:
 
 
 def _find_tasoc_tables() -> list[Table]:
-    from photometry_tasks.tasoc import metadata
+    from photometry_tasks.schema.tasoc_6_3 import metadata
 
     return metadata.sorted_tables
 
@@ -203,7 +203,7 @@ def check_upgradable(connection: Connection, path: object) -> None:
     """
     tables = set(inspect(connection).get_table_names())
     if _read_revision(connection, tables, path) is None:
-        from photometry_tasks import legacy
+        from photometry_tasks.schema import legacy
 
         legacy.check_upgradable(connection, path)
 
@@ -219,7 +219,7 @@ def convert_older_file(connection: Connection, path: object) -> None:
     if not holds_tasoc_files(connection):
         find_changes(connection, path)
     elif set(inspect(connection).get_table_names()) - {VERSION_TABLE}:
-        from photometry_tasks import legacy
+        from photometry_tasks.schema import legacy
 
         legacy.upgrade(connection, path)
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.errors import CannotUpgradeError, NotATodoFileError
-from photometry_tasks.rebuilding import quote, rebuild_table
-from photometry_tasks.tasoc import metadata
+from photometry_tasks.schema.table_rebuild import quote, rebuild_table
+from photometry_tasks.schema.tasoc_6_3 import metadata
 
 __all__ = ["check_upgradable", "find_changes", "upgrade"]
 
