@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.lists import make_list, result_of
 from photometry_tasks import TaskManager
-from photometry_tasks.working_copy import WorkingCopy
+from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
 
 WAYS: dict[str, dict[str, Any]] = {
     "memory, no log": {"load_into_memory": True, "backup_interval": None},

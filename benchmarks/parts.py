@@ -13,8 +13,8 @@ from benchmarks.limit import Limit
 from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, result_of, rows_of
 from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
 from photometry_tasks import TaskManager
-from photometry_tasks.file_list import FileList
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.storage.sqlite.store import FileList
 
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "disk": ({}, {"in_memory": False}),

@@ -24,8 +24,7 @@ from sqlalchemy import create_engine, text
 from benchmarks.lists import result_of
 from benchmarks.measuring import HEAD, Row, compare
 from photometry_tasks import TaskManager, acceptance, claims, schema
-from photometry_tasks.compiling import bind_for_postgresql, compile_for_postgresql
-from photometry_tasks.driver import SETTINGS
+from photometry_tasks.driver import SETTINGS, bind_for_postgresql, compile_for_postgresql
 from photometry_tasks.rules.results import check_result
 from photometry_tasks.sending import encode_results
 

@@ -57,8 +57,10 @@ def copy_script(path: Path, *, results: bool) -> str:
 def upgrade_script(path: Path) -> str:
     """Upgrade as opening does."""
     setup = (
-        "import alembic.command\nfrom pathlib import Path\nfrom photometry_tasks.sqlite import SQLite\n"
-        f"from photometry_tasks.opening import upgrade_schema\ndatabase = SQLite.open(Path({str(path)!r}))"
+        "import alembic.command\nfrom pathlib import Path\n"
+        "from photometry_tasks.storage.sqlite.database import SQLite\n"
+        "from photometry_tasks.storage.sqlite.opening import upgrade_schema\n"
+        f"database = SQLite.open(Path({str(path)!r}))"
     )
     return _MEASURE.format(setup=setup, work="upgrade_schema(database)\ndatabase.close()")
 

@@ -16,12 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.backends import find_path, is_shared, open_database
-from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import TodoError
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.schema import VERSION_TABLE, convert_older_file
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.creation import create_todo_file
+from photometry_tasks.storage.sqlite.database import SQLite
 
 config = context.config
 

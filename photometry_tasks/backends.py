@@ -8,12 +8,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Dialect, Table, select
 
-from photometry_tasks.compiling import compile_for_sqlite
 from photometry_tasks.postgresql import PostgreSQL, build_name
 from photometry_tasks.sql.execution import Row
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.sqlite_errors import sqlite_errors
-from photometry_tasks.todo_file import find_todo_file, locate_todo_file
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.dbapi import compile_for_sqlite, sqlite_errors
+from photometry_tasks.storage.sqlite.paths import find_todo_file, locate_todo_file
 
 __all__ = ["begin_reading", "find_path", "holds_tasoc_files", "is_shared", "name_list", "open_database", "read_rows"]
 

@@ -28,8 +28,8 @@ from photometry_tasks.options import (
 from photometry_tasks.overview import get_overview, read_history
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.showing import Bar, build_history, build_view
+from photometry_tasks.storage.sqlite.paths import write_output
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.todo_file import write_output
 from photometry_tasks.workers import PhotometryFunction
 
 __all__ = ["main"]

@@ -12,17 +12,17 @@ from sqlalchemy import Connection, Table, func, insert, select
 
 from photometry_tasks import schema
 from photometry_tasks.backends import begin_reading, find_path, read_rows
-from photometry_tasks.creation import create_todo_file
 from photometry_tasks.errors import CopyError, TodoError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.inspecting import find_misfit
-from photometry_tasks.locking import find_holder
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.postgresql import PostgreSQL
-from photometry_tasks.result_log import ResultLog
 from photometry_tasks.rules.validation import invalid
 from photometry_tasks.sql.execution import Row
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.storage.sqlite.creation import create_todo_file
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.introspection import find_misfit
+from photometry_tasks.storage.sqlite.lock import find_holder
+from photometry_tasks.storage.sqlite.paths import find_todo_file
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 
 __all__ = ["Copied", "copy_list"]
 

@@ -5,13 +5,16 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from sqlalchemy import ClauseElement, Dialect, Executable
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError, ServerError
 
 __all__ = [
     "SETTINGS",
+    "bind_for_postgresql",
     "check_driver",
+    "compile_for_postgresql",
     "describe",
     "find_cause",
     "integrity_error",
@@ -167,3 +170,23 @@ def find_cause(error: BaseException) -> Any:
 def describe(error: BaseException) -> str:
     """Return what an error says, in a line."""
     return " ".join(str(find_cause(error) or error).split())
+
+
+@cache
+def compile_for_postgresql(statement: Executable) -> tuple[str, list[str]]:
+    """Return a statement's text, and the names of its parameters in their order."""
+    compiled = statement.compile(dialect=_make_dialect())  # type: ignore[attr-defined]  # ours can be
+    return str(compiled), compiled.positiontup
+
+
+def bind_for_postgresql(statement: ClauseElement, **parameters: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the text of a statement, and the values of its parameters: those given, and those it has."""
+    compiled: Any = statement.compile(dialect=_make_dialect())
+    expanded = compiled.construct_expanded_state(parameters)
+    return expanded.statement, tuple(expanded.positional_parameters)
+
+
+def _make_dialect() -> Dialect:
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # only where there is a server
+
+    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy gives it no types

@@ -16,7 +16,7 @@ from photometry_tasks.constraints import Constraints, build_expressions, check_c
 from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.validation import invalid
-from photometry_tasks.todo_file import write_output
+from photometry_tasks.storage.sqlite.paths import write_output
 
 __all__ = ["export_tasks"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement
 
 from photometry_tasks.backends import find_path
-from photometry_tasks.file_list import FileList
-from photometry_tasks.opening import open_todo_file
 from photometry_tasks.rules.validation import check_seconds, invalid
-from photometry_tasks.todo_file import check_summary_place, find_todo_file
+from photometry_tasks.storage.sqlite.opening import open_todo_file
+from photometry_tasks.storage.sqlite.paths import check_summary_place, find_todo_file
+from photometry_tasks.storage.sqlite.store import FileList
 
 if TYPE_CHECKING:
     from photometry_tasks.server_list import ServerList

@@ -16,14 +16,14 @@ from photometry_tasks import schema
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError, UnknownTaskError
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.locking import find_holder
-from photometry_tasks.result_log import ResultLog
 from photometry_tasks.rules.validation import check_integer, invalid
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.lock import find_holder
+from photometry_tasks.storage.sqlite.paths import find_todo_file
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 
 __all__ = ["Publisher", "get_overview", "read_history", "read_overview"]
 

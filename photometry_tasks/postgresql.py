@@ -11,9 +11,9 @@ from sqlalchemy import Column, Connection, Executable, Table, cast, create_engin
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks.compiling import compile_for_postgresql
 from photometry_tasks.driver import (
     check_driver,
+    compile_for_postgresql,
     describe,
     find_cause,
     integrity_error,

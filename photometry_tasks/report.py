@@ -17,11 +17,11 @@ from sqlalchemy import Connection, Select, and_, case, func, inspect, select
 from photometry_tasks import schema
 from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.result_log import ResultLog
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import as_bytes, whole_part
 from photometry_tasks.status import STATUS
-from photometry_tasks.todo_file import find_todo_file
+from photometry_tasks.storage.sqlite.paths import find_todo_file
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 
 __all__ = ["build_report"]
 

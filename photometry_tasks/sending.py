@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from photometry_tasks import claims
-from photometry_tasks.compiling import bind_for_postgresql
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
+from photometry_tasks.driver import bind_for_postgresql
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql.execution import Row
 from photometry_tasks.status import STATUS

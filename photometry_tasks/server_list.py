@@ -22,7 +22,6 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.rules.results import Result
-from photometry_tasks.selections import build_task
 from photometry_tasks.sending import bind_claim, bind_pending, encode_results, fit
 from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.sql import transitions
@@ -30,6 +29,7 @@ from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.sqlite.pending import build_task
 
 __all__ = ["ServerList"]
 

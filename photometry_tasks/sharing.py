@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from photometry_tasks.connecting import cursor_of_rows
 from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
 from photometry_tasks.postgresql import PostgreSQL
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.dbapi import cursor_of_rows
 
 if TYPE_CHECKING:
     import sqlite3

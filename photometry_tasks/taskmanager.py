@@ -24,10 +24,10 @@ from photometry_tasks.pace import Pace
 from photometry_tasks.resetting import build_choice, reset_chosen
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.sampling import draw_task
 from photometry_tasks.sharing import Shared
 from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.sqlite.sampling import draw_task
 
 __all__ = ["TaskManager", "build_constraints"]
 

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
 
 from .conftest import empty_list, query, result_of
 from .test_running import ROOT, many

@@ -29,8 +29,8 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.models import Base, diagnostics, todolist
-from photometry_tasks.result_log import ResultLog
 from photometry_tasks.schema import HEAD, create_schema
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 
 from . import eras
 from .conftest import SECRET, SHARED, Rows, checksum, make_file, owned_databases, query, result_of

@@ -28,7 +28,7 @@ from photometry_tasks.errors import (
     TodoError,
 )
 from photometry_tasks.ingest import add_targets
-from photometry_tasks.mounts import find_mount
+from photometry_tasks.storage.sqlite.lock import find_mount
 
 from .conftest import checksum, make_file, query, result_of
 

@@ -23,8 +23,8 @@ from photometry_tasks import STATUS, TaskManager, files
 from photometry_tasks.cli import main
 from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
 from photometry_tasks.ingest import add_targets
-from photometry_tasks.result_log import _encode
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.result_log import _encode
 
 from .conftest import checksum, make_file, query, result_of
 from .processes import kill, received, running

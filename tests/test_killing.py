@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import TaskManager, opening, result_log, todo_file, working_copy
+from photometry_tasks import TaskManager
+from photometry_tasks.storage.sqlite import opening, paths, result_log, working_copy
 
 from .conftest import make_file, query, result_of
 from .processes import kill, received, running
@@ -99,7 +100,7 @@ def test_many_kills(folder: Path, seed: int) -> None:
 
 # --- at each step ---
 
-STEPS = [inspect.getsourcefile(module) for module in (opening, result_log, todo_file, working_copy)]
+STEPS = [inspect.getsourcefile(module) for module in (opening, result_log, paths, working_copy)]
 
 
 @contextmanager

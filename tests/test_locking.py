@@ -20,10 +20,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from photometry_tasks import TaskManager, locking
+from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
 from photometry_tasks.errors import FileChangedError, TodoFileInUseError, WrongThreadError
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.storage.sqlite import lock
 
 from .conftest import make_file, query, result_of
 from .processes import kill, received, running
@@ -36,7 +37,7 @@ TARGET = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for a lock only a moment: how long it is, one test measures."""
-    monkeypatch.setattr(locking, "_PATIENCE", 0.1)
+    monkeypatch.setattr(lock, "_PATIENCE", 0.1)
 
 
 def hold(connection: Connection, path: Path, in_memory: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, build_constraints, sqlite
+from photometry_tasks import STATUS, TaskManager, build_constraints
 from photometry_tasks.errors import (
     BackupError,
     ClosedError,
@@ -25,6 +25,7 @@ from photometry_tasks.errors import (
     WrongThreadError,
 )
 from photometry_tasks.models import Task
+from photometry_tasks.storage.sqlite import database
 
 from .conftest import make_file, query, result_of
 
@@ -226,8 +227,8 @@ def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: P
 def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
     """A file that another program is writing is an error that says so, not a file of another kind."""
     path = todo({})
-    connect = sqlite.connect
-    monkeypatch.setattr(sqlite, "connect", lambda *given: without_waiting(connect(*given)))
+    connect = database.connect
+    monkeypatch.setattr(database, "connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TodoFileInUseError, match="database is locked"):
@@ -238,8 +239,8 @@ def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.Mo
 def test_a_reader_in_a_transaction(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another program is reading in a transaction is refused as in use, and opens afterwards."""
     path = todo({})
-    connect = sqlite.connect
-    monkeypatch.setattr(sqlite, "connect", lambda *given: without_waiting(connect(*given)))
+    connect = database.connect
+    monkeypatch.setattr(database, "connect", lambda *given: without_waiting(connect(*given)))
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN")
         other.execute("SELECT * FROM todolist").fetchall()
@@ -455,10 +456,10 @@ def test_a_copy_that_lacks_rows(opened: Callable[..., TaskManager], monkeypatch:
     manager.save_result(result_of({"priority": 1}))
     path = Path(manager.todo_file)
     before = path.read_bytes()
-    count = sqlite.count_rows
+    count = database.count_rows
     with monkeypatch.context() as patch:
         # As if the copy had been interrupted.
-        patch.setattr(sqlite, "count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
+        patch.setattr(database, "count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
         with pytest.raises(BackupError, match="of the rows"):
             manager.backup()
     assert path.read_bytes() == before

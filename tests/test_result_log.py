@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, result_log
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.storage.sqlite import result_log
 
 from .conftest import make_file, query, result_of
 from .processes import kill, received, running

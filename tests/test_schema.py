@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, inspect
 
 from photometry_tasks import TaskManager
-from photometry_tasks.inspecting import has_layout
 from photometry_tasks.models import Base
+from photometry_tasks.storage.sqlite.introspection import has_layout
 
 from .conftest import query
 

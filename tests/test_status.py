@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, locking, overview, pace
-from photometry_tasks.mounts import Mount
+from photometry_tasks import STATUS, TaskManager, overview, pace
 from photometry_tasks.overview import get_overview
+from photometry_tasks.storage.sqlite import lock
+from photometry_tasks.storage.sqlite.lock import Mount
 
 from .conftest import checksum, query, result_of
 from .processes import kill, received, running
@@ -85,7 +86,7 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
 
 def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a manager on disk keeps readers out, they see what it publishes, and how old that is."""
-    monkeypatch.setattr(locking, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
+    monkeypatch.setattr(lock, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
     monkeypatch.setattr(overview, "_INTERVAL", 0.0)
     monkeypatch.setattr(overview, "_SHARE", 0)
     path = todo(*many(5))

@@ -16,10 +16,10 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
 from photometry_tasks.models import Base
-from photometry_tasks.opening import upgrade_schema
 from photometry_tasks.schema import HEAD
 from photometry_tasks.schema.table_rebuild import build_table_sql
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.opening import upgrade_schema
 
 from . import eras
 from .conftest import SHARED, make_file, query, result_of
@@ -428,10 +428,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 import alembic.command
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.errors import TodoFileInUseError
 from photometry_tasks.models import Base
-from photometry_tasks.opening import upgrade_schema
+from photometry_tasks.storage.sqlite.opening import upgrade_schema
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks.selections import build_task
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.storage.sqlite.pending import build_task
 
 __all__ = ["draw_task"]
 

@@ -16,10 +16,10 @@ from photometry_tasks.errors import (
     TodoFileInUseError,
 )
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.result_log import ResultLog, Target
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.paths import check_unused
+from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 
 __all__ = ["WorkingCopy", "save_beside"]
 

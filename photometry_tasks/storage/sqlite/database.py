@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.pool import StaticPool
 
-from photometry_tasks.compiling import HintingCompiler, compile_for_sqlite
-from photometry_tasks.connecting import Lent, connect, count_rows, plain_cursor, set_up
 from photometry_tasks.errors import BackupError, CannotUpgradeError, DamagedFileError, DiskFullError, TodoError
 from photometry_tasks.files import check_writable, clear_temporaries
-from photometry_tasks.inspecting import check_size, count_orphans, find_damage, has_layout, read_revisions
-from photometry_tasks.locking import TodoLock
 from photometry_tasks.sql.execution import Statements, Transaction
-from photometry_tasks.sqlite_errors import sqlite_errors
-from photometry_tasks.todo_file import Place
+from photometry_tasks.storage.sqlite.dbapi import (
+    HintingCompiler,
+    Lent,
+    compile_for_sqlite,
+    connect,
+    count_rows,
+    plain_cursor,
+    set_up,
+    sqlite_errors,
+)
+from photometry_tasks.storage.sqlite.introspection import (
+    check_size,
+    count_orphans,
+    find_damage,
+    has_layout,
+    read_revisions,
+)
+from photometry_tasks.storage.sqlite.lock import TodoLock
+from photometry_tasks.storage.sqlite.paths import Place
 
 if TYPE_CHECKING:
     import sqlite3

@@ -10,7 +10,7 @@ from sqlalchemy import MetaData, Table
 
 from photometry_tasks.errors import DamagedFileError, NotATodoFileError
 from photometry_tasks.rules.validation import show
-from photometry_tasks.sqlite_errors import sqlite_errors
+from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 
 if TYPE_CHECKING:
     import sqlite3

@@ -6,9 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
-from photometry_tasks.locking import TodoLock
-from photometry_tasks.sqlite import SQLite
-from photometry_tasks.todo_file import check_unused
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.lock import TodoLock
+from photometry_tasks.storage.sqlite.paths import check_unused
 
 __all__ = ["create_todo_file"]
 

@@ -4,10 +4,10 @@ from collections import Counter
 
 from sqlalchemy import Connection
 
-from photometry_tasks.selections import Selections
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sqlite import SQLite
+from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.pending import Selections
 
 __all__ = ["Known"]
 

@@ -1,0 +1,1 @@
+"""Where TODO-lists are kept: SQLite files and PostgreSQL servers."""

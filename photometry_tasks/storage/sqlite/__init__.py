@@ -1,0 +1,1 @@
+"""TODO-files: SQLite, with one manager at a time."""
