@@ -23,10 +23,11 @@ from sqlalchemy import create_engine, text
 
 from benchmarks.lists import result_of
 from benchmarks.measuring import HEAD, Row, compare
-from photometry_tasks import TaskManager, acceptance, claims, schema
-from photometry_tasks.driver import SETTINGS, bind_for_postgresql, compile_for_postgresql
+from photometry_tasks import TaskManager, schema
 from photometry_tasks.rules.results import check_result
-from photometry_tasks.sending import encode_results
+from photometry_tasks.storage.postgresql import claim_statements, save_statements
+from photometry_tasks.storage.postgresql.dbapi import SETTINGS, bind_for_postgresql, compile_for_postgresql
+from photometry_tasks.storage.postgresql.sending import encode_results
 
 #: Batches, and by how much one of ours may take longer than raw psycopg.
 _CEILINGS = {1: 1.3, 10: None, 100: 1.5, 1000: None}
@@ -92,13 +93,13 @@ class Raw:
         register = "INSERT INTO photometry_tasks_workers (host, pid, lease) VALUES ('raw', 0, 600) RETURNING worker"
         ((self._worker,),) = self._cursor.execute(register).fetchall()
         self._claims: dict[int, tuple[str, tuple[Any, ...]]] = {}
-        self._save, _ = compile_for_postgresql(acceptance.SAVE)
-        self._touch, _ = compile_for_postgresql(claims.HEARTBEAT)
+        self._save, _ = compile_for_postgresql(save_statements.SAVE)
+        self._touch, _ = compile_for_postgresql(claim_statements.HEARTBEAT)
 
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks; of each only what a result needs."""
         if limit not in self._claims:
-            statement = claims.claim([], limit, waits=True)
+            statement = claim_statements.claim([], limit, waits=True)
             self._claims[limit] = bind_for_postgresql(statement, worker=self._worker)
         rows = self._cursor.execute(*self._claims[limit]).fetchall()
         return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]

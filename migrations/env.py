@@ -15,11 +15,11 @@ from sqlalchemy import Connection, Dialect, Float, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
-from photometry_tasks.backends import find_path, is_shared, open_database
 from photometry_tasks.errors import TodoError
 from photometry_tasks.models import Base, ServerBase
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.schema import VERSION_TABLE, convert_older_file
+from photometry_tasks.storage.backends import find_path, is_shared, open_database
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLite
 

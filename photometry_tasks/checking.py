@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, exists, func, select
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.backends import find_path, open_database
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.introspection import count_orphans
 from photometry_tasks.storage.sqlite.paths import find_leftovers, find_todo_file

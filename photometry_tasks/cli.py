@@ -12,7 +12,6 @@ from rich.live import Live
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import list_commands
-from photometry_tasks.backends import find_path, name_list
 from photometry_tasks.errors import TodoError
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.options import (
@@ -28,6 +27,7 @@ from photometry_tasks.options import (
 from photometry_tasks.overview import get_overview, read_history
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.showing import Bar, build_history, build_view
+from photometry_tasks.storage.backends import find_path, name_list
 from photometry_tasks.storage.sqlite.paths import write_output
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.workers import PhotometryFunction

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Table, func, insert, select
 
 from photometry_tasks import schema
-from photometry_tasks.backends import begin_reading, find_path, read_rows
 from photometry_tasks.errors import CopyError, TodoError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.rules.validation import invalid
 from photometry_tasks.sql.execution import Row
+from photometry_tasks.storage.backends import begin_reading, find_path, read_rows
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.introspection import find_misfit

@@ -11,11 +11,11 @@ from typing import Any, Unpack
 from sqlalchemy import Column, Float, Integer, Select, or_, select
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.validation import invalid
+from photometry_tasks.storage.backends import find_path, open_database
 from photometry_tasks.storage.sqlite.paths import write_output
 
 __all__ = ["export_tasks"]

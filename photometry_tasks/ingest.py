@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.models import todolist
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid, show
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.storage.backends import find_path
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.opening import upgrade_schema

@@ -13,13 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, inspect
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.errors import OutdatedSchemaError, TodoError, UnknownTaskError
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.validation import check_integer, invalid
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.storage.backends import find_path, open_database
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.lock import find_holder
 from photometry_tasks.storage.sqlite.paths import find_todo_file
@@ -128,12 +128,16 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_server(url: str) -> dict[str, Any]:
-    from photometry_tasks import claims
+    from photometry_tasks.storage.postgresql import claim_statements
 
     with closing(open_database(url, to_read=True)) as database, database.begin(writes=False) as connection:
         has_workers = not schema.find_changes(connection, database.name)
         found = read_overview(connection, database.name)
-        hosts = Counter(row.host for row in connection.execute(claims.OTHERS, {"worker": 0})) if has_workers else {}
+        hosts = (
+            Counter(row.host for row in connection.execute(claim_statements.OTHERS, {"worker": 0}))
+            if has_workers
+            else {}
+        )
     named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
     shown = ", ".join(named[:_LISTED]) + ", …" * (len(named) > _LISTED)
     holder = f"{sum(hosts.values())} managers ({shown})" if hosts else None
@@ -149,7 +153,7 @@ def read_history(todo: str | os.PathLike[str], priority: int) -> list[dict[str, 
         If the priority is not an integer of 64 bits, or if it is a file, which keeps no attempts.
     UnknownTaskError
     """
-    from photometry_tasks import claims
+    from photometry_tasks.storage.postgresql import claim_statements
 
     priority = check_integer("priority", priority)
     if find_path(todo) is not None:
@@ -159,7 +163,7 @@ def read_history(todo: str | os.PathLike[str], priority: int) -> list[dict[str, 
             raise OutdatedSchemaError(path=database.name, change=changes[0])
         if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:
             raise UnknownTaskError(priority=priority)
-        return [dict(row._mapping) for row in connection.execute(claims.history(priority))]
+        return [dict(row._mapping) for row in connection.execute(claim_statements.history(priority))]
 
 
 class Publisher:

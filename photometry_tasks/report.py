@@ -15,11 +15,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, case, func, inspect, select
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path, open_database
 from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import as_bytes, whole_part
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.backends import find_path, open_database
 from photometry_tasks.storage.sqlite.paths import find_todo_file
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 

@@ -9,14 +9,14 @@ from typing import Any
 from sqlalchemy import Select
 
 from photometry_tasks import schema
-from photometry_tasks.backends import find_path
 from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.rules import validation
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import reset_selected_tasks
+from photometry_tasks.storage.backends import find_path
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.opening import upgrade_schema
 from photometry_tasks.storage.sqlite.paths import find_todo_file

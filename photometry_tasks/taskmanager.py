@@ -19,14 +19,14 @@ from photometry_tasks.constraints import (
 from photometry_tasks.errors import FileChangedError
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.forgotten import close_at_exit
-from photometry_tasks.lists import Opening, check_lease, open_list
 from photometry_tasks.pace import Pace
 from photometry_tasks.resetting import build_choice, reset_chosen
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.sharing import Shared
 from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.connection import Shared
+from photometry_tasks.storage.open import Opening, check_lease, open_list
 from photometry_tasks.storage.sqlite.sampling import draw_task
 
 __all__ = ["TaskManager", "build_constraints"]

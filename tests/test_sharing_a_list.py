@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks import STATUS, TaskManager, server_list
+from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import (
     OnlyOfFilesError,
     ServerError,
@@ -32,6 +32,7 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.overview import get_overview
 from photometry_tasks.sql import transitions
+from photometry_tasks.storage.postgresql import store
 
 from .conftest import ask, empty_list, make_list, owned_databases, query, result_of, tell
 from .processes import running
@@ -305,7 +306,7 @@ def stop_in_a_save(connection: Connection, url: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
         return save_results(*given)
 
-    server_list._SHORTEST_PATIENCE = 0.5
+    store._SHORTEST_PATIENCE = 0.5
     transitions.save_results = stop
     with TaskManager(url, reset=False, lease=1.0) as manager:
         tasks = manager.claim_tasks(2)

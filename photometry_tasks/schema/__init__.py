@@ -12,9 +12,9 @@ from sqlalchemy.engine import Inspector
 from sqlalchemy.exc import SAWarning
 from sqlalchemy.schema import CreateTable
 
-from photometry_tasks.backends import holds_tasoc_files, is_shared
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
 from photometry_tasks.models import Base, ServerBase
+from photometry_tasks.storage.backends import holds_tasoc_files, is_shared
 from photometry_tasks.storage.sqlite.database import SQLite
 
 __all__ = [

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DatabaseError
 
 from photometry_tasks import schema
 from photometry_tasks.errors import CannotUpgradeError, OutdatedSchemaError
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.sql import statements, transitions
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_beside

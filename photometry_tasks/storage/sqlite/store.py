@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
 from photometry_tasks.overview import Publisher
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
+from photometry_tasks.storage.connection import SharedConnection
 from photometry_tasks.storage.sqlite.cache import Known
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.opening import put_on_disk

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks.backends import find_path
 from photometry_tasks.rules.validation import check_seconds, invalid
+from photometry_tasks.storage.backends import find_path
 from photometry_tasks.storage.sqlite.opening import open_todo_file
 from photometry_tasks.storage.sqlite.paths import check_summary_place, find_todo_file
 from photometry_tasks.storage.sqlite.store import FileList
 
 if TYPE_CHECKING:
-    from photometry_tasks.server_list import ServerList
+    from photometry_tasks.storage.postgresql.store import ServerList
 
 __all__ = ["Opening", "check_lease", "open_list"]
 
@@ -75,7 +75,7 @@ def open_list(todo: str | os.PathLike[str], summary: Path | None, how: Opening) 
 
 
 def _open_on_server(url: str, how: Opening) -> "ServerList":
-    from photometry_tasks.server_list import ServerList  # a tenth of importing the package
+    from photometry_tasks.storage.postgresql.store import ServerList  # a tenth of importing the package
 
     if how.into_memory:
         raise invalid("load_into_memory", True, "a list on a server is worked on there; leave it out")

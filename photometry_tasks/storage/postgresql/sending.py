@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterable
 from functools import lru_cache
 
-from photometry_tasks import claims
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
-from photometry_tasks.driver import bind_for_postgresql
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql.execution import Row
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.postgresql import claim_statements
+from photometry_tasks.storage.postgresql.dbapi import bind_for_postgresql
 
 __all__ = ["bind_claim", "bind_pending", "encode_results", "fit"]
 
@@ -21,13 +21,13 @@ _LONGEST_PATH = 2600
 @lru_cache(256)
 def bind_pending(constraints: CheckedConstraints, limit: int) -> tuple[str, Row]:
     """Return the statement of `claims.pending`, and its values."""
-    return bind_for_postgresql(claims.pending(build_expressions(constraints), limit))
+    return bind_for_postgresql(claim_statements.pending(build_expressions(constraints), limit))
 
 
 @lru_cache(256)
 def bind_claim(constraints: CheckedConstraints, limit: int, worker: int, *, waits: bool) -> tuple[str, Row]:
     """Return the statement of `claims.claim`, and its values."""
-    statement = claims.claim(build_expressions(constraints), limit, waits=waits)
+    statement = claim_statements.claim(build_expressions(constraints), limit, waits=waits)
     return bind_for_postgresql(statement, worker=worker)
 
 

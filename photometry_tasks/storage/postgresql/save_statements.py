@@ -24,8 +24,17 @@ from sqlalchemy import (
     update,
 )
 
-from photometry_tasks.claims import HEARTBEAT, IS_LIVE, ME, NOW, RELEASED, STARTED, as_number, as_text
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.storage.postgresql.claim_statements import (
+    HEARTBEAT,
+    IS_LIVE,
+    ME,
+    NOW,
+    RELEASED,
+    STARTED,
+    as_number,
+    as_text,
+)
 
 __all__ = [
     "BEGIN_ATTEMPTS",

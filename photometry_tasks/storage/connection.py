@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
-from photometry_tasks.postgresql import PostgreSQL
+from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.dbapi import cursor_of_rows
 

@@ -11,24 +11,25 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import acceptance, claims, schema
+from photometry_tasks import schema
 from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.driver import describe
 from photometry_tasks.errors import (
     ServerError,
     ServerLostError,
     TaskOwnedError,
     WorkersAtWorkError,
 )
-from photometry_tasks.postgresql import PostgreSQL
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sending import bind_claim, bind_pending, encode_results, fit
-from photometry_tasks.sharing import SharedConnection
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.connection import SharedConnection
+from photometry_tasks.storage.postgresql import claim_statements, save_statements
+from photometry_tasks.storage.postgresql.database import PostgreSQL
+from photometry_tasks.storage.postgresql.dbapi import describe
+from photometry_tasks.storage.postgresql.sending import bind_claim, bind_pending, encode_results, fit
 from photometry_tasks.storage.sqlite.pending import build_task
 
 __all__ = ["ServerList"]
@@ -91,7 +92,7 @@ class ServerList:
             "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
             "lease": self.lease,
         }
-        ((worker,),) = self._database.repeat(lambda: self._database.alone(claims.REGISTER, names))
+        ((worker,),) = self._database.repeat(lambda: self._database.alone(claim_statements.REGISTER, names))
         return int(worker)
 
     def prepare(
@@ -110,12 +111,12 @@ class ServerList:
 
     def _overwrite(self, transaction: Transaction) -> None:
         execute = transaction.connection.execute
-        execute(claims.LOCK_WORKERS)
-        others = execute(claims.OTHERS, {"worker": self.worker}).all()
+        execute(claim_statements.LOCK_WORKERS)
+        others = execute(claim_statements.OTHERS, {"worker": self.worker}).all()
         if others:
             names = (f"worker {number} ({host}, process {pid}, {age:.0f} s ago)" for number, host, pid, age in others)
             raise WorkersAtWorkError(path=self.name, found=", ".join(names))
-        execute(acceptance.END_ALL_ATTEMPTS)
+        execute(save_statements.END_ALL_ATTEMPTS)
         transitions.reset_all_tasks(transaction)
 
     def read(self, method: str, work: Callable[[Transaction], T]) -> T:
@@ -183,14 +184,14 @@ class ServerList:
     def _give_back_unheard(self) -> None:
         """Give back the tasks that this worker was given without being told, since the answer was lost."""
         given = {"worker": self.worker}
-        live = self._database.alone(claims.OF_WORKER, given)
+        live = self._database.alone(claim_statements.OF_WORKER, given)
         if unheard := [priority for priority, attempt in live if self._live.get(priority) != attempt]:
-            self._database.alone(claims.RELEASE, {**given, "priorities": unheard})
+            self._database.alone(claim_statements.RELEASE, {**given, "priorities": unheard})
 
     def _rescue(self) -> bool:
         """Take the tasks of silent workers back; return whether there were any such workers."""
         given = {"worker": self.worker, "max_attempts": self._max_attempts}
-        dead = self._database.alone(claims.RESCUE, given)
+        dead = self._database.alone(claim_statements.RESCUE, given)
         for worker, host, pid, number in dead:
             message = "%s: worker %d (%s, process %d) is silent: its tasks are taken back, %d of them"
             _logger.warning(message, self.name, worker, host, pid, number)
@@ -201,16 +202,16 @@ class ServerList:
         given = {"priorities": list(priorities), "worker": self.worker}
 
         def work(transaction: Transaction) -> list[Row]:
-            transaction.all(claims.HEARTBEAT, given)
-            transaction.all(acceptance.LOCK_FIELD, {**given, "starids": []})
-            live = transaction.all(acceptance.LIVE, given)
+            transaction.all(claim_statements.HEARTBEAT, given)
+            transaction.all(save_statements.LOCK_FIELD, {**given, "starids": []})
+            live = transaction.all(save_statements.LIVE, given)
             for priority, _, worker, host, pid, lease in live:
                 if worker != self.worker:
                     raise TaskOwnedError(priority=priority, worker=worker, host=host, pid=pid, lease=lease)
             transitions.start_tasks(transaction, priorities)
             ours = {row[0]: row[1] for row in live}
             new = sorted(set(priorities) - set(ours))
-            begun = transaction.all(acceptance.BEGIN_ATTEMPTS, {**given, "priorities": new})
+            begun = transaction.all(save_statements.BEGIN_ATTEMPTS, {**given, "priorities": new})
             return [*ours.items(), *begun]
 
         try:
@@ -222,13 +223,13 @@ class ServerList:
     def release(self, priorities: Sequence[int]) -> None:
         """Return tasks that this worker has started to pending."""
         given = {"priorities": list(priorities), "worker": self.worker}
-        self._ask(lambda: self._database.alone(claims.RELEASE, given), "release_tasks")
+        self._ask(lambda: self._database.alone(claim_statements.RELEASE, given), "release_tasks")
         for priority in priorities:
             self._live.pop(priority, None)
 
     def may_more_come(self, constraints: Mapping[str, Any]) -> bool:
         """Whether tasks may come yet though a claim gave none."""
-        statement = claims.may_more_come(build_expressions(check_constraints(constraints)))
+        statement = claim_statements.may_more_come(build_expressions(check_constraints(constraints)))
 
         def work(transaction: Transaction) -> bool:
             return bool(transaction.connection.execute(statement, {"worker": self.worker}).scalar_one())
@@ -237,7 +238,7 @@ class ServerList:
 
     def heartbeat(self) -> None:
         """Tell that this worker is alive."""
-        self._ask(lambda: self._database.alone(claims.HEARTBEAT, {"worker": self.worker}), "heartbeat")
+        self._ask(lambda: self._database.alone(claim_statements.HEARTBEAT, {"worker": self.worker}), "heartbeat")
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -269,7 +270,7 @@ class ServerList:
     def _save_alone(self, result: Result) -> list[Saved | None]:
         """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
         given = {"worker": self.worker, "rows": encode_results([result])}
-        if self._database.alone(acceptance.SAVE, given):
+        if self._database.alone(save_statements.SAVE, given):
             return [_plain(result)]
         if self._database.is_unsure:
             self._unsure_saves.add(result.priority)
@@ -277,7 +278,7 @@ class ServerList:
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
         """Save results one after the other, those between which nothing depends on the order together."""
-        transaction.all(claims.HEARTBEAT, {"worker": self.worker})
+        transaction.all(claim_statements.HEARTBEAT, {"worker": self.worker})
         if any(result.skip_targets for result in results):
             self._lock(transaction, results)
         saved: list[Saved | None] = []
@@ -303,7 +304,7 @@ class ServerList:
         if not results:
             return []
         given = {"worker": self.worker, "rows": encode_results(results)}
-        done = {priority for (priority,) in transaction.all(acceptance.SAVE, given)}
+        done = {priority for (priority,) in transaction.all(save_statements.SAVE, given)}
         rest = [result for result in results if result.priority not in done]
         if rest:
             self._lock(transaction, rest)
@@ -318,7 +319,7 @@ class ServerList:
         for result in results:
             priorities.append(result.priority)
             starids += result.skip_targets
-        transaction.all(acceptance.LOCK_FIELD, {"priorities": priorities, "starids": starids})
+        transaction.all(save_statements.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
     def _save_one(self, transaction: Transaction, result: Result, seen: set[int]) -> Saved | None:
         """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task.
@@ -326,13 +327,13 @@ class ServerList:
         Tasks of which this call has saved a result are noted as seen.
         """
         is_first = result.priority not in seen
-        live = transaction.all(acceptance.LIVE, {"priorities": [result.priority]})
+        live = transaction.all(save_statements.LIVE, {"priorities": [result.priority]})
         attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
         is_unsure = self._database.is_unsure or result.priority in self._unsure_saves
         if attempt is None and is_first and is_unsure and self._has(result):
             # The answer to a save of this result was lost: if a result has ended its attempt, it was this one.
             own = {"task": result.priority, "number": self._live[result.priority]}
-            how, errors = transaction.one(acceptance.END_OF_ATTEMPT, own) or (None, None)
+            how, errors = transaction.one(save_statements.END_OF_ATTEMPT, own) or (None, None)
             if how in STATUS.__members__:
                 seen.add(result.priority)
                 return Saved(STATUS[how], errors, {})
@@ -342,11 +343,13 @@ class ServerList:
         if number != attempt and (number is not None or worker != self.worker):
             return None
         given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": None}
-        if attempt is not None and not transaction.change(acceptance.END_ATTEMPT, [given]):
+        if attempt is not None and not transaction.change(save_statements.END_ATTEMPT, [given]):
             return None  # it was taken back just now
         (saved,) = transitions.save_results(transaction, [result])
         if attempt is not None:
-            transaction.change(acceptance.DESCRIBE_END, [{**given, "end": saved.status.name, "text": saved.errors}])
+            transaction.change(
+                save_statements.DESCRIBE_END, [{**given, "end": saved.status.name, "text": saved.errors}]
+            )
         seen.add(result.priority)
         return saved
 
@@ -369,7 +372,9 @@ class ServerList:
     def finish(self) -> None:
         """Give back what was not finished, since this worker works no longer."""
         try:
-            self._ask(lambda: self._database.alone(claims.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close")
+            self._ask(
+                lambda: self._database.alone(claim_statements.SIGN_OFF_AND_RELEASE, {"worker": self.worker}), "close"
+            )
         except (ServerError, ServerLostError) as error:
             message = "%s: tasks that are not finished come back in %g s (%s)"
             _logger.warning(message, self.name, self.lease, describe(error))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Dialect, Table, select
 
-from photometry_tasks.postgresql import PostgreSQL, build_name
 from photometry_tasks.sql.execution import Row
+from photometry_tasks.storage.postgresql.database import PostgreSQL, build_name
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.dbapi import compile_for_sqlite, sqlite_errors
 from photometry_tasks.storage.sqlite.paths import find_todo_file, locate_todo_file

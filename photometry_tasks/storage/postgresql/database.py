@@ -11,16 +11,6 @@ from sqlalchemy import Column, Connection, Executable, Table, cast, create_engin
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks.driver import (
-    check_driver,
-    compile_for_postgresql,
-    describe,
-    find_cause,
-    integrity_error,
-    judge,
-    reach_server,
-    will_pass,
-)
 from photometry_tasks.errors import (
     OnlyOfFilesError,
     ServerError,
@@ -30,6 +20,16 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.rules.validation import invalid
 from photometry_tasks.sql.execution import Row, Statements, Transaction
+from photometry_tasks.storage.postgresql.dbapi import (
+    check_driver,
+    compile_for_postgresql,
+    describe,
+    find_cause,
+    integrity_error,
+    judge,
+    reach_server,
+    will_pass,
+)
 
 if TYPE_CHECKING:
     import psycopg

@@ -1,0 +1,1 @@
+"""Lists on a PostgreSQL server, which many managers share."""
