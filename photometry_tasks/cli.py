@@ -24,7 +24,7 @@ from photometry_tasks.options import (
     run_options,
     todo_argument,
 )
-from photometry_tasks.overview import get_overview, read_history
+from photometry_tasks.progress.overview import get_overview, read_history
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.showing import Bar, build_history, build_view
 from photometry_tasks.storage.backends import find_path, name_list

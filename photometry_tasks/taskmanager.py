@@ -8,7 +8,6 @@ from typing import Any, Literal, Unpack
 
 from sqlalchemy import ColumnElement
 
-from photometry_tasks import summary as progress
 from photometry_tasks.constraints import (
     Constraints,
     build_conditions,
@@ -19,8 +18,9 @@ from photometry_tasks.constraints import (
 from photometry_tasks.errors import FileChangedError
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.forgotten import close_at_exit
-from photometry_tasks.pace import Pace
-from photometry_tasks.resetting import build_choice, reset_chosen
+from photometry_tasks.maintenance.reset import build_choice, reset_chosen
+from photometry_tasks.progress import summary as progress
+from photometry_tasks.progress.throughput import Pace
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
 from photometry_tasks.sql import statements

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy import Engine, create_engine, insert, inspect, select, text
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.copying import Copied, copy_list
 from photometry_tasks.errors import (
     CopyError,
     InvalidArgumentError,
@@ -28,6 +27,7 @@ from photometry_tasks.errors import (
     UnsavedResultsError,
 )
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.maintenance.copy import Copied, copy_list
 from photometry_tasks.models import Base, diagnostics, todolist
 from photometry_tasks.schema import HEAD, create_schema
 from photometry_tasks.storage.sqlite.result_log import ResultLog

@@ -30,7 +30,7 @@ from photometry_tasks.errors import (
     UncommittedChangesError,
     WorkersAtWorkError,
 )
-from photometry_tasks.overview import get_overview
+from photometry_tasks.progress.overview import get_overview
 from photometry_tasks.sql import transitions
 from photometry_tasks.storage.postgresql import store
 
@@ -279,7 +279,7 @@ def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> No
 
 def test_a_frozen_server(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server process that does not answer is given up after a while, and the call is made to another one."""
-    monkeypatch.setattr(server_list, "_SHORTEST_PATIENCE", 1.0)
+    monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 1.0)
     opened = share({}, {}, {})
     manager = opened(lease=2.0)
     ((pid,),) = ask(manager, "SELECT pg_backend_pid()")
@@ -331,7 +331,7 @@ def test_a_worker_that_stops_in_a_transaction(server_database: Engine) -> None:
 
 def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
     """A statement that waits for a lock, and that its manager has given up, is ended by the server."""
-    monkeypatch.setattr(server_list, "_SHORTEST_PATIENCE", 0.5)
+    monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 0.5)
     opened = share({}, {})
     one, other = opened(lease=1.0), opened()
     (task,) = one.claim_tasks(1)

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, overview, pace
-from photometry_tasks.overview import get_overview
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.progress import overview, throughput
+from photometry_tasks.progress.overview import get_overview
 from photometry_tasks.storage.sqlite import lock
 from photometry_tasks.storage.sqlite.lock import Mount
 
@@ -31,7 +32,7 @@ from .test_running import many
 def work(connection: Connection, path: Path, in_memory: bool) -> None:
     """Save 12 results, of which every fourth is an ERROR, start two more, and wait."""
     # As if each save came long after the one before.
-    pace._INTERVAL = overview._INTERVAL = 0.0
+    throughput._INTERVAL = overview._INTERVAL = 0.0
     overview._SHARE = 0
     with TaskManager(path, load_into_memory=in_memory, backup_interval=None) as manager:
         for priority in range(1, 13):
@@ -187,7 +188,7 @@ def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.Log
     """If how many results came cannot be written, results are saved all the same, and the manager closes."""
     path = todo(*many(20))
     with pytest.MonkeyPatch.context() as patch, TaskManager(path) as manager:
-        patch.setattr(pace, "_INTERVAL", 0.0)
+        patch.setattr(throughput, "_INTERVAL", 0.0)
         manager.cursor.execute("DROP TABLE photometry_tasks_progress")
         manager.conn.commit()
         for priority in range(1, 4):
@@ -258,9 +259,9 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
 def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """A row begins with the manager, and another when a minute is over; after a break, a minute before a result."""
     now = [10_000.0]
-    monkeypatch.setattr(pace.time, "time", lambda: now[0])
+    monkeypatch.setattr(throughput.time, "time", lambda: now[0])
     ticks = itertools.count(step=20)
-    monkeypatch.setattr(pace.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: next(ticks))
     manager = opened(*many(20))
     # At 10,300 nothing had come for a while; then the clock is set back by an hour, and goes on.
     moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 6_700, 6_711, 6_722]

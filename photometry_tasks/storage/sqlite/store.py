@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
-from photometry_tasks.overview import Publisher
+from photometry_tasks.progress.overview import Publisher
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction

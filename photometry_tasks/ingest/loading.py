@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from photometry_tasks import schema
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.ingest.csv_lists import Located, read_list
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid, show
 from photometry_tasks.sql import statements
@@ -19,7 +20,6 @@ from photometry_tasks.storage.postgresql.database import PostgreSQL
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLite
 from photometry_tasks.storage.sqlite.opening import upgrade_schema
-from photometry_tasks.target_lists import Located, read_list
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
 

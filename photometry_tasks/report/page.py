@@ -127,7 +127,7 @@ def build_report(todo: str | os.PathLike[str]) -> str:
     TodoError
         If it is no TODO-file, or not there.
     """
-    from photometry_tasks import report_figures as figures  # loads matplotlib
+    from photometry_tasks.report import figures
 
     with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, database.name)  # only to refuse what is no TODO-list

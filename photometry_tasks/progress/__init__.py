@@ -1,0 +1,1 @@
+"""How far a list has come: the summary, the throughput, the overview."""
