@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from photometry_tasks import STATUS, TaskManager, runner, workers
+from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import WorkerError, WorkersDieError
-from photometry_tasks.runner import RunReport, run_tasks
+from photometry_tasks.runner import RunReport, pool, run, run_tasks
 
 from . import photometry_functions as functions
 from .conftest import query
@@ -177,7 +177,7 @@ def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> 
 def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """When one worker after the other dies the run ends: it is not the tasks. What was tried is an ERROR."""
     manager = opened(*many(30))
-    monkeypatch.setattr(runner, "_DEATHS_IN_A_ROW", 4)
+    monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
     with pytest.raises(WorkersDieError, match="exit code 7"):
         run_tasks(manager, functions.always_dies, jobs=2)
     assert 4 <= manager.summary["ERROR"] <= 6
@@ -201,7 +201,7 @@ def test_a_function_that_cuts_its_connection(
     opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that lives on without its connection is killed, and its task an ERROR."""
-    monkeypatch.setattr(workers._Worker._end, "__defaults__", (0.1,))
+    monkeypatch.setattr(pool._Worker._end, "__defaults__", (0.1,))
     manager = opened(*many(4))
     report = run_tasks(manager, functions.cuts_its_connection, jobs=1)
     assert (report.saved, report.errors) == (4, 1)

@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from sqlalchemy.exc import DBAPIError
 
-from photometry_tasks import list_commands
-from photometry_tasks.errors import TodoError
-from photometry_tasks.ingest import add_target_lists
-from photometry_tasks.options import (
+from photometry_tasks.cli import list_commands
+from photometry_tasks.cli.display import Bar, build_history, build_view
+from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
@@ -24,13 +23,14 @@ from photometry_tasks.options import (
     run_options,
     todo_argument,
 )
+from photometry_tasks.errors import TodoError
+from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.progress.overview import get_overview, read_history
 from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.showing import Bar, build_history, build_view
+from photometry_tasks.runner.pool import PhotometryFunction
 from photometry_tasks.storage.backends import find_path, name_list
 from photometry_tasks.storage.sqlite.paths import write_output
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.workers import PhotometryFunction
 
 __all__ = ["main"]
 
@@ -289,7 +289,3 @@ def demo() -> None:
         _run(manager, photometry, {}, jobs=2)
     Console().print(build_view(get_overview(path)))
     click.echo(f"The results are in {path}")
-
-
-if __name__ == "__main__":
-    main()

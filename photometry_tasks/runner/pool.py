@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from photometry_tasks.deaths import count_oom_kills, describe_exit, describe_memory_limit
 from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.rules.results import Result, check_result
 from photometry_tasks.rules.validation import invalid
+from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit, describe_memory_limit
 from photometry_tasks.status import STATUS
 
 __all__ = [

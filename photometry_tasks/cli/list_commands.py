@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from photometry_tasks import schema
+from photometry_tasks.cli.display import Bar
+from photometry_tasks.cli.params import TODO, Statuses, constraint_options, needs, read_constraints, todo_argument
 from photometry_tasks.export import export_tasks
 from photometry_tasks.maintenance.check import find_faults
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.reset import build_choice, count_chosen
-from photometry_tasks.options import TODO, Statuses, constraint_options, needs, read_constraints, todo_argument
-from photometry_tasks.showing import Bar
 from photometry_tasks.storage.backends import find_path, name_list, open_database
 from photometry_tasks.storage.sqlite.opening import upgrade_schema, upgrade_todo_file
 from photometry_tasks.storage.sqlite.paths import find_todo_file

@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 
 from photometry_tasks.errors import WorkerDiedError
 from photometry_tasks.rules.validation import check_positive, invalid
-from photometry_tasks.workers import find_children, kill_children
+from photometry_tasks.runner.pool import find_children, kill_children
 
 __all__ = ["check_jobs", "is_death", "shut_down"]
 

@@ -13,13 +13,10 @@ from typing import Any, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import WorkersDieError
-from photometry_tasks.executors import check_jobs, is_death, shut_down
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid
-from photometry_tasks.status import STATUS
-from photometry_tasks.stopping import Stop, find_time_limit
-from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.workers import (
+from photometry_tasks.runner.executors import check_jobs, is_death, shut_down
+from photometry_tasks.runner.pool import (
     PhotometryFunction,
     WorkerPool,
     build_failure,
@@ -27,6 +24,9 @@ from photometry_tasks.workers import (
     find_children,
     run_task,
 )
+from photometry_tasks.runner.shutdown import Stop, find_time_limit
+from photometry_tasks.status import STATUS
+from photometry_tasks.taskmanager import TaskManager
 
 __all__ = ["RunReport", "run_tasks"]
 
