@@ -14,7 +14,7 @@ from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, result_of, 
 from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
 from photometry_tasks import TaskManager
 from photometry_tasks.ingest import add_targets
-from photometry_tasks.storage.sqlite.store import FileList
+from photometry_tasks.storage.sqlite.store import SQLiteStore
 
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "disk": ({}, {"in_memory": False}),
@@ -95,9 +95,9 @@ def measure_log(bench: Bench) -> None:
     """Measure saving in memory beside saving without the log of results."""
     size = bench.sizes[0]
     with bench.opened("memory", size) as ours, bench.opened("memory", size) as unlogged:
-        assert isinstance(unlogged._list, FileList)
-        assert unlogged._list._copy is not None
-        unlogged._list._copy.record = lambda *_: None  # type: ignore[method-assign]
+        assert isinstance(unlogged._store, SQLiteStore)
+        assert unlogged._store._copy is not None
+        unlogged._store._copy.record = lambda *_: None  # type: ignore[method-assign]
         for what, batch in (("one by one", 1), ("batches of 100", 100)):
             both = partial(_save, ours, batch), partial(_save, unlogged, batch)
             at_most = 1 / 0.75  # a quarter of the save as it is

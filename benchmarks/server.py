@@ -25,9 +25,10 @@ from benchmarks.lists import result_of
 from benchmarks.measuring import HEAD, Row, compare
 from photometry_tasks import TaskManager, schema
 from photometry_tasks.rules.results import check_result
+from photometry_tasks.sql.execution import compile_statement
 from photometry_tasks.storage.postgresql import claim_statements, save_statements
-from photometry_tasks.storage.postgresql.dbapi import SETTINGS, bind_for_postgresql, compile_for_postgresql
-from photometry_tasks.storage.postgresql.sending import encode_results
+from photometry_tasks.storage.postgresql.dbapi import SETTINGS, build_dialect
+from photometry_tasks.storage.postgresql.save_statements import encode_results
 
 #: Batches, and by how much one of ours may take longer than raw psycopg.
 _CEILINGS = {1: 1.3, 10: None, 100: 1.5, 1000: None}
@@ -93,20 +94,21 @@ class Raw:
         register = "INSERT INTO photometry_tasks_workers (host, pid, lease) VALUES ('raw', 0, 600) RETURNING worker"
         ((self._worker,),) = self._cursor.execute(register).fetchall()
         self._claims: dict[int, tuple[str, tuple[Any, ...]]] = {}
-        self._save, _ = compile_for_postgresql(save_statements.SAVE)
-        self._touch, _ = compile_for_postgresql(claim_statements.HEARTBEAT)
+        self._save, self._order = compile_statement(save_statements.SAVE, build_dialect())
+        self._touch, _ = compile_statement(claim_statements.HEARTBEAT, build_dialect())
 
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks; of each only what a result needs."""
         if limit not in self._claims:
-            statement = claim_statements.claim([], limit, waits=True)
-            self._claims[limit] = bind_for_postgresql(statement, worker=self._worker)
+            statement = claim_statements.build_claim((), limit, waits=True)
+            sql, order = compile_statement(statement, build_dialect())
+            self._claims[limit] = sql, order({"worker": self._worker})
         rows = self._cursor.execute(*self._claims[limit]).fetchall()
         return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]
 
     def save_result(self, encoded: str) -> None:
         """Save one result, which is encoded."""
-        self._cursor.execute(self._save, (self._worker, encoded)).fetchall()
+        self._cursor.execute(self._save, self._order({"worker": self._worker, "rows": encoded})).fetchall()
 
     def save_results(self, encoded: str) -> None:
         """Save several results, which are encoded."""

@@ -58,9 +58,9 @@ def upgrade_script(path: Path) -> str:
     """Upgrade as opening does."""
     setup = (
         "import alembic.command\nfrom pathlib import Path\n"
-        "from photometry_tasks.storage.sqlite.database import SQLite\n"
-        "from photometry_tasks.storage.sqlite.opening import upgrade_schema\n"
-        f"database = SQLite.open(Path({str(path)!r}))"
+        "from photometry_tasks.storage.sqlite.database import SQLiteDatabase\n"
+        "from photometry_tasks.storage.upgrade import upgrade_schema\n"
+        f"database = SQLiteDatabase.open(Path({str(path)!r}))"
     )
     return _MEASURE.format(setup=setup, work="upgrade_schema(database)\ndatabase.close()")
 

@@ -18,10 +18,11 @@ from sqlalchemy.schema import SchemaItem
 from photometry_tasks.errors import TodoError
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema import VERSION_TABLE, convert_older_file
-from photometry_tasks.storage.backends import find_path, is_shared, open_database
-from photometry_tasks.storage.postgresql.database import PostgreSQL
+from photometry_tasks.sql.functions import is_server
+from photometry_tasks.storage.base import Database
+from photometry_tasks.storage.location import parse_location
+from photometry_tasks.storage.open import open_database
 from photometry_tasks.storage.sqlite.creation import create_todo_file
-from photometry_tasks.storage.sqlite.database import SQLite
 
 config = context.config
 
@@ -29,12 +30,12 @@ config = context.config
 def run_migrations(dialect: Dialect, **where: Any) -> None:
     """Run the migrations on a connection, or write their SQL for the database of a URL."""
     context.configure(
-        target_metadata=[Base.metadata, ServerBase.metadata] if is_shared(dialect) else Base.metadata,
+        target_metadata=[Base.metadata, ServerBase.metadata] if is_server(dialect) else Base.metadata,
         version_table=VERSION_TABLE,
         transactional_ddl=True,  # SQLite's too, once the transaction is begun by hand
         include_object=is_ours,
         compare_type=differs_in_type,
-        compare_server_default=is_shared(dialect) or differs_in_default,
+        compare_server_default=is_server(dialect) or differs_in_default,
         process_revision_directives=drop_empty_revision,
         **where,
     )
@@ -89,7 +90,8 @@ def run_command() -> None:
     if config.config_file_name is not None and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     target = find_target()
-    path = find_path(target)
+    location = parse_location(target)
+    path = location.path
     if context.is_offline_mode():
         if path is not None:
             raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
@@ -97,11 +99,11 @@ def run_command() -> None:
         return
     is_upgrade = getattr(config.cmd_opts, "cmd", [None])[0] is command.upgrade
     if path is None or not is_upgrade or not create_todo_file(path, lambda database: run_on(database, path)):
-        with closing(open_database(target)) as database:
+        with closing(open_database(location)) as database:
             run_on(database, database.name)
 
 
-def run_on(database: SQLite | PostgreSQL, name: object) -> None:
+def run_on(database: Database, name: object) -> None:
     """Run the migrations in one transaction on a database that has a name."""
     with database.begin_upgrade() as connection:
         run_online(connection, name)

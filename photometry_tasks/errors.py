@@ -20,28 +20,29 @@ __all__ = [
     "InvalidResultError",
     "InvalidTargetError",
     "LeftoverLogError",
+    "ListInUseError",
     "MountWithoutLocksError",
     "NotATodoFileError",
     "NotWritableError",
-    "OnlyOfFilesError",
     "OutdatedSchemaError",
+    "RowRefusedError",
     "ServerError",
-    "ServerLostError",
+    "ServerUnreachableError",
     "TaskFinishedError",
     "TaskOwnedError",
     "TodoError",
     "TodoFileInUseError",
     "TodoFileNotFoundError",
     "TodoListNotFoundError",
+    "TooManyWorkerDeathsError",
     "UncommittedChangesError",
     "UnknownRevisionError",
     "UnknownTaskError",
     "UnreadRowsError",
     "UnsavedResultsError",
+    "UnsupportedOnServerError",
     "WorkerDiedError",
     "WorkerError",
-    "WorkersAtWorkError",
-    "WorkersDieError",
     "WrongThreadError",
 ]
 
@@ -173,6 +174,10 @@ class CopyError(TodoError, ValueError):
     """{source} cannot be copied to {target}: {problem}. Nothing was copied; mend that in the source, then try again."""
 
 
+class RowRefusedError(TodoError, ValueError):
+    """{path} refuses a row of {table}: {found}. Nothing was added; correct the row, then try again."""
+
+
 class UnsavedResultsError(TodoError, RuntimeError):
     """{path} lacks results of a killed manager, which are in {log}. Nothing was copied.
 
@@ -205,11 +210,11 @@ class TodoListNotFoundError(TodoError, LookupError):
     """
 
 
-class WorkersAtWorkError(TodoError, BlockingIOError):
+class ListInUseError(TodoError, BlockingIOError):
     """{path} is being worked on by {found}. Stop them, then try again."""
 
 
-class OnlyOfFilesError(TodoError, AttributeError):
+class UnsupportedOnServerError(TodoError, AttributeError):
     """`{name}` is of TODO-files only, and {path} is on a server. Use `session`."""
 
 
@@ -217,7 +222,7 @@ class ServerError(TodoError, OSError):
     """The server of {path} refuses: {found}. What was being done is undone; mend that, then call again."""
 
 
-class ServerLostError(TodoError, ConnectionError):
+class ServerUnreachableError(TodoError, ConnectionError):
     """The server of {path} could not be reached, or could not do it, for {seconds:.0f} s ({found}).
 
     Call again when it is back: what may have been done is not done twice.
@@ -263,7 +268,7 @@ class WorkerDiedError(TodoError, ChildProcessError):
         self.elapsed = elapsed
 
 
-class WorkersDieError(TodoError, ChildProcessError):
+class TooManyWorkerDeathsError(TodoError, ChildProcessError):
     """{number} tasks were not finished, one after the other, and none besides. The last: {found}.
 
     What was done is saved, these as ERROR. Mend that, or give each worker more room with fewer `jobs`, then run again.

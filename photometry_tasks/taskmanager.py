@@ -1,12 +1,18 @@
 """`TaskManager`: hands out the tasks of a TODO-list and keeps their results."""
 
+import atexit
 import logging
 import os
+import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from sqlalchemy import ColumnElement
+from sqlalchemy.orm import Session
 
 from photometry_tasks.constraints import (
     Constraints,
@@ -16,25 +22,30 @@ from photometry_tasks.constraints import (
     check_constraints,
 )
 from photometry_tasks.errors import FileChangedError
-from photometry_tasks.files import check_writable, clear_temporaries
-from photometry_tasks.forgotten import close_at_exit
-from photometry_tasks.maintenance.reset import build_choice, reset_chosen
+from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
-from photometry_tasks.progress.throughput import Pace
+from photometry_tasks.progress.throughput import Throughput
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.sql import statements
+from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.status import STATUS
-from photometry_tasks.storage.connection import Shared
-from photometry_tasks.storage.open import Opening, check_lease, open_list
-from photometry_tasks.storage.sqlite.sampling import draw_task
+from photometry_tasks.storage.base import OpenOptions
+from photometry_tasks.storage.location import Location, parse_location
+from photometry_tasks.storage.open import open_store
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["TaskManager", "build_constraints"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("photometry_tasks")
 
 
-class TaskManager(Shared):
+class TaskManager:
     """Hand out the tasks of a TODO-list and keep their results.
 
     Opening returns the tasks that were cut short or went wrong (STARTED, ABORT, ERROR) to pending, with the
@@ -82,7 +93,7 @@ class TaskManager(Shared):
         If there is no such file, or no list on the server.
     NotATodoFileError, DamagedFileError, UnknownRevisionError, CannotUpgradeError, OutdatedSchemaError
         If it is something else, damaged, of a newer release, or older and not to be upgraded. It is not changed.
-    TodoFileInUseError, NotWritableError, MountWithoutLocksError, WorkersAtWorkError
+    TodoFileInUseError, NotWritableError, MountWithoutLocksError, ListInUseError
         If another manager has it, it or its directory is read-only, or nothing would keep other nodes from it; or if
         it is to be overwritten while others work on it.
     ServerError
@@ -99,7 +110,7 @@ class TaskManager(Shared):
 
     def __init__(
         self,
-        todo_file: str | os.PathLike[str],
+        todo_file: str | os.PathLike[str] | Location,
         cleanup: bool = False,
         overwrite: bool = False,
         cleanup_constraints: Mapping[str, Any] | Sequence[str | ColumnElement[bool]] | None = None,
@@ -119,37 +130,36 @@ class TaskManager(Shared):
         self.backup_interval = validation.check_interval("backup_interval", backup_interval)
         self.overwrite = bool(overwrite)
         self.load_into_memory = bool(load_into_memory)
-        how = Opening(
+        self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
+        self.summary_counter = 0
+        self.logger = _logger
+        options = OpenOptions(
             cleanup=bool(cleanup),
             overwrite=self.overwrite,
             reset=bool(reset),
             conditions=conditions,
-            into_memory=self.load_into_memory,
+            load_into_memory=self.load_into_memory,
             upgrade=upgrade,
             is_durable=validation.check_durability(durability),
-            lease=check_lease(lease),
+            lease=validation.check_lease(lease),
             max_attempts=validation.check_positive("max_attempts", max_attempts),
+            summary=None if self.summary_file is None else Path(self.summary_file),
         )
-        self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
-        self.summary_counter = 0
-        self.logger = _logger
         self._backup_counter = 0
         self._summary = progress.build_summary()
-        if self.summary_file is not None:
-            check_writable(Path(self.summary_file))
-        self._list = open_list(todo_file, None if self.summary_file is None else Path(self.summary_file), how)
-        self.todo_file = self._list.name
-        self.lease = self._list.lease
-        self._pace = Pace()
-        self._shared = self._list.shared
+        if options.summary is not None:
+            check_writable(options.summary)
+        self._store = open_store(parse_location(todo_file), options)
+        self._connection = self._store.connection
+        self.todo_file = self._store.name
+        self.lease = self._store.lease
+        self._throughput = Throughput()
         try:
-            if self.summary_file is not None and self._list.path is not None:
-                clear_temporaries(Path(self.summary_file).parent, self._list.path)
             self.write_summary()
         except BaseException:
-            self._list.abandon()
+            self._store.abort()
             raise
-        close_at_exit(self)
+        _close_at_exit(self)
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -162,23 +172,26 @@ class TaskManager(Shared):
             Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if none matches the
             constraints, which are arguments of `build_constraints`.
         """
-        return self._list.next_task(constraints)
+        return self._store.get_task(constraints)
 
     def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
-        return self._list.next_tasks(validation.check_positive("limit", limit), constraints)
+        return self._store.get_tasks(validation.check_positive("limit", limit), constraints)
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a pending task, each as likely as the others; otherwise as `get_task`."""
         expressions = build_expressions(check_constraints(constraints))
-        return self._list.read("get_random_task", lambda transaction: draw_task(transaction, expressions))
+        return self._read("get_random_task", partial(draw_task, conditions=expressions))
 
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
-        statement = statements.count_pending(build_expressions(check_constraints(constraints)))
-        return self._list.read(
-            "get_number_tasks", lambda transaction: int(transaction.connection.execute(statement).scalar_one())
-        )
+        statement = statements.build_count_pending(build_expressions(check_constraints(constraints)))
+
+        def count(transaction: Transaction) -> int:
+            number: int = transaction.connection.execute(statement).scalar_one()
+            return number
+
+        return self._read("get_number_tasks", count)
 
     def claim_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Start the next pending tasks, in order of priority and at most `limit`, and return them.
@@ -192,15 +205,15 @@ class TaskManager(Shared):
             Each as `get_task` returns it, and besides `attempt`, an int that no other claim has. A result that
             holds it is accepted only as long as this attempt is the task's last.
         """
-        return self._list.claim(validation.check_positive("limit", limit), constraints)
+        return self._store.claim_tasks(validation.check_positive("limit", limit), constraints)
 
     def heartbeat(self) -> None:
         """Give a sign of life, to keep the tasks that were claimed; needed only where none is claimed or saved."""
-        self._list.heartbeat()
+        self._store.heartbeat()
 
-    def may_more_come(self, **constraints: Unpack[Constraints]) -> bool:
-        """Whether tasks may come yet though a claim gave none: others are at some, or some are pending, but locked."""
-        return self._list.may_more_come(constraints)
+    def has_tasks_elsewhere(self, **constraints: Unpack[Constraints]) -> bool:
+        """Whether a later claim may give tasks though the last gave none: other managers run or lock them."""
+        return self._store.has_tasks_elsewhere(constraints)
 
     def start_task(self, taskid: int) -> None:
         """Mark a task, given by its priority, as STARTED, so that it is not handed out again.
@@ -214,15 +227,15 @@ class TaskManager(Shared):
         TaskOwnedError
             If another manager has it; also a ValueError.
         """
-        self._list.start("start_task", [validation.check_integer("taskid", taskid)])
+        self._store.start_tasks("start_task", [validation.check_integer("taskid", taskid)])
 
     def start_tasks(self, priorities: Iterable[int]) -> None:
         """Mark tasks as STARTED, all or none; otherwise as `start_task`."""
-        self._list.start("start_tasks", validation.check_integers("priorities", priorities))
+        self._store.start_tasks("start_tasks", validation.check_integers("priorities", priorities))
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
         """Return those of the tasks that were started, but not finished, to pending; not those of other managers."""
-        self._list.release(validation.check_integers("priorities", priorities))
+        self._store.release_tasks(validation.check_integers("priorities", priorities))
 
     def reset_tasks(
         self,
@@ -249,8 +262,9 @@ class TaskManager(Shared):
         dict
             How many went back, by the name of their status.
         """
-        chosen = build_choice(status, error_like, constraints)
-        return self._list.change("reset_tasks", lambda transaction: reset_chosen(transaction, chosen))
+        chosen = statements.build_chosen_tasks(status, error_like, constraints)
+        reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
+        return self._store.run_in_transaction("reset_tasks", reset, writes=True)
 
     # --- saving ------------------------------------------------------------------------------------------
 
@@ -313,13 +327,13 @@ class TaskManager(Shared):
         return self._save("save_results", list(map(check_result, results)))
 
     def _save(self, method: str, results: list[Result]) -> list[STATUS | None]:
-        found = self._list.save(method, results)
+        found = self._store.save_results(method, results)
         pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
         if len(pairs) < len(results):
             late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
             self.logger.warning("%s: results that came too late, and were refused: of tasks %s", self.todo_file, late)
         progress.add_results(self._summary, pairs)
-        self._pace.note(pairs)
+        self._throughput.count(pairs)
         self.summary_counter += len(pairs)
         self._backup_counter += len(pairs)
         # The results are safe, whatever goes wrong here.
@@ -327,9 +341,15 @@ class TaskManager(Shared):
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
-        self._pace.write(self._list.change)
-        self._list.tell()
+        self._throughput.write_if_due(self._write)
+        self._store.publish_status()
         return [None if task is None else task.status for task in found]
+
+    def _read(self, method: str, work: Callable[[Transaction], T]) -> T:
+        return self._store.run_in_transaction(method, work, writes=False)
+
+    def _write(self, work: Callable[[Transaction], None]) -> None:
+        self._store.run_in_transaction("write", work, writes=True)
 
     def _try(self, method: Callable[[], None]) -> None:
         try:
@@ -346,22 +366,22 @@ class TaskManager(Shared):
         It holds slurm_jobid, numtasks, tasks_run, last_error, mean_elaptime and mean_worker_waittime (seconds,
         exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
         """
-        if self._shared.is_open:
-            progress.set_counts(self._summary, self._list.count())
+        if self._connection.is_open:
+            progress.set_counts(self._summary, self._store.count_by_status())
         return self._summary
 
     def write_summary(self) -> None:
         """Write the summary as JSON to the path given at opening, if there is one."""
-        self._shared.check_ready("write_summary")
+        self._connection.check_ready("write_summary")
         if self.summary_file is not None:
-            progress.write_summary(Path(self.summary_file), self.summary, self._list.path)
+            progress.write_summary(Path(self.summary_file), self.summary, self._store.path)
         self.summary_counter = 0
 
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
-        self._shared.check_ready("backup")
+        self._connection.check_ready("backup")
         self._backup_counter = 0
-        self._list.backup()
+        self._store.backup()
 
     def close(self) -> None:
         """Back up, write the summary and close the file. Calling it again does nothing.
@@ -374,20 +394,82 @@ class TaskManager(Shared):
         OSError
             If the file or the summary cannot be written. If it is the file, the manager stays open.
         """
-        if not self._shared.is_open:
+        if not self._connection.is_open:
             return
-        self._shared.check_ready("close")
-        if self._list.is_ours():
-            self._pace.write(self._list.change, is_last=True)
-        saved_as = self._list.finish()
+        self._connection.check_ready("close")
+        if self._store.is_in_place():
+            self._throughput.write_if_due(self._write, is_last=True)
+        saved_as = self._store.finish()
         try:
             self.write_summary()
             _ = self.summary  # its last counts stay readable
         finally:
-            self._list.close()
+            self._store.close()
         if saved_as is not None:
             remedy = f"All was saved as {saved_as} instead; see with which of the two to go on"
             raise FileChangedError(path=self.todo_file, remedy=remedy)
 
     def __repr__(self) -> str:
         return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"
+
+    # --- the connection that the manager shares with its callers -------------------------------------------
+
+    @property
+    def conn(self) -> "sqlite3.Connection":
+        """The connection that the manager itself uses; for TODO-files only."""
+        return self._connection.dbapi
+
+    @property
+    def cursor(self) -> "sqlite3.Cursor":
+        """A cursor of it, always the same, whose rows are `sqlite3.Row`; for TODO-files only."""
+        return self._connection.cursor
+
+    @property
+    def session(self) -> Session:
+        """An ORM session on the manager's own connection; the caller commits it."""
+        return self._connection.session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection.is_forked():
+            return  # the parent leaves the block
+        if kind is not None and self._connection.is_open:
+            # The caller's half-done changes must not keep the results from being written to disk.
+            self._connection.discard_changes()
+        self.close()
+
+    def __del__(self) -> None:
+        connection = getattr(self, "_connection", None)  # there is none if opening failed
+        if connection is None or not connection.is_open or connection.is_forked():
+            return
+        try:
+            connection.discard_changes()
+            self.close()
+        finally:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+
+_open: weakref.WeakSet[TaskManager] = weakref.WeakSet()
+
+
+def _close_at_exit(manager: TaskManager) -> None:
+    """Close a manager when the interpreter exits, unless it is closed by then."""
+    _open.add(manager)
+    # The function that is registered last runs first: before filelock, which was loaded since, releases the locks.
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for manager in list(_open):
+        try:
+            manager.__del__()
+        except ResourceWarning:
+            pass  # -W error makes the warning an error; the manager is closed by then
+        except Exception:
+            # A manager that cannot be closed must not keep the others from it.
+            _logger.exception("%r was not closed, and could not be", manager)

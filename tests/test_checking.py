@@ -140,14 +140,15 @@ def test_upgrade(tmp_path: Path) -> None:
     before = path.read_bytes()
     asked = run("upgrade", path, "--check")
     assert asked.exit_code == 1
-    assert asked.output.splitlines() == [
+    lines = asked.output.splitlines()
+    assert lines[:4] == [
         "todolist.cadence is added",
         "index todolist_datasource_idx is made",
         "index unique_target_idx is made",
-        "revision 0001: the schema of TASOC's release 6.3",
-        *(f"revision {name}: {REVISIONS[name]}" for name in list(REVISIONS)[1:]),
-        f"{path} would be upgraded to revision {HEAD}.",
+        "revision 0001: The schema of TASOC's release 6.3",
     ]
+    assert [line.partition(":")[0] for line in lines[3:-1]] == [f"revision {name}" for name in REVISIONS]
+    assert lines[-1] == f"{path} would be upgraded to revision {HEAD}."
     assert path.read_bytes() == before
     told = run("upgrade", path)
     assert told.exit_code == 0

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 
 from .conftest import empty_list, query, result_of
 from .test_running import ROOT, many
@@ -146,7 +146,10 @@ def test_a_module_in_the_current_directory(todo: Callable[..., Path], call: Call
 
 def test_looking_cannot_write(todo: Callable[..., Path]) -> None:
     """The connection that status uses is one for reading only."""
-    with closing(SQLite.open_to_read(todo({}))) as database, pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with (
+        closing(SQLiteDatabase.open_read_only(todo({}))) as database,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
         database.dbapi.execute("DELETE FROM todolist")
 
 

@@ -19,7 +19,6 @@ from photometry_tasks.errors import (
     InvalidArgumentError,
     NotATodoFileError,
     OutdatedSchemaError,
-    ServerError,
     TodoError,
     TodoFileInUseError,
     TodoFileNotFoundError,
@@ -309,7 +308,7 @@ def test_a_target_that_is_not_empty(tmp_path: Path, server: str, on_server: Engi
     for source in (path, server, other):
         with pytest.raises(InvalidArgumentError, match=r"target=.*holds 3 tasks, and is not replaced; give the path"):
             copy_list(source, other)
-    with pytest.raises(InvalidArgumentError, match=r"target=.*there is another file, and is not replaced"):
+    with pytest.raises(InvalidArgumentError, match=r"target=.*another file is there, and is not replaced"):
         copy_list(path, note)
     assert rows_of(on_server) == rows
     assert (checksum(path), checksum(other), checksum(note)) == before
@@ -417,7 +416,7 @@ def test_rows_that_refer_to_nothing(tmp_path: Path, server: str, on_server: Engi
     path = make_extreme(tmp_path / "todo.sqlite")
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("DELETE FROM todolist WHERE priority = 33")
-    with pytest.raises(ServerError, match=r"Key \(priority\)=\(33\) is not present"):
+    with pytest.raises(CopyError, match=r"Key \(priority\)=\(33\) is not present"):
         copy_list(path, server)
     with pytest.raises(CopyError, match="FOREIGN KEY constraint failed"):
         copy_list(path, tmp_path / "copy.sqlite")

@@ -23,7 +23,7 @@ from photometry_tasks import STATUS, TaskManager, files
 from photometry_tasks.cli import main
 from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
 from photometry_tasks.ingest import add_targets
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.result_log import _encode
 
 from .conftest import checksum, make_file, query, result_of
@@ -135,16 +135,16 @@ def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monk
 def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What another program changes between reading the file into memory and the end of opening is not overwritten."""
     path = todo({}, {})
-    check_content = SQLite.check_content
+    check_content = SQLiteDatabase.check_content
 
-    def change(database: SQLite) -> None:
+    def change(database: SQLiteDatabase) -> None:
         check_content(database)
         with closing(sqlite3.connect(path)) as other:
             other.execute("UPDATE todolist SET tmag = 77")
             other.commit()
 
     with monkeypatch.context() as patch:
-        patch.setattr(SQLite, "check_content", change)
+        patch.setattr(SQLiteDatabase, "check_content", change)
         with pytest.raises(FileChangedError, match="Open it again"):
             TaskManager(path, load_into_memory=True)
     TaskManager(path, load_into_memory=True).close()
@@ -531,13 +531,13 @@ def test_temporaries_are_private(opened: Callable[..., TaskManager], monkeypatch
     path.chmod(0o644)
     os.setxattr(path, "user.origin", b"TESS")
     seen = []
-    copy_to = type(manager._list._database).copy_to
+    copy_to = type(manager._store._database).copy_to
 
     def look(database: Any, temporary: Path) -> None:
         copy_to(database, temporary)
         seen.append(temporary.stat().st_mode & 0o777)
 
-    monkeypatch.setattr(type(manager._list._database), "copy_to", look)
+    monkeypatch.setattr(type(manager._store._database), "copy_to", look)
     before = os.umask(0)
     try:
         manager.start_task(1)

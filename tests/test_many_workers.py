@@ -335,7 +335,7 @@ def test_a_task_whose_workers_die(server: Server) -> None:
         assert ends == [("released",), ("lost",), ("released",), ("lost",), ("released",), ("given up",)]
     with TaskManager(url) as again:  # which returns an ERROR to pending: it has three tries again
         assert again.claim_tasks(1)
-        pass_time(server.engine, again._list.worker, 700)  # type: ignore[union-attr]
+        pass_time(server.engine, again._store.worker, 700)  # type: ignore[union-attr]
         with TaskManager(url, reset=False) as other:
             assert other.claim_tasks(1)
 

@@ -122,7 +122,7 @@ NO_TODO_FILE: dict[str, tuple[Make, str]] = {
     ),
     "a column that must be given": (
         old("6.3", "DROP TABLE photometry_skipped; CREATE TABLE photometry_skipped (priority, skipped_by, x NOT NULL)"),
-        "photometry_skipped.x needs a value that nothing gives",
+        "photometry_skipped.x is NOT NULL and has no default",
     ),
     "today's without cadence": (
         changed("DROP INDEX unique_target_idx; ALTER TABLE todolist DROP COLUMN cadence"),

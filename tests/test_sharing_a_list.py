@@ -22,15 +22,15 @@ from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import (
-    OnlyOfFilesError,
+    ListInUseError,
     ServerError,
-    ServerLostError,
+    ServerUnreachableError,
     TaskOwnedError,
     TodoListNotFoundError,
     UncommittedChangesError,
-    WorkersAtWorkError,
+    UnsupportedOnServerError,
 )
-from photometry_tasks.progress.overview import get_overview
+from photometry_tasks.maintenance.status import get_overview
 from photometry_tasks.sql import transitions
 from photometry_tasks.storage.postgresql import store
 
@@ -121,7 +121,7 @@ def test_overwriting_needs_all_to_be_gone(share: Callable[..., Opened]) -> None:
     opened = share({}, {"status": 1})
     one = opened()
     one.claim_tasks(1)
-    with pytest.raises(WorkersAtWorkError, match="is being worked on by worker 1 "):
+    with pytest.raises(ListInUseError, match="is being worked on by worker 1 "):
         opened(overwrite=True)
     assert statuses(one) == [6, 1]
     one.close()
@@ -168,9 +168,9 @@ def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_data
     with server_database.connect() as onlooker:
         onlooker.exec_driver_sql("SELECT FROM todolist WHERE sector = 1 FOR UPDATE")
         assert one.claim_tasks(1, sector=1) == []
-        assert (one.may_more_come(sector=1), one.may_more_come(sector=3)) == (True, False)
+        assert (one.has_tasks_elsewhere(sector=1), one.has_tasks_elsewhere(sector=3)) == (True, False)
     assert [task["priority"] for task in one.claim_tasks(1, sector=1)] == [1]
-    assert not one.may_more_come(sector=1)
+    assert not one.has_tasks_elsewhere(sector=1)
 
 
 @pytest.mark.parametrize("how", ["release", "close", "rescue"])
@@ -237,7 +237,7 @@ def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
     manager.session.rollback()
     assert manager.claim_tasks(1)[0]["tmag"] == 10.0
     for name in ("conn", "cursor"):
-        with pytest.raises(OnlyOfFilesError, match="Use `session`"):
+        with pytest.raises(UnsupportedOnServerError, match="Use `session`"):
             getattr(manager, name)
         assert not hasattr(manager, name)
 
@@ -336,7 +336,7 @@ def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pyte
     one, other = opened(lease=1.0), opened()
     (task,) = one.claim_tasks(1)
     other.session.connection().exec_driver_sql("SELECT FROM todolist WHERE priority = 1 FOR UPDATE")
-    with pytest.raises(ServerLostError, match="has not answered"):
+    with pytest.raises(ServerUnreachableError, match="has not answered"):
         one.save_result(result_of(task))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     begun = time.monotonic()
@@ -374,7 +374,7 @@ def test_a_path_that_no_index_holds(share: Callable[..., Opened]) -> None:
     assert one.save_result(results[3]) is STATUS.OK
     kept = ask(one, "SELECT lightcurve, errors FROM diagnostics ORDER BY priority")
     assert [path for path, _ in kept] == [paths[0], None, None, paths[3]]
-    assert "light-curve path is of " in kept[1][1]
+    assert "light-curve path has " in kept[1][1]
 
 
 # --- answers that are lost ---
@@ -478,7 +478,7 @@ def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: 
     """A claim and a save whose answers were lost for good are known when they are called again."""
     url = empty_list(server_database, ROWS)
     with TaskManager(url, reset=False) as manager:
-        database = manager._list._database  # type: ignore[union-attr]
+        database = manager._store._database  # type: ignore[union-attr]
         run_alone = type(database).run_alone  # type: ignore[union-attr]
 
         def interrupted(self: Any, *given: Any) -> Any:
@@ -505,7 +505,7 @@ def test_a_claim_after_one_that_failed(server_database: Engine, monkeypatch: pyt
     with TaskManager(url, reset=False) as manager, TaskManager(url, reset=False) as other:
 
         def fail(name: str, call: Callable[..., Any], *given: Any, **named: Any) -> None:
-            owner = type(manager._list._database)  # type: ignore[union-attr]
+            owner = type(manager._store._database)  # type: ignore[union-attr]
             method = getattr(owner, name)
 
             def interrupted(self: Any, *values: Any) -> Any:

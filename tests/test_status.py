@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.progress import overview, throughput
-from photometry_tasks.progress.overview import get_overview
-from photometry_tasks.storage.sqlite import lock
+from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.progress import throughput
+from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
 
 from .conftest import checksum, query, result_of
@@ -32,8 +32,8 @@ from .test_running import many
 def work(connection: Connection, path: Path, in_memory: bool) -> None:
     """Save 12 results, of which every fourth is an ERROR, start two more, and wait."""
     # As if each save came long after the one before.
-    throughput._INTERVAL = overview._INTERVAL = 0.0
-    overview._SHARE = 0
+    throughput._INTERVAL = status_file._INTERVAL = 0.0
+    status_file._SHARE = 0
     with TaskManager(path, load_into_memory=in_memory, backup_interval=None) as manager:
         for priority in range(1, 13):
             manager.start_task(priority)
@@ -88,8 +88,8 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
 def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a manager on disk keeps readers out, they see what it publishes, and how old that is."""
     monkeypatch.setattr(lock, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
-    monkeypatch.setattr(overview, "_INTERVAL", 0.0)
-    monkeypatch.setattr(overview, "_SHARE", 0)
+    monkeypatch.setattr(status_file, "_INTERVAL", 0.0)
+    monkeypatch.setattr(status_file, "_SHARE", 0)
     path = todo(*many(5))
     with TaskManager(path) as manager:
         manager.save_result(result_of({"priority": 1}))
@@ -102,7 +102,7 @@ def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest
 def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is published at most every ten seconds, and no more often than each hundredth of the time."""
     times: list[float] = []
-    real = overview.read_overview
+    real = status_file.read_overview
 
     def slow(*arguments: Any) -> Any:
         times.append(now[0])
@@ -110,8 +110,8 @@ def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch
         return real(*arguments)
 
     now = [1000.0]
-    monkeypatch.setattr(overview, "read_overview", slow)
-    monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(status_file, "read_overview", slow)
+    monkeypatch.setattr(status_file.time, "monotonic", lambda: now[0])
     manager = opened(*many(100), load_into_memory=True)
     for priority in range(1, 101):
         now[0] += 1.0

@@ -18,7 +18,7 @@ from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
 from photometry_tasks.models import Base
 from photometry_tasks.schema import HEAD
 from photometry_tasks.schema.table_rebuild import build_table_sql
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import upgrade_schema
 
 from . import eras
@@ -147,7 +147,7 @@ def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool
 
 
 def upgrade(path: Path) -> list[str]:
-    with closing(SQLite.open(path)) as database:
+    with closing(SQLiteDatabase.open(path)) as database:
         return upgrade_schema(database)
 
 
@@ -428,14 +428,14 @@ import sys
 from contextlib import closing
 from pathlib import Path
 import alembic.command
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.errors import TodoFileInUseError
 from photometry_tasks.models import Base
 from photometry_tasks.storage.sqlite.opening import upgrade_schema
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    with closing(SQLite.open(Path(sys.argv[1]))) as database:
+    with closing(SQLiteDatabase.open(Path(sys.argv[1]))) as database:
         print(len(upgrade_schema(database)), flush=True)
 except TodoFileInUseError:
     print("refused", flush=True)
@@ -529,7 +529,7 @@ def test_two_upgrades_at_once(tmp_path: Path) -> None:
 def test_an_upgrade_waits_for_nobody_for_ever(tmp_path: Path) -> None:
     """While somebody else writes, an upgrade is refused after the time that SQLite waits."""
     path = eras.make_old_file(tmp_path / "todo.sqlite", "3.0")
-    with closing(sqlite3.connect(path, isolation_level=None)) as writer, closing(SQLite.open(path)) as database:
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer, closing(SQLiteDatabase.open(path)) as database:
         writer.execute("BEGIN IMMEDIATE")
         database.dbapi.execute("PRAGMA busy_timeout=10")
         with pytest.raises(TodoFileInUseError, match="is in use by another manager or program"):

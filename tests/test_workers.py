@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import WorkerError, WorkersDieError
+from photometry_tasks.errors import TooManyWorkerDeathsError, WorkerError
 from photometry_tasks.runner import RunReport, pool, run, run_tasks
 
 from . import photometry_functions as functions
@@ -178,7 +178,7 @@ def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest
     """When one worker after the other dies the run ends: it is not the tasks. What was tried is an ERROR."""
     manager = opened(*many(30))
     monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
-    with pytest.raises(WorkersDieError, match="exit code 7"):
+    with pytest.raises(TooManyWorkerDeathsError, match="exit code 7"):
         run_tasks(manager, functions.always_dies, jobs=2)
     assert 4 <= manager.summary["ERROR"] <= 6
     assert manager.summary["ERROR"] + manager.get_number_tasks() == 30

@@ -2,4 +2,6 @@
 
 from photometry_tasks.cli.main import main
 
-main()
+# MPI ranks import this module without running the command.
+if __name__ == "__main__":
+    main()

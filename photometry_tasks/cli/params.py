@@ -5,13 +5,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.location import parse_location
 
 __all__ = [
     "RUN_OPTIONS",
@@ -44,10 +44,10 @@ class _Todo(click.ParamType[Any]):
     name = "file or URL"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        return value if "://" in str(value) else Path(value)
+        return parse_location(value)
 
 
-#: A TODO-file, or the URL of a list on a server, which a path would not keep as it is.
+#: A TODO-file, or the URL of a list on a server.
 TODO = _Todo()
 
 todo_argument = click.argument("todo", type=TODO)

@@ -12,11 +12,10 @@ from sqlalchemy import Column, Float, Integer, Select, or_, select
 
 from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
-from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.validation import invalid
-from photometry_tasks.storage.backends import find_path, open_database
-from photometry_tasks.storage.sqlite.paths import write_output
+from photometry_tasks.storage.location import Location, parse_location
+from photometry_tasks.storage.open import open_read_only
 
 __all__ = ["export_tasks"]
 
@@ -45,7 +44,7 @@ _Writing = AbstractContextManager[Callable[[Sequence[Row]], None]]
 
 
 def export_tasks(
-    todo: str | os.PathLike[str],
+    todo: str | os.PathLike[str] | Location,
     target: Path,
     *,
     status: Collection[int | None] | None = None,
@@ -79,7 +78,7 @@ def export_tasks(
     write = _WRITERS.get(target.suffix.lower())
     if write is None:
         raise invalid("target", str(target), f"a name that ends with {', '.join(_WRITERS)} is expected")
-    path = find_path(todo)
+    location = parse_location(todo)
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0
 
@@ -91,10 +90,9 @@ def export_tasks(
                 write_rows(rows)
                 number += len(rows)
 
-    with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
-        if changes := schema.find_changes(connection, database.name):
-            raise OutdatedSchemaError(path=database.name, change=changes[0])
-        write_output(target, path, fill)
+    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+        schema.check_current(connection, database.name)
+        location.write_output(target, fill)
     return number
 
 

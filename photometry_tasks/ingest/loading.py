@@ -11,15 +11,11 @@ from typing import Any, Literal, NamedTuple
 from photometry_tasks import schema
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.csv_lists import Located, read_list
-from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid, show
 from photometry_tasks.sql import statements
-from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.storage.backends import find_path
-from photometry_tasks.storage.postgresql.database import PostgreSQL
-from photometry_tasks.storage.sqlite.creation import create_todo_file
-from photometry_tasks.storage.sqlite.database import SQLite
-from photometry_tasks.storage.sqlite.opening import upgrade_schema
+from photometry_tasks.storage.base import Database
+from photometry_tasks.storage.location import Location, parse_location
+from photometry_tasks.storage.open import create_list, open_database
 
 __all__ = ["Added", "add_target_lists", "add_targets"]
 
@@ -64,7 +60,7 @@ class _Target(NamedTuple):
 
 
 def add_targets(
-    todo_file: str | os.PathLike[str],
+    todo_file: str | os.PathLike[str] | Location,
     rows: Iterable[Mapping[str, Any]],
     *,
     sector: int | None = None,
@@ -114,7 +110,7 @@ def add_targets(
 
 
 def add_target_lists(
-    todo_file: str | os.PathLike[str],
+    todo_file: str | os.PathLike[str] | Location,
     lists: Iterable[str | os.PathLike[str]],
     *,
     sector: int | None = None,
@@ -309,68 +305,36 @@ def _as_method(value: object) -> str:
 
 
 def _add(
-    todo_file: str | os.PathLike[str], located: Iterable[Located], defaults: _Defaults, progress: Progress | None
+    todo_file: str | os.PathLike[str] | Location,
+    located: Iterable[Located],
+    defaults: _Defaults,
+    progress: Progress | None,
 ) -> Added:
     report = progress or (lambda _done, _total: None)
-    path = find_path(todo_file)
-    if path is None:
-        with closing(PostgreSQL(str(todo_file))) as server:
-            return _add_on_server(server, located, defaults, report)
+    location = parse_location(todo_file)
     added = Added(0, 0)
 
-    def fill(database: SQLite) -> None:
+    def fill(database: Database) -> None:
         nonlocal added
         targets, listed = _collect(located, defaults, report)
-        with database.transaction(writes=True) as transaction:
-            schema.create_schema(transaction.connection, fill=lambda: _insert(transaction, targets.values(), report))
+        _insert(database, targets.values(), 0, report)
         added = Added(len(targets), listed - len(targets))
 
-    if create_todo_file(path, fill):
+    if create_list(location, fill):
         return added
-    with closing(SQLite.open(path)) as database:
-        return _add_to(database, path, located, defaults, report)
-
-
-def _add_to(database: SQLite, path: Path, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
-    with database.begin(writes=False) as connection:
-        schema.find_changes(connection, path)  # refuses what is no TODO-file before the lists are read
-    targets, listed = _collect(located, defaults, report)
-    upgrade_schema(database)
-    with database.transaction(writes=True) as transaction:
-        for key in transaction.all(statements.TARGETS, {}):
-            targets.pop(key, None)
-        _insert(transaction, targets.values(), report)
-    database.recover()
-    return Added(len(targets), listed - len(targets))
-
-
-def _add_on_server(server: PostgreSQL, located: Iterable[Located], defaults: _Defaults, report: Progress) -> Added:
-    with server.begin(writes=False) as connection:
-        schema.find_changes(connection, server.name)  # refuses what it does not know before the lists are read
-    targets, listed = _collect(located, defaults, report)
-    with server.begin_upgrade() as connection:
-        if not schema.has_list(connection):
-            schema.create_schema(connection, fill=lambda: _copy_in(server, targets.values(), 0, report))
-        else:
-            schema.check_current(connection, server.name)
+    with closing(open_database(location)) as database:
+        with database.begin(writes=False) as connection:
+            schema.find_changes(connection, database.name)  # refuses other programs' files before the lists are read
+        targets, listed = _collect(located, defaults, report)
+        database.ensure_schema()
+        with database.begin_upgrade() as connection:
             for key in connection.execute(statements.TARGETS):
                 targets.pop(tuple(key), None)
-            last = connection.execute(statements.LAST_PRIORITY).scalar_one()
-            _copy_in(server, targets.values(), last, report)
-        # The plans of claims with constraints follow from it; the server itself comes to it a minute later.
-        connection.exec_driver_sql("ANALYZE todolist")
+            last: int = connection.execute(statements.LAST_PRIORITY).scalar_one()
+            _insert(database, targets.values(), last, report)
+            database.renew_statistics()
+        database.recover()
     return Added(len(targets), listed - len(targets))
-
-
-def _copy_in(server: PostgreSQL, targets: Collection[_Target], last: int, report: Progress) -> None:
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for number, target in enumerate(sorted(targets, key=lambda target: target.brightness), start=1):
-            yield (last + number, *target)
-            if number % _CHUNK == 0:
-                report(number, len(targets))
-
-    server.copy_in(todolist, rows(), statements.LOADED_COLUMNS)
-    report(len(targets), len(targets))
 
 
 def _collect(
@@ -389,12 +353,15 @@ def _collect(
     return targets, listed
 
 
-def _insert(transaction: Transaction, targets: Collection[_Target], report: Progress) -> None:
-    (priority,) = transaction.one(statements.LAST_PRIORITY, {}) or (0,)
-    ordered = sorted(targets, key=lambda target: target.brightness)
-    for start in range(0, len(ordered), _CHUNK):
-        chunk = ordered[start : start + _CHUNK]
-        numbered = enumerate(chunk, priority + start + 1)
-        rows = ({"priority": number, **dict(zip(_Target._fields, target, strict=True))} for number, target in numbered)
-        transaction.change(statements.INSERT_TASK, rows)
-        report(start + len(chunk), len(ordered))
+def _insert(database: Database, targets: Collection[_Target], last: int, report: Progress) -> None:
+    """Add targets with priorities from the last one on, in order of brightness."""
+
+    def iter_rows() -> Iterator[dict[str, Any]]:
+        ordered = sorted(targets, key=lambda target: target.brightness)
+        for number, target in enumerate(ordered, start=1):
+            yield {"priority": last + number, **dict(zip(_Target._fields, target, strict=True))}
+            if number % _CHUNK == 0:
+                report(number, len(targets))
+
+    database.add_rows(statements.LOADED_COLUMNS, iter_rows())
+    report(len(targets), len(targets))

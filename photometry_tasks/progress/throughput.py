@@ -10,7 +10,7 @@ from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 
-__all__ = ["Pace"]
+__all__ = ["Throughput"]
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -20,7 +20,7 @@ _INTERVAL = 10.0
 _MINUTE = 60.0
 
 
-class Pace:
+class Throughput:
     """What was saved since it was last written into the table of progress."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Pace:
         self._elaptime = 0.0
         self._last_error: int | None = None
 
-    def note(self, saved: Sequence[tuple[Result, Saved]]) -> None:
+    def count(self, saved: Sequence[tuple[Result, Saved]]) -> None:
         """Count results, with what became of them."""
         if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
             self._minute = now - _MINUTE  # nothing came for a while, or the clock was set back
@@ -54,21 +54,23 @@ class Pace:
         }
 
         def insert() -> bool:
-            return transaction.change(statements.INSERT_PROGRESS, [values]) == 1
+            return transaction.execute(statements.INSERT_PROGRESS, values) == 1
 
-        if not transaction.change(statements.ADD_PROGRESS, [values]) and not transaction.attempt(insert):
-            transaction.change(statements.ADD_PROGRESS, [values])  # another manager has just made it
+        if not transaction.execute(statements.ADD_PROGRESS, values) and not transaction.savepoint(insert):
+            transaction.execute(statements.ADD_PROGRESS, values)  # another manager has just inserted it
 
-    def write(self, change: Callable[[str, Callable[[Transaction], None]], None], *, is_last: bool = False) -> None:
-        """Write what was counted, now and then or for the last time; no result depends on it, so that it may fail."""
+    def write_if_due(
+        self, run_in_transaction: Callable[[Callable[[Transaction], None]], None], *, is_last: bool = False
+    ) -> None:
+        """Write the counts, now and then or for the last time; after a failure it is tried again later."""
         now = time.monotonic()
         if not self._saved or (now - self._written < _INTERVAL and not is_last):
             return
         self._written = now
         try:
-            change("write", self._write)
+            run_in_transaction(self._write)
         except Exception:
-            _logger.exception("How many results came could not be written; it is tried again later")
+            _logger.exception("The throughput could not be written; it is tried again later")
             return
         self._forget()
         if (now := time.time()) - self._minute >= _MINUTE:

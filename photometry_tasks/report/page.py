@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, func, inspect, select
@@ -19,9 +20,8 @@ from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import as_bytes, whole_part
 from photometry_tasks.status import STATUS
-from photometry_tasks.storage.backends import find_path, open_database
-from photometry_tasks.storage.sqlite.paths import find_todo_file
-from photometry_tasks.storage.sqlite.result_log import ResultLog
+from photometry_tasks.storage.location import Location, parse_location
+from photometry_tasks.storage.open import open_read_only
 
 __all__ = ["build_report"]
 
@@ -105,7 +105,7 @@ class _Kind:
     failed: int = 0
 
 
-def build_report(todo: str | os.PathLike[str]) -> str:
+def build_report(todo: str | os.PathLike[str] | Location) -> str:
     """Return a page of HTML about a TODO-list: counts, pictures and the commonest errors.
 
     It refers to nothing outside it. The list is read in one transaction, and others may be working on it.
@@ -129,7 +129,8 @@ def build_report(todo: str | os.PathLike[str]) -> str:
     """
     from photometry_tasks.report import figures
 
-    with closing(open_database(todo, to_read=True)) as database, database.begin(writes=False) as connection:
+    location = parse_location(todo)
+    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, database.name)  # only to refuse what is no TODO-list
         tables = set(inspect(connection).get_table_names())
         by_status = name_counts(count_by_status(connection))
@@ -140,13 +141,12 @@ def build_report(todo: str | os.PathLike[str]) -> str:
         run_times = _count_run_times(connection, figures.STEPS) if has_results else {}
         kinds, others = _group_errors(connection) if has_results else ({}, 0)
         pace = list(connection.execute(_PACE)) if progress.name in tables else []
-    path = find_path(todo)
-    log = None if path is None else ResultLog(find_todo_file(path))
+        log = database.find_result_log()
     colours = figures.COLOURS
-    name = _clean(database.name if path is None else find_todo_file(path).name)
+    name = _clean(database.name if location.path is None else location.path.name)
     body = [
         f"<h1>{name}</h1><p>As it was on {datetime.now(UTC):%Y-%m-%d at %H:%M:%S} UTC.</p>",
-        _show_log(log) if log is not None and log.has_results() else "",
+        _show_log(log) if log is not None else "",
         _show_counts(by_status, colours),
         _section("Focal plane", _show_focal_plane(by_ccd, colours["ERROR"])),
         _section("Results over magnitude", _show_magnitudes(by_magnitude, figures)),
@@ -161,8 +161,8 @@ def build_report(todo: str | os.PathLike[str]) -> str:
     )
 
 
-def _show_log(log: ResultLog) -> str:
-    beside = f"{log.path.name} lies beside it: results since the last backup, which are not counted here."
+def _show_log(log: Path) -> str:
+    beside = f"{log.name} lies beside it: results since the last backup, which are not counted here."
     return f"<p>{_clean(beside)}</p>"
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "check_integer",
     "check_integers",
     "check_interval",
+    "check_lease",
     "check_natural",
     "check_positive",
     "check_seconds",
@@ -29,6 +30,10 @@ __all__ = [
     "invalid",
     "show",
 ]
+
+
+#: Seconds. After a lease longer than the campaign no manager would get a dead manager's tasks.
+_LONGEST_LEASE = 30 * 86_400
 
 
 def invalid(argument: str, value: object, remedy: object) -> InvalidArgumentError:
@@ -101,6 +106,14 @@ def check_seconds(argument: str, value: object) -> float:
     """Return a time in seconds that is not negative."""
     if (seconds := check_finite(argument, value, "seconds are expected")) < 0:
         raise invalid(argument, value, "seconds are expected, not negative")
+    return seconds
+
+
+def check_lease(lease: object) -> float:
+    """Return a lease in seconds."""
+    seconds = check_seconds("lease", lease)
+    if not 0 < seconds <= _LONGEST_LEASE:
+        raise invalid("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
     return seconds
 
 

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
-from photometry_tasks.errors import WorkersDieError
+from photometry_tasks.errors import TooManyWorkerDeathsError
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid
 from photometry_tasks.runner.executors import check_jobs, is_death, shut_down
@@ -132,7 +132,7 @@ def run_tasks(
         and the rest is pending; so it is after any other error. A second signal ends what runs at once.
     WorkerError
         If the workers cannot import the function.
-    WorkersDieError
+    TooManyWorkerDeathsError
         If 100 workers died one after the other.
 
     Notes
@@ -239,7 +239,7 @@ class _Run:
 
     def _awaits_more(self) -> bool:
         """Whether it may hand out more tasks, and more may come: what others are at comes back if they fall silent."""
-        return bool(self._to_come) and self._manager.may_more_come(**self._constraints)
+        return bool(self._to_come) and self._manager.has_tasks_elsewhere(**self._constraints)
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -345,7 +345,7 @@ class _Run:
             if self._progress is not None:
                 self._progress(self.report)
             if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-                raise WorkersDieError(number=self._deaths_in_a_row, found="\n".join(last.errors))
+                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(last.errors))
 
     def _save_together(self, results: list[Result]) -> None:
         with self._managing():

@@ -2,20 +2,17 @@
 
 import ast
 import threading
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Index, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
-from sqlalchemy.engine import Inspector
-from sqlalchemy.exc import SAWarning
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
 from photometry_tasks.models import Base, ServerBase
-from photometry_tasks.storage.backends import holds_tasoc_files, is_shared
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_problems, read_layout
+from photometry_tasks.sql.functions import is_server, is_sqlite
 
 __all__ = [
     "HEAD",
@@ -23,6 +20,8 @@ __all__ = [
     "VERSION_TABLE",
     "alembic_ini",
     "check_current",
+    "check_exists",
+    "check_names_are_free",
     "check_upgradable",
     "convert_older_file",
     "create_schema",
@@ -72,7 +71,7 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
     tables = _find_tables(connection)
     for table in tables:
         connection.execute(CreateTable(table))
-        if is_shared(connection.dialect) and "storage" in table.info:
+        if is_server(connection.dialect) and "storage" in table.info:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} SET ({table.info['storage']})")
     fill()
     for table in tables:
@@ -85,12 +84,17 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
 def _find_tables(connection: Connection) -> list[Table]:
     """Return the tables that a TODO-list of this release has, in an order in which they can be made."""
     tables = list(Base.metadata.sorted_tables)
-    return tables + ServerBase.metadata.sorted_tables if is_shared(connection.dialect) else tables
+    return tables + ServerBase.metadata.sorted_tables if is_server(connection.dialect) else tables
 
 
-def is_current(database: SQLite) -> bool:
-    """Whether a TODO-file has the schema of this release, as nearly all have; if not, `find_changes` says why."""
-    return database.is_current(VERSION_TABLE, HEAD, Base.metadata)
+def is_current(layout: Mapping[str, TableLayout]) -> bool:
+    """Whether the tables of a TODO-file with the revision of this release are as the models describe them."""
+    return all(
+        table.name in layout
+        and not any(find_problems(layout[table.name], table))
+        and not find_lacking_indexes(layout[table.name], table)
+        for table in Base.metadata.sorted_tables
+    )
 
 
 def is_at_head(connection: Connection) -> bool:
@@ -118,10 +122,8 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     known = list(REVISIONS)
     lacking = known if revision is None else known[known.index(revision) + 1 :]
     later = [f"revision {name}: {_describe_revision(name)}" for name in lacking]
-    if revision is None and not holds_tasoc_files(connection):
-        if taken := sorted(tables.intersection(table.name for table in _find_tables(connection))):
-            found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
-            raise NotATodoFileError(path=path, found=found)
+    if revision is None and not is_sqlite(connection.dialect):
+        check_names_are_free(connection, path)
         return later  # from nothing; the server's database may hold what it likes besides
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)
@@ -132,7 +134,20 @@ def find_changes(connection: Connection, path: object) -> list[str]:
 
         return legacy.find_changes(connection, path) + later
     tables_then = _find_tables(connection) if revision == HEAD else _find_tasoc_tables()
-    return _find_lost(inspector, tables_then, revision, path) + later
+    return _find_lost(connection, tables_then, revision, path) + later
+
+
+def check_names_are_free(connection: Connection, path: object) -> None:
+    """Check that a database without a TODO-list has no tables with the names of ours.
+
+    Raises
+    ------
+    NotATodoFileError
+    """
+    ours = (table.name for table in _find_tables(connection))
+    if taken := sorted(set(inspect(connection).get_table_names()).intersection(ours)):
+        found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
+        raise NotATodoFileError(path=path, found=found)
 
 
 def _describe_revision(revision: str) -> str:
@@ -147,14 +162,15 @@ def _find_tasoc_tables() -> list[Table]:
     return metadata.sorted_tables
 
 
-def _find_lost(inspector: Inspector, tables: list[Table], revision: str, path: object) -> list[str]:
-    """Say what a TODO-list of a revision lacks: other programs may have taken it away, or made a table their way."""
+def _find_lost(connection: Connection, tables: list[Table], revision: str, path: object) -> list[str]:
+    """Say what a TODO-list of a revision lacks: other programs may have dropped it, or created a table their way."""
+    layout = read_layout(connection, [table.name for table in tables])
     lost: list[str] = []
     problems: list[str] = []
     for table in tables:
-        if inspector.has_table(table.name):
-            problems += _find_problems(inspector, table)
-            lost += [f"index {index.name} is made" for index in _find_lacking_indexes(inspector, table)]
+        if table.name in layout:
+            problems += find_problems(layout[table.name], table)
+            lost += [f"index {index.name} is made" for index in find_lacking_indexes(layout[table.name], table)]
         else:
             lost.append(f"table {table.name} is made")
     if problems:
@@ -167,6 +183,17 @@ def has_list(connection: Connection) -> bool:
     return inspect(connection).has_table("todolist")
 
 
+def check_exists(connection: Connection, path: object) -> None:
+    """Check that there is a TODO-list.
+
+    Raises
+    ------
+    TodoListNotFoundError
+    """
+    if not has_list(connection):
+        raise TodoListNotFoundError(path=path)
+
+
 def check_current(connection: Connection, path: object) -> None:
     """Check that there is a TODO-list with the schema of this release; it is only read.
 
@@ -175,8 +202,7 @@ def check_current(connection: Connection, path: object) -> None:
     TodoListNotFoundError, OutdatedSchemaError, NotATodoFileError, UnknownRevisionError
     """
     changes = find_changes(connection, path)
-    if not has_list(connection):
-        raise TodoListNotFoundError(path=path)
+    check_exists(connection, path)
     if changes:
         raise OutdatedSchemaError(path=path, change=changes[0])
 
@@ -185,7 +211,7 @@ def find_foreign(connection: Connection) -> list[str]:
     """Name the tables, and the columns of our tables, that other programs have added."""
     inspector = inspect(connection)
     # In a SQLite file the case of names means nothing.
-    fold: Callable[[str], str] = str.lower if holds_tasoc_files(connection) else str
+    fold: Callable[[str], str] = str.lower if is_sqlite(connection.dialect) else str
     ours = {*Base.metadata.tables, *ServerBase.metadata.tables, VERSION_TABLE}
     foreign = [f"table {name}" for name in sorted(inspector.get_table_names()) if fold(name) not in ours]
     for table in Base.metadata.sorted_tables:
@@ -216,8 +242,8 @@ def convert_older_file(connection: Connection, path: object) -> None:
     NotATodoFileError, CannotUpgradeError
         If it is no TODO-file, or cannot be upgraded, or if a server's database has tables of these names.
     """
-    if not holds_tasoc_files(connection):
-        find_changes(connection, path)
+    if not is_sqlite(connection.dialect):
+        check_names_are_free(connection, path)
     elif set(inspect(connection).get_table_names()) - {VERSION_TABLE}:
         from photometry_tasks.schema import legacy
 
@@ -254,47 +280,14 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
     return str(found[0])
 
 
-def _find_problems(inspector: Inspector, table: Table) -> list[str]:
-    """Say what keeps a table from being used, whatever its revision."""
-    found = {column["name"].lower(): column for column in inspector.get_columns(table.name)}
-    problems = []
-    for column in table.columns:
-        if column.name not in found:
-            problems.append(f"{table.name} has no column {column.name}")
-        elif found[column.name]["nullable"] and not column.nullable and not column.primary_key:
-            problems.append(f"{table.name}.{column.name} may be NULL")
-    key = [name.lower() for name in inspector.get_pk_constraint(table.name)["constrained_columns"]]
-    if key != [column.name for column in table.primary_key]:
-        problems.append(f"the primary key of {table.name} is {key}")
-    for name, foreign in found.items():
-        if name not in table.columns and not foreign["nullable"] and foreign["default"] is None:
-            problems.append(f"{table.name}.{name} needs a value that nothing gives")
-    return problems
-
-
-def _find_lacking_indexes(inspector: Inspector, table: Table) -> list[Index]:
-    with warnings.catch_warnings():
-        # Other programs may have indexes on expressions, which cannot be reflected and are not our concern.
-        warnings.simplefilter("ignore", SAWarning)
-        found = inspector.get_indexes(table.name)
-    shapes = {
-        index["name"]: ([str(name).lower() for name in index["column_names"]], index["unique"]) for index in found
-    }
-    lacking = [
-        index
-        for index in table.indexes
-        if shapes.get(str(index.name)) != ([column.name for column in index.columns], bool(index.unique))
-    ]
-    return sorted(lacking, key=lambda index: str(index.name))
-
-
 def _complete(connection: Connection) -> None:
-    """Make again what other programs have taken away."""
-    inspector = inspect(connection)
-    for table in _find_tables(connection):
-        if not inspector.has_table(table.name):
+    """Create again the tables and indexes that other programs have dropped."""
+    tables = _find_tables(connection)
+    layout = read_layout(connection, [table.name for table in tables])
+    for table in tables:
+        if table.name not in layout:
             table.create(connection)
             continue
-        for index in _find_lacking_indexes(inspector, table):
+        for index in find_lacking_indexes(layout[table.name], table):
             index.drop(connection, checkfirst=True)
             index.create(connection)

@@ -6,13 +6,13 @@ file that somebody else has upgraded half-way is nothing special.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from sqlalchemy import Connection, Index, create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.errors import CannotUpgradeError, NotATodoFileError
+from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_unfilled, read_layout
 from photometry_tasks.schema.table_rebuild import quote, rebuild_table
 from photometry_tasks.schema.tasoc_6_3 import metadata
 
@@ -67,68 +67,15 @@ _REMEDY = "Drop it, upgrade, and make it again as fits the new tables."
 # --- looking at a file -----------------------------------------------------------------------------------
 
 
-class _Column(NamedTuple):
-    """A column as SQLite has it."""
-
-    type: str
-    is_required: bool
-    default: str | None
-    is_key: bool
-    is_generated: bool
-
-    def __str__(self) -> str:
-        return self.type + " PRIMARY KEY" * self.is_key + " NOT NULL" * self.is_required
+def _read(connection: Connection) -> dict[str, TableLayout]:
+    return read_layout(connection, metadata.tables)
 
 
-class _Table(NamedTuple):
-    """A table as SQLite has it, with its foreign keys to todolist."""
-
-    columns: dict[str, _Column]
-    references: set[tuple[str, ...]]
-
-
-class _Index(NamedTuple):
-    """An index as SQLite has it; in the place of an expression there is None."""
-
-    columns: tuple[str | None, ...]
-    is_unique: bool
-    is_partial: bool
-
-
-def _read_table(connection: Connection, name: str) -> _Table | None:
-    execute = connection.exec_driver_sql
-    if execute("SELECT 1 FROM sqlite_master WHERE lower(name) = ? AND type = 'table'", (name,)).first() is None:
-        return None
-    columns = {
-        column: _Column(kind.upper(), bool(required), None if default == "NULL" else default, bool(key), bool(hidden))
-        for column, kind, required, default, key, hidden in execute(
-            'SELECT lower(name), type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)', (name,)
-        )
-    }
-    references = execute(
-        """SELECT lower("from"), lower(coalesce("to", 'priority')), on_update, on_delete
-        FROM pragma_foreign_key_list(?) WHERE lower("table") = 'todolist'""",
-        (name,),
-    )
-    return _Table(columns, {tuple(row) for row in references if row[0] in metadata.tables[name].columns})
-
-
-def _read_indexes(connection: Connection, table: str) -> dict[str, _Index]:
-    columns: dict[tuple[str, bool, bool], list[str | None]] = {}
-    for index, unique, partial, column in connection.exec_driver_sql(
-        """SELECT lower(i.name), i."unique", i.partial, lower(c.name)
-        FROM pragma_index_list(?) AS i, pragma_index_info(i.name) AS c ORDER BY i.seq, c.seqno""",
-        (table,),
-    ):
-        columns.setdefault((index, bool(unique), bool(partial)), []).append(column)
-    return {name: _Index(tuple(names), unique, partial) for (name, unique, partial), names in columns.items()}
-
-
-def _build_wanted() -> dict[str, _Table]:
+def _build_wanted() -> dict[str, TableLayout]:
     """Return the tables of release 6.3 as SQLite has them."""
     with _open_scratch() as scratch:
         metadata.create_all(scratch)
-        return {name: table for name in metadata.tables if (table := _read_table(scratch, name)) is not None}
+        return _read(scratch)
 
 
 @contextmanager
@@ -151,8 +98,9 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     """
     lines: list[str] = []
     problems: list[str] = []
+    layout = _read(connection)
     for name, table in _build_wanted().items():
-        found, indexes = _read_table(connection, name), _read_indexes(connection, name)
+        found = layout.get(name)
         if found is None and name == "todolist":
             problems.append("it has no table todolist")
         elif found is None:
@@ -160,32 +108,27 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         else:
             problems += _find_problems(name, found, table)
             lines += _find_column_changes(name, found, table)
-            lines += [f"index {index.name} is made" for index in _find_lacking_indexes(name, indexes)]
-            lines += [f"index {index} goes" for index in sorted(_GONE_INDEXES & indexes.keys())]
+            lacking = find_lacking_indexes(found, metadata.tables[name])
+            lines += [f"index {index.name} is made" for index in lacking]
+            lines += [f"index {index} goes" for index in sorted(_GONE_INDEXES & found.indexes.keys())]
     if problems:
         raise NotATodoFileError(path=path, found="; ".join(problems))
     return lines
 
 
-def _find_problems(name: str, found: _Table, wanted: _Table) -> Iterator[str]:
+def _find_problems(name: str, found: TableLayout, wanted: TableLayout) -> Iterator[str]:
     """Say what the file of no release has."""
     for column in sorted(_REQUIRED[name] - found.columns.keys()):
         yield f"{name} has no column {column}"
     for column, has in found.columns.items():
         if column in wanted.columns and has.is_generated:
             yield f"{name}.{column} is a generated column"
-        if has.is_key and column != "priority" and name != "photometry_skipped":
+        if has.key and column != "priority" and name != "photometry_skipped":
             yield f"{name}.{column} is in the key"
-        if (
-            column not in wanted.columns
-            and has.is_required
-            and has.default is None
-            and column not in _GONE.get(name, ())
-        ):
-            yield f"{name}.{column} needs a value that nothing gives"
+    yield from find_unfilled(found.columns, {*wanted.columns, *_GONE.get(name, ())}, name)
 
 
-def _find_column_changes(name: str, found: _Table, wanted: _Table) -> Iterator[str]:
+def _find_column_changes(name: str, found: TableLayout, wanted: TableLayout) -> Iterator[str]:
     for column, should in wanted.columns.items():
         has = found.columns.get(column)
         if has is None:
@@ -196,15 +139,6 @@ def _find_column_changes(name: str, found: _Table, wanted: _Table) -> Iterator[s
         yield f"{name}.{column} goes; todolist has it too"
     if found.references != wanted.references:
         yield f"{name} refers to todolist as it should"
-
-
-def _find_lacking_indexes(table: str, found: dict[str, _Index]) -> list[Index]:
-    lacking = []
-    for index in metadata.tables[table].indexes:
-        shape = _Index(tuple(column.name for column in index.columns), bool(index.unique), is_partial=False)
-        if found.get(str(index.name)) != shape:
-            lacking.append(index)
-    return sorted(lacking, key=lambda index: str(index.name))
 
 
 # --- upgrading -------------------------------------------------------------------------------------------
@@ -234,22 +168,20 @@ def check_upgradable(connection: Connection, path: object) -> None:
     """
     find_changes(connection, path)
     wanted = _build_wanted()
-    for name in metadata.tables:
-        found = _read_table(connection, name)
-        if found is not None:
-            _check_values(connection, path, name, found, wanted[name])
-            _check_duplicates(connection, path, name, found)
+    for name, found in _read(connection).items():
+        _check_values(connection, path, name, found, wanted[name])
+        _check_duplicates(connection, path, name, found)
     _rehearse(connection, path)
 
 
-def _check_values(connection: Connection, path: object, name: str, found: _Table, wanted: _Table) -> None:
+def _check_values(connection: Connection, path: object, name: str, found: TableLayout, wanted: TableLayout) -> None:
     for column, should in wanted.columns.items():
         has = found.columns.get(column)
-        is_sound = has is not None and has.is_required and (has == should or not should.is_key)
+        is_sound = has is not None and has.is_required and (has == should or not should.key)
         if not should.is_required or is_sound or column == "method_used":
             continue  # the rule for method_used leaves nothing open
         value = _build_value(name, column, found)
-        is_wrong = f"typeof({value}) <> 'integer'" if should.is_key else f"{value} IS NULL"
+        is_wrong = f"typeof({value}) <> 'integer'" if should.key else f"{value} IS NULL"
         rows = connection.exec_driver_sql(
             f"SELECT priority FROM {name} WHERE {is_wrong} LIMIT 4"  # noqa: S608 - nothing of it comes from outside
         )
@@ -263,11 +195,10 @@ def _check_values(connection: Connection, path: object, name: str, found: _Table
         raise CannotUpgradeError(path=path, problem=problem, remedy=remedy)
 
 
-def _check_duplicates(connection: Connection, path: object, name: str, found: _Table) -> None:
-    indexes = _read_indexes(connection, name).values()
+def _check_duplicates(connection: Connection, path: object, name: str, found: TableLayout) -> None:
     for columns, are in _DISTINCT.get(name, {}).items():
-        held = [set(index.columns) for index in indexes if index.is_unique and not index.is_partial]
-        held += [{"priority"}] if found.columns["priority"].is_key else []
+        held = [set(index.columns) for index in found.indexes.values() if index.is_unique and not index.is_partial]
+        held += [{"priority"}] if found.columns["priority"].key else []
         if any(unique <= set(columns) for unique in held) or not set(columns) & found.columns.keys():
             continue
         # Most rows differ in the first two columns already, and older files have an index on these.
@@ -347,26 +278,25 @@ def _find_broken(connection: Connection) -> Iterator[tuple[str, str]]:
 
 
 def _change(connection: Connection) -> None:
-    wanted = _build_wanted()
+    wanted, layout = _build_wanted(), _read(connection)
     ours = {str(index.name) for table in metadata.tables.values() for index in table.indexes}
     for table in metadata.sorted_tables:
-        found = _read_table(connection, table.name)
+        found = layout.get(table.name)
         if found is None:
             table.create(connection)
         elif any(_find_column_changes(table.name, found, wanted[table.name])):
             values = {column: _build_value(table.name, column, found) for column in wanted[table.name].columns}
             rebuild_table(connection, table, values, _GONE.get(table.name, set()), _GONE_INDEXES | ours)
-    for table in metadata.sorted_tables:
+    for name, found in _read(connection).items():
         # Only those of our tables: another program's table may have an index of the same name.
-        indexes = _read_indexes(connection, table.name)
-        lacking = _find_lacking_indexes(table.name, indexes)
-        for name in indexes.keys() & {*_GONE_INDEXES, *(str(index.name) for index in lacking)}:
-            connection.exec_driver_sql(f"DROP INDEX {name}")
-        for index in lacking:
-            index.create(connection)
+        lacking = find_lacking_indexes(found, metadata.tables[name])
+        for index in sorted(found.indexes.keys() & {*_GONE_INDEXES, *(str(index.name) for index in lacking)}):
+            connection.exec_driver_sql(f"DROP INDEX {index}")
+        for new in lacking:
+            new.create(connection)
 
 
-def _build_value(table: str, column: str, found: _Table) -> str:
+def _build_value(table: str, column: str, found: TableLayout) -> str:
     """Return the SQL expression for a column of the new table."""
     rule = _RULES.get(table, {}).get(column, "NULL")
     if column not in found.columns:

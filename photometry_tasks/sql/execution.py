@@ -1,67 +1,59 @@
-"""One transaction on a TODO-list: its statements at what the driver costs, and what they move from status to status."""
+"""One transaction: Core statements at the driver's cost, and the tasks that they move from status to status."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.exc import IntegrityError
 
-__all__ = ["Statements", "Transaction"]
+__all__ = ["DriverCursor", "Row", "Transaction", "compile_statement"]
 
 Row = tuple[Any, ...]
 
 
-class Statements:
-    """Core statements on the connection of a driver, each compiled when it is first used.
+class DriverCursor:
+    """Runs Core statements on a cursor of the driver; each is compiled when it is first used.
 
-    Run by SQLAlchemy itself, a statement that changes one row costs several times what the driver takes for it. All
-    values are parameters: one that a statement has of its own has to be a literal.
+    SQLAlchemy itself takes several times as long as the driver for a statement that changes one row.
 
     Parameters
     ----------
     cursor
-        Of the driver's connection: they run in whatever transaction that is in.
-    compile_statement : callable
-        Returns a statement's text, and the names of its parameters in their order.
+        A cursor of the driver's connection. Statements join the transaction that is open there.
+    dialect : sqlalchemy.Dialect
+        Compiles statements, with parameters by position.
     integrity_error : type
-        What the driver raises where a row breaks a rule.
+        The driver's exception for a row that breaks a rule.
     """
 
-    def __init__(
-        self,
-        cursor: Any,
-        compile_statement: Callable[[Executable], tuple[str, list[str]]],
-        integrity_error: type[Exception],
-    ) -> None:
-        self._integrity_error = integrity_error
+    def __init__(self, cursor: Any, dialect: Dialect, integrity_error: type[Exception]) -> None:
         self._cursor = cursor
-        self._compile_statement = compile_statement
-        self._compiled: dict[Executable, tuple[str, Callable[[Mapping[str, Any]], Row]]] = {}
+        self._dialect = dialect
+        self._integrity_error = integrity_error
 
-    def run(self, sql: str, parameters: Row = ()) -> Any:
-        """Run a statement of SQL, and return the driver's cursor."""
-        return self._cursor.execute(sql, parameters)
-
-    def one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
-        """Return the first row."""
-        sql, arrange = self._compile(statement)
+    def fetch_one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
+        """Return the first row, or None."""
+        sql, arrange = compile_statement(statement, self._dialect)
         row: Row | None = self._cursor.execute(sql, arrange(parameters)).fetchone()
         return row
 
-    def all(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+    def fetch_all(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Return all rows."""
-        sql, arrange = self._compile(statement)
+        sql, arrange = compile_statement(statement, self._dialect)
         rows: list[Row] = self._cursor.execute(sql, arrange(parameters)).fetchall()
         return rows
 
-    def change(self, statement: Executable, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Run a statement for each of the rows, and return how many rows of the table that changed."""
-        return self.change_rows(statement, map(self._compile(statement)[1], rows))
+    def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
+        """Run a statement, and return how many rows it changed."""
+        sql, arrange = compile_statement(statement, self._dialect)
+        return int(self._cursor.execute(sql, arrange(parameters)).rowcount)
 
-    def change_rows(self, statement: Executable, rows: Iterable[Row]) -> int:
-        """Do as `change` with rows whose values are in the order in which the statement has them."""
-        sql, rows = self._compile(statement)[0], list(rows)
+    def executemany(self, statement: Executable, parameters: Iterable[Mapping[str, Any]]) -> int:
+        """Run a statement once for each mapping of parameters, and return how many rows it changed in all."""
+        sql, arrange = compile_statement(statement, self._dialect)
+        rows = list(map(arrange, parameters))
         if not rows:
             return 0
         if len(rows) == 1:
@@ -70,72 +62,94 @@ class Statements:
             self._cursor.executemany(sql, rows)
         return int(self._cursor.rowcount)
 
-    def attempt(self, work: Callable[[], bool]) -> bool:
-        """Return what some work returns; if that is False, or a row breaks a rule, all that it has done is undone."""
-        self._cursor.execute("SAVEPOINT attempt")
+    def run_sql(self, sql: str) -> Any:
+        """Run SQL of the database's own, as a pragma, and return the driver's cursor."""
+        return self._cursor.execute(sql)
+
+    def savepoint(self, work: Callable[[], bool]) -> bool:
+        """Return the result of `work`; roll back its changes if that is False or a row breaks a rule."""
+        self._cursor.execute("SAVEPOINT photometry_tasks")
         try:
             is_done = work()
         except (self._integrity_error, IntegrityError):
             is_done = False
         if not is_done:
-            self._cursor.execute("ROLLBACK TO attempt")
-        self._cursor.execute("RELEASE attempt")
+            self._cursor.execute("ROLLBACK TO photometry_tasks")
+        self._cursor.execute("RELEASE photometry_tasks")
         return is_done
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the cursor."""
         self._cursor.close()
 
-    def _compile(self, statement: Executable) -> tuple[str, Callable[[Mapping[str, Any]], Row]]:
-        found = self._compiled.get(statement)
-        if found is None:
-            sql, names = self._compile_statement(statement)
-            found = self._compiled[statement] = sql, _arranging(names)
-        return found
+
+@lru_cache(2000)
+def compile_statement(statement: Executable, dialect: Dialect) -> tuple[str, Callable[[Mapping[str, Any]], Row]]:
+    """Return a statement's SQL, and a function from parameters by name to parameters by position."""
+    compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # each statement of ours has it
+    required = {name: None for name, bind in compiled.binds.items() if bind.required}
+    state = compiled.construct_expanded_state(required)
+    names = state.positiontup
+    own = {name: compiled.binds[name].effective_value for name in set(names) - required.keys()}
+    return state.statement, _build_arranger(names, own)
 
 
-def _arranging(names: list[str]) -> Callable[[Mapping[str, Any]], Row]:
-    """Return what makes of parameters by name those by position."""
+def _build_arranger(names: Sequence[str], own: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Row]:
+    if own:
+        return lambda parameters: tuple(parameters[name] if name in parameters else own[name] for name in names)
     if len(names) < 2:
         return lambda parameters: tuple(parameters[name] for name in names)
     return itemgetter(*names)
 
 
 class Transaction:
-    """What is done to a TODO-list at once.
+    """The changes that a method makes to a TODO-list, all of them or none.
+
+    Statements that are built once run at the driver's cost: `fetch_one`, `fetch_all`, `execute`, `executemany`,
+    `savepoint`. Any other runs on `connection`.
 
     Attributes
     ----------
     connection : sqlalchemy.Connection
-        For statements that depend on constraints, or on lists.
+        For statements that depend on lists, and for rows that are streamed.
     is_shared : bool
-        Whether others may change the list at the same time.
+        Whether other managers may change the list at the same time.
     moved : dict
-        How many tasks have each status more than before; pending ones as None.
+        By status, with None for pending: how many tasks have it more than before.
     reset_from : int or None
-        The lowest priority of a task that has gone back to pending.
+        The lowest priority of a task that went back to pending.
     """
 
-    __slots__ = ("all", "attempt", "change", "change_rows", "connection", "is_shared", "moved", "one", "reset_from")
+    __slots__ = (
+        "connection",
+        "execute",
+        "executemany",
+        "fetch_all",
+        "fetch_one",
+        "is_shared",
+        "moved",
+        "reset_from",
+        "savepoint",
+    )
 
-    def __init__(self, connection: Connection, statements: Statements, *, is_shared: bool = False) -> None:
+    def __init__(self, connection: Connection, cursor: DriverCursor, *, is_shared: bool = False) -> None:
         self.connection = connection
         self.is_shared = is_shared
-        self.one = statements.one
-        self.all = statements.all
-        self.change = statements.change
-        self.change_rows = statements.change_rows
-        self.attempt = statements.attempt
+        self.fetch_one = cursor.fetch_one
+        self.fetch_all = cursor.fetch_all
+        self.execute = cursor.execute
+        self.executemany = cursor.executemany
+        self.savepoint = cursor.savepoint
         self.moved: dict[int | None, int] = {}
         self.reset_from: int | None = None
 
-    def move(self, old: int | None, new: int | None, number: int = 1) -> None:
+    def count_move(self, old: int | None, new: int | None, number: int = 1) -> None:
         """Count tasks that go from one status to another."""
         self.moved[old] = self.moved.get(old, 0) - number
         self.moved[new] = self.moved.get(new, 0) + number
 
-    def note_reset(self, priorities: Iterable[int]) -> None:
-        """Note tasks that go back to pending."""
+    def count_reset(self, priorities: Iterable[int]) -> None:
+        """Count tasks that go back to pending."""
         lowest = min(priorities, default=None)
         if lowest is not None and (self.reset_from is None or lowest < self.reset_from):
             self.reset_from = lowest

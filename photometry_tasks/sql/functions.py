@@ -1,12 +1,22 @@
-"""Expressions that the two databases write differently."""
+"""The differences between databases: which one it is, and functions that each spells its own way."""
 
 from typing import Any
 
-from sqlalchemy import Integer, LargeBinary
+from sqlalchemy import Dialect, Integer, LargeBinary
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["as_bytes", "whole_part"]
+__all__ = ["as_bytes", "is_server", "is_sqlite", "whole_part"]
+
+
+def is_sqlite(dialect: Dialect) -> bool:
+    """Whether this is SQLite, in whose files the TASOC pipeline keeps its TODO-lists."""
+    return dialect.name == "sqlite"
+
+
+def is_server(dialect: Dialect) -> bool:
+    """Whether this is PostgreSQL, on which many managers share a TODO-list."""
+    return dialect.name == "postgresql"
 
 
 class as_bytes(FunctionElement[bytes]):  # noqa: N801 - used as a function

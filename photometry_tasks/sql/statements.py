@@ -1,6 +1,6 @@
 """Every query and update of the hot paths, built once; and those that depend on constraints. Pure: no execution."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Insert,
     Select,
     Update,
+    and_,
     bindparam,
     case,
     cast,
@@ -25,7 +26,9 @@ from sqlalchemy import (
     update,
 )
 
+from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
+from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import as_bytes
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
@@ -54,17 +57,25 @@ TASK_COLUMNS = (
     _task.tmag,
 )
 
+_TASK_NAMES = tuple(column.name for column in TASK_COLUMNS)
+
+
+def build_task(row: Sequence[Any]) -> dict[str, Any]:
+    """Return a row of `TASK_COLUMNS` as the dict that is handed out."""
+    return dict(zip(_TASK_NAMES, row, strict=True))
+
+
 _pending = select(*TASK_COLUMNS).where(_is_pending)
 
 PENDING_TASK: Select[Any] = _pending.where(_task.priority == bindparam("task"))
 
 
-def next_priorities(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
-    """Select the priorities of the pending tasks, in their order; otherwise as `next_tasks`."""
+def build_next_priorities(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+    """Select the priorities of the pending tasks, in their order; otherwise as `build_next_tasks`."""
     return _next(select(_task.priority).where(_is_pending), conditions, names)
 
 
-def next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+def build_next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
     """Select the pending tasks in order of priority: from the parameter `start` on, and at most `limit`.
 
     Parameters
@@ -104,14 +115,14 @@ PRIORITY_RANGE: Select[Any] = select(
 )
 
 
-def numbered_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_numbered_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Select one of the pending tasks, by its number in order of priority: the parameter `number`, from 0 on."""
     one = select(_task.priority).where(_is_pending, *conditions).order_by(_task.priority)
     chosen = one.limit(1).offset(bindparam("number")).scalar_subquery()
     return select(*TASK_COLUMNS).where(_task.priority == chosen)
 
 
-def count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Count the pending tasks."""
     return select(func.count()).select_from(todolist).where(_is_pending, *conditions)
 
@@ -186,20 +197,71 @@ _interrupted = (
 HAS_INTERRUPTED_TASKS: Select[Any] = select(_interrupted.exists())
 
 
-def interrupted_tasks(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_interrupted_tasks(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """Select the priorities of the tasks that were cut short or went wrong."""
     return _interrupted.where(*conditions)
 
 
-def chosen_tasks(
-    statuses: Collection[int], error_like: str | None, conditions: Iterable[ColumnElement[bool]]
-) -> Select[Any]:
-    """Select the priorities of the tasks with one of some statuses, and with a text in their errors."""
-    chosen = select(_task.priority).where(_task.status.in_(statuses), *conditions)
+def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, Any]) -> Select[Any]:
+    """Select the priorities of the tasks that `TaskManager.reset_tasks` is asked for.
+
+    Raises
+    ------
+    InvalidArgumentError
+    """
+    conditions = build_expressions(check_constraints(constraints))
+    chosen = select(_task.priority).where(_task.status.in_(check_statuses(status)), *conditions)
     if error_like is None:
         return chosen
+    text = check_text("error_like", error_like)
     return chosen.join_from(todolist, diagnostics, _task.priority == diagnostics.c.priority).where(
-        diagnostics.c.errors.contains(error_like, autoescape=True)
+        diagnostics.c.errors.contains(text, autoescape=True)
+    )
+
+
+def build_count_reset(chosen: Select[Any], *, is_shared: bool) -> Select[Any]:
+    """Count by status the tasks that go back to pending when chosen tasks are reset, as `transitions` resets them.
+
+    With the chosen tasks go those that only they had skipped, and so on to the end: all that a chain of skips leads to,
+    without the tasks that another task still skips.
+    """
+    first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
+    is_chosen = _skip.priority.in_(select(first.c.priority))
+    reached = select(first.c.priority).cte("reached", recursive=True)
+    reached = reached.union(
+        select(_skip.priority)
+        .join(reached, _skip.skipped_by == reached.c.priority)
+        .join(todolist, _task.priority == _skip.priority)
+        .where(_task.status == STATUS.SKIPPED.value)
+    )
+    # Two tasks that skip each other, as in TASOC's files, keep each other SKIPPED.
+    back = photometry_skipped.alias("back")
+    is_mutual = exists().where(back.c.priority == _skip.skipped_by, back.c.skipped_by == _skip.priority)
+    kept = (
+        select(_skip.priority)
+        .join(reached, _skip.priority == reached.c.priority)
+        .where(
+            ~is_chosen,
+            or_(
+                _skip.skipped_by.not_in(select(reached.c.priority)),
+                and_(is_mutual, _skip.skipped_by.not_in(select(first.c.priority))),
+            ),
+        )
+        .cte("kept", recursive=True)
+    )
+    kept = kept.union(
+        select(_skip.priority)
+        .join(kept, _skip.skipped_by == kept.c.priority)
+        .join(reached, reached.c.priority == _skip.priority)
+        .where(~is_chosen)
+    )
+    return (
+        select(_task.status, func.count())
+        .where(
+            _task.priority.in_(select(reached.c.priority)),
+            _task.priority.not_in(select(kept.c.priority)),
+        )
+        .group_by(_task.status)
     )
 
 
@@ -235,8 +297,8 @@ SET_PENDING_OR_STARTED: Update = (
 )
 
 
-def unowned(chosen: Select[Any]) -> Select[Any]:
-    """Select those of the tasks that nobody works on."""
+def build_unowned(chosen: Select[Any]) -> Select[Any]:
+    """Select the tasks of a selection without a live attempt."""
     return chosen.where(~_has_live_attempt)
 
 
@@ -257,13 +319,13 @@ COUNT_BY_CCD: Select[Any] = (
 )
 
 
-def running_tasks(limit: int) -> Select[Any]:
+def build_running_tasks(limit: int) -> Select[Any]:
     """Select the first of the tasks that are STARTED: what files of every release tell of them."""
     columns = [column for column in TASK_COLUMNS if column is not _task.cadence]
     return select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
 
 
-def failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
+def build_failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
     """Select tasks with status ERROR and their errors: those that are known to be the last, then from the end on.
 
     Tasks are handed out in order of priority, so that these are about the last too.
@@ -299,4 +361,3 @@ TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
 LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), literal_column("0")))
 #: What a list of targets gives: all but the status.
 LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)
-INSERT_TASK: Insert = insert(todolist).values({column.name: bindparam(column.name) for column in LOADED_COLUMNS})

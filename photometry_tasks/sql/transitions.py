@@ -14,6 +14,7 @@ from photometry_tasks.models import todolist
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
+from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.status import STATUS
 
@@ -22,6 +23,7 @@ __all__ = [
     "release_tasks",
     "replay_result",
     "reset_all_tasks",
+    "reset_chosen_tasks",
     "reset_interrupted_tasks",
     "reset_selected_tasks",
     "reset_tasks",
@@ -42,13 +44,13 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     ------
     UnknownTaskError, TaskFinishedError
     """
-    started = transaction.change(statements.START_TASK, [{"task": priority} for priority in priorities])
-    transaction.move(None, STATUS.STARTED.value, started)
+    started = transaction.executemany(statements.START_TASK, [{"task": priority} for priority in priorities])
+    transaction.count_move(None, STATUS.STARTED.value, started)
     if started == len(priorities):
         return
     names = {status.value: status.name for status in STATUS}
     for priority in priorities:
-        row = transaction.one(statements.STATUS_OF_TASK, {"task": priority})
+        row = transaction.fetch_one(statements.STATUS_OF_TASK, {"task": priority})
         if row is None:
             raise UnknownTaskError(priority=priority)
         (status,) = row
@@ -58,10 +60,10 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
 
 def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """Return those of the tasks that are STARTED to pending."""
-    released = transaction.change(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
-    transaction.move(STATUS.STARTED.value, None, released)
+    released = transaction.executemany(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
+    transaction.count_move(STATUS.STARTED.value, None, released)
     if released:
-        transaction.note_reset(priorities)
+        transaction.count_reset(priorities)
 
 
 # --- saving ----------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ class _Task(NamedTuple):
 
 def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> bool:
     """Store a result of a log again, if there still is such a task, and of the same target."""
-    found = transaction.one(statements.TARGET_OF_TASK, {"task": result.priority})
+    found = transaction.fetch_one(statements.TARGET_OF_TASK, {"task": result.priority})
     if found != tuple(map(target.get, statements.TARGET_NAMES)):
         return False
     save_results(transaction, [result])
@@ -147,14 +149,14 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     def write() -> bool:
         # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
         return (
-            transaction.change(statements.SAVE_STARTED, statuses) == len(rows)
-            and transaction.change(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
+            transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
+            and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 
-    if len(rows) < 2 or not transaction.attempt(write):
+    if len(rows) < 2 or not transaction.savepoint(write):
         return [_save(transaction, result) for result in results]
     for status, number in Counter(saved.status for saved in together).items():
-        transaction.move(STATUS.STARTED.value, status.value, number)
+        transaction.count_move(STATUS.STARTED.value, status.value, number)
     return together
 
 
@@ -177,12 +179,12 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     if decision.error is not None:
         errors.append(decision.error)
     row["errors"] = "\n".join(errors) or None
-    transaction.move(task.status, status.value)
-    transaction.change(statements.SET_STATUS, [{"task": result.priority, "new_status": status.value}])
-    transaction.change(statements.INSERT_DIAGNOSTICS, [row])
+    transaction.count_move(task.status, status.value)
+    transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
+    transaction.execute(statements.INSERT_DIAGNOSTICS, row)
     if task.is_in_skips and status is not STATUS.SKIPPED:
         # While it ran, a brighter star skipped it: that holds only if its own result says so too.
-        transaction.change(statements.DELETE_SKIPS_OF, [{"task": result.priority}])
+        transaction.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
     if decision is not _NOBODY:
         _write_skips(transaction, result.priority, decision, may_exist=task.is_in_skips)
     return Saved(status, row["errors"], task.target)
@@ -190,7 +192,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
 
 def _look_up(transaction: Transaction, result: Result) -> _Task:
     asked = {"task": result.priority, "lightcurve": result.diagnostics["lightcurve"]}
-    row = transaction.one(statements.TASK_OF_RESULT, asked)
+    row = transaction.fetch_one(statements.TASK_OF_RESULT, asked)
     if row is None:
         raise UnknownTaskError(priority=result.priority)
     return _Task._make(row)
@@ -198,8 +200,8 @@ def _look_up(transaction: Transaction, result: Result) -> _Task:
 
 def _free_stale_rivals(transaction: Transaction, priority: int) -> None:
     """Return rivals to pending that a lost result had skipped: TASOC reset an ERROR, and left its rivals SKIPPED."""
-    rivals = [rival for (rival,) in transaction.all(statements.UNMEASURED_RIVALS, {"task": priority})]
-    transaction.change(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
+    rivals = [rival for (rival,) in transaction.fetch_all(statements.UNMEASURED_RIVALS, {"task": priority})]
+    transaction.executemany(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
     reset_tasks(transaction, _no_longer_skipped(transaction, rivals))
 
 
@@ -214,7 +216,7 @@ def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
         Rival._make(row)
         for starid in neighbours.starids
         for datasource in neighbours.datasources
-        for row in transaction.all(statements.RIVALS, {**said, "starid": starid, "datasource": datasource})
+        for row in transaction.fetch_all(statements.RIVALS, {**said, "starid": starid, "datasource": datasource})
     ]
     return build_decision(target, neighbours, rivals)
 
@@ -225,13 +227,13 @@ def _write_skips(transaction: Transaction, priority: int, decision: Decision, *,
         skips.append((priority, decision.skipped_by))
     if skips and may_exist:
         # Written by the other side's result: no skip is written twice.
-        existing = set(transaction.all(statements.SKIPS_OF_TASK, {"task": priority}))
+        existing = set(transaction.fetch_all(statements.SKIPS_OF_TASK, {"task": priority}))
         skips = [skip for skip in skips if skip not in existing]
     skipped = STATUS.SKIPPED.value
     for rival in decision.rivals:
-        transaction.move(rival.status, skipped)
-        transaction.change(statements.SET_STATUS, [{"task": rival.priority, "new_status": skipped}])
-    transaction.change(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
+        transaction.count_move(rival.status, skipped)
+        transaction.execute(statements.SET_STATUS, {"task": rival.priority, "new_status": skipped})
+    transaction.executemany(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
 
 
 # --- back to pending -------------------------------------------------------------------------------------
@@ -254,12 +256,12 @@ def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
             _lock(transaction, chunk)
             freed.update(execute(statements.SKIPPED_BY_ANY, chosen).scalars())
             for status, count in execute(statements.COUNT_CHOSEN, chosen):
-                transaction.move(status, None, count)
+                transaction.count_move(status, None, count)
             execute(statements.DELETE_SKIPS, chosen)
             execute(statements.DELETE_DIAGNOSTICS, chosen)
             is_shared = transaction.is_shared
             execute(statements.SET_PENDING_OR_STARTED if is_shared else statements.SET_PENDING, chosen)
-        transaction.note_reset(waiting)
+        transaction.count_reset(waiting)
         number += len(waiting)
         waiting = _no_longer_skipped(transaction, sorted(freed))
     return number
@@ -282,7 +284,7 @@ def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
 
 def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
     """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does, unless they run."""
-    return reset_selected_tasks(transaction, statements.interrupted_tasks(conditions))
+    return reset_selected_tasks(transaction, statements.build_interrupted_tasks(conditions))
 
 
 def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
@@ -290,12 +292,19 @@ def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
     execute = transaction.connection.execute
     if not transaction.is_shared:
         return reset_tasks(transaction, execute(chosen).scalars().all())
-    chosen = statements.unowned(chosen)
+    chosen = statements.build_unowned(chosen)
     still: list[int] = []
     for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
         _lock(transaction, chunk)  # what others have done with them until now counts
         still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
     return reset_tasks(transaction, still)
+
+
+def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:
+    """Do as `reset_selected_tasks`, and return how many tasks went back by the name of their status."""
+    reset_selected_tasks(transaction, chosen)
+    counts = name_counts({status: -number for status, number in transaction.moved.items()})
+    return {name: number for name, number in counts.items() if number > 0}
 
 
 def reset_all_tasks(transaction: Transaction) -> None:

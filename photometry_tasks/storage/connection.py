@@ -1,41 +1,72 @@
-"""The one connection of a manager, which it shares with its callers: whose turn it is, and whose changes they are."""
+"""The one connection that a manager shares with its callers: `conn`, `cursor` and `session`."""
 
 import os
 import threading
-import warnings
 import weakref
 from contextlib import suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
-from photometry_tasks.storage.postgresql.database import PostgreSQL
-from photometry_tasks.storage.sqlite.database import SQLite
-from photometry_tasks.storage.sqlite.dbapi import cursor_of_rows
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Shared", "SharedConnection"]
+__all__ = ["ManagerConnection", "SharedDatabase"]
 
 
-class SharedConnection:
-    """A manager's connection, and the session that it lends to its callers.
+class SharedDatabase(Protocol):
+    """The part of a database that its callers can get at."""
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection."""
+
+    def get_dbapi(self, attribute: str) -> "sqlite3.Connection":
+        """Return the driver's connection.
+
+        Raises
+        ------
+        UnsupportedOnServerError
+            On a server; it names the attribute that was asked for.
+        """
+
+    def has_changes(self) -> bool:
+        """Whether an open transaction has changed something."""
+
+    def is_lost(self) -> bool:
+        """Whether the connection is cut."""
+
+    def finish_interrupted(self) -> None:
+        """Roll back a transaction of the manager that Ctrl-C has interrupted."""
+
+    def rollback(self) -> None:
+        """Roll back the open transaction."""
+
+    def leak_in_child(self) -> None:
+        """Keep a forked child from closing the connection, even at its exit."""
+
+    def close(self) -> None:
+        """Close the connection; an open transaction is rolled back."""
+
+
+class ManagerConnection:
+    """A manager's connection, with the cursor and the session that its callers use.
 
     Parameters
     ----------
-    database : SQLite or PostgreSQL
-        It is closed by `close`.
-    path : str
-        Names the TODO-file in errors.
+    database : SharedDatabase
+        `close` closes it.
+    name : str
+        Names the list in errors.
     """
 
-    def __init__(self, database: SQLite | PostgreSQL, path: str) -> None:
+    def __init__(self, database: SharedDatabase, name: str) -> None:
         self._database = database
-        self._path = path
+        self._name = name
         self._cursor: sqlite3.Cursor | None = None
         self._session: Session | None = None
         self._owner = os.getpid(), threading.get_ident()
@@ -43,44 +74,56 @@ class SharedConnection:
         _all.add(self)
 
     @property
-    def conn(self) -> "sqlite3.Connection":
-        """The connection itself."""
+    def dbapi(self) -> "sqlite3.Connection":
+        """The driver's connection."""
         self.check_open()
-        return self._database.lend("conn")
+        return self._database.get_dbapi("conn")
 
     @property
     def cursor(self) -> "sqlite3.Cursor":
-        """A cursor of it, always the same, whose rows can be read by column name."""
+        """A cursor of the driver's connection, always the same, whose rows can be read by column name."""
         self.check_open()
         if self._cursor is None:
-            self._cursor = cursor_of_rows(self._database.lend("cursor"))
+            import sqlite3
+
+            self._cursor = self._database.get_dbapi("cursor").cursor()
+            self._cursor.row_factory = sqlite3.Row
         return self._cursor
 
     @property
     def session(self) -> Session:
-        """The session, made when it is first asked for."""
+        """The ORM session, created when it is first asked for."""
         self.check_open()
         if self._session is None or self._session.bind is not self._database.connection:
             self._session = Session(self._database.connection)
         return self._session
 
     def check_open(self) -> None:
-        """Refuse what comes after closing, from another thread, or from a forked child."""
+        """Check that the manager is open, and that its own thread and process make the call.
+
+        Raises
+        ------
+        ClosedError, WrongThreadError
+        """
         if not self.is_open:
-            raise ClosedError(path=self._path)
+            raise ClosedError(path=self._name)
         if self._owner != (os.getpid(), threading.get_ident()):
-            raise WrongThreadError(path=self._path)
+            raise WrongThreadError(path=self._name)
 
     def check_ready(self, method: str) -> None:
-        """Refuse a method while the caller's own changes are uncommitted."""
+        """Check that the caller has no uncommitted changes, before `method` begins its transaction.
+
+        Raises
+        ------
+        UncommittedChangesError, ServerError, ClosedError, WrongThreadError
+        """
         self.check_open()
         self._database.finish_interrupted()
         session = self._session
-        is_lost = isinstance(self._database, PostgreSQL) and self._database.is_lost()
-        if is_lost and session is not None and session.in_transaction():
+        if session is not None and session.in_transaction() and self._database.is_lost():
             self._close_session()
             found = "the connection was lost while a transaction of `session` was open"
-            raise ServerError(path=self._path, found=found)
+            raise ServerError(path=self._name, found=found)
         try:
             has_changes = self._database.has_changes()
         except ServerError:
@@ -89,99 +132,49 @@ class SharedConnection:
         if has_changes or (session is not None and _has_changes(session)):
             raise UncommittedChangesError(method=method)
         if session is not None:
-            # Nothing but a read can be open now. Its objects would hide what the method is going to change.
+            # Nothing but a read can be open now. Its objects would hide the changes that the method makes.
             session.rollback()
 
-    def keep_open(self) -> None:
-        """Let nothing close the connection in this process, which is a forked child."""
-        self._database.keep_open()
-
     def is_forked(self) -> bool:
-        """Whether this process is a child of the one that opened the connection."""
+        """Whether this process is a child of the process that opened the connection."""
         return self._owner[0] != os.getpid()
 
-    def take_back(self) -> None:
-        """Drop the caller's uncommitted changes, from whichever thread: the garbage collector runs in any."""
+    def discard_changes(self) -> None:
+        """Roll back the caller's uncommitted changes, from any thread: the garbage collector runs in any."""
         self._owner = os.getpid(), threading.get_ident()
         self._close_session()
-        self._database.roll_back()
+        self._database.rollback()
 
     def close(self) -> None:
         """Close the session and the connection."""
         self.is_open = False
         if self._cursor is not None:
-            self._cursor.close()  # rows that were left in it would hold the file
+            self._cursor.close()  # its unread rows would hold the file
         self._close_session()
         self._database.close()
 
+    def leak_in_child(self) -> None:
+        """Keep a forked child from closing the connection."""
+        self._database.leak_in_child()
+
     def _close_session(self) -> None:
         if self._session is not None:
-            with suppress(DBAPIError):  # as where the connection is lost
+            with suppress(DBAPIError):  # the connection may be lost
                 self._session.close()
             self._session = None
 
 
-_all: weakref.WeakSet[SharedConnection] = weakref.WeakSet()
-
-
-def _keep_open_in_child() -> None:
-    for shared in list(_all):
-        if shared.is_open:
-            shared.keep_open()
-
-
-os.register_at_fork(after_in_child=_keep_open_in_child)
-
-
-class Shared:
-    """What a manager shares with its callers, and how they leave it. A base class of `TaskManager`."""
-
-    _shared: SharedConnection
-
-    @property
-    def conn(self) -> "sqlite3.Connection":
-        """The connection that the manager itself uses; of TODO-files only."""
-        return self._shared.conn
-
-    @property
-    def cursor(self) -> "sqlite3.Cursor":
-        """A cursor of it, always the same, whose rows are `sqlite3.Row`; of TODO-files only."""
-        return self._shared.cursor
-
-    @property
-    def session(self) -> Session:
-        """An ORM session on the manager's own connection; it is the caller's to commit."""
-        return self._shared.session
-
-    def close(self) -> None:
-        """Put all on disk, and close the file."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._shared.is_forked():
-            return  # the block is the parent's to leave
-        if kind is not None and self._shared.is_open:
-            # What the caller left half done must not keep the results from being put on disk.
-            self._shared.take_back()
-        self.close()
-
-    def __del__(self) -> None:
-        shared = getattr(self, "_shared", None)  # there is none if opening failed
-        if shared is None or not shared.is_open:
-            return
-        if shared.is_forked():
-            return  # the file is the parent's to close
-        try:
-            shared.take_back()
-            self.close()
-        finally:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
-
-
 def _has_changes(session: Session) -> bool:
     return bool(session.new or session.deleted or any(map(session.is_modified, session.dirty)))
+
+
+_all: weakref.WeakSet[ManagerConnection] = weakref.WeakSet()
+
+
+def _leak_all_in_child() -> None:
+    for connection in list(_all):
+        if connection.is_open:
+            connection.leak_in_child()
+
+
+os.register_at_fork(after_in_child=_leak_all_in_child)

@@ -1,88 +1,128 @@
-"""Where a TODO-list is, and how it is opened: a file, or a list on a server."""
+"""From a location to a TODO-list: open it to read or to work, create it, upgrade it."""
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import Connection
 
-from photometry_tasks.rules.validation import check_seconds, invalid
-from photometry_tasks.storage.backends import find_path
-from photometry_tasks.storage.sqlite.opening import open_todo_file
-from photometry_tasks.storage.sqlite.paths import check_summary_place, find_todo_file
-from photometry_tasks.storage.sqlite.store import FileList
+from photometry_tasks import schema
+from photometry_tasks.rules.validation import invalid
+from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
+from photometry_tasks.storage.location import Location
+from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
+from photometry_tasks.storage.sqlite.creation import create_todo_file
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.opening import open_todo_file, upgrade_todo_file
+from photometry_tasks.storage.upgrade import upgrade_schema
 
-if TYPE_CHECKING:
-    from photometry_tasks.storage.postgresql.store import ServerList
+__all__ = ["create_list", "open_database", "open_read_only", "open_store", "upgrade_list"]
 
-__all__ = ["Opening", "check_lease", "open_list"]
-
-
-#: Seconds. After a lease longer than the list takes nobody would get a dead manager's tasks.
-_LONGEST_LEASE = 30 * 86_400
+#: Adds the rows of a new list, before its indexes are created.
+Fill = Callable[[Database], None]
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How a list is to be opened: see the parameters of `TaskManager`."""
-
-    cleanup: bool
-    overwrite: bool
-    reset: bool
-    conditions: Sequence[ColumnElement[bool]]
-    into_memory: bool
-    upgrade: bool
-    is_durable: bool
-    lease: float
-    max_attempts: int
-
-
-def check_lease(lease: object) -> float:
-    """Return a lease in seconds."""
-    seconds = check_seconds("lease", lease)
-    if not 0 < seconds <= _LONGEST_LEASE:
-        raise invalid("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
-    return seconds
-
-
-def open_list(todo: str | os.PathLike[str], summary: Path | None, how: Opening) -> "FileList | ServerList":
-    """Open a TODO-list for work.
+def open_store(location: Location, options: OpenOptions) -> TaskStore:
+    """Open a TODO-list for a manager.
 
     Raises
     ------
     TodoError
         If there is none, or it cannot be opened: see `TaskManager`.
     """
-    path = find_path(todo)
-    if path is None:
-        return _open_on_server(str(todo), how)
-    path = find_todo_file(path)
-    if summary is not None:
-        check_summary_place(summary, path)
-    database, copy = open_todo_file(
-        path,
-        into_memory=how.into_memory,
-        upgrade=how.upgrade,
-        overwrite=how.overwrite,
-        reset=how.reset,
-        cleanup=how.cleanup,
-        conditions=how.conditions,
-        is_durable=how.is_durable,
-    )
-    return FileList(path, database, copy)
+    path = location.find_file()
+    if path is not None:
+        return open_todo_file(path, options)
+    if options.load_into_memory:
+        raise invalid("load_into_memory", True, "a list on a server cannot be loaded into memory; leave it out")
+    from photometry_tasks.storage.postgresql.store import PostgreSQLStore  # a tenth of the time to import the package
+
+    return PostgreSQLStore.open(location.url, options)
 
 
-def _open_on_server(url: str, how: Opening) -> "ServerList":
-    from photometry_tasks.storage.postgresql.store import ServerList  # a tenth of importing the package
+def open_database(location: Location) -> Database:
+    """Open an existing file, or a database on a server, to change it; the caller closes it.
 
-    if how.into_memory:
-        raise invalid("load_into_memory", True, "a list on a server is worked on there; leave it out")
-    opened = ServerList(url, lease=how.lease, max_attempts=how.max_attempts)
-    try:
-        opened.prepare(reset=how.reset, overwrite=how.overwrite, cleanup=how.cleanup, conditions=how.conditions)
-    except BaseException:
-        opened.abandon()
-        raise
-    return opened
+    Raises
+    ------
+    TodoFileNotFoundError, NotATodoFileError, DamagedFileError, TodoFileInUseError, ServerError
+    """
+    path = location.find_file()
+    return PostgreSQLDatabase(location.url) if path is None else SQLiteDatabase.open(path)
+
+
+def open_read_only(location: Location) -> Database:
+    """Open an existing TODO-list to read it; managers may be at work on it.
+
+    Raises
+    ------
+    TodoFileNotFoundError, TodoListNotFoundError, NotATodoFileError, DamagedFileError, ServerError
+    """
+    path = location.find_file()
+    if path is not None:
+        return SQLiteDatabase.open_read_only(path)
+    with ExitStack() as opened:
+        database = opened.enter_context(closing(PostgreSQLDatabase(location.url)))
+        with database.begin(writes=False) as connection:
+            schema.check_exists(connection, database.name)
+        opened.pop_all()
+    return database
+
+
+def create_list(location: Location, fill: Fill) -> bool:
+    """Create a TODO-list and fill it, as a whole, unless there is one already.
+
+    Parameters
+    ----------
+    location : Location
+        A path where there is no file, or a database without a list.
+    fill : callable
+        Adds the rows of the list. If it raises, no list is created.
+
+    Returns
+    -------
+    bool
+        False if there is a list, or another file, already; it is not touched.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory does not exist.
+    NotATodoFileError
+        If other programs' tables have the names of ours.
+    TodoFileInUseError, LeftoverLogError, NotWritableError, DiskFullError, MountWithoutLocksError, ServerError
+    """
+
+    def create(database: Database) -> bool:
+        with database.begin_upgrade() as connection:
+            if schema.has_list(connection):
+                return False
+            _create_in(connection, database, fill)
+        return True
+
+    if location.path is not None:
+        return create_todo_file(location.path, create)
+    with closing(PostgreSQLDatabase(location.url)) as database:
+        return create(database)
+
+
+def _create_in(connection: Connection, database: Database, fill: Fill) -> None:
+    schema.check_names_are_free(connection, database.name)
+    schema.create_schema(connection, fill=lambda: fill(database))
+    database.renew_statistics()
+
+
+def upgrade_list(location: Location) -> list[str]:
+    """Bring a TODO-list to the schema of this release, and return a line for each change.
+
+    In a file that includes the results that a killed manager logged beside it.
+
+    Raises
+    ------
+    CannotUpgradeError, NotATodoFileError, UnknownRevisionError
+        The list is not changed.
+    """
+    path = location.find_file()
+    if path is not None:
+        return upgrade_todo_file(path)
+    with closing(PostgreSQLDatabase(location.url)) as database:
+        return upgrade_schema(database)

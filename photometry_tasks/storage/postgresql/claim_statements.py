@@ -4,7 +4,7 @@ Each is one statement with all that hangs on it (https://www.postgresql.org/docs
 it is done as a whole or not at all, in one round trip.
 """
 
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
+from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.sql.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
@@ -55,10 +56,10 @@ __all__ = [
     "STARTED",
     "as_number",
     "as_text",
-    "claim",
-    "history",
-    "may_more_come",
-    "pending",
+    "build_claim",
+    "build_has_tasks_elsewhere",
+    "build_history",
+    "build_pending",
 ]
 
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
@@ -110,13 +111,15 @@ OTHERS: Select[Any] = select(
 # --- claiming --------------------------------------------------------------------------------------------
 
 
-def pending(conditions: Iterable[ColumnElement[bool]], limit: int) -> Select[Any]:
+@lru_cache(256)
+def build_pending(constraints: CheckedConstraints, limit: int) -> Select[Any]:
     """Select the next pending tasks."""
-    found = select(*TASK_COLUMNS).where(_task.status.is_(None), *conditions)
+    found = select(*TASK_COLUMNS).where(_task.status.is_(None), *build_expressions(constraints))
     return found.order_by(_task.priority).limit(as_number(limit))
 
 
-def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool) -> Select[Any]:
+@lru_cache(256)
+def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> Select[Any]:
     """Start the next pending tasks for a worker, and select them with their attempts; one of another's has none here.
 
     Parameters
@@ -128,7 +131,7 @@ def claim(conditions: Iterable[ColumnElement[bool]], limit: int, *, waits: bool)
     nobody_is_silent = ~exists(select(_worker.worker).where(_is_silent, _worker.worker != ME))
     chosen = (
         select(_task.priority)
-        .where(_task.status.is_(None), *conditions, *([nobody_is_silent] if waits else []))
+        .where(_task.status.is_(None), *build_expressions(constraints), *([nobody_is_silent] if waits else []))
         .order_by(_task.priority)
         # In the text, so that the planner knows it.
         .limit(as_number(limit))
@@ -270,7 +273,7 @@ RELEASE: Select[Any] = _build_release(_try.priority == func.any(bindparam("prior
 SIGN_OFF_AND_RELEASE: Select[Any] = _build_release(literal_column("true"), ends=True)
 
 
-def history(priority: int) -> Select[Any]:
+def build_history(priority: int) -> Select[Any]:
     """Select the attempts at a task, the first one first."""
     return (
         select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)
@@ -280,12 +283,12 @@ def history(priority: int) -> Select[Any]:
     )
 
 
-def may_more_come(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Select whether other workers are at tasks, or some are pending: a claim passes over rows that are locked."""
-    conditions = list(conditions)
+def build_has_tasks_elsewhere(constraints: CheckedConstraints) -> Select[Any]:
+    """Select whether other workers run tasks, or tasks are pending: a claim passes over rows that are locked."""
+    conditions = build_expressions(constraints)
     running = (
         select(_try.priority)
         .join(todolist, _task.priority == _try.priority)
         .where(IS_LIVE, _try.worker != ME, _is_started, *conditions)
     )
-    return select(or_(running.exists(), pending(conditions, 1).exists()))
+    return select(or_(running.exists(), build_pending(constraints, 1).exists()))

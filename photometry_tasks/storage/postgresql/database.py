@@ -1,56 +1,48 @@
-"""PostgreSQL: connections and transactions, and what its errors mean."""
+"""A connection to a TODO-list on a PostgreSQL server: connecting, transactions, whole tables."""
 
 import logging
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, inspect, make_url, select
+from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-from photometry_tasks.errors import (
-    OnlyOfFilesError,
-    ServerError,
-    ServerLostError,
-    TodoError,
-    TodoListNotFoundError,
-)
+from photometry_tasks import schema
+from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
+from photometry_tasks.models import Base
 from photometry_tasks.rules.validation import invalid
-from photometry_tasks.sql.execution import Row, Statements, Transaction
+from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.postgresql.dbapi import (
+    build_dialect,
     check_driver,
-    compile_for_postgresql,
-    describe,
-    find_cause,
+    connect,
+    describe_error,
+    find_driver_error,
     integrity_error,
-    judge,
-    reach_server,
-    will_pass,
 )
+from photometry_tasks.storage.postgresql.retry import is_temporary_refusal, pause_before_reconnecting, with_retry
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["PostgreSQL", "build_name"]
+__all__ = ["PostgreSQLDatabase", "hide_password"]
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: How often a transaction is tried that others are in the way of.
-_TRIES = 20
-
 #: Seconds that one of the statements of the hot paths may take.
 _LONGEST_STATEMENT = 60.0
 
-#: Seconds between two tries, at first and at most.
-_PAUSE, _LONGEST_PAUSE = 0.02, 5.0
+_TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
 
 
-class PostgreSQL:
+class PostgreSQLDatabase:
     """One connection to a TODO-list on a PostgreSQL server.
 
     Parameters
@@ -58,74 +50,85 @@ class PostgreSQL:
     url : str
         postgresql+psycopg://user:password@host/database
     patience : float, optional
-        For the connection of a manager: seconds for which it is tried to reach a server that is gone, and to get an
-        answer to a statement of the hot paths.
+        For a manager's connection: seconds for which calls are retried after the server was lost, and for which a
+        statement of the hot paths may take.
 
     Attributes
     ----------
-    connection : sqlalchemy.Connection
-    dbapi : psycopg.Connection
-        The same connection, of the driver.
-    statements : Statements
-        The same connection for prepared statements.
-    is_unsure : bool
-        Whether in the call of `repeat` an answer was lost.
     name : str
         The URL, without password and query.
+    connection : sqlalchemy.Connection
+    dbapi : psycopg.Connection
+        The driver's connection.
+    cursor : DriverCursor
+        Runs statements on it.
+    is_unsure : bool
+        Whether an earlier try of the present call of `with_retry` may have been committed without an answer.
     """
 
-    #: Key of the lock that keeps two upgrades apart; any number that is always the same.
+    #: Key of the advisory lock that keeps two upgrades apart; any number that never changes.
     _UPGRADE_LOCK = 0x7068_6F74  # 'phot'
 
     connection: Connection
     dbapi: "psycopg.Connection[Any]"
-    statements: Statements
+    cursor: DriverCursor
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
-        self.name = build_name(url)
+        self.name = hide_password(url)
+        self.patience = patience
         self._url = make_url(url).set(drivername="postgresql+psycopg")
-        self._patience = patience
-        # A client that is stopped, or whose node dies, in the midst of a transaction must not keep its locks for ever.
+        # A client that is stopped, or whose node dies, inside a transaction must not keep its locks for ever.
         milliseconds = int(1000 * (patience or 0))
         self._begin = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
-        self._is_given_up = self.is_unsure = False
+        self.is_given_up = self.is_unsure = False
         check_driver()
-        self._engine = create_engine(self._url, poolclass=NullPool, creator=self._reach)
+        self._engine = create_engine(self._url, poolclass=NullPool, creator=self._connect_driver)
         self._open()
 
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Connect for the first time; a manager waits while there are too many, or the server is starting up."""
-        begun, is_told = time.monotonic(), False
+        """Connect for the first time; a manager waits while the server is full or starts up."""
+        begun, is_reported = time.monotonic(), False
         while True:
             try:
                 return self._connect()
             except DBAPIError as error:
-                seconds = begun + (self._patience or 0.0) - time.monotonic()
-                if seconds <= 0 or not will_pass(error):
+                seconds = begun + (self.patience or 0.0) - time.monotonic()
+                if seconds <= 0 or not is_temporary_refusal(error):
                     raise self._explain(error) from error
-                if not is_told:
+                if not is_reported:
                     message = "%s: %s; it is tried again for %.0f s"
-                    _logger.warning(message, self.name, describe(error), seconds)
-                is_told = True
-            time.sleep(random.uniform(0.1, min(_LONGEST_PAUSE, seconds)))  # noqa: S311 - no secret
+                    _logger.warning(message, self.name, describe_error(error), seconds)
+                is_reported = True
+            pause_before_reconnecting(seconds)
 
-    def _reach(self) -> Any:
+    def _connect_driver(self) -> Any:
         arguments, named = self._engine.dialect.create_connect_args(self._url)
-        return reach_server(arguments, named, for_manager=self._patience is not None)
+        return connect(arguments, named, for_manager=self.patience is not None)
 
     def _connect(self) -> None:
         self.connection = self._engine.connect()
         dbapi: Any = self.connection.connection.dbapi_connection
         self.dbapi = dbapi
-        self.statements = Statements(dbapi.cursor(), compile_for_postgresql, integrity_error())
+        self.cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
 
-    def _reconnect(self) -> None:
-        with suppress(Exception):
-            self.connection.invalidate()
-            self.connection.close()
-        self._connect()
+    def ensure_idle(self) -> None:
+        """Reconnect if the connection is lost, or if Ctrl-C has left it in the midst of something."""
+        if not self.is_lost() and not self._is_idle():
+            self.rollback()
+        if not self._is_idle():
+            self.invalidate()
+            with suppress(Exception):
+                self.connection.invalidate()
+                self.connection.close()
+            self._connect()
+        elif self.dbapi.autocommit:
+            self.dbapi.autocommit = False
+
+    def invalidate(self) -> None:
+        """Cut the connection; the next call connects again."""
+        self.dbapi.pgconn.finish()
 
     def is_lost(self) -> bool:
         """Whether the connection is cut."""
@@ -136,39 +139,18 @@ class PostgreSQL:
 
         return bool(self.dbapi.info.transaction_status == TransactionStatus.IDLE)
 
-    def _ensure_idle(self) -> None:
-        """Make a connection anew that is lost, or that Ctrl-C has left in the midst of something."""
-        if not self.is_lost() and not self._is_idle():
-            self.roll_back()
-        if not self._is_idle():
-            self.dbapi.pgconn.finish()
-            self._reconnect()
-        elif self.dbapi.autocommit:
-            self.dbapi.autocommit = False
-
     # --- transactions ------------------------------------------------------------------------------------
-
-    def check_list(self) -> None:
-        """Check that there is a TODO-list.
-
-        Raises
-        ------
-        TodoListNotFoundError
-        """
-        with self.begin(writes=False) as connection:
-            if not inspect(connection).has_table("todolist"):
-                raise TodoListNotFoundError(path=self.name)
 
     @contextmanager
     def begin(self, *, writes: bool) -> Iterator[Connection]:
         """Run one transaction: committed at the end of the block, rolled back on any exception."""
         try:
             with self.connection.begin():
-                if not writes:  # what is read in several statements belongs together
+                if not writes:
                     self.connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 yield self.connection
         except Exception as error:
-            self.abandon(error)
+            self.raise_explained(error)
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
@@ -177,95 +159,43 @@ class PostgreSQL:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
-    def transact(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
-        """Return what some work returns, which is one transaction; it is done again while the server says it may be.
+    def run_in_transaction(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+        """Return the result of `work`, which is one transaction, with retries.
 
-        It may have been done before, if the connection was lost in the commit: work that is done twice has to see that.
+        An earlier try may have been committed, if the connection was lost in the commit: work that is done twice has
+        to allow for that.
         """
 
         def call() -> T:
-            with self._patient(None if is_long else self._patience):
+            with self._autocommit(None if is_long else self.patience):
                 self.dbapi.execute(self._begin, prepare=False)
-                answer = work(Transaction(self.connection, self.statements, is_shared=True))
+                result = work(Transaction(self.connection, self.cursor, is_shared=True))
                 self._commit()
-            return answer
+            return result
 
-        return self.repeat(call)
+        return self.with_retry(call)
+
+    def run_alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
+        """Run a statement that is a transaction of its own, and return its rows."""
+        with self._autocommit(None if self.patience is None else min(_LONGEST_STATEMENT, self.patience)):
+            return self.cursor.fetch_all(statement, parameters)
 
     @contextmanager
-    def _patient(self, seconds: float | None) -> Iterator[None]:
-        """Begin no transaction but by a statement, and give up a server that does not answer one for so long."""
+    def _autocommit(self, timeout: float | None) -> Iterator[None]:
+        """Begin no transaction but by a statement, and wait so many seconds for the answer to each."""
         dbapi: Any = self.dbapi
         try:
             dbapi.autocommit = True
-            dbapi.patience = seconds
+            dbapi.timeout = timeout
             yield
         finally:
-            dbapi.patience = None  # the callers' own statements may take long
+            dbapi.timeout = None  # the callers' own statements may take long
             if self._is_idle():
                 dbapi.autocommit = False
 
-    def try_out(self, work: Callable[[Transaction], T]) -> T:
-        """Return what some work returns, and take all back that it has done."""
-        try:
-            return work(Transaction(self.connection, self.statements, is_shared=True))
-        except DBAPIError as error:
-            self.abandon(error)
-        finally:
-            self.roll_back()
-
-    def run_alone(self, sql: str, parameters: Row) -> list[Row]:
-        """Run a statement that is a transaction of its own, and return its rows."""
-        with self._patient(None if self._patience is None else min(_LONGEST_STATEMENT, self._patience)):
-            rows: list[Row] = self.statements.run(sql, parameters).fetchall()
-        return rows
-
-    def alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Do as `run_alone` with a statement built once."""
-        sql, names = compile_for_postgresql(statement)
-        return self.run_alone(sql, tuple(parameters[name] for name in names))
-
-    def repeat(self, call: Callable[[], T]) -> T:
-        """Return what a call returns, which is made again while the server says that it may be.
-
-        Parameters
-        ----------
-        call : callable
-            It finds in `is_unsure` whether an earlier one may have been done, though nobody was told.
-
-        Raises
-        ------
-        ServerLostError
-            If the server cannot be reached for too long.
-        ServerError
-            If it refuses.
-        """
-        begun, tries, self.is_unsure = None, 0, False
-        while True:
-            try:
-                self._ensure_idle()
-                answer = call()
-            except BaseException as error:
-                is_lost, is_conflict = judge(error, is_lost=self.is_lost())
-                if is_lost:
-                    self.dbapi.pgconn.finish()  # in whatever state it is
-                self.roll_back()
-                if not (is_lost or is_conflict) or self._patience is None:
-                    self.abandon(error)
-                tries += 1
-                begun = begun or time.monotonic()
-                self.is_unsure = self.is_unsure or is_lost
-                # After that each call is tried but once, until one gets through.
-                patience = 0.0 if self._is_given_up else self._patience
-                if is_conflict and tries >= _TRIES:
-                    self.abandon(error)
-                if time.monotonic() - begun >= patience:
-                    self._is_given_up = is_lost
-                    raise ServerLostError(path=self.name, found=describe(error), seconds=self._patience) from error
-            else:
-                self._is_given_up = False
-                return answer
-            time.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, _PAUSE * 2**tries))  # noqa: S311 - no secret
+    def with_retry(self, call: Callable[[], T]) -> T:
+        """Return the result of a call, which is made again while its errors pass by themselves: see `retry`."""
+        return with_retry(self, call)
 
     def _commit(self) -> None:
         if self.connection.in_transaction():
@@ -273,45 +203,30 @@ class PostgreSQL:
         else:
             self.dbapi.commit()
 
-    def roll_back(self) -> None:
-        """Roll back whatever transaction is open."""
-        # A connection that is lost, or that Ctrl-C has left in the midst of something, is made anew by the next call.
+    def rollback(self) -> None:
+        """Roll back the open transaction, if there is one."""
+        # `ensure_idle` replaces a connection that is lost, or that Ctrl-C has left in the midst of something.
         with suppress(Exception):
             if self.connection.in_transaction():
                 self.connection.rollback()
             self.dbapi.rollback()
             self.dbapi.autocommit = False
 
-    def abandon(self, error: BaseException) -> NoReturn:
-        """Raise an error, explained."""
-        if find_cause(error) is not None and not isinstance(error, TodoError):
+    def raise_explained(self, error: BaseException) -> NoReturn:
+        """Raise an error; one of the driver becomes one of ours."""
+        if find_driver_error(error) is not None and not isinstance(error, TodoError):
             raise self._explain(error) from error
         raise error
 
     def _explain(self, error: BaseException) -> ServerError:
-        return ServerError(path=self.name, found=describe(error))
-
-    def compact(self) -> None:
-        """Free what was deleted, and renew the planner's statistics."""
-        with self._patient(None):
-            self.statements.run("VACUUM (ANALYZE) todolist, diagnostics, photometry_skipped")
+        return ServerError(path=self.name, found=describe_error(error))
 
     # --- whole tables ------------------------------------------------------------------------------------
 
-    # In binary: it is fast, not one bit is rounded, and a value of another type than its column's is an error.
+    # COPY in binary: it is fast, not one bit is rounded, and a value of another type than its column's is an error.
 
-    def copy_in(self, table: Table, rows: Iterable[Row], columns: Iterable[Column[Any]] | None = None) -> None:
-        """Add rows to a table, values in the order of its columns, within the transaction that is open."""
-        columns = list(table.columns if columns is None else columns)
-        names = ", ".join(column.name for column in columns)
-        sql = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
-        with self.dbapi.cursor() as cursor, cursor.copy(sql.encode()) as copy:
-            copy.set_types(self._find_types(columns))
-            for row in rows:
-                copy.write_row(row)
-
-    def copy_out(self, table: Table) -> Iterator[Row]:
-        """Yield the rows of a table in the order of its key, as the transaction that is open sees them."""
+    def iter_rows(self, table: Table) -> Generator[Row, None, None]:
+        """Yield the rows of a table within the open transaction, with values in the order of its columns."""
         columns = list(table.columns)
         selected = select(*(cast(column, column.type) for column in columns))
         sql = str(selected.order_by(*(list(table.primary_key) or columns)).compile(self.connection))
@@ -319,45 +234,96 @@ class PostgreSQL:
             copy.set_types(self._find_types(columns))
             yield from copy.rows()
 
+    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the columns' table within the open transaction.
+
+        Raises
+        ------
+        RowRefusedError
+        """
+        import psycopg
+
+        names = [column.name for column in columns]
+        arrange = itemgetter(*names)
+        sql = f"COPY {columns[0].table} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+        try:
+            with self.dbapi.cursor() as cursor, cursor.copy(sql.encode()) as copy:
+                copy.set_types(self._find_types(columns))
+                for row in rows:
+                    copy.write_row(arrange(row))
+        except (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError, ValueError, TypeError) as error:
+            raise RowRefusedError(path=self.name, table=columns[0].table, found=describe_error(error)) from error
+
     def _find_types(self, columns: Iterable[Column[Any]]) -> list[str]:
         """Return the server's names of the columns' types."""
         return [column.type.compile(self.connection.dialect).lower() for column in columns]
 
-    # --- what the manager's callers do with the connection -----------------------------------------------
+    def ensure_schema(self) -> None:
+        """Check that the list has the schema of this release: a server is upgraded by command only."""
+        with self.begin(writes=False) as connection:
+            schema.check_current(connection, self.name)
+
+    def renew_statistics(self) -> None:
+        """Renew the planner's statistics, on which the plans of claims with constraints depend."""
+        self.connection.exec_driver_sql(f"ANALYZE {_TABLES}")
+
+    def lock_tables(self) -> None:
+        """Keep other managers from changing the tasks until the open transaction ends."""
+        self.connection.exec_driver_sql(f"LOCK TABLE {_TABLES} IN SHARE ROW EXCLUSIVE MODE")
+
+    def compact(self) -> None:
+        """Free the space of deleted rows, and renew the planner's statistics."""
+        with self._autocommit(None):
+            self.cursor.run_sql(f"VACUUM (ANALYZE) {_TABLES}")
+
+    # --- the manager's callers ---------------------------------------------------------------------------
 
     def has_changes(self) -> bool:
-        """Whether a transaction of the caller's is open that has changed something."""
+        """Whether an open transaction of the caller has changed something."""
         from psycopg.pq import TransactionStatus
 
         status = self.dbapi.info.transaction_status
         if status != TransactionStatus.INTRANS:
             return bool(status == TransactionStatus.INERROR)
         try:
-            return bool(self.statements.run("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
+            return bool(self.cursor.run_sql("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
         except Exception as error:
-            self.abandon(error)
+            self.raise_explained(error)
 
-    def lend(self, name: str) -> NoReturn:
-        """Refuse: who uses the driver's connection directly does so with SQLite's."""
-        raise OnlyOfFilesError(name=name, path=self.name)
+    def get_dbapi(self, attribute: str) -> NoReturn:
+        """Refuse: programs that use the driver's connection expect the one of SQLite."""
+        raise UnsupportedOnServerError(name=attribute, path=self.name)
 
     def finish_interrupted(self) -> None:
-        """Nothing is left of what Ctrl-C has ended: each call tidies up after itself."""
+        """Do nothing: each call tidies up after itself."""
 
-    def keep_open(self) -> None:
-        """Let nothing close the connection in this process, a forked child: it would say good-bye for the parent."""
+    def leak_in_child(self) -> None:
+        """Keep a forked child from closing the connection: it would say good-bye for the parent."""
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
+    # --- what a file has, and a server does not ----------------------------------------------------------
+
+    def recover(self) -> None:
+        """Do nothing: the server recovers by itself."""
+
+    def find_damage(self) -> list[str]:
+        """Return nothing: the server's administrator checks its files."""
+        return []
+
+    def find_result_log(self) -> Path | None:
+        """Return None: nothing is kept outside the server."""
+        return None
+
     def close(self) -> None:
-        """Close the connection; what is not committed is rolled back."""
-        with suppress(DBAPIError):  # as one that is lost already
+        """Close the connection; an open transaction is rolled back."""
+        with suppress(DBAPIError):  # it may be lost
             self.connection.close()
         self._engine.dispose()
 
 
-def build_name(url: str) -> str:
+def hide_password(url: str) -> str:
     """Return a URL as it is shown, without password and query.
 
     Raises
@@ -368,9 +334,9 @@ def build_name(url: str) -> str:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # Nothing is shown of it: it may hold a password.
+        # Nothing of it is shown: it may hold a password.
         raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
-    # Other secrets may stand in the query.
+    # The query may hold other secrets.
     name = parsed.set(query={}).render_as_string(hide_password=True)
     if "@" in (parsed.host or ""):
         raise invalid("url", "…", "write the @ in a password as %40")  # a part of it would be taken for the host

@@ -1,5 +1,8 @@
 """The statements by which a list that many managers share accepts results: see `claims`. Pure."""
 
+import json
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -25,6 +28,7 @@ from sqlalchemy import (
 )
 
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.rules.results import Result
 from photometry_tasks.storage.postgresql.claim_statements import (
     HEARTBEAT,
     IS_LIVE,
@@ -45,12 +49,13 @@ __all__ = [
     "LIVE",
     "LOCK_FIELD",
     "SAVE",
+    "encode_results",
 ]
 
 _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
 
 _RESULT_COLUMNS = [*diagnostics.columns]
-#: Results as one parameter, a JSON array: so one statement serves one result as well as a thousand.
+#: Results as one parameter, a JSON array (`encode_results`): one statement then serves one result or a thousand.
 _rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON)).table_valued(
     column("attempt", BigInteger()),
     column("status", BigInteger()),
@@ -119,7 +124,6 @@ LIVE: Select[Any] = (
     .join(workers, _worker.worker == _try.worker)
     .where(_try.priority == func.any(bindparam("priorities")), IS_LIVE)
 )
-#: In the order of its parameters.
 END_ATTEMPT: Update = (
     update(attempts)
     .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"), IS_LIVE)
@@ -151,3 +155,19 @@ LOCK_FIELD: Select[Any] = (
     .order_by(_task.priority)
     .with_for_update()
 )
+
+
+def encode_results(results: Iterable[Result]) -> str:
+    """Return results as the parameter `rows` of `SAVE`."""
+    rows = []
+    for result in results:
+        own = {"attempt": result.attempt, "status": result.status.value, "how": result.status.name}
+        row = {**own, **result.diagnostics, "priority": result.priority, "errors": result.errors_text}
+        rows.append({name: value for name, value in row.items() if value is not None})
+    try:
+        return json.dumps(rows, allow_nan=False, ensure_ascii=False)
+    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
+        rows = [
+            {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
+        ]
+        return json.dumps(rows, ensure_ascii=False)

@@ -6,20 +6,21 @@ from contextlib import closing
 from pathlib import Path
 
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
-from photometry_tasks.storage.sqlite.database import SQLite
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.lock import TodoLock
-from photometry_tasks.storage.sqlite.paths import check_unused
+from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
 
 __all__ = ["create_todo_file"]
 
 
-def create_todo_file(path: Path, fill: Callable[[SQLite], None]) -> bool:
+def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bool:
     """Create a TODO-file as a whole, unless a file is there already.
+
+    Until the file is complete it has another name; the lock keeps other managers from creating it too.
 
     Parameters
     ----------
     path : Path
-        Until the file is complete it has another name; the lock keeps other managers from creating it too.
     fill : callable
         Fills the empty database that it is given. If it raises, no file is created.
 
@@ -42,13 +43,13 @@ def create_todo_file(path: Path, fill: Callable[[SQLite], None]) -> bool:
     with closing(TodoLock(path)):
         if path.exists():  # another manager has created it meanwhile
             return False
-        check_unused(path)
+        check_no_leftover_log(path)
         clear_temporaries(path.resolve().parent, path)
         with os_errors(path):
             replace_file(path.resolve(), lambda temporary: _fill(temporary, fill))
     return True
 
 
-def _fill(temporary: Path, fill: Callable[[SQLite], None]) -> None:
-    with closing(SQLite.create(temporary)) as database:
+def _fill(temporary: Path, fill: Callable[[SQLiteDatabase], object]) -> None:
+    with closing(SQLiteDatabase.create(temporary)) as database:
         fill(database)

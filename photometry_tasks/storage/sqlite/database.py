@@ -1,90 +1,108 @@
-"""SQLite: connections, pragmas and transactions, and what its errors mean."""
+"""A connection to a TODO-file, or to a copy of it in memory: transactions, pragmas, and its journal."""
 
 import secrets
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from sqlalchemy import Connection, MetaData, create_engine
+from sqlalchemy import Column, Connection, Table, bindparam, create_engine, insert, select
 from sqlalchemy.pool import StaticPool
 
-from photometry_tasks.errors import BackupError, CannotUpgradeError, DamagedFileError, DiskFullError, TodoError
+from photometry_tasks.errors import (
+    BackupError,
+    CannotUpgradeError,
+    DamagedFileError,
+    DiskFullError,
+    RowRefusedError,
+    TodoError,
+)
 from photometry_tasks.files import check_writable, clear_temporaries
-from photometry_tasks.sql.execution import Statements, Transaction
+from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.sqlite.dbapi import (
     HintingCompiler,
-    Lent,
-    compile_for_sqlite,
+    UnownedConnection,
+    build_dialect,
+    configure,
     connect,
-    count_rows,
-    plain_cursor,
-    set_up,
     sqlite_errors,
+    tuple_cursor,
 )
 from photometry_tasks.storage.sqlite.introspection import (
     check_size,
     count_orphans,
+    count_rows,
     find_damage,
-    has_layout,
-    read_revisions,
+    has_current_schema,
 )
 from photometry_tasks.storage.sqlite.lock import TodoLock
-from photometry_tasks.storage.sqlite.paths import Place
+from photometry_tasks.storage.sqlite.paths import FileIdentity
+from photometry_tasks.storage.sqlite.result_log import ResultLog
+from photometry_tasks.storage.upgrade import upgrade_schema
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLite"]
+__all__ = ["SQLiteDatabase"]
+
+#: Rows that `add_rows` holds at a time.
+_BATCH = 1000
 
 
-class SQLite:
+class SQLiteDatabase:
     """One connection to a TODO-file, or to a copy of it in memory.
 
     Attributes
     ----------
+    name : str
+        The path.
     dbapi : sqlite3.Connection
-        The connection of the driver, which is lent to the manager's callers.
-    statements : Statements
-        The same connection for prepared statements.
+        The driver's connection, which the manager shares with its callers.
+    cursor : DriverCursor
+        Runs statements on it.
     """
 
     def __init__(self, path: Path, dbapi: "sqlite3.Connection", lock: TodoLock | None = None) -> None:
         self.name = str(path)
         self._path = path
         self._lock = lock
-        # Ours is the transaction's beginning (`begin`), so that the driver's stays as existing pipelines know
-        # it: a change through `cursor` begins one, and `conn.commit()` ends it.
+        # We begin transactions ourselves, so that the driver's own stay as existing pipelines know them: a change
+        # through `cursor` begins one, and `conn.commit()` ends it.
         self.dbapi = dbapi
         self._connection: Connection | None = None
-        self.statements = Statements(plain_cursor(dbapi), compile_for_sqlite, dbapi.IntegrityError)
-        self._place: Place | None = None
+        self.cursor = DriverCursor(tuple_cursor(dbapi), build_dialect(), dbapi.IntegrityError)
+        self._identity: FileIdentity | None = None
         self._is_new_generation_due = False
         self._handled: BaseException | None = None
         self._is_busy = self._is_closed = self._is_durable = self._is_synced = False
 
     @property
     def connection(self) -> Connection:
-        """The same connection for statements; made when it is first asked for, which takes as long as opening."""
+        """SQLAlchemy's connection, created when it is first asked for: that takes as long as opening."""
         if self._connection is None:
-            lent = Lent(self.dbapi)
-            engine = create_engine("sqlite://", creator=lambda: lent, poolclass=StaticPool, pool_reset_on_return=None)
+            unowned = UnownedConnection(self.dbapi)
+            engine = create_engine(
+                "sqlite://", creator=lambda: unowned, poolclass=StaticPool, pool_reset_on_return=None
+            )
             engine.dialect.statement_compiler = HintingCompiler
             self._connection = engine.connect()
         return self._connection
 
+    # --- opening -----------------------------------------------------------------------------------------
+
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open an existing file to work on it, and keep others from doing so until it is closed.
+        """Open an existing file for work, and lock it against other managers until it is closed.
 
         Raises
         ------
         NotATodoFileError, DamagedFileError
             If it is no database, or ends too early. It is not changed.
         TodoFileInUseError, MountWithoutLocksError, NotWritableError
-            If somebody else works on it, or nobody can.
+            If another manager has it, or it cannot be locked or written.
         """
         check_writable(path)
         lock = TodoLock(path)
@@ -96,8 +114,8 @@ class SQLite:
             raise
 
     @classmethod
-    def open_to_read(cls, path: Path) -> Self:
-        """Open an existing file only to look at it; somebody else may be working on it. Otherwise as `open`."""
+    def open_read_only(cls, path: Path) -> Self:
+        """Open an existing file to read it; a manager may be at work on it. Otherwise as `open`."""
         return cls._open(path, "ro")
 
     @classmethod
@@ -105,8 +123,8 @@ class SQLite:
         database = cls(path, connect(path, mode), lock)
         try:
             if database.keeps_readers_out:
-                # The index of a write-ahead log is memory that processes share, and other nodes' cannot. So it must
-                # be set before the first read (https://sqlite.org/wal.html#noshm).
+                # The index of a write-ahead log is memory that processes share, and other nodes cannot share it. So
+                # this must be set before the first read (https://sqlite.org/wal.html#noshm).
                 database.dbapi.execute("PRAGMA locking_mode=EXCLUSIVE")
             check_size(database.dbapi, path)
         except BaseException:
@@ -115,13 +133,39 @@ class SQLite:
             raise
         return database
 
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Open an empty file to fill it; the caller deletes it if that fails."""
+        dbapi = connect(path, "rw")
+        dbapi.execute("PRAGMA journal_mode=OFF")
+        dbapi.execute("PRAGMA synchronous=OFF")
+        return cls(path, dbapi)
+
+    def load_into_memory(self) -> "SQLiteDatabase":
+        """Return a copy in memory."""
+        import sqlite3
+
+        copy = SQLiteDatabase(self._path, configure(sqlite3.connect(":memory:", check_same_thread=False)))
+        try:
+            with sqlite_errors(self._path):
+                self.dbapi.backup(copy.dbapi)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def move_lock_to(self, copy: "SQLiteDatabase") -> None:
+        """Close the file, and give its lock to a copy in memory."""
+        copy._lock, self._lock = self._lock, None
+        self.close()
+
     def recover(self) -> None:
-        """Take in what a killed writer has left beside the file, and delete what holds nothing.
+        """Take in the journal of a killed writer, and delete one that holds nothing.
 
         Raises
         ------
         TodoFileInUseError
-            If the writer is not dead.
+            If the writer is alive.
         """
         with sqlite_errors(self._path):
             self.dbapi.execute("PRAGMA journal_mode=DELETE")
@@ -131,47 +175,43 @@ class SQLite:
                 self._beside("-journal").unlink(missing_ok=True)
                 self.dbapi.execute("ROLLBACK")
 
-    def load_into_memory(self) -> "SQLite":
-        """Return a copy in memory."""
-        import sqlite3
+    @property
+    def keeps_readers_out(self) -> bool:
+        """Whether other programs cannot read the file while it is worked on."""
+        return self._lock is not None and not self._lock.mount.is_local
 
-        memory = SQLite(self._path, set_up(sqlite3.connect(":memory:", check_same_thread=False)))
-        try:
-            with sqlite_errors(self._path):
-                self.dbapi.backup(memory.dbapi)
-        except BaseException:
-            memory.close()
-            raise
-        return memory
+    def prepare_for_work(self, *, is_durable: bool) -> None:
+        """Switch to a write-ahead log: other programs can read meanwhile, and a commit need not be synced.
 
-    def leave_lock_to(self, copy: "SQLite") -> None:
-        """Close the file, and let a copy in memory have its lock."""
-        copy._lock, self._lock = self._lock, None
-        self.close()
+        A commit then survives the death of the process (https://sqlite.org/wal.html).
 
-    def check_content(self) -> None:
-        """Read the whole database, and check that it can be; not that each index has what its table has.
-
-        Raises
-        ------
-        DamagedFileError
+        Parameters
+        ----------
+        is_durable : bool
+            Whether each commit is synced all the same, and survives a power cut too.
         """
-        if found := self.find_damage("quick_check"):
-            raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
-
-    def find_damage(self, pragma: str = "integrity_check") -> list[str]:
-        """Say what SQLite finds wrong in the whole database."""
+        self._identity = FileIdentity(self._path)
+        # A log of results that was written before the first change belongs to another state of the file.
+        self._is_new_generation_due = True
         with sqlite_errors(self._path):
-            return find_damage(self.dbapi, pragma)
+            self.dbapi.execute("PRAGMA journal_mode=WAL")
+        self.dbapi.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+        self._is_durable = self._is_synced = is_durable
 
-    def is_current(self, version_table: str, head: str, metadata: MetaData) -> bool:
-        """Whether it has a revision, and our tables are as the models describe them."""
-        with sqlite_errors(self._path):
-            return read_revisions(self.dbapi, version_table) == [head] and has_layout(self.dbapi, metadata)
+    # --- transactions ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def begin(self, *, writes: bool) -> Iterator[Connection]:
+        """Run one transaction: committed at the end of the block, rolled back on any exception."""
+        self.connection.begin()
+        with self.transaction(writes=writes) as transaction:
+            if not writes:
+                self.dbapi.execute("BEGIN")  # otherwise each statement would be a transaction of its own
+            yield transaction.connection
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
-        """Run one transaction in which tables may be made anew without what refers to them being deleted."""
+        """Run one transaction in which a table may be rebuilt without deleting the rows that refer to it."""
         self.dbapi.execute("PRAGMA foreign_keys=OFF")  # within a transaction it would have no effect
         try:
             with self.begin(writes=True) as connection:
@@ -184,54 +224,41 @@ class SQLite:
         finally:
             self.dbapi.execute("PRAGMA foreign_keys=ON")
 
-    @property
-    def keeps_readers_out(self) -> bool:
-        """Whether nobody else can read it while it is worked on."""
-        return self._lock is not None and not self._lock.mount.is_local
-
-    @classmethod
-    def create(cls, path: Path) -> Self:
-        """Open an empty file to fill it; the caller discards it if that fails."""
-        dbapi = connect(path, "rw")
-        dbapi.execute("PRAGMA journal_mode=OFF")
-        dbapi.execute("PRAGMA synchronous=OFF")
-        return cls(path, dbapi)
-
-    @contextmanager
-    def begin(self, *, writes: bool) -> Iterator[Connection]:
-        """Run one transaction: committed at the end of the block, rolled back on any exception."""
-        self.connection.begin()
-        with self.transaction(writes=writes) as transaction:
-            yield transaction.connection
-
     @contextmanager
     def transaction(self, *, writes: bool) -> Iterator[Transaction]:
-        """Run one transaction of a manager, at the cost of the driver; otherwise as `begin`."""
+        """Run one transaction of a manager, at the driver's cost; otherwise as `begin`."""
         try:
-            yield self.start(writes=writes)
+            yield self.start_transaction(writes=writes)
             self.commit()
         except BaseException as error:
-            self.abandon(error)
+            self.rollback_and_raise(error)
 
-    def start(self, *, writes: bool, is_synced: bool = True) -> Transaction:
-        """Begin a transaction, which `commit` or `abandon` ends; with `durability="full"` it is synced, if need be."""
-        connection = self.connection  # made before the transaction: SQLAlchemy begins with a rollback
+    def start_transaction(self, *, writes: bool, is_synced: bool = True) -> Transaction:
+        """Begin a transaction, which `commit` or `rollback_and_raise` ends.
+
+        Parameters
+        ----------
+        writes : bool
+        is_synced : bool, optional
+            Whether the commit of a durable database waits for the disk.
+        """
+        connection = self.connection  # created before the transaction: SQLAlchemy begins with a rollback
         self._is_busy = True
-        self._handled = sys.exc_info()[1]  # what the caller is handling is not our concern
+        self._handled = sys.exc_info()[1]  # an exception that the caller handles is no concern of ours
         if self._is_durable and not is_synced:
             self._is_synced = False
             self.dbapi.execute("PRAGMA synchronous=NORMAL")
         if writes:
-            # IMMEDIATE: whoever reads first and writes later can be refused in between, by another writer.
+            # IMMEDIATE: another writer could refuse a transaction that reads first and writes later.
             self.dbapi.execute("BEGIN IMMEDIATE")
             if self._is_new_generation_due:
                 self.begin_generation()
-        return Transaction(connection, self.statements)
+        return Transaction(connection, self.cursor)
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Commit the open transaction."""
         connection = self._connection
-        # SQLAlchemy takes part where its connection was used, and most transactions need the driver alone.
+        # Most transactions need the driver alone; SQLAlchemy takes part where its connection was used.
         if self.dbapi.in_transaction:
             self.dbapi.commit()
             self._is_new_generation_due = False
@@ -239,20 +266,20 @@ class SQLite:
             connection.commit()
         self._end()
 
-    def abandon(self, error: BaseException) -> NoReturn:
-        """Undo what was done, and raise the error, explained."""
-        # SQLAlchemy may say that something is wrong with it where Ctrl-C came in between.
+    def rollback_and_raise(self, error: BaseException) -> NoReturn:
+        """Roll back the open transaction, and raise the error, explained."""
+        # Where Ctrl-C came in between, SQLAlchemy may report an error of its own.
         context = None if error.__context__ is self._handled else error.__context__
         interrupt = context if isinstance(error, Exception) else error
         if isinstance(interrupt, KeyboardInterrupt | SystemExit):
             self.finish_interrupted()
             raise interrupt from None
-        self.roll_back()
+        self.rollback()
         with sqlite_errors(self._path):
             raise error
 
-    def roll_back(self) -> None:
-        """Roll back whatever transaction is open."""
+    def rollback(self) -> None:
+        """Roll back the open transaction, if there is one."""
         if self._connection is not None and self._connection.in_transaction():
             self._connection.rollback()
         self.dbapi.rollback()
@@ -265,82 +292,149 @@ class SQLite:
         self._is_busy = False
 
     def finish_interrupted(self) -> None:
-        """Roll back a transaction of ours that Ctrl-C has ended, wherever it came."""
+        """Roll back a transaction of ours that Ctrl-C has interrupted at any point."""
         if self._is_busy:
-            self._connection = None  # SQLAlchemy may have been interrupted in between, and takes it for lost
-            self.roll_back()
+            self._connection = None  # SQLAlchemy may have been interrupted too, and takes it for lost
+            self.rollback()
 
-    def lend(self, name: str) -> "sqlite3.Connection":  # noqa: ARG002 - a server lends none
-        """Return the connection of the driver, for the manager's callers."""
+    # --- the manager's callers ---------------------------------------------------------------------------
+
+    def get_dbapi(self, attribute: str) -> "sqlite3.Connection":  # noqa: ARG002 - a server refuses it
+        """Return the driver's connection."""
         return self.dbapi
 
     def has_changes(self) -> bool:
-        """Whether a transaction is open that has changed something."""
+        """Whether an open transaction has changed something."""
         return self.dbapi.in_transaction
 
-    def changes_by_others(self) -> int:
+    def is_lost(self) -> bool:
+        """Whether the connection is cut: never, there is no network between."""
+        return False
+
+    def leak_in_child(self) -> None:
+        """Keep a forked child from using or closing the connection, even at its exit.
+
+        SQLite believes that the child holds the parent's locks, and would tidy up the parent's log
+        (https://sqlite.org/howtocorrupt.html, section 2.6).
+        """
+        import ctypes
+
+        self.dbapi.set_authorizer(lambda *_: 1)  # SQLITE_DENY, for code that has fetched it before
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
+
+    # --- whole tables ------------------------------------------------------------------------------------
+
+    def lock_tables(self) -> None:
+        """Do nothing: a transaction that writes keeps other writers out."""
+
+    def iter_rows(self, table: Table) -> Generator[Row, None, None]:
+        """Yield the rows of a table within the open transaction, with values in the order of its columns."""
+        with sqlite_errors(self._path):
+            yield from tuple_cursor(self.dbapi).execute(str(select(table).compile(dialect=build_dialect())))
+
+    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the columns' table within the open transaction.
+
+        Raises
+        ------
+        RowRefusedError
+        """
+        table = columns[0].table
+        assert isinstance(table, Table)  # noqa: S101 - a column of ours has a table
+        statement = insert(table).values({column.name: bindparam(column.name) for column in columns})
+        remaining = iter(rows)
+        try:
+            while batch := list(islice(remaining, _BATCH)):
+                self.cursor.executemany(statement, batch)
+        except self.dbapi.IntegrityError as error:
+            raise RowRefusedError(path=self._path, table=table.name, found=error) from error
+
+    # --- the state of the file ---------------------------------------------------------------------------
+
+    def ensure_schema(self) -> None:
+        """Bring the file to the schema of this release."""
+        upgrade_schema(self)
+
+    def has_current_schema(self) -> bool:
+        """Whether the file has the schema of this release."""
+        with sqlite_errors(self._path):
+            return has_current_schema(self.dbapi)
+
+    def get_data_version(self) -> int:
         """Return a number that differs after every change by another connection."""
-        return int(self.statements.run("PRAGMA data_version").fetchone()[0])
+        return int(self.cursor.run_sql("PRAGMA data_version").fetchone()[0])
+
+    def get_total_changes(self) -> int:
+        """Return how many rows were changed through this connection, by the manager or its caller."""
+        return self.dbapi.total_changes
 
     def has_triggers(self) -> bool:
         """Whether other programs have triggers in the file."""
-        return self.statements.run("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone() is not None
+        return self.cursor.run_sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone() is not None
 
-    def changes_by_us(self) -> int:
-        """Return how many rows were changed through this connection, whoever did it."""
-        return self.dbapi.total_changes
+    def check_content(self) -> None:
+        """Check that the whole database can be read; not that each index agrees with its table.
 
-    def prepare_for_work(self, *, is_durable: bool) -> None:
-        """Let others read the file during the work, and commit to a log, which need not be synced each time.
-
-        A commit then survives the death of the process (https://sqlite.org/wal.html).
-
-        Parameters
-        ----------
-        is_durable : bool
-            Whether it is synced all the same, and so survives a power cut too.
+        Raises
+        ------
+        DamagedFileError
         """
-        self._place = Place(self._path)
-        # A log of results that was made before the first change is of another state of the file.
-        self._is_new_generation_due = True
         with sqlite_errors(self._path):
-            self.dbapi.execute("PRAGMA journal_mode=WAL")
-        self.dbapi.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
-        self._is_durable = self._is_synced = is_durable
+            found = find_damage(self.dbapi, "quick_check")
+        if found:
+            raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
+
+    def find_damage(self) -> list[str]:
+        """Return a line for each damage that SQLite finds, and for each table with orphans."""
+        with sqlite_errors(self._path):
+            damage = [f"SQLite says: {line}" for line in find_damage(self.dbapi, "integrity_check")]
+            orphans = count_orphans(self.dbapi).items()
+        return damage + [f"{number} rows of {table} refer to what is not there" for table, number in orphans if number]
+
+    def find_result_log(self) -> Path | None:
+        """Return the log of a killed manager whose results the file lacks, or None."""
+        log = ResultLog(self._path)
+        return log.path if log.has_results() else None
+
+    def get_generation(self) -> int:
+        """Return the number of this state of the file; 0 if it has none."""
+        return int(self.cursor.run_sql("PRAGMA user_version").fetchone()[0])
+
+    def begin_generation(self) -> int:
+        """Give a new number to the state of the file after the open transaction, or the next one."""
+        number = secrets.randbelow(2**31 - 1) + 1
+        self.cursor.run_sql(f"PRAGMA user_version={number}")
+        return number
+
+    def is_replaced(self) -> bool:
+        """Whether another file, or none, has taken the place of the file that is being worked on."""
+        return self._identity is not None and not self._identity.is_in_place()
 
     def compact(self) -> None:
         """Rewrite the file without its free pages, and renew the planner's statistics."""
         with sqlite_errors(self._path):
             self.dbapi.execute("VACUUM")
             self.dbapi.execute("ANALYZE")
-            # What changes with every task would mislead the planner soon.
+            # Statistics of an index that changes with every task would soon mislead the planner.
             self.dbapi.execute("DELETE FROM sqlite_stat1 WHERE idx IN ('status_idx', 'todolist_pending_idx')")
             self.dbapi.commit()
             self.dbapi.execute("ANALYZE sqlite_master")  # reads them again
 
-    @property
-    def generation(self) -> int:
-        """A number that tells one state of a file from another; 0 as long as none was given."""
-        return int(self.statements.run("PRAGMA user_version").fetchone()[0])
-
-    def begin_generation(self) -> int:
-        """Give a new number to what the open transaction, or the next, will have made of the database."""
-        number = secrets.randbelow(2**31 - 1) + 1
-        self.statements.run(f"PRAGMA user_version={number}")
-        return number
+    def renew_statistics(self) -> None:
+        """Do nothing: the hot statements name their indexes, and `compact` renews the statistics."""
 
     def copy_to(self, path: Path) -> None:
-        """Write the whole database into an empty file, through SQLite's backup API, and compare the row counts.
+        """Write the whole database into an empty file through SQLite's backup API, and compare the row counts.
 
         Raises
         ------
-        BackupError
+        BackupError, DiskFullError
         """
         import sqlite3
 
         try:
-            with sqlite_errors(self._path), closing(set_up(sqlite3.connect(path))) as target:
-                # The file is discarded if this fails, so it needs no journal; and the caller syncs it.
+            with sqlite_errors(self._path), closing(configure(sqlite3.connect(path))) as target:
+                # The caller deletes the file if this fails, so it needs no journal; and the caller syncs it.
                 target.execute("PRAGMA journal_mode=OFF")
                 target.execute("PRAGMA synchronous=OFF")
                 self.dbapi.backup(target)
@@ -353,44 +447,35 @@ class SQLite:
         if copied != ours:
             raise BackupError(path=self._path, found=f"of the rows {ours} the copy has {copied}")
 
-    def keep_open(self) -> None:
-        """Let nothing use or close the connection in this process, a forked child, not even its end.
-
-        SQLite believes that the child holds the parent's locks, and would tidy up the parent's log
-        (https://sqlite.org/howtocorrupt.html, section 2.6).
-        """
-        import ctypes
-
-        self.dbapi.set_authorizer(lambda *_: 1)  # SQLITE_DENY, for whoever has fetched it before
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
+    # --- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the connection, and leave one file; what is not committed is rolled back."""
+        """Close the connection, and leave one file; an open transaction is rolled back."""
         if self._is_closed:
             return
         self._is_closed = True
-        self.statements.close()
+        self.cursor.close()
         if self._connection is not None:
             self._connection.close()
         try:
-            if self._place is not None:
+            if self._identity is not None:
                 self._finish_work()
         finally:
             self.dbapi.close()
-            if self._place is not None:
-                self._place.remove_log()
+            if self._identity is not None:
+                self._identity.remove_log()
             if self._lock is not None:
                 self._lock.close()
 
     def _finish_work(self) -> None:
-        """Take the log beside the file into it, and away."""
+        """Take the write-ahead log into the file, and delete it."""
         import sqlite3
 
         if self.is_replaced():
-            return  # it is no longer ours
+            return  # it is another program's file by now
         reason = "the directory of the TODO-file has become read-only"
         try:
-            if plain_cursor(self.dbapi).execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
+            if tuple_cursor(self.dbapi).execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
                 reason = _STILL_READ
         except sqlite3.OperationalError as error:
             is_the_disk = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
@@ -400,10 +485,6 @@ class SQLite:
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if self._beside("-wal").exists():
             warnings.warn(f"{reason}: its -wal file stays until it is opened again", stacklevel=5)
-
-    def is_replaced(self) -> bool:
-        """Whether another file, or none, is now where the one was that is being worked on."""
-        return self._place is not None and not self._place.is_ours()
 
     def _beside(self, suffix: str) -> Path:
         path = self._path.resolve()

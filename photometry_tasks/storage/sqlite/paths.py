@@ -1,23 +1,21 @@
 """The SQLite file by its path: where it is, and what lies beside it."""
 
-import errno
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
-from photometry_tasks.files import find_temporaries, identify, os_errors, replace_file
+from photometry_tasks.files import find_temporaries, identify
 from photometry_tasks.rules.validation import invalid
 
 __all__ = [
-    "Place",
+    "FileIdentity",
+    "check_no_leftover_log",
     "check_summary_place",
-    "check_unused",
     "find_leftovers",
     "find_todo_file",
+    "is_todo_file_or_beside",
     "locate_todo_file",
-    "write_output",
 ]
 
 #: What a URL begins with; as a Path it has lost a slash.
@@ -54,7 +52,7 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     return absolute
 
 
-def check_unused(path: Path) -> None:
+def check_no_leftover_log(path: Path) -> None:
     """Check that no log lies beside a file: it would be laid over whatever is put in the file's place.
 
     Raises
@@ -86,7 +84,7 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
     """
     if summary.is_symlink():
         return  # it is replaced itself
-    if _is_taken(summary, todo_file):
+    if is_todo_file_or_beside(summary, todo_file):
         raise invalid("summary", str(summary), "this is the TODO-file, or lies beside it; give another path")
     if summary.is_file():
         with summary.open("rb") as file:
@@ -94,29 +92,13 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
                 raise invalid("summary", str(summary), "another file is there, and is not replaced; give another path")
 
 
-def _is_taken(path: Path, todo_file: Path) -> bool:
+def is_todo_file_or_beside(path: Path, todo_file: Path) -> bool:
     """Whether a path is that of a TODO-file, or of what lies beside it."""
     todo_file = todo_file.resolve()
     return path.resolve() in {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
 
 
-def write_output(output: Path, todo_file: Path | None, write: Callable[[Path], None]) -> None:
-    """Write a file for the user as a whole, through a symlink, and never over the TODO-file, if it is one.
-
-    Raises
-    ------
-    InvalidArgumentError, FileNotFoundError, NotWritableError, DiskFullError
-    """
-    if todo_file is not None and (_is_taken(output, todo_file) or (output.exists() and output.samefile(todo_file))):
-        raise invalid("output", str(output), "this is the TODO-file, or lies beside it; give another path")
-    output = output.resolve()
-    if not output.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(output.parent))
-    with os_errors(output):
-        replace_file(output, write)
-
-
-class Place:
+class FileIdentity:
     """Where the file was found that is being worked on with a write-ahead log, to see whether it is still there."""
 
     def __init__(self, path: Path) -> None:
@@ -125,7 +107,7 @@ class Place:
         self._found = identify(self._path)
         self._found_log = (0, 0)
 
-    def is_ours(self) -> bool:
+    def is_in_place(self) -> bool:
         """Whether file and log are still those that were found.
 
         SQLite's locks are gone once any descriptor of the file was closed in this process; the next reader that closes

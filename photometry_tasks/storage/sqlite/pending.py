@@ -1,18 +1,19 @@
 """Which tasks come next for each set of constraints, known some way ahead: so no search begins at the first row."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import CursorResult, Select
+from sqlalchemy import Select
 
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Row, Transaction
+from photometry_tasks.sql.statements import build_task
 
-__all__ = ["Selection", "Selections", "build_task"]
+__all__ = ["PendingQueue", "PendingQueues"]
 
-#: Selections that are kept; who asks for ever new ones begins anew.
+#: PendingQueues that are kept; who asks for ever new ones begins anew.
 _MOST = 1000
 
 #: How many tasks are looked up ahead: few at first, since who asks for one may not ask for more; then ever more.
@@ -22,15 +23,7 @@ _ALL = 2**63 - 1
 _FIRST, _NONE_LEFT = -(2**63), 2**63 - 1
 
 
-_NAMES = tuple(column.name for column in statements.TASK_COLUMNS)
-
-
-def build_task(row: Sequence[Any]) -> dict[str, Any]:
-    """Return a task as it is handed out."""
-    return dict(zip(_NAMES, row, strict=True))
-
-
-class Selection:
+class PendingQueue:
     """The pending tasks that match some constraints, in order of priority.
 
     Those that do not match are passed over once, in the search for those ahead; whether one of these is still
@@ -46,8 +39,8 @@ class Selection:
         names = {name for name, _ in constraints}
         self._is_empty = any(value == () for _, value in constraints)
         expressions = build_expressions(constraints, for_our_schema=True)
-        self._priorities = statements.next_priorities(expressions, names)
-        self._tasks = statements.next_tasks(expressions, names)
+        self._priorities = statements.build_next_priorities(expressions, names)
+        self._tasks = statements.build_next_tasks(expressions, names)
         # Tasks of a list are found in the order of its index, and then sorted: all at once, since half of them would
         # cost as much.
         self._is_list = not names.isdisjoint(("priority", "starid"))
@@ -55,32 +48,32 @@ class Selection:
         self._ahead: deque[int] = deque()
         self._start = _FIRST  # no task before this one matches and is pending, but those ahead
 
-    def next_task(self, transaction: Transaction) -> dict[str, Any] | None:
+    def get_task(self, transaction: Transaction) -> dict[str, Any] | None:
         """Return the next task, which stays the next until it is no longer pending."""
         if self._is_empty:
             return None
-        rows = self._still_pending(transaction, 1)
-        while not rows and self._start != _NONE_LEFT:
+        tasks = self._get_ahead(transaction, 1)
+        while not tasks and self._start != _NONE_LEFT:
             self._look_ahead(transaction)
-            rows = self._still_pending(transaction, 1)
-        return build_task(rows[0]) if rows else None
+            tasks = self._get_ahead(transaction, 1)
+        return tasks[0] if tasks else None
 
-    def next_tasks(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
+    def get_tasks(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
         """Return the next tasks, at most `limit`."""
         if self._is_empty:
             return []
         if self._is_list:
             if self._start != _NONE_LEFT:
                 self._look_ahead(transaction)
-            return list(map(build_task, self._still_pending(transaction, limit)))
+            return self._get_ahead(transaction, limit)
         if self._ahead:
             self._start = self._ahead[0]
             self._ahead.clear()
-        rows = self._select(transaction, self._tasks, limit).cursor.fetchall()  # plain tuples, at half the cost
-        self._start = rows[0][0] if rows else _NONE_LEFT
-        return list(map(build_task, rows))
+        tasks = list(map(build_task, self._select(transaction, self._tasks, limit)))
+        self._start = tasks[0]["priority"] if tasks else _NONE_LEFT
+        return tasks
 
-    def begin_anew(self, priority: int) -> None:
+    def restart(self, priority: int) -> None:
         """Search again from a task on, which has gone back to pending, as may have others behind it."""
         while self._ahead and self._ahead[-1] >= priority:
             self._ahead.pop()
@@ -88,38 +81,38 @@ class Selection:
         if not self._is_list:
             self._size = _AHEAD_FIRST
 
-    def _still_pending(self, transaction: Transaction, limit: int) -> list[Row]:
-        """Return the first tasks of those ahead, and forget the others before them."""
-        rows: list[Row] = []
-        while self._ahead and len(rows) < limit:
-            row = transaction.one(statements.PENDING_TASK, {"task": self._ahead.popleft()})
+    def _get_ahead(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
+        """Return the first pending tasks of those ahead, and drop the others before them."""
+        tasks: list[dict[str, Any]] = []
+        while self._ahead and len(tasks) < limit:
+            row = transaction.fetch_one(statements.PENDING_TASK, {"task": self._ahead.popleft()})
             if row is not None:
-                rows.append(row)
-        self._ahead.extendleft(row[0] for row in reversed(rows))
-        return rows
+                tasks.append(build_task(row))
+        self._ahead.extendleft(task["priority"] for task in reversed(tasks))
+        return tasks
 
     def _look_ahead(self, transaction: Transaction) -> None:
-        found = self._select(transaction, self._priorities, self._size).scalars().all()
+        found = [priority for (priority,) in self._select(transaction, self._priorities, self._size)]
         self._ahead.extend(found)
         self._start = found[-1] + 1 if len(found) == self._size else _NONE_LEFT
         if not self._is_list:
             self._size = min(_AHEAD_MORE * self._size, _AHEAD_MOST)
 
-    def _select(self, transaction: Transaction, statement: Select[Any], limit: int) -> CursorResult[Any]:
+    def _select(self, transaction: Transaction, statement: Select[Any], limit: int) -> list[Row]:
         if self._start == _FIRST:
-            (first,) = transaction.one(statements.FIRST_PENDING, {}) or (None,)
+            (first,) = transaction.fetch_one(statements.FIRST_PENDING, {}) or (None,)
             self._start = _NONE_LEFT if first is None else first
-        return transaction.connection.execute(statement, {"start": self._start, "limit": limit})
+        return transaction.fetch_all(statement, {"start": self._start, "limit": limit})
 
 
-class Selections:
+class PendingQueues:
     """The selections that were asked for, as long as nobody else changes the table."""
 
     def __init__(self) -> None:
-        self._selections: dict[CheckedConstraints, Selection] = {}
-        self._last: tuple[Mapping[str, Any], Selection | None] = {}, None
+        self._selections: dict[CheckedConstraints, PendingQueue] = {}
+        self._last: tuple[Mapping[str, Any], PendingQueue | None] = {}, None
 
-    def find(self, constraints: Mapping[str, Any]) -> Selection:
+    def find(self, constraints: Mapping[str, Any]) -> PendingQueue:
         """Return the selection of these arguments of `build_constraints`."""
         last, selection = self._last
         if selection is not None and _are_the_same(constraints, last):
@@ -130,14 +123,14 @@ class Selections:
             if len(self._selections) >= _MOST:
                 self._last = {}, None
                 self._selections.clear()
-            selection = self._selections[key] = Selection(key)
+            selection = self._selections[key] = PendingQueue(key)
         self._last = constraints, selection
         return selection
 
-    def begin_anew(self, priority: int = _FIRST) -> None:
+    def restart(self, priority: int = _FIRST) -> None:
         """Search again from a task on, since it may have gone back to pending, as may have others behind it."""
         for selection in self._selections.values():
-            selection.begin_anew(priority)
+            selection.restart(priority)
 
 
 def _are_the_same(constraints: Mapping[str, Any], last: Mapping[str, Any]) -> bool:

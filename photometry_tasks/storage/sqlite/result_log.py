@@ -150,15 +150,16 @@ class ResultLog:
             self._empty()  # Ctrl-C had kept `begin` from it
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
 
-    def position(self) -> int:
-        """Return where the next result goes."""
+    @property
+    def size(self) -> int:
+        """Where the next result goes, bytes."""
         return self._size
 
-    def take_back(self, position: int) -> None:
-        """Forget what was logged from a position on: it was not accepted after all."""
-        if self._descriptor is not None and self._size > position:
-            os.ftruncate(self._descriptor, position)
-            self._size = position
+    def truncate(self, size: int) -> None:
+        """Remove the results that were logged beyond a size: they were not accepted."""
+        if self._descriptor is not None and self._size > size:
+            os.ftruncate(self._descriptor, size)
+            self._size = size
 
     def mark(self, generation: int) -> None:
         """Note that a file of this generation, which is not in its place yet, will hold all that was logged."""
@@ -213,7 +214,7 @@ class ResultLog:
         """Whether any stand in it."""
         return any(entry is not None and "results" in entry for _, entry in self._lines())
 
-    def results(self, start: int) -> Iterator[tuple[Result, Target] | None]:
+    def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | None]:
         """Yield the results from there on; None for a line that is damaged.
 
         A torn last line is passed over: what it was to hold was never acknowledged.

@@ -1,145 +1,151 @@
-"""A TODO-list in a SQLite file, which one manager works on: on disk, or on a copy in memory."""
+"""A TODO-list in a SQLite file that one manager works on: on disk, or on a copy in memory."""
 
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
-from photometry_tasks.progress.overview import Publisher
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
-from photometry_tasks.storage.connection import SharedConnection
-from photometry_tasks.storage.sqlite.cache import Known
-from photometry_tasks.storage.sqlite.database import SQLite
-from photometry_tasks.storage.sqlite.opening import put_on_disk
-from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
+from photometry_tasks.storage.connection import ManagerConnection
+from photometry_tasks.storage.sqlite.cache import TableCache
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.status_file import StatusFile
+from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_beside
 
-__all__ = ["FileList"]
+__all__ = ["SQLiteStore"]
 
 T = TypeVar("T")
 
 
-class FileList:
-    """What a manager does to the TODO-file that it has opened; each method is one transaction.
+class SQLiteStore:
+    """The TODO-file that a manager has open; each method is one transaction.
 
     Parameters
     ----------
     path : Path
-    database : SQLite
+    database : SQLiteDatabase
         The file, or a copy of it in memory.
     copy : WorkingCopy or None
-        What belongs to the copy.
+        The log and the backups of a copy in memory.
 
     Attributes
     ----------
     name : str
-    path : Path
-    shared : SharedConnection
+    connection : ManagerConnection
     """
 
-    #: There are no others, whom it would have to tell that it is alive.
+    #: No other manager waits for a heartbeat.
     lease: float | None = None
 
-    def __init__(self, path: Path, database: SQLite, copy: WorkingCopy | None) -> None:
+    def __init__(self, path: Path, database: SQLiteDatabase, copy: WorkingCopy | None) -> None:
         self.name = str(path)
-        self.path = path
+        self.path: Path | None = path
+        self._path = path
         self._database = database
         self._copy = copy
-        self._known = Known(database)
+        self._cache = TableCache(database)
         can_be_read = copy is not None or not database.keeps_readers_out
         is_needed = copy is not None or not can_be_read
-        self._publisher = Publisher(path, is_needed=is_needed, can_be_read=can_be_read)
-        self.shared = SharedConnection(database, self.name)
-        # Live attempts by priority, in numbers that no manager before this one has given.
-        self._attempts: dict[int, int] = {}
+        self._status_file = StatusFile(path, is_needed=is_needed, can_be_read=can_be_read)
+        self.connection = ManagerConnection(database, self.name)
+        # Live attempts by priority, with numbers that no manager before this one has given.
+        self._live: dict[int, int] = {}
         self._last_attempt = secrets.randbits(62)
 
-    def _transact(
-        self, method: str, work: Callable[[Transaction], T], *, writes: bool = False, is_synced: bool = True
+    def run_in_transaction(
+        self, method: str, work: Callable[[Transaction], T], *, writes: bool, is_synced: bool = True
     ) -> T:
-        self.shared.check_ready(method)
+        """Return the result of `work`, whose changes are committed as a whole.
+
+        Parameters
+        ----------
+        is_synced : bool, optional
+            Whether the commit of a durable file waits for the disk.
+        """
+        self.connection.check_ready(method)
         try:
-            transaction = self._database.start(writes=writes, is_synced=is_synced)
-            self._known.notice()
-            answer = work(transaction)
+            transaction = self._database.start_transaction(writes=writes, is_synced=is_synced)
+            self._cache.refresh()
+            result = work(transaction)
             self._database.commit()
         except BaseException as error:
-            self._known.forget()
-            self._database.abandon(error)
+            self._cache.invalidate()
+            self._database.rollback_and_raise(error)
         if writes:
-            self._known.learn(transaction)
-        return answer
-
-    def read(self, method: str, work: Callable[[Transaction], T]) -> T:
-        """Return what some work returns that changes nothing."""
-        return self._transact(method, work)
-
-    def change(self, method: str, work: Callable[[Transaction], T]) -> T:
-        """Return what some work returns, all of which is done or nothing."""
-        return self._transact(method, work, writes=True)
+            self._cache.update(transaction)
+        return result
 
     # --- handing out -------------------------------------------------------------------------------------
 
-    def next_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the next pending task."""
-        return self._transact("get_task", self._known.selections.find(constraints).next_task)
+    def get_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the next pending task, or None."""
+        queue = self._cache.queues.find(constraints)
+        return self.run_in_transaction("get_task", queue.get_task, writes=False)
 
-    def next_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the next pending tasks."""
-        selection = self._known.selections.find(constraints)
-        return self._transact("get_tasks", lambda transaction: selection.next_tasks(transaction, limit))
+    def get_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the next pending tasks, at most `limit`."""
+        queue = self._cache.queues.find(constraints)
+        return self.run_in_transaction(
+            "get_tasks", lambda transaction: queue.get_tasks(transaction, limit), writes=False
+        )
 
-    def claim(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def claim_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
-        selection = self._known.selections.find(constraints)
+        queue = self._cache.queues.find(constraints)
 
         def work(transaction: Transaction) -> list[dict[str, Any]]:
-            tasks = selection.next_tasks(transaction, limit)
+            tasks = queue.get_tasks(transaction, limit)
             transitions.start_tasks(transaction, [task["priority"] for task in tasks])
             return tasks
 
-        tasks = self._transact("claim_tasks", work, writes=True, is_synced=False)
+        tasks = self.run_in_transaction("claim_tasks", work, writes=True, is_synced=False)
         for task in tasks:
             self._last_attempt += 1
-            self._attempts[task["priority"]] = task["attempt"] = self._last_attempt
-        self._publisher.publish_if_due(self.read)
+            self._live[task["priority"]] = task["attempt"] = self._last_attempt
+        self.publish_status()
         return tasks
 
-    def start(self, method: str, priorities: Sequence[int]) -> None:
-        """Start tasks."""
+    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - other stores need them
+        """Whether other managers run or lock tasks that may come back: no, there are none."""
+        return False
+
+    def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
+        """Mark tasks as STARTED, all or none."""
 
         def work(transaction: Transaction) -> None:
             transitions.start_tasks(transaction, priorities)
 
-        self._transact(method, work, writes=True, is_synced=False)
-        self._publisher.publish_if_due(self.read)
+        self.run_in_transaction(method, work, writes=True, is_synced=False)
+        self.publish_status()
 
-    def release(self, priorities: Sequence[int]) -> None:
+    def release_tasks(self, priorities: Sequence[int]) -> None:
         """Return tasks that are STARTED to pending."""
-        self.change("release_tasks", lambda transaction: transitions.release_tasks(transaction, priorities))
-        for priority in priorities:
-            self._attempts.pop(priority, None)
 
-    def may_more_come(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - see ServerList
-        """Whether tasks may come yet though a claim gave none: not from others, there are none."""
-        return False
+        def work(transaction: Transaction) -> None:
+            transitions.release_tasks(transaction, priorities)
+
+        self.run_in_transaction("release_tasks", work, writes=True)
+        for priority in priorities:
+            self._live.pop(priority, None)
 
     def heartbeat(self) -> None:
-        """Say nothing: nobody waits for a sign of life."""
+        """Do nothing: no other manager waits for a heartbeat."""
 
     # --- saving ------------------------------------------------------------------------------------------
 
-    def save(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
-        """Save results, and return what became of each; None where another attempt has taken its place."""
+    def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
+        """Save results, all or none; None stands for one whose attempt is no longer the live one."""
         if self._database.is_replaced():
             raise FileChangedError(path=self.name, remedy=CLOSING_SAVES)
         accepted = self._find_accepted(results)
         copy = self._copy
-        position = 0 if copy is None else copy.position()
+        log_size = 0 if copy is None else copy.log_size
 
         def work(transaction: Transaction) -> list[Saved]:
             saved = transitions.save_results(transaction, accepted)
@@ -148,24 +154,24 @@ class FileList:
             return saved
 
         try:
-            saved = self.change(method, work)
+            saved = self.run_in_transaction(method, work, writes=True)
         except BaseException:
             if copy is not None:
-                copy.take_back(position)
+                copy.truncate_log(log_size)
             raise
-        if self._attempts:
+        if self._live:
             for result in accepted:
-                self._attempts.pop(result.priority, None)
+                self._live.pop(result.priority, None)
         if len(saved) == len(results):
             return list(saved)
         found = dict(zip(map(id, accepted), saved, strict=True))
         return [found.get(id(result)) for result in results]
 
     def _find_accepted(self, results: Sequence[Result]) -> list[Result]:
-        """Leave out results whose attempt is not, or no longer, the live one."""
+        """Leave out the results whose attempt is no longer the live one."""
         if all(result.attempt is None for result in results):
-            return list(results)  # it is the manager that started them
-        live = dict(self._attempts)
+            return list(results)  # the manager itself has started these tasks
+        live = dict(self._live)
         accepted = []
         for result in results:
             if result.attempt is None or live.get(result.priority) == result.attempt:
@@ -173,36 +179,49 @@ class FileList:
                 accepted.append(result)
         return accepted
 
-    def tell(self) -> None:
-        """Tell others now and then how it stands, where they cannot see it."""
-        self._publisher.publish_if_due(self.read)
+    # --- counting, closing -------------------------------------------------------------------------------
 
-    # --- counting, choosing, closing ---------------------------------------------------------------------
+    def count_by_status(self) -> Counter[int | None]:
+        """Return how many tasks have each status, with None for pending."""
+        return self.run_in_transaction(
+            "summary", lambda transaction: self._cache.count_by_status(transaction.connection), writes=False
+        )
 
-    def count(self) -> Counter[int | None]:
-        """Return how many tasks have each status; pending ones as None."""
-        return self.read("summary", lambda transaction: self._known.count(transaction.connection))
+    def publish_status(self) -> None:
+        """Publish the list's status now and then, where readers cannot see it in the file itself."""
+        self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False))
 
-    def backup(self) -> None:
-        """Put a copy in memory on disk."""
-        if self._copy is not None:
-            self._copy.backup()
-
-    def is_ours(self) -> bool:
+    def is_in_place(self) -> bool:
         """Whether the file is still the one that was opened."""
         return not self._database.is_replaced()
 
+    def backup(self) -> None:
+        """Write a copy in memory to disk."""
+        if self._copy is not None:
+            self._copy.backup()
+
     def finish(self) -> Path | None:
-        """Put on disk what is not, for the last time; return where to, if not in its place."""
-        return put_on_disk(self.path, self._database, self._copy)
+        """Write everything to disk for the last time.
+
+        Returns
+        -------
+        Path or None
+            The other file that holds the list, if its own was replaced or changed by another program.
+        """
+        if self._copy is not None:
+            return self._copy.finish()
+        if not self._database.is_replaced():
+            return None
+        saved_as = save_beside(self._database, self._path)
+        return None if saved_as == self._path.resolve() else saved_as
 
     def close(self) -> None:
         """Close the file."""
-        self._publisher.remove()
-        self.shared.close()
+        self._status_file.remove()
+        self.connection.close()
 
-    def abandon(self) -> None:
-        """Close the file without putting anything on disk."""
+    def abort(self) -> None:
+        """Close the file without writing anything to disk."""
         if self._copy is not None:
             self._copy.close()
-        self.shared.close()
+        self.connection.close()

@@ -17,8 +17,8 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.results import Result
-from photometry_tasks.storage.sqlite.database import SQLite
-from photometry_tasks.storage.sqlite.paths import check_unused
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
 from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 
 __all__ = ["WorkingCopy", "save_beside"]
@@ -32,22 +32,22 @@ class WorkingCopy:
     Parameters
     ----------
     path : Path
-    file : SQLite
+    file : SQLiteDatabase
         The open file, which is closed by `begin`.
     is_durable : bool
         Whether each result is to survive a power cut too.
 
     Attributes
     ----------
-    database : SQLite
+    database : SQLiteDatabase
         The copy.
     """
 
-    def __init__(self, path: Path, file: SQLite, *, is_durable: bool) -> None:
+    def __init__(self, path: Path, file: SQLiteDatabase, *, is_durable: bool) -> None:
         self._path = path.resolve()
         self._file = file
         self._states: set[tuple[int, int, int, int, bytes]] = set()
-        self._changes = file.changes_by_others()
+        self._changes = file.get_data_version()
         self.database = file.load_into_memory()
         self._log = ResultLog(self._path, is_durable=is_durable)
 
@@ -56,25 +56,26 @@ class WorkingCopy:
         # A log that was left beside the file would be laid over what is later put in the file's place.
         self._file.recover()
         self._states.add(_read_state(self._path))
-        if self._file.changes_by_others() != self._changes:
+        if self._file.get_data_version() != self._changes:
             raise FileChangedError(path=self._path, remedy="Open it again")
-        self._file.leave_lock_to(self.database)
-        if is_changed or not self.database.generation:
+        self._file.move_lock_to(self.database)
+        if is_changed or not self.database.get_generation():
             self.backup()
         else:
-            self._log.begin(self.database.generation)
+            self._log.begin(self.database.get_generation())
 
     def record(self, results: list[Result], targets: list[Target]) -> None:
         """Put results in the log, so that they survive the death of the process."""
         self._log.append(results, targets)
 
-    def position(self) -> int:
-        """Return where the next result is recorded."""
-        return self._log.position()
+    @property
+    def log_size(self) -> int:
+        """The size of the log, bytes."""
+        return self._log.size
 
-    def take_back(self, position: int) -> None:
-        """Forget what was recorded from a position on: it was not accepted after all."""
-        self._log.take_back(position)
+    def truncate_log(self, size: int) -> None:
+        """Remove the results that were recorded beyond a size of the log: they were not accepted."""
+        self._log.truncate(size)
 
     def backup(self) -> None:
         """Replace the file by the copy, at once and as a whole, and empty the log.
@@ -116,7 +117,7 @@ class WorkingCopy:
         self._log.close()
 
     def _check_unchanged(self, temporary: Path) -> None:
-        check_unused(self._path)
+        check_no_leftover_log(self._path)
         if self._path.exists() and _read_state(self._path) not in self._states:
             raise FileChangedError(path=self._path, remedy=CLOSING_SAVES)
         # It is no other program's change, whatever comes once it has taken the file's place.
@@ -131,7 +132,7 @@ def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, counter
 
 
-def save_beside(database: SQLite, path: Path) -> Path:
+def save_beside(database: SQLiteDatabase, path: Path) -> Path:
     """Write a database whose file is now another one to a file beside that one, and return its path."""
     path = path.resolve()
     target = path

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement
 
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.storage.sqlite.pending import build_task
+from photometry_tasks.sql.statements import build_task
 
 __all__ = ["draw_task"]
 
@@ -25,17 +25,17 @@ def draw_task(transaction: Transaction, conditions: Sequence[ColumnElement[bool]
     A priority is drawn from the range of all priorities until it is one of such a task (rejection sampling): all are
     equally likely. Where few of the tasks are, they are counted, and the number of one of them is drawn.
     """
-    lowest, highest = transaction.one(statements.PRIORITY_RANGE, {}) or (None, None)
+    lowest, highest = transaction.fetch_one(statements.PRIORITY_RANGE, {}) or (None, None)
     if lowest is None:
         return None
     if not conditions:
         for _ in range(_TRIES):
-            row = transaction.one(statements.PENDING_TASK, {"task": random.randint(lowest, highest)})  # noqa: S311 - a draw, no secret
+            row = transaction.fetch_one(statements.PENDING_TASK, {"task": random.randint(lowest, highest)})  # noqa: S311 - a draw, no secret
             if row is not None:
                 return build_task(row)
     execute = transaction.connection.execute
-    while number := execute(statements.count_pending(conditions)).scalar_one():
-        chosen = execute(statements.numbered_task(conditions), {"number": random.randrange(number)}).first()  # noqa: S311
+    while number := execute(statements.build_count_pending(conditions)).scalar_one():
+        chosen = execute(statements.build_numbered_task(conditions), {"number": random.randrange(number)}).first()  # noqa: S311
         if chosen is not None:  # another program may have changed the table in between
             return build_task(chosen)
     return None

@@ -1,0 +1,27 @@
+"""`export`: write tasks with their diagnostics to a table."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from photometry_tasks.cli.params import Statuses, constraint_options, needs, read_constraints, todo_argument
+from photometry_tasks.export import export_tasks
+from photometry_tasks.storage.location import Location
+
+__all__ = ["export"]
+
+
+@click.command()
+@todo_argument
+@click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
+@click.option("--status", type=Statuses(with_pending=True), help="Only with these, as OK,WARNING.")
+@constraint_options
+def export(todo: Location, target: Path, status: Any, **options: Any) -> None:
+    """Write the tasks of TODO, a file or a PostgreSQL URL, with their diagnostics to a table.
+
+    Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
+    """
+    with needs(target.suffix.lower().lstrip("."), "a library"):
+        number = export_tasks(todo, target, status=status, **read_constraints(options))
+    click.echo(f"{number} tasks written to {target}.")

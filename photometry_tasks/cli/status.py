@@ -1,0 +1,71 @@
+"""`status` and `report`: show a TODO-list in the terminal, or as a page."""
+
+import json
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from photometry_tasks.cli.display import build_history, build_view
+from photometry_tasks.cli.params import needs, todo_argument
+from photometry_tasks.maintenance.status import get_history, get_overview
+from photometry_tasks.storage.location import Location
+
+__all__ = ["report", "status"]
+
+#: Seconds between two looks of `status --watch`.
+_WATCH = 2.0
+
+
+@click.command()
+@todo_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+@click.option("--task", type=int, metavar="PRIORITY", help="Show the attempts at this task, of a list on a server.")
+def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None:
+    """Show how TODO, a file or a PostgreSQL URL, stands: counts, rate, errors, and who works on it. It may be in use.
+
+    Example: photometry-tasks status todo.sqlite --json
+    """
+    if watch and (as_json or task is not None):
+        raise click.UsageError("--watch stands alone.")
+    console = Console()
+    if task is not None:
+        attempts = get_history(todo, task)
+        if as_json:
+            click.echo(json.dumps(attempts, indent=2, default=str))
+        else:
+            console.print(build_history(task, attempts))
+        return
+    if as_json:
+        click.echo(json.dumps(get_overview(todo), indent=2))
+        return
+    if not watch:
+        console.print(build_view(get_overview(todo)))
+        return
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        while True:
+            live.update(build_view(get_overview(todo)), refresh=True)
+            time.sleep(_WATCH)
+
+
+@click.command()
+@todo_argument
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write it.")
+def report(todo: Location, output: Path) -> None:
+    """Make a page with pictures of how TODO, a file or a PostgreSQL URL, stands: one HTML file that needs no other.
+
+    Example: photometry-tasks report todo.sqlite -o report.html
+    """
+    with needs("report", "Matplotlib"):
+        from photometry_tasks.report import build_report
+
+        page = build_report(todo)
+    todo.write_output(output, lambda temporary: _write_text(temporary, page))
+    click.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

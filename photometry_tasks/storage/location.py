@@ -1,0 +1,93 @@
+"""Where a TODO-list is: the path of a SQLite file, or the URL of a database on a server."""
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.rules.validation import invalid
+from photometry_tasks.storage.postgresql.database import hide_password
+from photometry_tasks.storage.sqlite.paths import find_todo_file, is_todo_file_or_beside, locate_todo_file
+
+__all__ = ["Location", "parse_location"]
+
+_URL = re.compile(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a TODO-list is.
+
+    Attributes
+    ----------
+    name : str
+        The path as it was given, or the URL without its password.
+    path : Path or None
+        The absolute path of the file, which need not exist; None on a server.
+    url : str
+        The URL with its password; empty for a file.
+    """
+
+    name: str
+    path: Path | None = None
+    url: str = field(default="", repr=False)
+
+    def find_file(self) -> Path | None:
+        """Return the path of the file, which exists; None on a server.
+
+        Raises
+        ------
+        TodoFileNotFoundError
+        """
+        return None if self.path is None else find_todo_file(self.path)
+
+    def write_output(self, output: Path, write: Callable[[Path], None]) -> None:
+        """Write a file for the user as a whole, through a symlink, but never over the TODO-file.
+
+        Parameters
+        ----------
+        output : Path
+        write : callable
+            Writes the content into the empty file that it is given.
+
+        Raises
+        ------
+        InvalidArgumentError, FileNotFoundError, NotWritableError, DiskFullError
+        """
+        if self.path is not None and (
+            is_todo_file_or_beside(output, self.path)
+            or (output.exists() and self.path.exists() and output.samefile(self.path))
+        ):
+            raise invalid("output", str(output), "this is the TODO-file, or lies beside it; give another path")
+        output = output.resolve()
+        if not output.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(output.parent))
+        with os_errors(output):
+            replace_file(output, write)
+
+
+def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
+    """Return where a TODO-list is.
+
+    Parameters
+    ----------
+    target : str, os.PathLike or Location
+        A path; a directory stands for the `todo.sqlite` in it. Or a URL: postgresql+psycopg://user:password@host/database,
+        or sqlite:/// and a path, in which no character is quoted.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If it is the URL of something else.
+    """
+    if isinstance(target, Location):
+        return target
+    url = _URL.match(str(target))
+    if url is None:
+        return Location(str(target), locate_todo_file(target))
+    if url["file"]:
+        return Location(str(target), locate_todo_file(str(target)[url.end() :]))
+    return Location(hide_password(str(target)), url=str(target))

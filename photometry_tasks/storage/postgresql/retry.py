@@ -1,0 +1,143 @@
+"""Retries: which errors of a server pass by themselves, and how a call is made again after them."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import NoReturn, Protocol, TypeVar
+
+from photometry_tasks.errors import ServerUnreachableError
+from photometry_tasks.storage.postgresql.dbapi import describe_error, find_driver_error
+
+__all__ = ["Retryable", "is_temporary_refusal", "pause_before_reconnecting", "with_retry"]
+
+T = TypeVar("T")
+
+#: How often a call is tried whose transaction conflicts with others.
+_MOST_TRIES = 20
+
+#: Seconds between two tries, at first and at most.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 5.0
+
+#: The server ends or starts: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+_LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
+#: The same where a connection is refused: there libpq gives no code, but the server's text. A server whose messages are
+#: not in English is not tried again.
+_REFUSALS = (
+    "too many",
+    "connection slots are reserved",
+    "the database system is starting up",
+    "the database system is shutting down",
+    "the database system is not",  # yet, or not now, accepting connections
+    "the database system is in recovery mode",
+    "server closed the connection unexpectedly",
+)
+#: Two transactions conflicted.
+_CONFLICTS = {"40001", "40P01", "55P03"}
+#: Two transactions have added the same row at once; the next try sees the other's row.
+_RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
+
+
+class Retryable(Protocol):
+    """A connection on which calls are retried.
+
+    Attributes
+    ----------
+    patience : float or None
+        Seconds for which calls are retried after the connection was lost; None: never.
+    is_unsure : bool
+        Whether an earlier try of the present call may have been committed without an answer.
+    is_given_up : bool
+        Whether the last call ended because the server was gone: then each call is tried once.
+    """
+
+    name: str
+    patience: float | None
+    is_unsure: bool
+    is_given_up: bool
+
+    def ensure_idle(self) -> None:
+        """Reconnect if the connection is lost, or in the midst of something."""
+
+    def is_lost(self) -> bool:
+        """Whether the connection is cut."""
+
+    def invalidate(self) -> None:
+        """Cut the connection."""
+
+    def rollback(self) -> None:
+        """Roll back the open transaction."""
+
+    def raise_explained(self, error: BaseException) -> NoReturn:
+        """Raise an error as one of ours."""
+
+
+def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
+    """Return the result of a call, which is made again while its errors pass by themselves.
+
+    Parameters
+    ----------
+    connection : Retryable
+    call : callable
+        It reads `connection.is_unsure`: an earlier try may have been committed.
+
+    Raises
+    ------
+    ServerUnreachableError
+        If the server cannot be reached for longer than the patience.
+    ServerError
+        If the server refuses.
+    """
+    begun, tries = None, 0
+    connection.is_unsure = False
+    while True:
+        try:
+            connection.ensure_idle()
+            result = call()
+        except BaseException as error:
+            is_lost, is_conflict = _classify(error, is_lost=connection.is_lost())
+            if is_lost:
+                connection.invalidate()
+            connection.rollback()
+            if not (is_lost or is_conflict) or connection.patience is None:
+                connection.raise_explained(error)
+            tries += 1
+            begun = begun or time.monotonic()
+            connection.is_unsure = connection.is_unsure or is_lost
+            patience = 0.0 if connection.is_given_up else connection.patience
+            if is_conflict and tries >= _MOST_TRIES:
+                connection.raise_explained(error)
+            if time.monotonic() - begun >= patience:
+                connection.is_given_up = is_lost
+                found, seconds = describe_error(error), connection.patience
+                raise ServerUnreachableError(path=connection.name, found=found, seconds=seconds) from error
+        else:
+            connection.is_given_up = False
+            return result
+        backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2**tries)
+        time.sleep(random.uniform(0.5, 1) * backoff)  # noqa: S311 - no secret
+
+
+def _classify(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
+    """Return whether an error means that the connection is lost, and whether two transactions conflicted."""
+    cause = find_driver_error(error)
+    if cause is None:
+        # The driver's pipeline may say it in its own way.
+        return is_lost and isinstance(error, AssertionError), False
+    import psycopg
+
+    code = cause.sqlstate or ""
+    is_race = code == "23505" and cause.diag.constraint_name in _RACES
+    if not code and isinstance(cause, psycopg.OperationalError):
+        is_lost = True  # only an error on this side of the connection has no code
+    return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
+
+
+def is_temporary_refusal(error: BaseException) -> bool:
+    """Whether a server refused a connection for a reason that passes by itself."""
+    text = describe_error(error)
+    return find_driver_error(error).sqlstate in _LOST or any(refusal in text for refusal in _REFUSALS)
+
+
+def pause_before_reconnecting(seconds_left: float) -> None:
+    """Wait before the next try to connect, a random time so that not all workers come at once."""
+    time.sleep(random.uniform(0.1, min(_LONGEST_BACKOFF, seconds_left)))  # noqa: S311 - no secret

@@ -1,0 +1,78 @@
+"""The status that a manager publishes beside its file, while readers cannot see it in the file itself."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.progress.overview import read_overview
+from photometry_tasks.sql.execution import Transaction
+
+__all__ = ["StatusFile", "read_status_file"]
+
+_logger = logging.getLogger("photometry_tasks")
+
+#: Seconds between two publications, or this many times the duration of one, if that is longer.
+_INTERVAL, _SHARE = 10.0, 100
+
+
+class StatusFile:
+    """Writes an overview beside a TODO-file.
+
+    Parameters
+    ----------
+    path : Path
+        The TODO-file.
+    is_needed : bool
+        Whether the file itself does not show the status: in memory mode, and where a manager on a network file system
+        keeps readers out.
+    can_be_read : bool
+        Whether the file can be read: then it shows the status at first.
+    """
+
+    def __init__(self, path: Path, *, is_needed: bool, can_be_read: bool) -> None:
+        self._path = path
+        self._is_needed = is_needed
+        self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
+        self.remove()  # a killed manager may have left one
+
+    def write_if_due(self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any]) -> None:
+        """Write the overview that a transaction sees, now and then; after a failure it is tried again later."""
+        begun = time.monotonic()
+        if not self._is_needed or begun < self._next:
+            return
+        place = _find_place(self._path)
+        try:
+            overview = run_in_transaction(lambda transaction: read_overview(transaction.connection, self._path))
+            text = json.dumps(overview)
+            with os_errors(place):
+                replace_file(place, lambda temporary: _write_text(temporary, text), like=self._path, owner=self._path)
+        except OSError:
+            _logger.exception("The status could not be written to %s; it is tried again later", place)
+        now = time.monotonic()
+        self._next = max(begun + _INTERVAL, now + _SHARE * (now - begun))
+
+    def remove(self) -> None:
+        """Delete it: the file itself can be read."""
+        _find_place(self._path).unlink(missing_ok=True)
+
+
+def read_status_file(path: Path) -> dict[str, Any] | None:
+    """Return the overview that a manager published beside a TODO-file, or None."""
+    try:
+        found: dict[str, Any] = json.loads(_find_place(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def _find_place(path: Path) -> Path:
+    path = path.resolve()
+    return path.with_name(f"{path.name}-status")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,35 @@
+"""Upgrade the schema of a TODO-list, whatever database holds it."""
+
+import logging
+
+from sqlalchemy.exc import DatabaseError
+
+from photometry_tasks import schema
+from photometry_tasks.errors import CannotUpgradeError
+from photometry_tasks.storage.base import Database
+
+__all__ = ["upgrade_schema"]
+
+_logger = logging.getLogger("photometry_tasks")
+
+
+def upgrade_schema(database: Database) -> list[str]:
+    """Bring a TODO-list to the schema of this release in one transaction, and return a line for each change.
+
+    Raises
+    ------
+    CannotUpgradeError, NotATodoFileError, UnknownRevisionError
+        The list is not changed.
+    """
+    try:
+        with database.begin_upgrade() as connection:
+            # Another process may have upgraded it since the caller looked.
+            changes = schema.find_changes(connection, database.name)
+            if changes:
+                schema.upgrade(connection, database.name)
+    except DatabaseError as error:
+        remedy = "`photometry-tasks check` may say more."
+        raise CannotUpgradeError(path=database.name, problem=error.orig, remedy=remedy) from error
+    for change in changes:
+        _logger.info("%s: upgraded: %s", database.name, change)
+    return changes
