@@ -327,7 +327,7 @@ def _add(
             schema.find_changes(connection, database.name)  # refuses other programs' files before the lists are read
         targets, listed = _collect(located, defaults, report)
         database.ensure_schema()
-        with database.begin_upgrade() as connection:
+        with database.begin_load() as connection:
             for key in connection.execute(statements.TARGETS):
                 targets.pop(tuple(key), None)
             last: int = connection.execute(statements.LAST_PRIORITY).scalar_one()

@@ -111,7 +111,7 @@ def _fill_empty(target: Location, copying: "_Copying") -> None:
         ):
             problem = f"it holds {_count(connection)[todolist.name]} tasks"
         raise invalid("target", target.name, f"{problem}, and is not replaced; give the path of a new file")
-    with closing(open_database(target)) as database, database.begin_upgrade() as connection:
+    with closing(open_database(target)) as database, database.begin_load() as connection:
         schema.check_current(connection, database.name)
         database.lock_tables()  # against managers that have it open: it stays empty
         if found := {name: number for name, number in _count(connection).items() if number}:

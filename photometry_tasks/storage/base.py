@@ -83,6 +83,9 @@ class Database(SharedDatabase, Protocol):
     def begin_upgrade(self) -> AbstractContextManager[Connection]:
         """Run one transaction that may change the schema, while no other can."""
 
+    def begin_load(self) -> AbstractContextManager[Connection]:
+        """Run one transaction that adds many rows, while no other can do so or change the schema."""
+
     def lock_tables(self) -> None:
         """Keep other managers from changing the list until the open transaction ends."""
 

@@ -93,7 +93,7 @@ def create_list(location: Location, fill: Fill) -> bool:
     """
 
     def create(database: Database) -> bool:
-        with database.begin_upgrade() as connection:
+        with database.begin_load() as connection:
             if schema.has_list(connection):
                 return False
             _create_in(connection, database, fill)

@@ -159,6 +159,9 @@ class PostgreSQLDatabase:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
+    #: A transaction that adds many rows waits for others of its kind too.
+    begin_load = begin_upgrade
+
     def run_in_transaction(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         """Return the result of `work`, which is one transaction, with retries.
 

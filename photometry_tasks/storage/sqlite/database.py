@@ -4,7 +4,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -223,6 +223,10 @@ class SQLiteDatabase:
                     raise CannotUpgradeError(path=self._path, problem=problem, remedy="Please report this.")
         finally:
             self.dbapi.execute("PRAGMA foreign_keys=ON")
+
+    def begin_load(self) -> AbstractContextManager[Connection]:
+        """Run one transaction that adds many rows."""
+        return self.begin(writes=True)
 
     @contextmanager
     def transaction(self, *, writes: bool) -> Iterator[Transaction]:
