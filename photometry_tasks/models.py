@@ -100,9 +100,9 @@ class Task(Base):
     datasource: Mapped[str] = mapped_column(server_default=text("'ffi'"))
     camera: Mapped[int]
     ccd: Mapped[int]
-    cadence: Mapped[int]
+    cadence: Mapped[int] = mapped_column(info={"unit": "s"})
     method: Mapped[str | None]
-    tmag: Mapped[float | None]
+    tmag: Mapped[float | None] = mapped_column(info={"unit": "mag"})
     status: Mapped[int | None]
     cbv_area: Mapped[int]
 
@@ -133,20 +133,20 @@ class Diagnostics(Base):
     )
     lightcurve: Mapped[str | None]
     method_used: Mapped[str]
-    elaptime: Mapped[float]
-    worker_wait_time: Mapped[float | None]
-    mean_flux: Mapped[_Statistic | None]
+    elaptime: Mapped[float] = mapped_column(info={"unit": "s"})
+    worker_wait_time: Mapped[float | None] = mapped_column(info={"unit": "s"})
+    mean_flux: Mapped[_Statistic | None] = mapped_column(info={"unit": "electron / s"})
     variance: Mapped[_Statistic | None]
     variability: Mapped[_Statistic | None]
     rms_hour: Mapped[_Statistic | None]
     ptp: Mapped[_Statistic | None]
-    pos_row: Mapped[float | None]
-    pos_column: Mapped[float | None]
+    pos_row: Mapped[float | None] = mapped_column(info={"unit": "pix"})
+    pos_column: Mapped[float | None] = mapped_column(info={"unit": "pix"})
     contamination: Mapped[float | None]
-    mask_size: Mapped[int | None]
-    edge_flux: Mapped[float | None]
-    stamp_width: Mapped[int | None]
-    stamp_height: Mapped[int | None]
+    mask_size: Mapped[int | None] = mapped_column(info={"unit": "pix"})
+    edge_flux: Mapped[float | None] = mapped_column(info={"unit": "electron / s"})
+    stamp_width: Mapped[int | None] = mapped_column(info={"unit": "pix"})
+    stamp_height: Mapped[int | None] = mapped_column(info={"unit": "pix"})
     stamp_resizes: Mapped[int | None]
     errors: Mapped[str | None]
 

@@ -2,7 +2,7 @@
 
 import enum
 
-__all__ = ["STATUS"]
+__all__ = ["FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
 
 
 class STATUS(enum.Enum):
@@ -21,5 +21,11 @@ class STATUS(enum.Enum):
     STARTED = 6
 
 
-#: Opening a TODO-file returns these to pending: they were cut short, or went wrong.
+#: A task with one of these is not run again in a run.
+FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
+
+#: A task with one of these has a result; one that is SKIPPED or ABORT may have none.
+MEASURED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR)
+
+#: Opening a TODO-list returns these tasks to pending: they were interrupted, or they failed.
 RESET_AT_OPENING = (STATUS.STARTED, STATUS.ABORT, STATUS.ERROR)

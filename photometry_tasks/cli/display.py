@@ -18,14 +18,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from photometry_tasks.status import FINISHED
+
 __all__ = ["Bar", "build_history", "build_view"]
 
 #: Seconds between two lines, where there is no terminal to draw a bar in.
 _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
-
-_DONE = ("OK", "WARNING", "ERROR", "ABORT", "SKIPPED")
 
 
 class Bar:
@@ -170,7 +170,7 @@ def _build_cell(entry: dict[str, Any] | None) -> Text:
     if entry is None:
         return Text("–", style="dim")
     total = sum(number for name, number in entry.items() if name not in ("camera", "ccd"))
-    done = sum(entry[name] for name in _DONE)
+    done = sum(entry[status.name] for status in FINISHED)
     text = Text(f"{_floor(done, total)} of {total}", style="green" if done == total else "")
     if entry["ERROR"]:
         text.append(f"\n{_count_errors(entry['ERROR'])}", style="red")

@@ -20,7 +20,7 @@ from photometry_tasks.cli.params import (
 )
 from photometry_tasks.maintenance.status import get_overview
 from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.runner.pool import PhotometryFunction
+from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 

@@ -1,5 +1,5 @@
 """Results out: tasks with their diagnostics as CSV, Parquet or ECSV."""
 
-from photometry_tasks.export.formats import export_tasks
+from photometry_tasks.export.tasks import export_tasks
 
 __all__ = ["export_tasks"]

@@ -11,7 +11,7 @@ from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.sql import statements
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import MEASURED, STATUS
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 from photometry_tasks.storage.sqlite.paths import find_leftovers
@@ -22,12 +22,12 @@ __all__ = ["find_faults"]
 _SHOWN = 5
 
 _task, _result = todolist.c, diagnostics.c
-_is_finished = _task.status.in_([STATUS.OK.value, STATUS.WARNING.value, STATUS.ERROR.value])
+_is_measured = _task.status.in_([status.value for status in MEASURED])
 _has_result = exists().where(_result.priority == _task.priority)
 
 #: Faults of tasks, each with the query that finds them.
 _FAULTS: dict[str, Select[Any]] = {
-    "finished without a row in diagnostics": select(_task.priority).where(_is_finished, ~_has_result),
+    "finished without a row in diagnostics": select(_task.priority).where(_is_measured, ~_has_result),
     "pending with a row in diagnostics": select(_task.priority).where(_task.status.is_(None), _has_result),
     "of a status that does not exist": select(_task.priority).where(
         _task.status.not_in([status.value for status in STATUS])

@@ -19,7 +19,7 @@ from photometry_tasks import schema
 from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import as_bytes, whole_part
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import FINISHED, STATUS
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 
@@ -27,8 +27,7 @@ __all__ = ["build_report"]
 
 _task, _result = todolist.c, diagnostics.c
 
-#: Of these a run makes no more.
-_FINISHED = ("OK", "WARNING", "ERROR", "ABORT", "SKIPPED")
+_FINISHED = tuple(status.name for status in FINISHED)
 
 #: Shown although there may be none.
 _USUAL = ("PENDING", "OK", "WARNING", "ERROR", "SKIPPED", "STARTED")

@@ -1,5 +1,6 @@
-"""Executors of every kind: how they end, and how many workers they have."""
+"""Executors of every kind: how many workers they have, how they end, and the processes that they leave."""
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Set
@@ -7,9 +8,8 @@ from concurrent.futures import Executor
 
 from photometry_tasks.errors import WorkerDiedError
 from photometry_tasks.rules.validation import check_positive, invalid
-from photometry_tasks.runner.pool import find_children, kill_children
 
-__all__ = ["check_jobs", "is_death", "shut_down"]
+__all__ = ["check_jobs", "find_children", "is_worker_death", "shut_down"]
 
 
 def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
@@ -23,10 +23,10 @@ def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
             executor.shutdown(wait=False, cancel_futures=True)
         except TypeError:  # Dask's takes no more than this, and cancels them by itself
             executor.shutdown(wait=False)
-        kill_children(find_children() - others)
+        _kill_children(find_children() - others)
 
 
-def is_death(error: BaseException) -> bool:
+def is_worker_death(error: BaseException) -> bool:
     """Whether an executor says that a task's worker died: ours, or Dask's after some tries."""
     dask = sys.modules.get("distributed")
     return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
@@ -40,3 +40,15 @@ def check_jobs(jobs: int | None, executor: object) -> int:
         raise invalid("jobs", jobs, "say how many workers the executor has")
     # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_children() -> set[int]:
+    """Return the processes that `multiprocessing` has started here, by their ids."""
+    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+
+
+def _kill_children(pids: Set[int]) -> None:
+    """Kill those of the processes that `multiprocessing` has started here."""
+    for process in multiprocessing.active_children():
+        if process.pid in pids:
+            process.kill()

@@ -2,13 +2,11 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import resource_tracker
@@ -18,23 +16,9 @@ from typing import Any
 import psutil
 
 from photometry_tasks.errors import WorkerDiedError, WorkerError
-from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.rules.validation import invalid
-from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit, describe_memory_limit
-from photometry_tasks.status import STATUS
+from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 
-__all__ = [
-    "PhotometryFunction",
-    "WorkerPool",
-    "build_failure",
-    "check_importable",
-    "find_children",
-    "kill_children",
-    "run_task",
-]
-
-#: What a pipeline gives: it takes a task and returns the result's fields.
-PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+__all__ = ["WorkerPool"]
 
 #: Signals that a terminal or a batch system sends to the workers too: it is the parent that decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -200,21 +184,7 @@ class _Worker:
         self._process.close()
 
 
-def find_children() -> set[int]:
-    """Return the processes that `multiprocessing` has started here, by their ids."""
-    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
-
-
-def kill_children(pids: Set[int]) -> None:
-    """Kill those of the processes that `multiprocessing` has started here."""
-    for process in multiprocessing.active_children():
-        if process.pid in pids:
-            process.kill()
-
-
 # --- in the worker process -------------------------------------------------------------------------------
-
-_idle_since = time.perf_counter()
 
 
 def _let_forks_end() -> None:
@@ -269,47 +239,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
-    """Run the function on a task, and check what it returns; what goes wrong in it is a result with status ERROR."""
-    global _idle_since
-    begun = time.perf_counter()
-    times = {"worker_wait_time": begun - _idle_since}
-    try:
-        fields = function(dict(task))
-        times["time"] = time.perf_counter() - begun
-        # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
-        identity = {"priority": task["priority"], "attempt": task.get("attempt")}
-        result = check_result({**task, **times, **fields, **identity})
-    except BaseException as error:
-        times["time"] = time.perf_counter() - begun
-        text = traceback.format_exc()
-        if isinstance(error, MemoryError):
-            text += f"In this process {describe_memory_limit()}.\n"
-        result = build_failure(task, text, **times)
-    _idle_since = time.perf_counter()
-    return result
-
-
-def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times: float) -> Result:
-    """Return the result of a task that gave none."""
-    failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
-    return check_result({**task, **times, **failure})
-
-
-def check_importable(function: PhotometryFunction) -> None:
-    """Check that the workers can import a function, as far as that can be told here.
-
-    Raises
-    ------
-    InvalidArgumentError
-    """
-    remedy = "the workers cannot import it; define it at the top level of a module"
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise invalid("function", function, remedy) from error
-    main = sys.modules["__main__"]
-    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
-        raise invalid("function", function, f"{remedy}, not in a notebook or at the prompt")

@@ -15,16 +15,10 @@ from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import TooManyWorkerDeathsError
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid
-from photometry_tasks.runner.executors import check_jobs, is_death, shut_down
-from photometry_tasks.runner.pool import (
-    PhotometryFunction,
-    WorkerPool,
-    build_failure,
-    check_importable,
-    find_children,
-    run_task,
-)
-from photometry_tasks.runner.shutdown import Stop, find_time_limit
+from photometry_tasks.runner.executors import check_jobs, find_children, is_worker_death, shut_down
+from photometry_tasks.runner.pool import WorkerPool
+from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
+from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_importable, run_task
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
 
@@ -157,8 +151,8 @@ def run_tasks(
     # Checked once: an iterable may be one that can be read only once.
     checked = dict(check_constraints(constraints))
     run = _Run(manager, function, checked, executor, jobs, limit, progress)
-    with Stop(grace, find_time_limit(stop_after), run.wake_up) as stop:
-        run.work(stop)
+    with Shutdown(grace, find_time_limit(stop_after), run.wake_up) as shutdown:
+        run.work(shutdown)
     return run.report
 
 
@@ -204,37 +198,37 @@ class _Run:
     def wake_up(self) -> None:
         self._finished.put(None)
 
-    def work(self, stop: Stop) -> None:
+    def work(self, shutdown: Shutdown) -> None:
         """Run the tasks until there are none, or it is time to stop."""
         try:
             while True:
-                is_stopping = stop.is_asked_for()
+                is_stopping = shutdown.is_requested()
                 if is_stopping:
-                    self._cancel_waiting(stop)
+                    self._cancel_waiting(shutdown)
                 else:
                     self._hand_out()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
                 if is_idle and (is_stopping or not self._awaits_more()):
                     break
-                if is_stopping and stop.seconds_left() == 0:
+                if is_stopping and shutdown.get_seconds_left() == 0:
                     break
                 if self._in_flight or is_idle:
-                    self._wait(stop, is_idle=is_idle)
+                    self._wait(shutdown, is_idle=is_idle)
                 if self._is_save_due() or is_stopping:
                     self._save()
         finally:
             self._end()
-        self.report.is_out_of_time = stop.is_late
+        self.report.is_out_of_time = shutdown.is_out_of_time
         if self._progress is not None:
             self._progress(self.report)
 
-    def _cancel_waiting(self, stop: Stop) -> None:
+    def _cancel_waiting(self, shutdown: Shutdown) -> None:
         """Take back what has not begun, and say so once."""
         running = sum(not future.cancel() for future in list(self._in_flight))
-        left = stop.seconds_left() or 0.0
+        left = shutdown.get_seconds_left() or 0.0
         if running and left >= 1 and not self._is_told:
             message = "%s: nothing more is begun; %d running tasks may go on for %.0f s, or until a second signal"
-            self._manager.logger.warning(message, stop.reason, running, left)
+            self._manager.logger.warning(message, shutdown.reason, running, left)
             self._is_told = True
 
     def _awaits_more(self) -> bool:
@@ -285,9 +279,9 @@ class _Run:
 
     # --- taking results ----------------------------------------------------------------------------------
 
-    def _wait(self, stop: Stop, *, is_idle: bool) -> None:
+    def _wait(self, shutdown: Shutdown, *, is_idle: bool) -> None:
         """Wait until a task is finished, a signal has come, or it is time to look, to save or to stop."""
-        timeouts = [_LONGEST_WAIT] if (left := stop.seconds_left()) is None else [left, _LONGEST_WAIT]
+        timeouts = [_LONGEST_WAIT] if (left := shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
         lease = self._manager.lease
         if lease is not None:
             silence = time.perf_counter() - self._last_sign
@@ -298,7 +292,7 @@ class _Run:
             future = self._finished.get(timeout=max(0.0, min(timeouts)))
             while True:
                 if future is not None:
-                    self._take(future, stop)
+                    self._take(future, shutdown)
                 future = self._finished.get_nowait()
         except Empty:
             pass
@@ -306,7 +300,7 @@ class _Run:
             with self._managing():
                 self._manager.heartbeat()
 
-    def _take(self, future: Future[Result], stop: Stop) -> None:
+    def _take(self, future: Future[Result], shutdown: Shutdown) -> None:
         task = self._in_flight.pop(future)
         if future.cancelled():
             return
@@ -316,12 +310,12 @@ class _Run:
             if future is not self._alone:
                 self._suspects.append(task)
                 return
-        elif error is not None and not is_death(error):
+        elif error is not None and not is_worker_death(error):
             raise error
         if error is None:
             result = future.result()
             elaptime = result.diagnostics["elaptime"]
-            stop.note(elaptime)
+            shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._deaths_in_a_row = 0
         else:

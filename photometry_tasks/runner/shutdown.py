@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-__all__ = ["Stop", "find_time_limit"]
+__all__ = ["Shutdown", "find_time_limit"]
 
 #: Seconds before a batch system's own limit at which all should be on disk.
 _RESERVE = 30.0
@@ -19,7 +19,7 @@ _RESERVE = 30.0
 _SEEN, _SHARE = 200, 0.95
 
 
-class Stop:
+class Shutdown:
     """Watches for Ctrl-C, SIGTERM and SIGUSR1, as a batch system sends them, and for the end of the time.
 
     The first signal asks that nothing more is handed out, and gives what runs some time; a second one takes it away.
@@ -42,7 +42,7 @@ class Stop:
         self._wake_up = wake_up
         self._signal: int | None = None
         self._ends_at: float | None = None
-        self._is_late = False
+        self._is_out_of_time = False
         self._seen: deque[float] = deque(maxlen=_SEEN)
         self._handlers: dict[int, Any] = {}
 
@@ -77,16 +77,16 @@ class Stop:
             raise KeyboardInterrupt
         raise SystemExit(128 + (self._signal or 0))
 
-    def note(self, elaptime: float) -> None:
+    def add_run_time(self, elaptime: float) -> None:
         """Take into account how long a task took, seconds."""
         self._seen.append(elaptime)
 
-    def is_asked_for(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether nothing more is to be handed out: a signal came, or the next task would hardly end in time."""
-        if self._deadline is not None and not self._is_late:
+        if self._deadline is not None and not self._is_out_of_time:
             next_time = sorted(self._seen)[int(_SHARE * len(self._seen))] if self._seen else 0.0
-            self._is_late = time.monotonic() + next_time >= self._deadline
-        return self._signal is not None or self._is_late
+            self._is_out_of_time = time.monotonic() + next_time >= self._deadline
+        return self._signal is not None or self._is_out_of_time
 
     @property
     def reason(self) -> str:
@@ -94,11 +94,11 @@ class Stop:
         return "The time is over" if self._signal is None else signal.Signals(self._signal).name
 
     @property
-    def is_late(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Whether the time was over before all tasks were handed out."""
-        return self._is_late
+        return self._is_out_of_time
 
-    def seconds_left(self) -> float | None:
+    def get_seconds_left(self) -> float | None:
         """Return how long what runs may still go on; None: to its end."""
         ends = [end for end in (self._ends_at, self._deadline) if end is not None]
         return max(0.0, min(ends) - time.monotonic()) if ends else None

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
-from sqlalchemy import Connection
-
 from photometry_tasks import schema
 from photometry_tasks.rules.validation import invalid
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
@@ -96,19 +94,15 @@ def create_list(location: Location, fill: Fill) -> bool:
         with database.begin_load() as connection:
             if schema.has_list(connection):
                 return False
-            _create_in(connection, database, fill)
+            schema.check_names_are_free(connection, database.name)
+            schema.create_schema(connection, fill=lambda: fill(database))
+            database.renew_statistics()
         return True
 
     if location.path is not None:
         return create_todo_file(location.path, create)
     with closing(PostgreSQLDatabase(location.url)) as database:
         return create(database)
-
-
-def _create_in(connection: Connection, database: Database, fill: Fill) -> None:
-    schema.check_names_are_free(connection, database.name)
-    schema.create_schema(connection, fill=lambda: fill(database))
-    database.renew_statistics()
 
 
 def upgrade_list(location: Location) -> list[str]:

@@ -1,0 +1,87 @@
+"""Export tasks with their diagnostics: which tasks, which columns, in which format."""
+
+import os
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Unpack
+
+from sqlalchemy import Column, Select, or_, select
+
+from photometry_tasks import schema
+from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
+from photometry_tasks.export.formats import WRITERS
+from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.rules.validation import invalid
+from photometry_tasks.storage.location import Location, parse_location
+from photometry_tasks.storage.open import open_read_only
+
+__all__ = ["export_tasks"]
+
+#: Rows that are in memory at once.
+_BATCH = 10_000
+
+#: All of todolist, and what diagnostics has besides.
+_COLUMNS: tuple[Column[Any], ...] = (*todolist.columns, *(c for c in diagnostics.columns if c.name != "priority"))
+
+
+def export_tasks(
+    todo: str | os.PathLike[str] | Location,
+    target: Path,
+    *,
+    status: Collection[int | None] | None = None,
+    **constraints: Unpack[Constraints],
+) -> int:
+    """Write tasks with their diagnostics to a file, in order of priority; whoever reads it sees it complete.
+
+    Parameters
+    ----------
+    todo : str or os.PathLike
+        The TODO-file, or the URL of a list on a server, which may be in use.
+    target : Path
+        A file whose name ends with .csv, .parquet (needs the extra `parquet`) or .ecsv (`ecsv`). It is replaced.
+    status : collection of int or None, optional
+        Values of `STATUS`; None for pending tasks. By default all.
+    **constraints
+        Arguments of `build_constraints`.
+
+    Returns
+    -------
+    int
+        Tasks written. One without a result has empty diagnostics.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the name ends otherwise, or is that of the TODO-file.
+    OutdatedSchemaError
+        If the file is of an older release.
+    """
+    write = WRITERS.get(target.suffix.lower())
+    if write is None:
+        raise invalid("target", str(target), f"a name that ends with {', '.join(WRITERS)} is expected")
+    location = parse_location(todo)
+    statement = _build_select(status, build_expressions(check_constraints(constraints)))
+    number = 0
+
+    def fill(temporary: Path) -> None:
+        nonlocal number
+        with write(temporary, _COLUMNS) as write_rows:
+            result = connection.execution_options(yield_per=_BATCH).execute(statement)
+            for rows in result.partitions():
+                write_rows(rows)
+                number += len(rows)
+
+    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+        schema.check_current(connection, database.name)
+        location.write_output(target, fill)
+    return number
+
+
+def _build_select(status: Collection[int | None] | None, conditions: Sequence[Any]) -> Select[Any]:
+    joined = todolist.outerjoin(diagnostics, todolist.c.priority == diagnostics.c.priority)
+    statement = select(*_COLUMNS).select_from(joined).where(*conditions).order_by(todolist.c.priority)
+    if status is None:
+        return statement
+    chosen = todolist.c.status.in_([value for value in status if value is not None])
+    return statement.where(or_(chosen, todolist.c.status.is_(None)) if None in status else chosen)
