@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.eras import build_diagnostics, build_indexes, build_skipped, build_todolist, make_old_file
+from tests.support.old_files import build_diagnostics, build_indexes, build_skipped, build_todolist, make_old_file
 
 _MEASURE = """
 import json, resource, sys, time

@@ -1,0 +1,249 @@
+"""The commands, run as a user runs them."""
+
+import json
+import shlex
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine
+
+from photometry_tasks import TaskManager
+from photometry_tasks.cli import main
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from tests.support.commands import Call
+from tests.support.lists import empty_list, many, query, result_of
+from tests.support.target_lists import MIT
+
+GOOD = "tests.support.functions:good"
+
+
+def test_from_a_list_to_results(call: Call, tmp_path: Path) -> None:
+    """init, run and status go from a target list to counted results."""
+    (tmp_path / "list.csv").write_text(MIT)
+    made = call("init", "todo.sqlite", "list.csv", "--datasource", "both")
+    assert made.stdout == "4 tasks added to todo.sqlite; 0 were listed already.\n"
+    again = call("init", "todo.sqlite", "list.csv", "--datasource", "both")
+    assert again.stdout == "0 tasks added to todo.sqlite; 4 were listed already.\n"
+    run = call("run", "todo.sqlite", GOOD, "--jobs", "1", "--summary", "out/summary.json", "--datasource", "ffi")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("2 results (0 errors) in ")
+    assert run.stdout.endswith("2 tasks are pending.\n")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["OK"] == 2
+    status = call("status", "todo.sqlite")
+    rows = [[word for word in line.split() if word.isalnum()] for line in status.stdout.splitlines()]
+    assert ["2", "2", "4"] in rows  # pending, OK, all
+    assert status.stdout.count("50 % of 2") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (["--camera", "1", "--camera", "3", "--tmag-max", "5"], "camera IN (1, 3) AND tmag <= 5"),
+        (["--sector", "2"], "sector = 2"),
+        (["--priority", "3", "--priority", "4"], "priority IN (3, 4)"),
+        (["--starid", "105"], "starid = 105"),
+        (["--cadence", "120", "--tmag-min", "2"], "cadence = 120 AND tmag >= 2"),
+        (["--cadence", "ffi"], "datasource = 'ffi'"),
+        (["--datasource", "tpf", "--ccd", "2"], "datasource = 'tpf' AND ccd = 2"),
+        (["--cbv-area", "111"], "cbv_area = 111"),
+        (["--limit", "2", "--in-memory"], "priority <= 2"),
+    ],
+)
+def test_constraints(todo: Callable[..., Path], call: Call, options: list[str], chosen: str) -> None:
+    """Each option chooses the tasks that it names, and no others."""
+    rows = [
+        {
+            "tmag": float(number),
+            "camera": 1 + number % 4,
+            "ccd": 1 + number % 2,
+            "sector": 1 + number % 3,
+            "datasource": "tpf" if number % 2 else "ffi",
+            "cadence": 120 if number % 2 else 1800,
+            "cbv_area": 110 + number % 3,
+        }
+        for number in range(12)
+    ]
+    path = todo(*rows)
+    run = call("run", path, GOOD, "--jobs", "1", *options)
+    assert run.returncode == 0, run.stderr
+    wanted = query(path, f"SELECT priority FROM todolist WHERE {chosen} ORDER BY 1")
+    assert wanted
+    assert query(path, "SELECT priority FROM todolist WHERE status = 1 ORDER BY 1") == wanted
+
+
+def test_status_as_json(todo: Callable[..., Path], call: Call) -> None:
+    """Status --json prints the counts by status, and by camera and CCD, which add up."""
+    path = todo({"status": 1}, {"status": None}, {"status": 2, "camera": 2}, {"status": None, "camera": 2, "ccd": 4})
+    found = json.loads(call("status", path, "--json").stdout)
+    assert (found["todo_file"], found["numtasks"]) == (str(path), 4)
+    assert {name: number for name, number in found["status"].items() if number} == {"PENDING": 2, "OK": 1, "ERROR": 1}
+    ccds = [(ccd["camera"], ccd["ccd"], ccd["PENDING"], ccd["OK"], ccd["ERROR"]) for ccd in found["ccds"]]
+    assert ccds == [(1, 1, 1, 1, 0), (2, 1, 0, 0, 1), (2, 4, 1, 0, 0)]
+
+
+def test_status_changes_nothing(todo: Callable[..., Path], call: Call) -> None:
+    """Looking leaves the file as it is: no status is reset, nothing is left beside it."""
+    path = todo({"status": 6})
+    before = path.read_bytes()
+    assert call("status", path).returncode == 0
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_status_while_a_manager_works(opened: Callable[..., TaskManager], call: Call) -> None:
+    """Status works while the file is in use, and shows what is saved."""
+    manager = opened(*many(3))
+    manager.save_result(result_of({"priority": 1}))
+    assert json.loads(call("status", manager.todo_file, "--json").stdout)["status"]["OK"] == 1
+    manager.save_result(result_of({"priority": 2}))
+
+
+def test_a_run_goes_on(todo: Callable[..., Path], call: Call) -> None:
+    """A second run takes what the first left, and what went wrong."""
+    path = todo(*many(9))
+    first = call("run", path, "tests.support.functions:every_third_raises", "--jobs", "1", "--limit", "5")
+    assert "5 results (1 errors)" in first.stdout
+    second = call("run", path, GOOD, "--jobs", "1")
+    assert "5 results (0 errors)" in second.stdout
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 9)]
+
+
+def test_a_module_in_the_current_directory(todo: Callable[..., Path], call: Call, tmp_path: Path) -> None:
+    """A function of a file in the current directory is found."""
+    text = "def photometry(task): return {'status': 1, 'method_used': 'mine'}\n"
+    (tmp_path / "mypipeline.py").write_text(text)
+    path = todo({})
+    run = call("run", path, "mypipeline:photometry", "--jobs", "1")
+    assert run.returncode == 0, run.stderr
+    assert query(path, "SELECT method_used FROM diagnostics") == [("mine",)]
+
+
+def test_looking_cannot_write(todo: Callable[..., Path]) -> None:
+    """The connection that status uses is one for reading only."""
+    with (
+        closing(SQLiteDatabase.open_read_only(todo({}))) as database,
+        pytest.raises(sqlite3.OperationalError, match="readonly"),
+    ):
+        database.dbapi.execute("DELETE FROM todolist")
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["status", "nothing.sqlite"], "There is no TODO-file at"),
+        (["run", "nothing.sqlite", GOOD], "photometry-tasks init"),
+        (["status", "foreign.sqlite"], "no todolist"),
+        (["run", "todo.sqlite", "tests.support.functions"], "give it as package.module:function"),
+        (["run", "todo.sqlite", "no_such_module:f"], "No module named 'no_such_module'"),
+        (["run", "todo.sqlite", "tests.support.functions:no_such"], "no_such"),
+        (["run", "todo.sqlite", "tests.support.functions:__doc__"], "is not a function"),
+        (["run", "todo.sqlite", GOOD, "--jobs", "0"], "--jobs"),
+        (["run", "todo.sqlite", GOOD, "--camera", "x"], "--camera"),
+        (["run", "todo.sqlite", GOOD, "--cadence", "tpf"], "--cadence"),
+        (["run", "todo.sqlite", GOOD, "--cadence", "ffi", "--cadence", "120"], "'ffi' stands alone"),
+        (["run", "todo.sqlite", GOOD, "--tmag-min", "nan"], "tmag_min=nan"),
+        (["run", "todo.sqlite", GOOD, "--grace", "-1"], "--grace"),
+        (["run", "todo.sqlite", GOOD, "--stop-after", "1h"], "--stop-after"),
+        (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:No", "--jobs", "2"], "--executor"),
+        (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:MPIPoolExecutor"], "--executor needs --jobs"),
+        (
+            ["run", "todo.sqlite", GOOD, "--executor", "math:sqrt", "--jobs", "1", "--task-timeout", "5"],
+            "leave --task-t",
+        ),
+        (["run", "todo.sqlite", GOOD, "--task-timeout", "nan"], "--task-timeout"),
+        (["run", "todo.sqlite", GOOD, "--stop-after", "inf"], "--stop-after"),
+        (["report", "todo.sqlite", "-o", "todo.sqlite"], "this is the TODO-file"),
+        (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file, or lies beside it"),
+        (["report", "todo.sqlite", "-o", "nowhere/report.html"], "There is no such directory: '"),
+        (["export", "todo.sqlite", "nowhere/out.csv"], "There is no such directory: '"),
+        (["export", "todo.sqlite", "out.fits"], "ends with .csv, .parquet, .ecsv is expected"),
+        (["export", "todo.sqlite", "out.csv", "--status", "DONE"], "'DONE' is not one of"),
+        (["reset", "todo.sqlite"], "Which tasks? Give --status"),
+        (["report", "todo.sqlite"], "--output"),
+        (["report", "nothing.sqlite", "-o", "out.html"], "photometry-tasks init"),
+        (["status", "postgresql://me:secret@127.0.0.1:1/db"], "connection failed"),
+        (["status", "todo.sqlite", "--task", "1"], "a file keeps no attempts"),
+        (["work", "todo.sqlite", GOOD], "Only a list on a server has several workers"),
+        (["init", "new.sqlite", "no_such.csv"], "No such file or directory: 'no_such.csv'"),
+        (["init", "new.sqlite", "bad.csv"], "bad.csv, line 2: column Camera: 'x'"),
+        (["init", "new.sqlite"], "LIST.csv"),
+        (["init", "nowhere/new.sqlite", "good.csv"], "no such directory"),
+        (["init", "foreign.sqlite", "good.csv"], "no todolist"),
+    ],
+)
+def test_errors(
+    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    """What a user can mend is told in a few words, without a traceback, and nothing is made."""
+    path = todo({"status": 2}, *many(5))
+    foreign(tmp_path / "foreign.sqlite")
+    (tmp_path / "bad.csv").write_text("TICID,Camera,CCD,Tmag\n1,x,1,9\n")
+    (tmp_path / "good.csv").write_text(MIT)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner(env={"COLUMNS": "200"}).invoke(main, arguments)
+    assert isinstance(run.exception, SystemExit)
+    assert run.exit_code in (1, 2)
+    assert says in run.stderr
+    assert sorted(tmp_path.iterdir()) == before
+    # Opening would have returned the ERROR to pending.
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 2") == [(1,)]
+
+
+def test_all_commands(call: Call) -> None:
+    """The help names every command."""
+    shown = call("--help").stdout
+    assert all(command in shown for command in main.commands)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_help(
+    todo: Callable[..., Path], call: Call, tmp_path: Path, command: str, request: pytest.FixtureRequest
+) -> None:
+    """Every command has help with an example in it, which runs."""
+    shown = CliRunner().invoke(main, [command, "--help"], prog_name="photometry-tasks").stdout
+    assert f"Usage: photometry-tasks {command}" in shown
+    example = " ".join(shown.partition("Example: ")[2].partition("Options:")[0].split())
+    name, *arguments = shlex.split(example)
+    assert (name, arguments[0]) == ("photometry-tasks", command)
+    (tmp_path / "all_targets_S001_v1.csv").write_text(MIT)
+    if command == "work":
+        engine: Engine = request.getfixturevalue("server_database")
+        arguments[1] = empty_list(engine, many(3))
+    elif command != "init":
+        with TaskManager(todo({"status": 2}, {"camera": 2}, {"camera": 1})) as manager:
+            manager.save_result(result_of({"priority": 3}))
+    run = call(*arguments)
+    assert run.returncode == 0, run.stderr
+
+
+def test_demo(call: Call) -> None:
+    """The demo measures its whole invented sector, skips neighbours, and says where the file is."""
+    run = call("demo")
+    assert run.returncode == 0, run.stderr
+    assert "invented" in run.stdout
+    path = Path(run.stdout.splitlines()[-1].removeprefix("The results are in "))
+    counts: dict[Any, int] = dict(query(path, "SELECT status, count(*) FROM todolist GROUP BY 1"))
+    assert set(counts) == {1, 5}
+    assert counts[1] + counts[5] == 640
+    assert counts[5] > 10
+    skipped = query(path, "SELECT count(DISTINCT priority) FROM photometry_skipped")
+    assert skipped == [(counts[5],)]
+    # It measures what it simulated: fluxes agree with the magnitudes to 20 % for stars that stand alone.
+    fluxes = query(
+        path,
+        "SELECT mean_flux, tmag FROM diagnostics JOIN todolist USING (priority)"
+        " WHERE status = 1 AND contamination < 0.01 AND tmag < 11",
+    )
+    assert len(fluxes) > 100
+    assert all(0.7 < flux / 10 ** (-0.4 * (tmag - 20.44)) < 1.1 for flux, tmag in fluxes)

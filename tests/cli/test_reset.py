@@ -1,0 +1,202 @@
+"""Doing chosen tasks again."""
+
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from tests.support.commands import COMMAND, Call
+from tests.support.lists import ask, checksum, query, result_of
+from tests.support.old_files import make_old_file
+from tests.support.processes import kill, running
+
+pytestmark = pytest.mark.both_databases
+
+
+def fill(manager: TaskManager) -> None:
+    """1 and 2 OK, 3 and 4 ERROR, 5 WARNING and covers 6, which is SKIPPED; 7 STARTED, 8 pending."""
+    for priority in (1, 2):
+        manager.save_result(result_of({"priority": priority}))
+    manager.save_result(result_of({"priority": 3}, STATUS.ERROR, errors=["no stamp", "50% of it"]))
+    manager.save_result(result_of({"priority": 4}, STATUS.ERROR, errors="too faint"))
+    manager.save_result(result_of({"priority": 5, "starid": 105, "tmag": 4.0}, STATUS.WARNING, skip_targets=[106]))
+    manager.start_task(7)
+
+
+ROWS = [{"tmag": float(number), "camera": camera} for number, camera in enumerate((1, 2, 1, 2, 1, 1, 1, 2))]
+
+
+def statuses(path: str | Path) -> list[int | None]:
+    return [status for (status,) in query(path, "SELECT status FROM todolist ORDER BY priority")]
+
+
+def state(path: str | Path) -> Any:
+    """Return what is the same of a list that was not touched: all of a file, or a server's rows."""
+    if "://" not in str(path):
+        return checksum(Path(path)), list(Path(path).parent.iterdir())
+    tables = ("todolist", "diagnostics", "photometry_skipped")
+    return [query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+
+@pytest.mark.parametrize(
+    ("choice", "counts", "back"),
+    [
+        ({"status": STATUS.ERROR}, {"ERROR": 2}, {3, 4}),
+        ({"status": [STATUS.ERROR, 1]}, {"OK": 2, "ERROR": 2}, {1, 2, 3, 4}),
+        ({"status": STATUS.WARNING}, {"WARNING": 1, "SKIPPED": 1}, {5, 6}),
+        ({"error_like": "no stamp"}, {"ERROR": 1}, {3}),
+        ({"error_like": "0% of"}, {"ERROR": 1}, {3}),
+        ({"error_like": "0_ of"}, {}, set()),
+        ({"camera": 1}, {"OK": 1, "ERROR": 1, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, {1, 3, 5, 6, 7}),
+        ({"camera": 1, "status": "nothing"}, ValueError, set()),
+        ({"status": STATUS.ERROR, "camera": 2}, {"ERROR": 1}, {4}),
+        ({"error_like": ""}, ValueError, set()),
+        ({"status": 9}, ValueError, set()),
+        ({}, {"OK": 2, "ERROR": 2, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, set(range(1, 8))),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, counts: Any, back: set[int]) -> None:
+    """The chosen tasks are pending without results, with those that only they skipped, and counted; no others are."""
+    target = todo(*ROWS)
+    manager = TaskManager(target, load_into_memory=in_memory)
+    fill(manager)
+    before = [status for (status,) in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
+    if "://" in str(target):  # there, what runs stays with its worker, until that closes
+        back = back - {7}
+        counts = {name: number for name, number in counts.items() if name != "STARTED"} if back else counts
+        before[6] = None
+    if counts is ValueError:
+        with pytest.raises(ValueError, match=r"(status|error_like)="):
+            manager.reset_tasks(**choice)
+    else:
+        assert manager.reset_tasks(**choice) == counts
+    manager.close()
+    after = statuses(target)
+    assert after == [None if number in back else status for number, status in enumerate(before, start=1)]
+    kept = query(target, "SELECT priority FROM diagnostics")
+    assert {priority for (priority,) in kept} == {1, 2, 3, 4, 5} - back
+    assert manager.summary["numtasks"] - sum(manager.summary[status.name] for status in STATUS) == after.count(None)
+
+
+def test_they_are_handed_out_again(opened: Callable[..., TaskManager]) -> None:
+    """What was reset comes next, whatever was handed out before."""
+    manager = opened(*ROWS)
+    fill(manager)
+    task = manager.get_task(camera=1)
+    assert task is None
+    manager.reset_tasks(status=STATUS.OK)
+    task = manager.get_task()
+    assert task is not None
+    assert task["priority"] == 1
+
+
+def make(todo: Callable[..., Path]) -> Path:
+    path = todo(*ROWS)
+    with TaskManager(path) as manager:
+        fill(manager)
+    return path
+
+
+def test_the_command(todo: Callable[..., Path], call: Call) -> None:
+    """Without a terminal it does what it says, and no other task changes: not even those that opening would reset."""
+    path = make(todo)
+    run = call("reset", path, "--status", "warning", "--camera", "1")
+    assert run.returncode == 0, run.stderr
+    assert "2 tasks (1 WARNING, 1 SKIPPED) are pending again." in run.stdout
+    is_on_server = "://" in str(path)  # there closing gives back what is not finished
+    assert statuses(path) == [1, 1, 2, 2, None, None, None if is_on_server else 6, None]
+
+
+def test_a_dry_run(todo: Callable[..., Path], call: Call) -> None:
+    """It says what would happen, and does not touch the list."""
+    path = make(todo)
+    before = state(path)
+    run = call("reset", path, "--status", "WARNING,ERROR", "--dry-run")
+    assert run.stdout == "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED) would go back to pending.\n"
+    assert state(path) == before
+
+
+def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:
+    """A file of an older release is counted as it would be after the upgrade, and is not touched."""
+    path = make_old_file(tmp_path / "todo.sqlite", "4.4")
+    before = checksum(path)
+    ((number,),) = query(path, "SELECT count(*) FROM todolist WHERE status = 1")
+    assert f"{number} tasks ({number} OK" in call("reset", path, "--status", "OK", "--dry-run").stdout.replace(
+        "tasks (", "tasks ("
+    )
+    assert checksum(path) == before
+
+
+def save_in_memory(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path, load_into_memory=True, backup_interval=None)
+    for priority in (1, 2, 3):
+        manager.save_result(result_of({"priority": priority}, STATUS.WARNING))
+    connection.send("saved")
+    connection.recv()
+
+
+@pytest.mark.files_only
+def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:
+    """What a killed manager left in its log is taken in before tasks are chosen; a dry run says that it is not."""
+    path = todo(*ROWS)
+    with running(save_in_memory, path) as (process, connection):
+        assert connection.recv() == "saved"
+        kill(process)
+    assert "A log of results lies beside it" in call("reset", path, "--status", "WARNING", "--dry-run").stdout
+    run = call("reset", path, "--status", "WARNING", "--camera", "1")
+    assert "2 tasks (2 WARNING) are pending again" in run.stdout
+    assert statuses(path) == [None, 3, None, None, None, None, None, None]
+
+
+@pytest.mark.files_only
+def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
+    """A file that somebody works on is refused before anything is said of its tasks."""
+    path = make(todo)
+    with TaskManager(path):
+        run = call("reset", path, "--status", "OK")
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert "in use by another manager" in run.stderr
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])
+def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
+    """In a terminal it asks first, and goes on only if the answer is yes."""
+    path = make(todo)
+    ours, theirs = pty.openpty()
+    command = [COMMAND, "reset", str(path), "--error-like", "faint"]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        os.write(ours, f"{answer}\n".encode())
+        output, _ = run.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert "1 tasks (1 ERROR) go back to pending." in output
+    assert "Go on?" in output
+    assert run.returncode == (0 if is_done else 1)
+    assert statuses(path)[3] == (None if is_done else 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "Which tasks? Give --status"),
+        (["--status", "ERROR,BAD"], "'BAD' is not one of UNKNOWN, OK"),
+        (["--status", "PENDING"], "'PENDING' is not one of"),
+        (["--tmag-min", "nan"], "tmag_min=nan"),
+    ],
+)
+def test_wrong_options(todo: Callable[..., Path], call: Call, options: list[str], says: str) -> None:
+    """What makes no sense is told in a line, and nothing changes."""
+    path = make(todo)
+    before = state(path)
+    run = call("reset", path, *options)
+    assert run.returncode in (1, 2)
+    assert says in run.stderr
+    assert state(path) == before

@@ -1,0 +1,274 @@
+"""Seeing how a TODO-list stands, while somebody works on it and afterwards."""
+
+import itertools
+import json
+import os
+import pty
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.progress import throughput
+from photometry_tasks.storage.sqlite import lock, status_file
+from photometry_tasks.storage.sqlite.lock import Mount
+from tests.support.commands import COMMAND, Call
+from tests.support.lists import checksum, many, query, result_of
+from tests.support.processes import kill, received, running
+
+
+def work(connection: Connection, path: Path, in_memory: bool) -> None:
+    """Save 12 results, of which every fourth is an ERROR, start two more, and wait."""
+    # As if each save came long after the one before.
+    throughput._INTERVAL = status_file._INTERVAL = 0.0
+    status_file._SHARE = 0
+    with TaskManager(path, load_into_memory=in_memory, backup_interval=None) as manager:
+        for priority in range(1, 13):
+            manager.start_task(priority)
+            status = STATUS.ERROR if priority % 4 == 0 else STATUS.OK
+            errors = [f"Traceback\n[red]no stamp for TIC {priority}"] if status is STATUS.ERROR else []
+            manager.save_result({**result_of({"priority": priority}, status, errors=errors), "time": 0.5})
+        manager.start_tasks([13, 14])
+        connection.send("ready")
+        connection.recv()
+    connection.send("closed")
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
+    """Counts, rate, mean time, errors, running tasks and holder are shown, on disk from the file, else as published."""
+    path = todo(*({"tmag": float(number), "camera": 1 + number % 4} for number in range(30)))
+    with running(work, path, in_memory) as (process, connection):
+        assert connection.recv() == "ready"
+        found = get_overview(path)
+        holder = f"process {process.pid} on "
+        shown = call("status", path)
+        assert json.loads(call("status", path, "--json").stdout)["status"] == found["status"]
+        connection.send("close")
+        assert connection.recv() == "closed"
+        process.join()
+    counts = {name: number for name, number in found["status"].items() if number}
+    assert counts == {"PENDING": 16, "OK": 9, "ERROR": 3, "STARTED": 2}
+    assert found["numtasks"] == 30 == sum(sum(v for k, v in c.items() if k.isupper()) for c in found["ccds"])
+    assert holder in found["holder"]
+    assert found["mean_elaptime"] == 0.5
+    assert 0 < found["rate"] <= 12
+    assert [row["priority"] for row in found["running"]] == [13, 14]
+    assert [row["priority"] for row in found["last_errors"]] == [12, 8, 4]
+    assert (found["age"] is not None) == in_memory
+    assert not found["has_log"]
+    assert shown.returncode == 0, shown.stderr
+    for text in (
+        "In use by process",
+        "results a second over the last ten minutes",
+        "[red]no stamp for TIC 12",
+        "0.5 s",
+    ):
+        assert text in shown.stdout
+    assert ("As published" in shown.stdout) == in_memory
+    assert list(path.parent.iterdir()) == [path]
+    after = get_overview(path)
+    assert (after["holder"], after["age"], after["status"]["OK"]) == (None, None, 9)
+    assert sum(row[0] for row in query(path, "SELECT saved FROM photometry_tasks_progress")) == 12
+    assert query(path, "SELECT sum(errors), sum(elaptime) FROM photometry_tasks_progress") == [(3, 6.0)]
+
+
+def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a manager on disk keeps readers out, they see what it publishes, and how old that is."""
+    monkeypatch.setattr(lock, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
+    monkeypatch.setattr(status_file, "_INTERVAL", 0.0)
+    monkeypatch.setattr(status_file, "_SHARE", 0)
+    path = todo(*many(5))
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        found = get_overview(path)
+        assert found["status"]["OK"] == 1
+        assert 0 <= found["age"] < 60
+    assert get_overview(path)["age"] is None
+
+
+def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is published at most every ten seconds, and no more often than each hundredth of the time."""
+    times: list[float] = []
+    real = status_file.read_overview
+
+    def slow(*arguments: Any) -> Any:
+        times.append(now[0])
+        now[0] += 0.5
+        return real(*arguments)
+
+    now = [1000.0]
+    monkeypatch.setattr(status_file, "read_overview", slow)
+    monkeypatch.setattr(status_file.time, "monotonic", lambda: now[0])
+    manager = opened(*many(100), load_into_memory=True)
+    for priority in range(1, 101):
+        now[0] += 1.0
+        manager.save_result(result_of({"priority": priority}))
+    assert times[0] == 1010.0
+    assert [round(later - before) for before, later in itertools.pairwise(times)] == [50]
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
+    """When the run was killed nobody is named as the holder; results that lie in a log are told of."""
+    path = todo(*many(30))
+    with running(work, path, in_memory) as (process, connection):
+        assert connection.recv() == "ready"
+        kill(process)
+        assert list(received(connection)) == []
+    found = get_overview(path)
+    assert found["holder"] is None
+    assert found["has_log"] == in_memory
+    assert ("A log of results lies beside it" in call("status", path).stdout) == in_memory
+    with TaskManager(path) as manager:
+        assert manager.summary["OK"] == 9
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_looking_locks_nothing(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """Whoever looks changes nothing, and keeps nobody from opening the file."""
+    path = todo(*many(5))
+    before = checksum(path)
+    assert get_overview(path)["numtasks"] == 5
+    (tmp_path / "todo.sqlite-lock").write_text("process 1 on nowhere\n")  # a killed manager's
+    assert get_overview(path)["holder"] is None
+    assert checksum(path) == before
+    with TaskManager(path) as manager:
+        assert get_overview(path)["holder"] is not None
+        assert manager.get_number_tasks() == 5
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"camera": 7, "ccd": 9, "status": 1}],
+        [{"status": 6, "tmag": None}],
+        [{"status": 2}],
+        [{"status": 42}],
+    ],
+    ids=["empty", "another mission", "running", "an ERROR without diagnostics", "a foreign status"],
+)
+def test_odd_lists(todo: Callable[..., Path], call: Call, rows: Any) -> None:
+    """Whatever is in the list, it can be shown."""
+    shown = call("status", todo(*rows))
+    assert shown.returncode == 0, shown.stderr
+    assert "Nobody works on it" in shown.stdout
+
+
+def test_share_is_not_rounded_up(todo: Callable[..., Path], call: Call) -> None:
+    """A CCD is at 100 % when its last task is done, not before."""
+    assert "99.9 % of 2000" in call("status", todo({}, *({"status": 1} for _ in range(1999)))).stdout
+
+
+def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
+    """Bytes that are not UTF-8, as another program may write them, are shown as far as they go."""
+    path = todo({"status": 2})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO diagnostics (priority, method_used, elaptime, errors)"
+            " VALUES (1, 'x', 1, CAST(x'626164ff' AS TEXT))"
+        )
+    assert "bad�" in call("status", path).stdout
+
+
+def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """If how many results came cannot be written, results are saved all the same, and the manager closes."""
+    path = todo(*many(20))
+    with pytest.MonkeyPatch.context() as patch, TaskManager(path) as manager:
+        patch.setattr(throughput, "_INTERVAL", 0.0)
+        manager.cursor.execute("DROP TABLE photometry_tasks_progress")
+        manager.conn.commit()
+        for priority in range(1, 4):
+            manager.save_result(result_of({"priority": priority}))
+        assert manager.summary["OK"] == 3
+    assert "could not be written" in caplog.text
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(3,)]
+    with TaskManager(path) as manager:  # opening makes it again
+        manager.save_result(result_of({"priority": 4}))
+    assert query(path, "SELECT saved FROM photometry_tasks_progress") == [(1,)]
+
+
+def test_watch(todo: Callable[..., Path]) -> None:
+    """--watch shows it anew until Ctrl-C."""
+    path = todo(*many(5))
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
+    with subprocess.Popen(
+        [COMMAND, "status", str(path), "--watch"], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"PENDING") < 2:
+            seen += os.read(ours, 65536)
+        with TaskManager(path) as manager:
+            manager.save_result(result_of({"priority": 1}))
+            while b"In use by" not in seen:
+                seen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        os.close(ours)
+    assert process.returncode == 130
+    assert b"Traceback" not in seen
+
+
+def test_json_and_watch(todo: Callable[..., Path], call: Call) -> None:
+    """The two exclude each other."""
+    run = call("status", todo({}), "--json", "--watch")
+    assert run.returncode == 2
+    assert "--watch stands alone" in run.stderr
+
+
+def test_lines_where_no_terminal_is(todo: Callable[..., Path], call: Call) -> None:
+    """Without a terminal the progress is a line at the beginning and every half minute, without control characters."""
+    run = call("run", todo(*many(5)), "tests.support.functions:good", "--jobs", "1")
+    assert re.fullmatch(r"Measuring: 0/5 tasks, 0/s, left \?\n", run.stderr)
+
+
+def test_the_rate(todo: Callable[..., Path]) -> None:
+    """It is taken over the last ten minutes; what was before counts in the mean time only."""
+    path = todo(*many(5))
+    now = int(time.time())
+    with TaskManager(path) as manager:
+        # Two hours ago another run was going.
+        rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
+        manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
+        manager.conn.commit()
+    found = get_overview(path)
+    assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
+    assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
+    with TaskManager(path) as manager:
+        manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
+        manager.conn.commit()
+    # It was going all these ten minutes.
+    assert get_overview(path)["rate"] == pytest.approx(100 / 600)
+
+
+def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row begins with the manager, and another when a minute is over; after a break, a minute before a result."""
+    now = [10_000.0]
+    monkeypatch.setattr(throughput.time, "time", lambda: now[0])
+    ticks = itertools.count(step=20)
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: next(ticks))
+    manager = opened(*many(20))
+    # At 10,300 nothing had come for a while; then the clock is set back by an hour, and goes on.
+    moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 6_700, 6_711, 6_722]
+    for priority, moment in enumerate(moments, start=1):
+        now[0] = float(moment)
+        manager.save_result(result_of({"priority": priority}))
+    manager.close()
+    rows = query(manager.todo_file, "SELECT minute, saved FROM photometry_tasks_progress")
+    assert sum(saved for _, saved in rows) == len(moments)
+    assert (10_000, 4) in rows
+    assert any(6_600 < minute < 6_722 for minute, _ in rows)
+    assert any(10_200 <= minute <= 10_300 for minute, _ in rows)

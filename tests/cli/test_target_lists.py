@@ -1,0 +1,426 @@
+"""Target lists in: rows and CSV files become a TODO-file."""
+
+import math
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from photometry_tasks import TaskManager
+from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, LeftoverLogError, NotATodoFileError
+from photometry_tasks.ingest import Added, add_target_lists, add_targets
+from tests.support.lists import checksum, query, result_of
+from tests.support.target_lists import MIT
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Callable[..., Path]:
+    """Write a target list; it lies in a folder of its own, so that the TODO-file's folder stays to be looked at."""
+
+    def write(text: str, name: str = "list.csv") -> Path:
+        folder = tmp_path / "lists"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        return folder / name
+
+    return write
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where the TODO-file is to be made."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "todo.sqlite"
+
+
+ROW = {"starid": 5, "sector": 1, "camera": 2, "ccd": 3, "tmag": 10.0}
+
+
+def test_mit_list(listed: Callable[..., Path], target: Path) -> None:
+    """A list of MIT is read as it is: its columns, its comments, its sector."""
+    assert add_target_lists(target, [listed(MIT)], datasource="both") == Added(4, 0)
+    assert query(target, "SELECT * FROM todolist ORDER BY priority") == [
+        (1, 8196058, 1, "ffi", 3, 4, 1800, "halo", 1.5, None, 340),
+        (2, 8196058, 1, "tpf", 3, 4, 120, None, 1.5, None, 340),
+        (3, 8195886, 1, "ffi", 1, 2, 1800, None, 9.85, None, 120),
+        (4, 8195886, 1, "tpf", 1, 2, 120, None, 9.85, None, 120),
+    ]
+    with TaskManager(target) as manager:
+        task = manager.get_task()
+        assert task is not None
+        manager.save_result(result_of(task))
+
+
+def test_columns_of_todolist(listed: Callable[..., Path], target: Path) -> None:
+    """A list with the columns of todolist gives every value; priority and status of the list do not count."""
+    path = listed(
+        "priority,starid,sector,datasource,camera,ccd,cadence,method,tmag,status,cbv_area,note\n"
+        '77,5,27,tpf:9,1,2,20,psf,8.5,1,123,"a, b"\n'
+        "78,6,,,3,4,,,,,,\n"
+    )
+    add_target_lists(target, [path], sector=60)
+    assert query(target, "SELECT * FROM todolist ORDER BY priority") == [
+        (1, 5, 27, "tpf:9", 1, 2, 20, "psf", 8.5, None, 123),
+        (2, 6, 60, "ffi", 3, 4, 200, None, None, None, 340),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("datasource", "sector", "cadence"),
+    [
+        *(("ffi", sector, cadence) for sector, cadence in [(1, 1800), (26, 1800), (27, 600), (55, 600), (56, 200)]),
+        *(("tpf", sector, 120) for sector in (1, 27, 60)),
+        ("tpf:9", 60, 120),
+    ],
+)
+def test_cadence(target: Path, datasource: str, sector: int, cadence: int) -> None:
+    """Without a cadence it is what TESS took in that sector."""
+    add_targets(target, [{**ROW, "datasource": datasource, "sector": sector}])
+    assert query(target, "SELECT cadence FROM todolist") == [(cadence,)]
+
+
+def test_given_cadence(target: Path) -> None:
+    """A cadence that is given holds for rows without one only."""
+    add_targets(target, [ROW, {**ROW, "starid": 6, "cadence": 20}], cadence=158)
+    assert query(target, "SELECT starid, cadence FROM todolist") == [(5, 158), (6, 20)]
+
+
+def test_numbers_of_numpy(target: Path) -> None:
+    """Sector and cadence may be NumPy's, in rows and as arguments: they are stored as integers."""
+    rows = [{"starid": np.int64(1), "camera": 1, "ccd": np.int8(2), "tmag": np.float32(9.5)}]
+    add_targets(target, rows, sector=np.int64(5), cadence=np.int16(200))
+    sql = "SELECT typeof(starid), typeof(sector), typeof(cadence), typeof(ccd), typeof(tmag), sector FROM todolist"
+    assert query(target, sql) == [("integer",) * 4 + ("real", 5)]
+
+
+@pytest.mark.parametrize("datasource", [np.array(["ffi"]), ["ffi", "tpf"], b"ffi", 3])
+def test_an_odd_datasource(target: Path, datasource: Any) -> None:
+    """What is no text is an error that names row and column."""
+    with pytest.raises(InvalidTargetError, match="row 1: column datasource"):
+        add_targets(target, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "datasource": datasource}])
+
+
+@pytest.mark.parametrize("column", ["starid", "camera", "ccd", "sector", "cadence", "cbv_area"])
+@pytest.mark.parametrize("value", [-1, 2**70, 1.5])
+def test_numbers_out_of_range(target: Path, column: str, value: Any) -> None:
+    """A number that is negative, too large or not whole is an error that names row and column."""
+    row = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "cadence": 120, "cbv_area": 111}
+    with pytest.raises(InvalidTargetError, match=f"row 1: column {column}"):
+        add_targets(target, [row | {column: value}])
+    for tmag in (float("inf"), float("-inf")):
+        with pytest.raises(InvalidTargetError, match="row 1: column tmag"):
+            add_targets(target, [row | {"tmag": tmag}])
+
+
+def test_order(target: Path) -> None:
+    """Brightest first, ties by star id and datasource, without a magnitude last."""
+    rows = [
+        {**ROW, "starid": starid, "tmag": tmag, "datasource": datasource}
+        for starid, tmag, datasource in [
+            (1, None, "ffi"),
+            (9, 5.0, "ffi"),
+            (7, 5.0, "tpf"),
+            (7, 5.0, "ffi"),
+            (8, -1.0, "ffi"),
+            (2, 0.0, "ffi"),
+        ]
+    ]
+    add_targets(target, rows)
+    ordered = query(target, "SELECT priority, starid, datasource FROM todolist ORDER BY priority")
+    stars = [(8, "ffi"), (2, "ffi"), (7, "ffi"), (7, "tpf"), (9, "ffi"), (1, "ffi")]
+    assert ordered == [(number, *star) for number, star in enumerate(stars, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("row", "method"),
+    [
+        ({"tmag": 2.0}, "halo"),
+        ({"tmag": 2.01}, None),
+        ({"tmag": 1.0, "datasource": "tpf"}, None),
+        ({"tmag": None}, None),
+        ({"tmag": 1.0, "method": "psf"}, "psf"),
+        ({"tmag": 9.0, "method": "halo", "datasource": "tpf"}, "halo"),
+        ({"tmag": 1.0, "method": None}, "halo"),
+    ],
+)
+def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
+    """Without a method it is halo for the brightest in full-frame images, else left to the pipeline."""
+    add_targets(target, [{**ROW, **row}])
+    assert query(target, "SELECT method FROM todolist") == [(method,)]
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries(
+            {
+                "starid": st.integers(0, 10**10),
+                "sector": st.integers(0, 100),
+                "camera": st.integers(1, 4),
+                "ccd": st.integers(1, 4),
+                "tmag": st.floats(-5, 20) | st.sampled_from([2.0, math.nextafter(2.0, 3.0)]),
+            },
+            optional={
+                "datasource": st.sampled_from(["ffi", "tpf"]),
+                "cadence": st.integers(1, 2000),
+                "cbv_area": st.integers(0, 500),
+            },
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=25, deadline=None)
+def test_texts_are_as_numbers(rows: list[dict[str, Any]]) -> None:
+    """The rules of method, cadence and area give the same row, whether values come as numbers or as texts."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "numbers.sqlite", Path(folder) / "texts.sqlite"
+        add_targets(files[0], rows)
+        add_targets(files[1], [{name: str(value) for name, value in row.items()} for row in rows])
+        numbers, texts = (query(path, "SELECT * FROM todolist ORDER BY priority") for path in files)
+    assert numbers == texts
+
+
+def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> None:
+    """A second run adds new targets behind what is there, and touches nothing else."""
+    first = listed(MIT)
+    assert add_target_lists(target, [first]) == Added(2, 0)
+    with TaskManager(target) as manager:
+        manager.save_result(result_of({"priority": 1}))
+    before = query(target, "SELECT * FROM todolist")
+    second = listed(MIT + "42,1,1,-1.0,0,0\n", "second.csv")
+    assert add_target_lists(target, [first, second]) == Added(1, 4)
+    assert query(target, "SELECT * FROM todolist")[:2] == before
+    assert query(target, "SELECT priority, starid FROM todolist WHERE priority > 2") == [(3, 42)]
+    assert query(target, "SELECT priority FROM diagnostics") == [(1,)]
+
+
+def test_a_target_that_is_listed_twice(target: Path) -> None:
+    """The first of two rows for one target counts."""
+    assert add_targets(target, [ROW, {**ROW, "tmag": 3.0}, {**ROW, "sector": 2}]) == Added(2, 1)
+    assert query(target, "SELECT sector, tmag FROM todolist ORDER BY sector") == [(1, 10.0), (2, 10.0)]
+
+
+def test_rows_from_anywhere(target: Path) -> None:
+    """Rows may come from a generator and hold NumPy's numbers."""
+    rows = (
+        {"starid": np.int64(n), "sector": np.uint8(2), "camera": np.int32(1), "ccd": 1, "tmag": np.float32(9.5)}
+        for n in range(3)
+    )
+    add_targets(target, rows)
+    types = query(target, "SELECT DISTINCT typeof(starid), typeof(sector), typeof(tmag), tmag FROM todolist")
+    assert types == [("integer", "integer", "real", 9.5)]
+    add_targets(target, [{**ROW, "tmag": math.nan}, {**ROW, "sector": 2, "tmag": np.ma.masked}])
+    assert query(target, "SELECT tmag FROM todolist WHERE starid = 5") == [(None,), (None,)]
+    with closing(sqlite3.connect(target)) as connection:
+        connection.row_factory = sqlite3.Row
+        copied = add_targets(target.with_name("copy.sqlite"), connection.execute("SELECT * FROM todolist"))
+    assert copied == Added(5, 0)
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    """A directory stands for the todo.sqlite in it, for making it too."""
+    add_targets(tmp_path, [ROW])
+    assert [path.name for path in tmp_path.iterdir()] == ["todo.sqlite"]
+    assert add_targets(tmp_path, [ROW]) == Added(0, 1)
+
+
+def test_progress(target: Path) -> None:
+    """Progress is reported while reading and while writing, and ends at all of them."""
+    calls: list[tuple[int, int | None]] = []
+    rows = [{**ROW, "starid": number} for number in range(25_000)]
+    add_targets(target, rows, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(10_000, None), (20_000, None), (10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_all_or_nothing(target: Path, is_there: bool) -> None:
+    """If writing ends half-way nothing was added, and a file that was not there is not made."""
+    if is_there:
+        add_targets(target, [ROW])
+
+    def fail(_done: int, total: int | None) -> None:
+        if total is not None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        add_targets(target, [{**ROW, "starid": number} for number in range(100, 25_000)], progress=fail)
+    assert list(target.parent.iterdir()) == ([target] if is_there else [])
+    assert not is_there or query(target, "SELECT starid FROM todolist") == [(5,)]
+
+
+HEADER = "starid,camera,ccd,tmag,sector\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "problem"),
+    [
+        (HEADER + "1,1,1,9,1\nx,1,1,9,1\n", "line 3", "column starid: 'x': a whole number is expected"),
+        (MIT + "\n# more\n7,x,1,9,0,0\n", "line 10", "column Camera: 'x'"),
+        (HEADER + "1,1,1,bright,1\n", "line 2", "column tmag: 'bright': a number"),
+        (HEADER + "1,1,1,9_5,1\n", "line 2", "column tmag: '9_5': a number"),
+        (HEADER + "1,1,1,inf,1\n", "line 2", "column tmag: 'inf': a finite number"),
+        (HEADER + "1,1.5,1,9,1\n", "line 2", "column camera: '1.5'"),
+        (HEADER + "-1,1,1,9,1\n", "line 2", "column starid: '-1'"),
+        (HEADER + "1_0,1,1,9,1\n", "line 2", "column starid: '1_0'"),
+        (HEADER + f"{10**19},1,1,9,1\n", "line 2", "column starid"),
+        (HEADER + "1,,1,9,1\n", "line 2", "column camera has no value"),
+        (HEADER + "1,1,1,9,\n", "line 2", "column sector has no value; give it with --sector"),
+        (HEADER + "1,1,1,9\n", "line 2", "it has 4 fields, and the header has 5"),
+        (HEADER + "1,1,1,9,1,2\n", "line 2", "it has 6 fields"),
+        (HEADER + '1,1,1,9,"1\n', "line 2", "unexpected end of data"),
+        (HEADER[:-8] + "\n1,1,1,9\n", "line 2", "column sector has no value"),
+        ("starid,datasource,camera,ccd,tmag,sector\n1,tpf:x,1,1,9,1\n", "line 2", "column datasource: 'tpf:x'"),
+        ("starid,camera,ccd,sector\n1,1,1,1\n", "list.csv", "it has no column tmag; it has starid, camera"),
+        ("starid,camera,ccd,tmag,sector,,,\n1,1,1,x,1,,,\n", "line 2", "column tmag: 'x'"),
+        ("starid,TICID,camera,ccd,tmag,sector\n1,1,1,1,1,1\n", "list.csv", "it has the column starid twice"),
+        ("", "list.csv", "it has no header line"),
+        ("# sector 1\n", "list.csv", "it has no header line"),
+        (HEADER, "list.csv", "it lists no targets"),
+        ("# sector 1\n# sector 2\nTICID,Camera,CCD,Tmag\n1,1,1,9\n", "list.csv", r"several sectors \(1, 2\)"),
+    ],
+)
+def test_bad_rows(listed: Callable[..., Path], target: Path, text: str, where: str, problem: str) -> None:
+    """A bad row is an error with file, line and column, and no file is made."""
+    path = listed(text)
+    with pytest.raises(InvalidTargetError, match=rf"{where}: .*{problem}.*Nothing was added") as caught:
+        add_target_lists(target, [path])
+    assert str(path) in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_bad_row_leaves_an_existing_file_alone(listed: Callable[..., Path], target: Path) -> None:
+    """A bad row in the second list adds nothing of the first either."""
+    add_targets(target, [ROW])
+    before = checksum(target)
+    with pytest.raises(InvalidTargetError, match=r"bad\.csv, line 2"):
+        add_target_lists(target, [listed(MIT), listed(HEADER + "x,1,1,1,1\n", "bad.csv")])
+    assert checksum(target) == before
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"starid": 5.0}, "row 2: column starid: 5.0"),
+        ({"starid": "x"}, "row 2: column starid: 'x'"),
+        ({"sector": None}, "row 2: column sector has no value"),
+        ({"camera": -1}, "row 2: column camera: -1"),
+        ({"tmag": "x"}, "row 2: column tmag: 'x'"),
+        ({"cadence": 0}, "row 2: column cadence: 0: a positive number"),
+        ({"method": 5}, "row 2: column method: 5"),
+        ({"datasource": "FFI"}, "row 2: column datasource: 'FFI'"),
+        ({"datasource": "both"}, "row 2: column datasource: 'both'"),
+    ],
+)
+def test_bad_rows_from_anywhere(target: Path, change: dict[str, Any], problem: str) -> None:
+    """A bad row that is no file's is named by its number."""
+    with pytest.raises(InvalidTargetError, match=problem):
+        add_targets(target, [ROW, {**ROW, **change}])
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_row_that_is_none(target: Path) -> None:
+    """What has no columns is named by its number."""
+    with pytest.raises(InvalidTargetError, match=r"row 1: \(5, 1, 2\) is no mapping"):
+        add_targets(target, [(5, 1, 2)])  # type: ignore[list-item]
+
+
+def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
+    """A misspelt tmag is not taken for a star without a magnitude."""
+    with pytest.raises(InvalidTargetError, match="row 1: column tmag is missing"):
+        add_targets(target, [{name: value for name, value in ROW.items() if name != "tmag"}])
+
+
+@pytest.mark.parametrize(
+    "given", [{"sector": -1}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
+)
+def test_bad_arguments(target: Path, given: dict[str, Any]) -> None:
+    """What is given for all rows is checked before any is read."""
+    with pytest.raises(InvalidArgumentError, match=next(iter(given))):
+        add_targets(target, [ROW], **given)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_contradicting_sectors(listed: Callable[..., Path], target: Path) -> None:
+    """A sector that contradicts the list's comments is an error; the same one, or the choice of one, is none."""
+    path = listed(MIT)
+    with pytest.raises(InvalidTargetError, match="its comments say sector 1, and sector 2 was asked for"):
+        add_target_lists(target, [path], sector=2)
+    add_target_lists(target, [path], sector=1)
+    several = listed("# sector 1 and sector 2\nTICID,Camera,CCD,Tmag\n1,1,1,9\n", "several.csv")
+    add_target_lists(target, [several], sector=2)
+    assert query(target, "SELECT sector, count(*) FROM todolist GROUP BY 1") == [(1, 2), (2, 1)]
+
+
+def test_not_a_text(target: Path) -> None:
+    """A list that is no text is an error that names it."""
+    path = target.with_name("list.csv")
+    path.write_bytes(HEADER.encode() + b"1,1,1,9,1\n\xff\xfe\n")
+    with pytest.raises(InvalidTargetError, match=r"list\.csv"):
+        add_target_lists(target, [path])
+
+
+def test_a_foreign_file_is_not_added_to(target: Path) -> None:
+    """What is no TODO-file is refused before the lists are read, and not changed."""
+    with closing(sqlite3.connect(target)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    before = checksum(target)
+    with pytest.raises(NotATodoFileError):
+        add_target_lists(target, ["there is no such list"])
+    assert checksum(target) == before
+
+
+def test_the_log_of_a_deleted_file(target: Path) -> None:
+    """A log that a killed program left of a file that was then deleted is not laid over a new one."""
+    script = (
+        "import os, sys; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1])\n"
+        "tm.start_task(1); os._exit(0)"
+    )
+    add_targets(target, [ROW])
+    subprocess.run([sys.executable, "-c", script, str(target)], check=True)
+    target.unlink()
+    with pytest.raises(LeftoverLogError, match=r"todo\.sqlite-wal was left by .* Delete it too"):
+        add_targets(target, [{**ROW, "starid": 6}])
+    for log in target.parent.iterdir():
+        log.unlink()
+    add_targets(target, [{**ROW, "starid": 6}])
+    assert query(target, "SELECT starid, status FROM todolist") == [(6, None)]
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    """A TODO-file in a directory that is not there is a FileNotFoundError that names the directory."""
+    with pytest.raises(FileNotFoundError, match=r"no such directory.*nowhere"):
+        add_targets(tmp_path / "nowhere" / "todo.sqlite", [ROW])
+
+
+def test_real_lists(target_lists: dict[int, Path], target: Path) -> None:
+    """Both real lists load as they are: 15,899 and 20,000 targets, each for TPF and FFI."""
+    assert add_target_lists(target, target_lists.values(), datasource="both") == Added(71_798, 0)
+    counts = Counter(dict.fromkeys([]))
+    for sector, datasource, cadence, number in query(
+        target, "SELECT sector, datasource, cadence, count(*) FROM todolist GROUP BY 1, 2, 3"
+    ):
+        counts[sector, datasource, cadence] = number
+    assert counts == {
+        (1, "ffi", 1800): 15_899,
+        (1, "tpf", 120): 15_899,
+        (14, "ffi", 1800): 20_000,
+        (14, "tpf", 120): 20_000,
+    }
+    (disorder,) = query(
+        target,
+        "SELECT count(*) FROM todolist a JOIN todolist b ON b.priority = a.priority + 1 WHERE b.tmag < a.tmag",
+    )
+    assert disorder == (0,)
+    assert query(target, "SELECT min(priority), max(priority) FROM todolist") == [(1, 71_798)]
+    assert add_target_lists(target, target_lists.values(), datasource="both") == Added(0, 71_798)

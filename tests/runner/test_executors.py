@@ -1,0 +1,177 @@
+"""Executors of every kind run a list to its end, with the same rows."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context, resource_tracker
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.runner import run_tasks
+from tests.support import functions as functions
+from tests.support.lists import make_file, many, query
+from tests.support.paths import ROOT
+
+ROWS = """SELECT priority, status, method_used, mean_flux, errors IS NULL
+FROM todolist JOIN diagnostics USING (priority) ORDER BY 1"""
+
+
+def run_over_mpi(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+    """Run over three ranks: one that has the file, and two that work."""
+    launch = [str(Path(sys.executable).with_name("mpiexec")), "-n", "3", sys.executable, "-m", "mpi4py.futures"]
+    command = ["-m", "photometry_tasks.cli", "run", str(path), f"tests.support.functions:{function}"]
+    workers = ["--executor", "mpi4py.futures:MPIPoolExecutor", "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(launch + command + workers, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+DASK = """
+import sys
+from distributed import Client
+from photometry_tasks import TaskManager
+from photometry_tasks.runner import run_tasks
+from tests import photometry_functions as functions
+
+if __name__ == "__main__":
+    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with Client(**options) as client, TaskManager(sys.argv[1]) as tm:
+        how = dict(stop_after=float(sys.argv[3])) if sys.argv[3:] else {}
+        run_tasks(tm, getattr(functions, sys.argv[2]), jobs=2, executor=lambda jobs: client.get_executor(), **how)
+"""
+
+
+def run_over_dask(path: Path, function: str, *stop_after: str) -> subprocess.CompletedProcess[str]:
+    """Run over a cluster of two workers on this machine."""
+    script = path.with_name("script.py")
+    script.write_text(DASK)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(path), function, *stop_after]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+def run_over_processes(path: Path, function: str) -> subprocess.CompletedProcess[str]:
+    """Run over our own pool."""
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command += [f"tests.support.functions:{function}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path.parent)
+
+
+EXECUTORS = {"mpi": run_over_mpi, "dask": run_over_dask, "processes": run_over_processes}
+
+
+@pytest.mark.parametrize("name", list(EXECUTORS))
+def test_the_same_rows(tmp_path: Path, name: str) -> None:
+    """MPI over three ranks, a Dask cluster and the pool of processes give every task its result, and the same ones."""
+    path = make_file(tmp_path / "todo.sqlite", many(200))
+    run = EXECUTORS[name](path, "every_third_raises")
+    assert run.returncode == 0, run.stderr
+    expected = [(n, 1, "aperture", float(n), 1) if n % 3 else (n, 2, "error", None, 0) for n in range(1, 201)]
+    assert query(path, ROWS) == expected
+    assert query(path, "SELECT count(DISTINCT method_used) FROM diagnostics") == [(2,)]
+
+
+@pytest.mark.parametrize("name", ["mpi", "dask"])
+def test_the_workers_do_the_work(tmp_path: Path, name: str) -> None:
+    """The tasks run in other processes than the one that has the file, and in more than one of them."""
+    path = make_file(tmp_path / "todo.sqlite", many(40))
+    run = EXECUTORS[name](path, "says_its_process_slowly")
+    assert run.returncode == 0, run.stderr
+    assert query(path, "SELECT count(DISTINCT method_used) FROM diagnostics") == [(2,)]
+
+
+def test_a_dead_dask_worker(tmp_path: Path) -> None:
+    """A task that kills Dask's workers is an ERROR with Dask's own reason; the others have their results."""
+    path = make_file(tmp_path / "todo.sqlite", many(20))
+    run = run_over_dask(path, "task_5_kills_dask")
+    assert run.returncode == 0, run.stderr
+    failed = dict(query(path, "SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL"))
+    assert 5 in failed  # and those that were each time on the worker that died, which is Dask's to tell
+    assert len(failed) <= 4
+    assert all("all those workers died" in text for text in failed.values())
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(20 - len(failed),)]
+
+
+@pytest.mark.slow
+def test_dask_when_the_time_is_over(tmp_path: Path) -> None:
+    """What still runs on Dask's workers when the time is over is pending again, and the run ends in order."""
+    path = make_file(tmp_path / "todo.sqlite", many(5))
+    run = run_over_dask(path, "waits_from_task_3", "8")
+    assert run.returncode == 0, run.stderr
+    assert "could not be shut down" not in run.stderr
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(None, 3), (1, 2)]
+
+
+def test_threads(opened: Callable[..., TaskManager]) -> None:
+    """Any executor of concurrent.futures does: threads too, for a function that lets them run side by side."""
+    manager = opened(*many(50))
+    report = run_tasks(manager, functions.good, jobs=4, executor=ThreadPoolExecutor)
+    assert (report.saved, report.errors) == (50, 0)
+    assert manager.summary[STATUS.OK.name] == 50
+
+
+class CannotEnd(ThreadPoolExecutor):
+    """An executor that fails when it is to end."""
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        super().shutdown()
+        raise ConnectionError("the scheduler is gone")
+
+
+def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """If shutting it down fails, all results are saved, nothing stays STARTED, and it is logged."""
+    manager = opened(*many(50))
+    assert run_tasks(manager, functions.good, jobs=2, executor=CannotEnd).saved == 50
+    assert "The executor could not be shut down" in caplog.text
+    manager.reset_tasks(status=STATUS.OK)
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.good, jobs=2, executor=CannotEnd, progress=fail)
+    assert manager.summary["STARTED"] == 0
+
+
+def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
+    """When the time is over the processes of a ProcessPoolExecutor are ended too, so that the program can."""
+    manager = opened(*many(5))
+    others = {child.pid for child in psutil.Process().children()}  # such as other tests' servers
+    pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=6)
+    assert (report.saved, report.is_out_of_time) == (1, True)
+    tracker = resource_tracker._resource_tracker._pid  # multiprocessing's own, which stays
+    children = [child for child in psutil.Process().children() if child.pid not in {*others, tracker}]
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert manager.get_number_tasks() == 4
+
+
+def test_what_is_no_executor(opened: Callable[..., TaskManager]) -> None:
+    """A function that makes something else is refused before any task is started."""
+    manager = opened(*many(5))
+    with pytest.raises(ValueError, match="a function is expected that returns an Executor"):
+        run_tasks(manager, functions.good, jobs=2, executor=math.sqrt)  # type: ignore[arg-type]
+    assert manager.get_number_tasks() == 5
+
+
+def test_an_executor_that_fails(opened: Callable[..., TaskManager]) -> None:
+    """What an executor's own failure says ends the run; nothing is blamed on the tasks."""
+
+    class Failing(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(ConnectionError("the scheduler is gone"))
+            return future
+
+    manager = opened(*many(5))
+    with pytest.raises(ConnectionError, match="the scheduler is gone"):
+        run_tasks(manager, functions.good, jobs=2, executor=lambda _: Failing())
+    assert manager.get_number_tasks() == 5

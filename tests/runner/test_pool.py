@@ -1,0 +1,324 @@
+"""Workers that die, hang, or cannot do their part."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import TooManyWorkerDeathsError, WorkerError
+from photometry_tasks.runner import RunReport, pool, run, run_tasks
+from tests.support import functions as functions
+from tests.support.lists import many, query
+from tests.support.paths import ROOT
+from tests.support.processes import workers_of
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def errors_of(manager: TaskManager) -> dict[int, str]:
+    rows = manager.cursor.execute(
+        "SELECT priority, errors FROM todolist JOIN diagnostics USING (priority) WHERE status = 2"
+    ).fetchall()
+    return {row["priority"]: row["errors"] for row in rows}
+
+
+def runs_of_each() -> Counter[int]:
+    return Counter(map(int, Path("begun").read_text().split()))
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_functions_that_kill_their_process(opened: Callable[..., TaskManager], in_memory: bool) -> None:
+    """A task that kills its process is an ERROR with the reason; no other task notices, and each is run once."""
+    manager = opened(*many(500), load_into_memory=in_memory)
+    report = run_tasks(manager, functions.kills_itself, jobs=2)
+    assert (report.saved, report.errors) == (500, 3)
+    assert manager.summary["OK"] == 497
+    errors = errors_of(manager)
+    assert sorted(errors) == [100, 101, 300]
+    assert "killed by SIGKILL" in errors[100]
+    assert "memory" in errors[100]
+    assert "exit code 3" in errors[101]
+    assert "killed by SIGSEGV" in errors[300]
+    assert runs_of_each() == Counter(range(1, 501))
+
+
+def test_an_executor_that_breaks_as_a_whole(opened: Callable[..., TaskManager]) -> None:
+    """Where a dead worker breaks the executor, the suspects are run one at a time, and the culprits are found."""
+    manager = opened(*many(40))
+    pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    report = run_tasks(manager, functions.task_3_kills_itself, jobs=3, executor=pool)
+    assert (report.saved, report.errors) == (40, 2)
+    errors = errors_of(manager)
+    assert sorted(errors) == [3, 4]
+    assert all("process" in text for text in errors.values())
+    assert manager.summary["OK"] == 38
+    runs = runs_of_each()
+    assert max(runs.values()) <= 2
+    assert sum(runs.values()) <= 40 + 3 + 1  # what was under way when it broke, and the other culprit
+
+
+def test_a_task_that_hangs(opened: Callable[..., TaskManager]) -> None:
+    """A task that takes too long is an ERROR that names the limit, and the program that it waited for is gone."""
+    manager = opened(*many(6))
+    report = run_tasks(manager, functions.hangs_in_a_program, jobs=2, task_timeout=0.5)
+    assert (report.saved, report.errors) == (6, 1)
+    assert "0.5 s (task_timeout)" in errors_of(manager)[2]
+    ((elaptime,),) = manager.cursor.execute("SELECT elaptime FROM diagnostics WHERE priority = 2").fetchall()
+    assert 0.5 <= elaptime < 20
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(Path("program").read_text())).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def control_group() -> Iterator[Path]:
+    """Make a control group with 300 MB of memory."""
+    entry = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line), None)
+    if entry is None:
+        pytest.skip("memory is counted by control groups of the second kind here, where a process cannot move itself")
+    group = Path("/sys/fs/cgroup/memory" + entry.split(":", 2)[2]) / f"photometry-tasks-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(300 * 10**6))
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    while (group / "cgroup.procs").read_text():  # the last are about to end
+        os.sched_yield()
+    group.rmdir()
+
+
+def test_out_of_memory(todo: Callable[..., Path], tmp_path: Path, control_group: Path) -> None:
+    """A worker that the kernel kills for memory is an ERROR that says so, and names the limit."""
+    path = todo(*many(5))
+    command = [
+        sys.executable,
+        "-m",
+        "photometry_tasks.cli",
+        "run",
+        str(path),
+        "tests.support.functions:takes_memory",
+    ]
+    run = subprocess.run(
+        ["bash", "-c", f'echo $BASHPID > "{control_group}/cgroup.procs"; exec "$@"', "-", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    ((priority, text),) = query(
+        path, "SELECT priority, errors FROM todolist JOIN diagnostics USING (priority) WHERE status = 2"
+    )
+    assert priority == 2
+    assert "killed by SIGKILL: out of memory; the limit of memory is 300 MB (control group)" in text
+
+
+def test_limit_of_address_space(opened: Callable[..., TaskManager]) -> None:
+    """A task that gets no more memory is an ERROR that names the limit."""
+    manager = opened(*many(1))
+    run_tasks(manager, functions.has_little_address_space, jobs=1)
+    assert "the limit of memory is 3000 MB (RLIMIT_AS)" in errors_of(manager)[1]
+
+
+def test_limit_of_cpu_time(opened: Callable[..., TaskManager]) -> None:
+    """A task that uses up its CPU time is an ERROR that says so."""
+    manager = opened(*many(3))
+    report = run_tasks(manager, functions.has_little_cpu_time, jobs=1)
+    assert (report.saved, report.errors) == (3, 1)
+    assert "SIGXCPU: its limit of CPU time (RLIMIT_CPU)" in errors_of(manager)[2]
+
+
+def test_a_function_that_the_workers_do_not_find(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the workers cannot import the function the run ends, saying why, and no task is blamed."""
+    manager = opened(*many(30))
+    module = tmp_path / "soon_gone.py"
+    module.write_text("def photometry(task):\n    return task\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import soon_gone  # type: ignore[import-not-found]
+
+    module.unlink()
+    with pytest.raises(WorkerError, match="No module named 'soon_gone'"):
+        run_tasks(manager, soon_gone.photometry, jobs=2)
+    assert manager.get_number_tasks() == 30
+
+
+def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """A script that runs again in its workers is told so, and no task is blamed."""
+    path = todo(*many(30))
+    (tmp_path / "script.py").write_text(
+        "import sys\nfrom photometry_tasks import TaskManager\nfrom photometry_tasks.runner import run_tasks\n"
+        "def photometry(task):\n    return task\n"
+        "with TaskManager(sys.argv[1]) as tm:\n    run_tasks(tm, photometry)\n"
+    )
+    run = subprocess.run([sys.executable, "script.py", str(path)], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "could not start" in run.stderr
+    assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(30,)]
+
+
+def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one worker after the other dies the run ends: it is not the tasks. What was tried is an ERROR."""
+    manager = opened(*many(30))
+    monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
+    with pytest.raises(TooManyWorkerDeathsError, match="exit code 7"):
+        run_tasks(manager, functions.always_dies, jobs=2)
+    assert 4 <= manager.summary["ERROR"] <= 6
+    assert manager.summary["ERROR"] + manager.get_number_tasks() == 30
+
+
+def test_processes_of_the_function(opened: Callable[..., TaskManager]) -> None:
+    """A function may have processes of its own: they can be ended, and one that comes back from it answers nothing."""
+    manager = opened(*many(12))
+    report = run_tasks(manager, functions.uses_a_pool_of_its_own, jobs=2, task_timeout=30)
+    assert (report.saved, report.errors) == (12, 0)
+    for function in (functions.ends_what_it_has_just_forked, functions.forks_and_comes_back_twice):
+        manager.reset_tasks(status=STATUS.OK)
+        report = run_tasks(manager, function, jobs=1)
+        assert (report.saved, report.errors) == (12, 0)
+    fluxes = manager.cursor.execute("SELECT mean_flux FROM diagnostics ORDER BY priority").fetchall()
+    assert [flux for (flux,) in fluxes] == [float(n) for n in range(1, 13)]
+
+
+def test_a_function_that_cuts_its_connection(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that lives on without its connection is killed, and its task an ERROR."""
+    monkeypatch.setattr(pool._Worker._end, "__defaults__", (0.1,))
+    manager = opened(*many(4))
+    report = run_tasks(manager, functions.cuts_its_connection, jobs=1)
+    assert (report.saved, report.errors) == (4, 1)
+    assert "had cut its connection" in errors_of(manager)[2]
+
+
+def test_importing_is_not_the_tasks_time(opened: Callable[..., TaskManager]) -> None:
+    """What a worker takes to import the function does not count for the limit of a task."""
+    manager = opened(*many(4))
+    report = run_tasks(manager, functions.SlowToImport(), jobs=2, task_timeout=0.5)
+    assert (report.saved, report.errors) == (4, 0)
+
+
+def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
+    """However short a task may take, each gets its own result, and never another's."""
+    manager = opened(*many(30))
+    report = run_tasks(manager, functions.good, jobs=2, task_timeout=1e-9)
+    assert report.saved == 30
+    rows = manager.cursor.execute("SELECT priority, mean_flux FROM diagnostics WHERE errors IS NULL").fetchall()
+    assert all(row["mean_flux"] == row["priority"] for row in rows)
+    assert report.errors + len(rows) == 30
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskManager], jobs: int) -> None:
+    """A pool that refuses the next task is replaced, and every task is done."""
+    manager = opened(*many(6))
+    pools: list[ProcessPoolExecutor] = []
+
+    def make(number: int) -> ProcessPoolExecutor:
+        pools.append(ProcessPoolExecutor(number, get_context("spawn")))
+        return pools[-1]
+
+    def kill_the_workers(_report: RunReport) -> None:
+        """Wait until the pool has noticed that its workers are dead."""
+        if len(pools) > 1:
+            return
+        for process in active_children():
+            process.kill()
+            process.join()
+        with suppress(BrokenProcessPool):
+            while True:
+                pools[0].submit(abs, 1).result()
+
+    report = run_tasks(
+        manager, functions.takes_half_a_second, jobs=jobs, executor=make, limit=4, progress=kill_the_workers
+    )
+    assert report.saved - report.errors >= 3
+    assert manager.summary["STARTED"] == 0
+    assert len(pools) >= 2
+
+
+@pytest.mark.parametrize("value", ["1e11", "99999999999999999999", "inf", "nan", "soon", ""])
+def test_nonsense_of_slurm(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """An end of the job that is none, or in the far future, is no limit."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", value)
+    report = run_tasks(opened(*many(2)), functions.good, jobs=1, stop_after=1e12)
+    assert (report.saved, report.is_out_of_time) == (2, False)
+
+
+def test_a_result_does_not_wait_for_the_others(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
+    """A finished result is saved while the tasks beside it still run."""
+    manager = opened(*many(4))
+
+    def show(report: RunReport) -> None:
+        if report.saved == 2:
+            (tmp_path / "go").touch()  # the other two wait for this
+
+    assert run_tasks(manager, functions.waits_from_task_3, jobs=2, progress=show).saved == 4
+
+
+def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """When the run is killed its workers end too, in the midst of a task; the next run takes the tasks up."""
+    path = todo(*many(8))
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "tests.support.functions:hangs_from_task_5"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (tmp_path / "hangs").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while workers_of(process.pid):
+        os.sched_yield()
+    with TaskManager(path) as manager:
+        assert manager.summary["STARTED"] == 0
+        assert manager.summary["OK"] + manager.get_number_tasks() == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"task_timeout": -1}, "task_timeout"),
+        ({"task_timeout": 0}, "a task needs some time"),
+        ({"grace": float("nan")}, "grace"),
+        ({"stop_after": "soon"}, "stop_after"),
+        ({"executor": ProcessPoolExecutor}, "jobs=None: say how many workers"),
+        ({"executor": ProcessPoolExecutor, "jobs": 1, "task_timeout": 5}, "task_timeout=5.0: an executor of your own"),
+    ],
+)
+def test_bad_arguments(opened: Callable[..., TaskManager], arguments: dict[str, Any], says: str) -> None:
+    """What makes no sense is a ValueError that names it, before any task is started."""
+    manager = opened({})
+    with pytest.raises(ValueError, match=says):
+        run_tasks(manager, functions.good, **arguments)
+    assert manager.get_number_tasks() == 1
+
+
+def test_status_of_a_dead_task(opened: Callable[..., TaskManager]) -> None:
+    """The next opening returns it to pending, as any ERROR."""
+    manager = opened(*many(1))
+    run_tasks(manager, functions.always_dies, jobs=1)
+    assert manager.summary[STATUS.ERROR.name] == 1
+    manager.close()
+    with TaskManager(manager.todo_file) as again:
+        assert again.get_number_tasks() == 1

@@ -1,0 +1,268 @@
+"""The main job: a function, a pool of processes, and a TaskManager."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import UnknownTaskError
+from photometry_tasks.runner import RunReport, run_tasks
+from tests.support import functions as functions
+from tests.support.lists import many, query
+from tests.support.paths import ROOT
+from tests.support.processes import workers_of
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_all_tasks_are_done(opened: Callable[..., TaskManager], in_memory: bool) -> None:
+    """Every task gets one result, with its own values and the times filled in."""
+    manager = opened(*many(40), load_into_memory=in_memory)
+    report = run_tasks(manager, functions.good, jobs=2)
+    assert (report.saved, report.errors) == (40, 0)
+    assert 0 < report.manager_time < report.wall_time
+    assert manager.summary["OK"] == manager.summary["tasks_run"] == 40
+    rows = manager.cursor.execute("SELECT priority, mean_flux, elaptime, worker_wait_time FROM diagnostics").fetchall()
+    assert [(row["priority"], row["mean_flux"]) for row in rows] == [(n, float(n)) for n in range(1, 41)]
+    assert all(0 <= row["elaptime"] < 60 and 0 <= row["worker_wait_time"] < 60 for row in rows)
+    assert len({row["worker_wait_time"] for row in rows}) > 30
+
+
+def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
+    """The tasks run in as many other processes as were asked for."""
+    manager = opened(*many(60))
+    run_tasks(manager, functions.says_its_process, jobs=2)
+    processes = {int(row[0]) for row in manager.cursor.execute("SELECT DISTINCT method_used FROM diagnostics")}
+    assert 1 <= len(processes) <= 2
+    assert os.getpid() not in processes
+
+
+def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> None:
+    """What the function raises becomes that task's ERROR with the traceback; the others go on."""
+    manager = opened(*many(9))
+    report = run_tasks(manager, functions.every_third_raises, jobs=2)
+    assert (report.saved, report.errors) == (9, 3)
+    failed = manager.cursor.execute(
+        "SELECT priority, errors, elaptime FROM todolist JOIN diagnostics USING (priority) WHERE status = 2"
+    ).fetchall()
+    assert [row["priority"] for row in failed] == [3, 6, 9]
+    for row in failed:
+        assert row["errors"].startswith("Traceback")
+        assert f"no stamp for TIC {100 + row['priority']}" in row["errors"]
+        assert "functions.py" in row["errors"]
+        assert row["elaptime"] >= 0
+
+
+@pytest.mark.parametrize("function", [functions.rubbish, functions.exits, functions.raises_a_base_exception])
+def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function: Any) -> None:
+    """A function that returns no result, or leaves by SystemExit, makes an ERROR that says what was wrong."""
+    manager = opened(*many(5))
+    report = run_tasks(manager, function, jobs=1)
+    assert (report.saved, report.errors) == (5, 5)
+    errors = [row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics")]
+    named = ("Error", "SystemExit: enough", "KeyboardInterrupt", "GeneratorExit")
+    assert all(any(name in text for name in named) for text in errors)
+
+
+def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
+    """A neighbour that is skipped in time is not run, and what was in flight loses nothing; the counts add up."""
+    manager = opened(*many(400))
+    report = run_tasks(manager, functions.covers_the_next_hundred, jobs=2)
+    assert manager.get_number_tasks() == 0
+    assert manager.summary["OK"] + manager.summary["SKIPPED"] == 400
+    # A hundred are skipped by each, and 64 at most are in flight.
+    assert report.saved < 400
+
+
+def test_fields_that_a_function_may_change(opened: Callable[..., TaskManager]) -> None:
+    """The function's time and sector count, and its result stays that of the task that it was given."""
+    manager = opened(*many(3))
+    run_tasks(manager, functions.another_sector, jobs=1)
+    assert manager.summary["OK"] == 3
+    rows = manager.cursor.execute("SELECT elaptime FROM diagnostics").fetchall()
+    assert [row["elaptime"] for row in rows] == [123.0] * 3
+
+
+def test_limit_and_constraints(opened: Callable[..., TaskManager]) -> None:
+    """Only so many tasks are run, and only those that match."""
+    manager = opened(*[{"camera": 1 + number % 2} for number in range(20)])
+    seen: list[int] = []
+    report = run_tasks(
+        manager, functions.good, jobs=2, limit=7, camera=2, progress=lambda report: seen.append(report.saved)
+    )
+    assert report.saved == 7
+    assert seen == sorted(seen)
+    assert seen[-1] == 7
+    found = manager.cursor.execute(
+        "SELECT camera, count(*) FROM todolist WHERE status IS NOT NULL GROUP BY 1"
+    ).fetchall()
+    assert [tuple(row) for row in found] == [(2, 7)]
+
+
+def test_nothing_to_do(opened: Callable[..., TaskManager]) -> None:
+    """A list without pending tasks is done at once."""
+    report = run_tasks(opened({"status": 1}), functions.good)
+    assert (report.saved, report.errors) == (0, 0)
+
+
+@pytest.mark.parametrize("arguments", [{"jobs": 0}, {"jobs": 1.5}, {"limit": 0}, {"limit": "5"}])
+def test_bad_numbers(opened: Callable[..., TaskManager], arguments: dict[str, Any]) -> None:
+    """A number of jobs or tasks that is none is a ValueError, before any task is started."""
+    manager = opened({})
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        run_tasks(manager, functions.good, **arguments)
+    assert manager.get_number_tasks() == 1
+
+
+def test_a_function_that_workers_cannot_import(opened: Callable[..., TaskManager]) -> None:
+    """A lambda is refused before any task is started, saying why."""
+    manager = opened({})
+    with pytest.raises(ValueError, match="define it at the top level of a module"):
+        run_tasks(manager, lambda task: task)
+    assert manager.get_number_tasks() == 1
+
+
+def fail(_report: RunReport) -> None:
+    raise ZeroDivisionError
+
+
+def test_a_failing_progress_callback(opened: Callable[..., TaskManager]) -> None:
+    """An exception in the caller's own code ends the run; what was done is saved, the rest pending."""
+    manager = opened(*many(300))
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.good, jobs=2, progress=fail)
+    assert manager.summary["STARTED"] == 0
+    assert 1 <= manager.summary["OK"] < 150  # a batch, and what was done meanwhile
+    assert manager.summary["OK"] + manager.get_number_tasks() == 300
+
+
+def test_a_result_that_cannot_be_saved(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """When one result cannot be saved the run ends, and the finished ones beside it are saved all the same."""
+    manager = opened(*many(300))
+
+    def delete_one(_report: RunReport) -> None:
+        if manager.cursor.execute("SELECT count(*) FROM todolist").fetchone()[0] < 300:
+            return
+        (first,) = manager.cursor.execute("SELECT min(priority) FROM todolist WHERE status = 6").fetchone()
+        manager.cursor.execute("DELETE FROM todolist WHERE priority = ?", (first,))
+        manager.conn.commit()
+
+    with pytest.raises(UnknownTaskError):
+        run_tasks(manager, functions.good, jobs=2, progress=delete_one)
+    assert "A finished result could not be saved" in caplog.text
+    assert manager.summary["STARTED"] == 0
+    assert manager.summary["OK"] > 32
+    assert manager.summary["OK"] + manager.get_number_tasks() == 299
+
+
+def test_a_worker_that_does_not_end(opened: Callable[..., TaskManager]) -> None:
+    """A worker that takes no notice of being told to end is ended."""
+    manager = opened(*many(4))
+    with pytest.raises(ZeroDivisionError):
+        run_tasks(manager, functions.does_not_end, jobs=1, progress=fail)
+    assert multiprocessing.active_children() == []
+    assert manager.get_number_tasks() == 3
+
+
+def test_constraints_that_can_be_read_once(opened: Callable[..., TaskManager]) -> None:
+    """A constraint may be a generator: all its tasks are run."""
+    manager = opened(*many(20))
+    report = run_tasks(manager, functions.good, jobs=1, starid=(star for star in range(101, 111)))
+    assert report.saved == 10
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limit: int | None) -> None:
+    """A Ctrl-C while the manager works is held back until it has done, and then stops the run, the last one too."""
+    manager = opened(*many(300))
+    after: list[int] = []
+
+    def interrupt(report: RunReport) -> None:
+        after.append(report.saved)
+        if len(after) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(manager, functions.good, jobs=2, limit=limit, progress=interrupt)
+    assert len(after) >= 2  # and at the end
+    assert manager.summary["STARTED"] == 0
+    assert manager.summary["OK"] + manager.get_number_tasks() == 300
+    assert manager.summary["OK"] < 150
+
+
+def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
+    """A function that was typed at the prompt is refused, saying why: the workers could not import it."""
+    script = (
+        "import sys; from photometry_tasks import TaskManager; from photometry_tasks.runner import run_tasks\n"
+        "def photometry(task): return task\n"
+        "with TaskManager(sys.argv[1]) as tm: run_tasks(tm, photometry)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(todo({}))], capture_output=True, text=True)
+    assert "not in a notebook or at the prompt" in run.stderr
+
+
+def test_in_another_thread(todo: Callable[..., Path]) -> None:
+    """A run in a thread that is not the main one works; there is no Ctrl-C to be held back there."""
+    path = todo(*many(4))
+    reports = []
+
+    def work() -> None:
+        with TaskManager(path) as manager:
+            reports.append(run_tasks(manager, functions.good, jobs=1))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert reports[0].saved == 4
+
+
+def test_the_handler_is_put_back(opened: Callable[..., TaskManager]) -> None:
+    """After a run Ctrl-C is the program's own again."""
+    run_tasks(opened({}), functions.good, jobs=1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
+    """A worker ignores Ctrl-C, so that it is the parent who decides."""
+    manager = opened({})
+    run_tasks(manager, functions.says_what_ctrl_c_does, jobs=1)
+    (row,) = manager.cursor.execute("SELECT method_used FROM diagnostics").fetchall()
+    assert row["method_used"] == "['1', '1'], blocked: set()"
+
+
+@pytest.mark.parametrize("moment", ["a worker begins", "one hangs, one waits", "all hang"])
+@pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "terminal"])
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool, moment: str) -> None:
+    """Ctrl-C stops a run at once: what was done is saved, the rest pending, no process stays, nothing is printed."""
+    path = todo(*many(30))
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
+    command += ["--grace", "0", "tests.support.functions:hangs_from_task_5", *(["--in-memory"] if in_memory else [])]
+    command += ["--limit", "5"] if moment == "one hangs, one waits" else []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (workers_of(process.pid) if moment == "a worker begins" else (tmp_path / "hangs").exists()):
+        assert process.poll() is None
+        os.sched_yield()
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    ((saved,),) = query(path, "SELECT count(*) FROM diagnostics")
+    assert saved <= 4
+    assert saved >= 1 or moment == "a worker begins"
+    assert f"{saved} results are saved, the other tasks are pending" in errors
+    found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
+    assert found == [(None, 30 - saved), *([(STATUS.OK.value, saved)] if saved else [])]
+    (tmp_path / "hangs").unlink(missing_ok=True)
+    assert list(tmp_path.iterdir()) == [path]
+    assert workers_of(process.pid) == []

@@ -1,0 +1,216 @@
+"""A run that is to stop: by signals, and when its time is over."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.ingest import add_target_lists
+from photometry_tasks.runner import run_tasks
+from tests.support import functions as functions
+from tests.support.lists import many, query
+from tests.support.paths import ROOT
+from tests.support.processes import workers_of
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a run in a process group of its own, whose programs are not told to ignore Ctrl-C."""
+    processes = []
+
+    def start_run(path: Path, function: str, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2", *options, function]
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+        )
+        return processes[-1]
+
+    yield start_run
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def begun() -> set[int]:
+    return set(map(int, Path("begun").read_text().split())) if Path("begun").exists() else set()
+
+
+def wait_until_begun(process: subprocess.Popen[str], tasks: set[int]) -> None:
+    while not tasks <= begun():
+        assert process.poll() is None, process.communicate()
+        os.sched_yield()
+
+
+WAITS = "tests.support.functions:waits_from_task_3"
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "in_memory"),
+    [
+        (signal.SIGINT, True, False),
+        (signal.SIGINT, False, True),
+        (signal.SIGTERM, True, True),
+        (signal.SIGTERM, False, False),
+        (signal.SIGUSR1, True, True),
+        (signal.SIGUSR1, False, False),
+    ],
+)
+def test_what_runs_is_finished(
+    todo: Callable[..., Path], start: Callable[..., Any], number: int, whole_group: bool, in_memory: bool
+) -> None:
+    """After a signal nothing more is begun, and what runs is finished and saved; the exit code is 128 + n."""
+    path = todo(*many(30))
+    process = start(path, WAITS, *(["--in-memory"] if in_memory else []))
+    wait_until_begun(process, {3, 4})
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Measuring")
+    told = process.stderr.readline()
+    assert told.startswith(f"{signal.Signals(number).name}: nothing more is begun; 2 running tasks may go on")
+    Path("go").touch()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert "Stopped. 4 results are saved, the other tasks are pending" in errors
+    assert begun() == {1, 2, 3, 4}
+    found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
+    assert found == [(None, 26), (STATUS.OK.value, 4)]
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGUSR1, signal.SIGINT)])
+def test_a_second_signal_ends_it_at_once(
+    todo: Callable[..., Path], start: Callable[..., Any], first: int, second: int
+) -> None:
+    """A second signal does not wait for what runs; what was done is saved, and the first one's number is told."""
+    path = todo(*many(30))
+    process = start(path, WAITS, "--grace", "3600")
+    wait_until_begun(process, {3, 4})
+    os.kill(process.pid, first)
+    os.kill(process.pid, second)
+    process.communicate(timeout=60)
+    # Of two signals that wait, the system hands over the one with the lower number first.
+    assert process.returncode in (128 + first, 128 + second)
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
+    assert workers_of(process.pid) == []
+
+
+def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
+    """What still runs when the grace is over is ended, and pending again."""
+    path = todo(*many(30))
+    process = start(path, WAITS, "--grace", "0.2")
+    wait_until_begun(process, {3, 4})
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
+
+
+def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager]) -> None:
+    """Going by the run times seen, no task is begun that would hardly be done in time; that is no error."""
+    manager = opened(*many(30))
+    report = run_tasks(manager, functions.takes_half_a_second, jobs=1, stop_after=4.2)
+    assert report.is_out_of_time
+    assert report.wall_time < 4.2
+    assert 1 <= report.saved <= 8
+    assert begun() == set(range(1, report.saved + 1))
+    assert manager.summary["OK"] + manager.get_number_tasks() == 30
+
+
+@pytest.mark.parametrize("by_slurm", [False, True])
+def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, by_slurm: bool) -> None:
+    """What still runs when the time is over is ended, and pending again."""
+    if by_slurm:
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 36))
+    manager = opened(*many(5))
+    report = run_tasks(manager, functions.waits_from_task_3, jobs=1, stop_after=3600.0 if by_slurm else 5.0)
+    assert report.is_out_of_time
+    assert report.saved == 2
+    assert manager.get_number_tasks() == 3
+
+
+def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
+    """If there is no time nothing is begun."""
+    manager = opened(*many(5))
+    report = run_tasks(manager, functions.good, jobs=1, stop_after=0)
+    assert (report.saved, report.is_out_of_time) == (0, True)
+    assert manager.get_number_tasks() == 5
+
+
+def test_the_command_says_that_time_is_over(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
+    """The command says what is left, and that is no error."""
+    process = start(todo(*many(5)), WAITS, "--stop-after", "6")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "its time was over: 3 tasks are pending" in output
+
+
+def test_handlers_are_put_back(opened: Callable[..., TaskManager]) -> None:
+    """After a run the signals are the program's own again; one that it had taken itself was never touched."""
+    during: list[Any] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    mine = signal.signal(signal.SIGUSR1, functions.good)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        run_tasks(
+            opened(*many(2)),
+            functions.good,
+            jobs=1,
+            progress=lambda _: during.append([signal.getsignal(number) for number in numbers]),
+        )
+        assert [signal.getsignal(number) for number in numbers] == before
+    finally:
+        signal.signal(signal.SIGUSR1, mine)
+    assert during[0][1] is not signal.SIG_DFL
+    assert during[0][2] is functions.good
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_a_sector_is_stopped_and_continued(
+    target_lists: dict[int, Path], tmp_path: Path, start: Callable[..., Any], in_memory: bool
+) -> None:
+    """A real sector, stopped by SIGTERM at three random moments and continued: every task gets exactly one result."""
+    path = tmp_path / "todo.sqlite"
+    number, _ = add_target_lists(path, [target_lists[1]])
+    options = ["--in-memory"] if in_memory else []
+    done = 0
+    for _ in range(3):
+        process = start(path, "tests.support.functions:takes_a_moment", *options)
+        moment = random.uniform(2.0, 6.0)  # seconds
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(moment)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 143, errors
+        ((before, done),) = [(done, query(path, "SELECT count(*) FROM diagnostics")[0][0])]
+        assert before < done < number
+        assert query(path, "SELECT count(*) FROM todolist WHERE status IS NOT NULL") == [(done,)]
+    process = start(path, "tests.support.functions:takes_a_moment", *options)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(STATUS.OK.value, number)]
+    assert query(path, "SELECT count(*) FROM diagnostics") == [(number,)]
+    lines = list(map(int, Path("begun").read_text().split()))
+    assert len(lines) == len(set(lines)) == number

@@ -1,0 +1,495 @@
+"""Promise 5: disks that are full, limits, directories and mounts that cannot be written; afterwards all goes on."""
+
+import ctypes
+import errno
+import functools
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from photometry_tasks import TaskManager
+from photometry_tasks.cli import main
+from photometry_tasks.errors import (
+    BackupError,
+    DiskFullError,
+    MountWithoutLocksError,
+    NotWritableError,
+    TodoError,
+)
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.storage.sqlite.lock import find_mount
+from tests.support.lists import checksum, make_file, query, result_of
+
+IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="being another user needs root")
+
+NOBODY = 65534
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    return [{"tmag": float(n)} for n in range(number)]
+
+
+def stored(path: Path) -> list[int]:
+    return [priority for (priority,) in query(path, "SELECT priority FROM todolist WHERE status = 1 ORDER BY 1")]
+
+
+def leftovers(path: Path) -> list[str]:
+    """Return what lies beside a file that should not, while a manager works on it."""
+    expected = {path.name + suffix for suffix in ("", "-lock", "-results", "-status", "-wal", "-shm")}
+    return sorted({other.name for other in path.parent.iterdir()} - expected)
+
+
+# --- no room ---
+
+
+Mount = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def own_mounts() -> Callable[..., object]:
+    """Mount what nobody but this process sees: however it ends, nothing stays mounted (unshare(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "unshare") or libc.unshare(0x00020000):  # CLONE_NEWNS
+        pytest.skip(f"this machine does not let us mount file systems: {os.strerror(ctypes.get_errno())}")
+    run = functools.partial(subprocess.run, check=True)
+    run(["mount", "--make-rprivate", "/"])
+    return run
+
+
+@pytest.fixture
+def mount(own_mounts: Callable[..., object], tmp_path: Path) -> Iterator[Mount]:
+    """Mount a new file system of a kind, with options."""
+    mounted: list[Path] = []
+
+    def mount_one(kind: str, options: str) -> Path:
+        folder = tmp_path / kind
+        folder.mkdir()
+        own_mounts(["mount", "-t", kind, "-o", options, kind, str(folder)])
+        mounted.append(folder)
+        return folder
+
+    yield mount_one
+    for folder in mounted:
+        own_mounts(["umount", "--lazy", str(folder)])
+
+
+@pytest.fixture
+def small_disk(mount: Mount) -> Path:
+    return mount("tmpfs", "size=2m")
+
+
+def fill_up(folder: Path) -> Path:
+    """Leave no room in a small file system."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    return filler
+
+
+def save_until_full(manager: TaskManager) -> list[int]:
+    """Save results until one is refused; return those that were accepted."""
+    accepted: list[int] = []
+    # What is tested is which call it comes from.
+    with pytest.raises(DiskFullError, match=r"disk is full.* Make room, then call again") as caught:  # noqa: PT012
+        while (task := manager.get_task()) is not None:
+            manager.save_result(result_of(task, errors=["x" * 2000]))
+            accepted.append(task["priority"])
+    assert caught.value.errno == errno.ENOSPC
+    return accepted
+
+
+@pytest.mark.parametrize("durability", ["normal", "full"])
+@IN_MEMORY
+def test_a_full_disk(small_disk: Path, in_memory: bool, durability: Any) -> None:
+    """What was accepted is kept, what was refused is as it was; with room again, work goes on and all is stored."""
+    path = make_file(small_disk / "todo.sqlite", rows(100))
+    manager = TaskManager(path, load_into_memory=in_memory, backup_interval=None, durability=durability)
+    manager.save_result(result_of({"priority": 1}))
+    filler = fill_up(small_disk)
+    accepted = [1, *save_until_full(manager)]
+    assert len(accepted) < 90
+    refused = manager.get_task()
+    assert refused is not None
+    assert refused["priority"] == accepted[-1] + 1
+    assert manager.summary["OK"] == len(accepted)
+    with pytest.raises(DiskFullError):
+        manager.save_result(result_of(refused, errors=["x" * 2000]))
+    if in_memory:
+        with pytest.raises(DiskFullError):
+            manager.backup()
+        with pytest.raises(DiskFullError):
+            manager.close()
+    filler.unlink()
+    assert leftovers(path) == []
+    manager.save_result(result_of(refused))
+    manager.close()
+    assert stored(path) == [*accepted, refused["priority"]]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert list(small_disk.iterdir()) == [path]
+
+
+@IN_MEMORY
+def test_a_kill_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
+    """A manager that ends without closing on a full disk has lost nothing that it had accepted."""
+    path = make_file(small_disk / "todo.sqlite", rows(100))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        manager = TaskManager(path, load_into_memory=in_memory, backup_interval=None)
+        manager.save_result(result_of({"priority": 1}))
+        fill_up(small_disk)
+        os.write(writing, b" ".join(str(number).encode() for number in [1, *save_until_full(manager)]))
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as answer:
+        accepted = [int(number) for number in answer.read().split()]
+    assert accepted[0] == 1
+    (small_disk / "filler").unlink()
+    TaskManager(path).close()
+    assert stored(path) == accepted
+
+
+@IN_MEMORY
+def test_opening_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
+    """A file that cannot be worked on for lack of room is an error that says so, and is not changed."""
+    path = make_file(small_disk / "todo.sqlite", rows(1000))
+    filler = fill_up(small_disk)
+    before = checksum(path)
+    with pytest.raises(TodoError, match=r"disk is full|No space left"):
+        TaskManager(path, overwrite=True, load_into_memory=in_memory)
+    with pytest.raises(TodoError, match="disk is full"):
+        add_targets(small_disk / "new.sqlite", [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}])
+    assert checksum(path) == before
+    filler.unlink()
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert list(small_disk.iterdir()) == [path]
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """Let this process write no file beyond a size; Python ignores the signal, so it is an error like a quota's."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@IN_MEMORY
+def test_a_limit_on_the_size(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A limit on the size of files, as a quota, refuses a result; without it all goes on, and all is stored."""
+    path = todo(*rows(100))
+    manager = TaskManager(path, load_into_memory=in_memory, backup_interval=None)
+    with limited(120_000):
+        accepted = save_until_full(manager)
+        assert 1 < len(accepted) < 90
+        refused = manager.get_task()
+        assert refused is not None
+        with pytest.raises(DiskFullError):
+            manager.save_result(result_of(refused, errors=["x" * 2000]))
+        assert manager.summary["OK"] == len(accepted)
+    manager.save_result(result_of(refused))
+    manager.close()
+    assert stored(path) == [*accepted, refused["priority"]]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_backups_under_a_limit(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """A backup that fails is tried again at the next interval; the results are accepted, and logged meanwhile."""
+    path = todo(*rows(300))
+    with TaskManager(path, load_into_memory=True, backup_interval=10) as manager:
+        with limited(30_000):
+            for priority in range(1, 26):
+                manager.save_result(result_of({"priority": priority}))
+            assert caplog.text.count("backup failed") == 2
+            with pytest.raises(DiskFullError, match="a limit on the size of files is reached"):
+                manager.backup()
+        assert stored(path) == []
+        assert leftovers(path) == []
+        for priority in range(26, 36):
+            manager.save_result(result_of({"priority": priority}))
+        assert stored(path) == list(range(1, 36))
+
+
+# --- no permission ---
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """Be another user, who may do only what permissions allow, in a directory of his."""
+    folder = Path(tempfile.mkdtemp(prefix="nobody-"))
+    shutil.chown(folder, NOBODY, NOBODY)
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        shutil.rmtree(folder)
+
+
+def as_root(change: Callable[[], None]) -> None:
+    os.seteuid(0)
+    change()
+    os.seteuid(NOBODY)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("read_only", ["file", "directory"])
+@IN_MEMORY
+def test_a_read_only_file_or_directory(as_nobody: Path, read_only: str, in_memory: bool) -> None:
+    """It is refused at opening, before any work, by an error that names it; nothing is changed."""
+    path = make_file(as_nobody / "todo.sqlite", rows(3))
+    place = path if read_only == "file" else as_nobody
+    place.chmod(place.stat().st_mode & ~0o222)
+    before = checksum(path)
+    with pytest.raises(NotWritableError, match=rf"todo.sqlite cannot be opened for writing \({place} is read-only\)"):
+        TaskManager(path, load_into_memory=in_memory)
+    with pytest.raises(PermissionError):
+        add_targets(path, [])
+    assert checksum(path) == before
+    assert list(as_nobody.iterdir()) == [path]
+    assert CliRunner().invoke(main, ["status", str(path)]).exit_code == 0
+
+
+@AS_ROOT
+@IN_MEMORY
+def test_a_directory_made_read_only_in_mid_run(as_nobody: Path, in_memory: bool) -> None:
+    """Saving goes on; backup and closing fail with a reason or a warning; with permission again all is stored."""
+    path = make_file(as_nobody / "todo.sqlite", rows(5))
+    manager = TaskManager(path, load_into_memory=in_memory)
+    manager.save_result(result_of({"priority": 1}))
+    as_nobody.chmod(0o555)
+    manager.save_result(result_of({"priority": 2}))
+    if in_memory:
+        with pytest.raises(BackupError, match="Permission denied"):
+            manager.backup()
+        with pytest.raises(BackupError, match="Permission denied"):
+            manager.close()
+        manager.save_result(result_of({"priority": 3}))
+        as_nobody.chmod(0o755)
+        manager.close()
+    else:
+        with pytest.warns(UserWarning, match="-wal file stays"):
+            manager.close()
+        as_nobody.chmod(0o755)
+        with TaskManager(path) as manager:
+            manager.save_result(result_of({"priority": 3}))
+    assert stored(path) == [1, 2, 3]
+    assert list(as_nobody.iterdir()) == [path]
+
+
+@AS_ROOT
+def test_a_rename_that_fails(as_nobody: Path) -> None:
+    """In a sticky directory another user's file cannot be replaced: the backup fails, later it holds everything."""
+    path = make_file(as_nobody / "todo.sqlite", rows(3))
+    with TaskManager(path, load_into_memory=True) as manager:
+        as_root(lambda: (os.chown(path, 0, 0), os.chown(as_nobody, 0, 0), as_nobody.chmod(0o1777), path.chmod(0o666)))  # type: ignore[arg-type,return-value]
+        manager.save_result(result_of({"priority": 1}))
+        with pytest.raises(BackupError, match="Operation not permitted"):
+            manager.backup()
+        assert leftovers(path) == []
+        as_root(lambda: as_nobody.chmod(0o777))
+        manager.save_result(result_of({"priority": 2}))
+        manager.backup()
+        assert stored(path) == [1, 2]
+
+
+@AS_ROOT
+def test_owner_and_group(tmp_path: Path) -> None:
+    """A backup by root leaves the file to whom it belonged."""
+    path = make_file(tmp_path / "todo.sqlite", rows(3))
+    os.chown(path, NOBODY, 1234)
+    path.chmod(0o664)
+    with TaskManager(path, load_into_memory=True) as manager:
+        manager.save_result(result_of({"priority": 1}))
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o7777) == (NOBODY, 1234, 0o664)
+
+
+@AS_ROOT
+def test_an_owner_that_cannot_be_kept(as_nobody: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the system does not let us keep the owner, the mode stays, and a warning says so."""
+    path = make_file(as_nobody / "todo.sqlite", rows(3))
+    path.chmod(0o666)
+    as_root(lambda: os.chown(path, 0, 0))
+    with TaskManager(path, load_into_memory=True) as manager:
+        manager.save_result(result_of({"priority": 1}))
+    assert "does not let us keep its owner or group" in caplog.text
+    assert path.stat().st_mode & 0o7777 == 0o666
+    assert stored(path) == [1]
+
+
+@AS_ROOT
+def test_the_group_can_go_on(todo: Callable[..., Path]) -> None:
+    """What lies beside the file has the file's group: another of its members may have to take it in."""
+    path = todo(*rows(3))
+    path.chmod(0o660)
+    os.chown(path, -1, NOBODY)
+    manager = TaskManager(path, load_into_memory=True)
+    manager.save_result(result_of({"priority": 1}))
+    assert {(other.stat().st_gid, other.stat().st_mode & 0o777) for other in path.parent.iterdir()} == {(NOBODY, 0o660)}
+    manager.close()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
+@IN_MEMORY
+def test_modes_and_umask(todo: Callable[..., Path], mode: int, in_memory: bool) -> None:
+    """Whatever the umask, the file keeps its mode, and what lies beside it can be used by whom the file can."""
+    path = todo(*rows(3))
+    path.chmod(mode)
+    before = os.umask(0o077)
+    try:
+        with TaskManager(path, load_into_memory=in_memory) as manager:
+            manager.save_result(result_of({"priority": 1}))
+            manager.backup()
+            modes = {other.name: other.stat().st_mode & 0o777 for other in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {mode}
+    assert path.stat().st_mode & 0o777 == mode
+    assert stored(path) == [1]
+
+
+# --- file systems ---
+
+
+def read_at_once(path: Path) -> None:
+    with closing(sqlite3.connect(path, timeout=0)) as reader:
+        reader.execute("SELECT * FROM todolist").fetchall()
+
+
+@IN_MEMORY
+def test_a_file_system_that_may_be_shared(mount: Mount, in_memory: bool) -> None:
+    """Where the kind is not known to be local, no shared memory is used, and readers are refused while it works."""
+    folder = mount("ramfs", "mode=755")
+    path = make_file(folder / "todo.sqlite", rows(3))
+    assert (find_mount(path).kind, find_mount(path).is_local) == ("ramfs", False)
+    manager = TaskManager(path, load_into_memory=in_memory)
+    manager.save_result(result_of({"priority": 1}))
+    if not in_memory:
+        assert not path.with_name("todo.sqlite-shm").exists()
+        assert manager.cursor.execute("PRAGMA locking_mode=NORMAL").fetchone()[0] == "exclusive"
+        manager.save_result(result_of({"priority": 2}))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            read_at_once(path)
+    manager.close()
+    assert stored(path) == ([1] if in_memory else [1, 2])
+    assert query(path, "PRAGMA journal_mode") == [("delete",)]
+    # The lock file stays: another node might see too late that it went.
+    assert sorted(other.name for other in folder.iterdir()) == [path.name, f"{path.name}-lock"]
+
+
+def test_a_kill_where_the_file_system_may_be_shared(mount: Mount) -> None:
+    """There too the next opening recovers what a killed manager had accepted."""
+    folder = mount("ramfs", "mode=755")
+    path = make_file(folder / "todo.sqlite", rows(3))
+    child = os.fork()
+    if not child:
+        manager = TaskManager(path)
+        manager.save_result(result_of({"priority": 1}))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.with_name("todo.sqlite-wal").stat().st_size > 0
+    TaskManager(path).close()
+    assert stored(path) == [1]
+
+
+#: As `/proc/mounts` has them on clusters; each is mounted on the test's folder.
+MOUNTS = {
+    "ext4": ("ext4 rw,relatime,nolock", True, True),
+    "xfs": ("xfs rw,relatime,attr2,inode64", True, True),
+    "tmpfs": ("tmpfs rw,size=1g", True, True),
+    "overlay": ("overlay rw,lowerdir=/a,upperdir=/b,workdir=/c", True, True),
+    "NFS 4": ("nfs4 rw,relatime,vers=4.2,hard,proto=tcp,local_lock=none,addr=10.0.0.1", False, True),
+    "NFS 3": ("nfs rw,vers=3,hard,proto=tcp,mountproto=udp,local_lock=none,addr=10.0.0.1", False, True),
+    "NFS nolock": ("nfs rw,vers=3,hard,nolock,proto=tcp,local_lock=all,addr=10.0.0.1", False, False),
+    "NFS local flock": ("nfs rw,vers=3,local_lock=flock", False, False),
+    "NFS local POSIX": ("nfs rw,vers=3,local_lock=posix", False, False),
+    "Lustre": ("lustre rw,checksum,flock,user_xattr,lruresize,lazystatfs", False, True),
+    "Lustre localflock": ("lustre rw,checksum,localflock,user_xattr", False, False),
+    "Lustre noflock": ("lustre rw,checksum,noflock,user_xattr", False, False),
+    "GPFS": ("gpfs rw,relatime", False, True),
+    "CephFS": ("ceph rw,relatime,name=tess,secret=<hidden>,acl", False, True),
+    "BeeGFS": ("beegfs rw,relatime,cfgFile=/etc/beegfs/beegfs-client.conf", False, True),
+    "SMB": ("cifs rw,relatime,vers=3.1.1,nobrl", False, False),
+    "sshfs": ("fuse.sshfs rw,nosuid,nodev,user_id=1000", False, False),
+    "9p": ("9p rw,sync,dirsync,access=client,trans=virtio", False, True),
+}
+
+
+@pytest.fixture
+def mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let psutil read a mount table of ours in place of the system's."""
+
+    def write(lines: str) -> None:
+        (tmp_path / "proc" / "self").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "proc" / "self" / "mounts").write_text(lines)
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+
+    return write
+
+
+@pytest.mark.parametrize("name", MOUNTS)
+@IN_MEMORY
+def test_mounts(todo: Callable[..., Path], mount_table: Callable[[str], None], name: str, in_memory: bool) -> None:
+    """What a mount is decides how the file is locked; one whose locks do not hold is refused, with its options."""
+    path = todo(*rows(3))
+    mount, is_local, has_locks = MOUNTS[name]
+    kind, options = mount.split()
+    others = f"/dev/vda / ext4 rw 0 0\nproc {path.parent}/proc proc rw 0 0\n"
+    mount_table(others + f"server:/x {path.parent} {kind} {options} 0 0\n")
+    assert find_mount(path) == (str(path.parent), kind, options)
+    if not has_locks:
+        before = checksum(path)
+        with pytest.raises(MountWithoutLocksError) as caught:
+            TaskManager(path, load_into_memory=in_memory)
+        assert f"lies on {path.parent} ({kind}, mounted with {options})" in str(caught.value)
+        assert checksum(path) == before
+        return
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        if not in_memory:
+            assert path.with_name("todo.sqlite-shm").exists() is is_local
+    assert stored(path) == [1]
+
+
+def test_which_mount(mount_table: Callable[[str], None], tmp_path: Path) -> None:
+    """It is the one with the longest name that leads to the file; of two in one place, the last; a link is followed."""
+    (tmp_path / "a b" / "c").mkdir(parents=True)
+    (tmp_path / "a b2").mkdir()
+    (tmp_path / "link").symlink_to("a b/c")
+    place = str(tmp_path / "a b").replace(" ", r"\040")
+    mount_table(f"x {place}/c nfs rw 0 0\nx / ext4 rw 0 0\nx {place} autofs rw 0 0\nx {place} xfs rw 0 0\n")
+    found = {name: find_mount(tmp_path / name).kind for name in ("a b/todo", "a b/c/todo", "a b2/todo", "link/todo")}
+    assert found == {"a b/todo": "xfs", "a b/c/todo": "nfs", "a b2/todo": "ext4", "link/todo": "nfs"}
+
+
+def test_a_system_that_does_not_tell(todo: Callable[..., Path], mount_table: Callable[[str], None]) -> None:
+    """Where mounts are unknown, the file is taken for one that others may share."""
+    path = todo(*rows(3))
+    mount_table("")
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        assert not path.with_name("todo.sqlite-shm").exists()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            read_at_once(path)

@@ -1,0 +1,549 @@
+"""Promises 1 to 5 against what other programs, careless calls and Ctrl-C do to a manager at work."""
+
+import gc
+import itertools
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from photometry_tasks import STATUS, TaskManager, files
+from photometry_tasks.cli import main
+from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.result_log import _encode
+from tests.support.lists import checksum, make_file, query, result_of
+from tests.support.paths import ROOT
+from tests.support.processes import kill, received, running
+
+IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
+
+
+def statuses(path: Path) -> list[int | None]:
+    return [status for (status,) in query(path, "SELECT status FROM todolist ORDER BY priority")]
+
+
+def save(manager: TaskManager, *priorities: int) -> None:
+    for priority in priorities:
+        manager.save_result(result_of({"priority": priority}, mean_flux=priority / 7))
+
+
+# --- the file on disk is replaced, deleted, or its locks are lost ---
+
+
+def replace(path: Path) -> None:
+    make_file(path.with_name("other"), [{"tmag": 3.0}] * 4).replace(path)
+
+
+def test_a_file_that_is_replaced_on_disk(todo: Callable[..., Path]) -> None:
+    """Saving is refused once the file is another one; closing saves all beside it and leaves the other alone."""
+    path = todo({}, {}, {}, {})
+    manager = TaskManager(path)
+    save(manager, 1, 2)
+    replace(path)
+    other = path.read_bytes()
+    with pytest.raises(FileChangedError, match="Closing the manager saves all under another name"):
+        save(manager, 3)
+    assert manager.summary["OK"] == 2
+    with pytest.raises(FileChangedError, match="All was saved as"):
+        manager.close()
+    assert path.read_bytes() == other
+    (saved,) = path.parent.glob("todo.saved-*")
+    assert statuses(saved) == [1, 1, None, None]
+    assert sorted(path.parent.iterdir()) == sorted([path, saved])
+    TaskManager(path).close()
+    assert statuses(path) == [None] * 4
+
+
+def test_a_file_that_is_deleted_on_disk(todo: Callable[..., Path]) -> None:
+    """Closing puts it back, with all that was accepted."""
+    path = todo({}, {}, {})
+    manager = TaskManager(path)
+    save(manager, 1, 2)
+    path.unlink()
+    with pytest.raises(FileChangedError):
+        save(manager, 3)
+    manager.close()
+    assert statuses(path) == [1, 1, None]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def read_and_leave(connection: Connection, path: Path) -> None:
+    query(path, "SELECT count(*) FROM todolist")
+    connection.send("read")
+
+
+def save_after_a_copy(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path)
+    save(manager, *range(1, 11))
+    shutil.copyfile(path, path.with_name("copy"))  # closing a descriptor takes SQLite's locks away
+    with running(read_and_leave, path) as (_, reader):
+        reader.recv()
+    accepted = list(range(1, 11))
+    with suppress(FileChangedError):
+        for priority in range(11, 31):
+            save(manager, priority)
+            accepted.append(priority)
+    connection.send(accepted)
+    connection.recv()
+
+
+def test_locks_that_another_descriptor_took_away(todo: Callable[..., Path]) -> None:
+    """What a manager accepts is stored, though a reader took the log for its own: it accepts nothing after that."""
+    path = todo(*[{}] * 30)
+    with running(save_after_a_copy, path) as (process, connection):
+        accepted = connection.recv()
+        kill(process)
+    TaskManager(path).close()
+    assert [priority for priority, status in enumerate(statuses(path), start=1) if status == 1] == accepted
+
+
+def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another program changes as soon as a backup is in its place is not taken for ours."""
+    manager = opened({}, {}, load_into_memory=True)
+    path = Path(manager.todo_file)
+
+    def change(_directory: Path) -> None:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE todolist SET tmag = 77")
+            other.commit()
+        os.sync()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_directory", change)  # the first that comes after the rename
+        manager.backup()
+    with pytest.raises(FileChangedError):
+        manager.backup()
+    with pytest.raises(FileChangedError):
+        manager.close()
+    assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(77.0,)]
+
+
+def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another program changes between reading the file into memory and the end of opening is not overwritten."""
+    path = todo({}, {})
+    check_content = SQLiteDatabase.check_content
+
+    def change(database: SQLiteDatabase) -> None:
+        check_content(database)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("UPDATE todolist SET tmag = 77")
+            other.commit()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SQLiteDatabase, "check_content", change)
+        with pytest.raises(FileChangedError, match="Open it again"):
+            TaskManager(path, load_into_memory=True)
+    TaskManager(path, load_into_memory=True).close()
+    assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(77.0,)]
+
+
+# --- the summary ---
+
+
+@pytest.mark.parametrize("name", ["todo.sqlite", "todo.sqlite-results", "todo.sqlite-wal", "todo.sqlite-lock", "notes"])
+@IN_MEMORY
+def test_a_summary_in_the_place_of_something_else(todo: Callable[..., Path], name: str, in_memory: bool) -> None:
+    """A summary never takes the place of the TODO-file, of what lies beside it, or of another program's file."""
+    path = todo({}, {})
+    path.with_name("notes").write_text("mine")
+    before = {other: checksum(other) for other in path.parent.iterdir()}
+    with pytest.raises(ValueError, match=r"summary=.*give another path"):
+        TaskManager(path, summary=path.with_name(name), load_into_memory=in_memory)
+    assert {other: checksum(other) for other in path.parent.iterdir()} == before
+
+
+def test_a_refused_opening_makes_nothing(tmp_path: Path) -> None:
+    """A file that is refused leaves no folder for its summary behind."""
+    path = tmp_path / "todo.sqlite"
+    path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(TodoError):
+        TaskManager(path, summary=tmp_path / "out" / "summary.json")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize("arguments", [{"overwrite": True}, {"cleanup": True}], ids=str)
+def test_damage_is_found_before_all_is_deleted(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """Overwriting and compacting look the whole file through first."""
+    path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(300)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE todolist SET status = 2")
+        connection.execute("CREATE TABLE others AS SELECT priority, 'x' || starid AS text FROM todolist")
+        connection.commit()
+    data = bytearray(path.read_bytes())
+    page = data.rindex(b"x400") // 4096 * 4096
+    data[page : page + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    before = checksum(path)
+    with pytest.raises(DamagedFileError):
+        TaskManager(path, **arguments)
+    assert checksum(path) == before
+
+
+def test_a_damaged_file_in_wal_mode(tmp_path: Path) -> None:
+    """In memory mode a file in WAL mode that turns out to be damaged is not changed either."""
+    path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(300)])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    data = bytearray(path.read_bytes())
+    page = data.rindex(b"ffi") // 4096 * 4096
+    data[page : page + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    before = checksum(path)
+    with pytest.raises(DamagedFileError):
+        TaskManager(path, load_into_memory=True)
+    assert checksum(path) == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def die_on_disk(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path)
+    save(manager, 1)
+    connection.send("saved")
+    connection.recv()
+
+
+@pytest.mark.parametrize("command", ["upgrade", "init"])
+def test_commands_leave_one_file(todo: Callable[..., Path], command: str) -> None:
+    """After a manager on disk was killed, a command takes its log in, and leaves a closed file."""
+    path = todo({}, {})
+    with running(die_on_disk, path) as (process, connection):
+        connection.recv()
+        kill(process)
+    if command == "upgrade":
+        assert CliRunner().invoke(main, ["upgrade", str(path)]).exit_code == 0
+    else:
+        add_targets(path, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}])
+    assert path.read_bytes()[18:20] == b"\x01\x01"  # no write-ahead log
+    assert statuses(path)[:2] == [1, None]
+    assert list(path.parent.iterdir()) == [path]
+
+
+# --- commits that fail, interrupts ---
+
+DEFERRED = """
+CREATE TABLE allowed (status INTEGER PRIMARY KEY);
+CREATE TABLE seen (status INTEGER REFERENCES allowed(status) DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER note_bad AFTER UPDATE OF status ON todolist WHEN new.status = 3
+    BEGIN INSERT INTO seen VALUES (3); END;
+"""
+
+
+@IN_MEMORY
+def test_a_commit_that_fails(todo: Callable[..., Path], in_memory: bool) -> None:
+    """What another program's rules refuse at the commit is undone, not logged, and the next call works."""
+    path = todo({}, {}, {})
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(DEFERRED)
+    child = os.fork()
+    if not child:
+        manager = TaskManager(path, load_into_memory=in_memory)
+        save(manager, 1)
+        try:
+            manager.save_result(result_of({"priority": 2}, STATUS.WARNING))
+        except sqlite3.IntegrityError:
+            save(manager, 3)
+        os._exit(manager.summary["OK"])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    TaskManager(path).close()
+    assert statuses(path) == [1, None, 1]
+
+
+_INTERRUPTED = """
+import random, signal, sys
+from photometry_tasks import TaskManager
+from tests.support.lists import result_of
+from photometry_tasks.constraints import build_constraints
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+chance = random.Random(int(sys.argv[3]))
+accepted = []
+with TaskManager(sys.argv[1], load_into_memory=sys.argv[2] == "True") as manager:
+    for number in range(1, 2000, 3):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 2e-3))
+            for priority in range(number, number + 3):
+                manager.get_task(camera=1, tmag_max=90)
+                manager.save_result(result_of({"priority": priority}, skip_targets=[1]))
+                accepted.append(priority)
+                manager.get_number_tasks()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert manager.summary["OK"] >= len(accepted)
+print(*accepted)
+"""
+
+
+@IN_MEMORY
+def test_ctrl_c_at_any_moment(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A manager that Ctrl-C interrupts in any call goes on working, and what it had accepted is stored."""
+    path = todo(*[{} for _ in range(2100)])
+    command = [sys.executable, "-c", _INTERRUPTED, str(path), str(in_memory), "6"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr  # Python itself says where it ignores an interrupt
+    accepted = [int(number) for number in run.stdout.split()]
+    assert 50 < len(accepted) < 2000  # of some the call was interrupted
+    stored = statuses(path)
+    assert all(stored[priority - 1] == 1 for priority in accepted)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Let Ctrl-C come before the given one of the lines of the package."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if "photometry_tasks" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(lines) == step:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+CALLS: dict[str, Callable[[TaskManager], Any]] = {
+    "get_task": lambda tm: tm.get_task(),
+    "get_task of a list": lambda tm: tm.get_task(starid=[101, 103, 104]),
+    "get_tasks": lambda tm: tm.get_tasks(2, camera=1),
+    "start_tasks": lambda tm: tm.start_tasks([2, 3]),
+    "save_results": lambda tm: tm.save_results(result_of(task) for task in tm.get_tasks(2)),
+    "save_result": lambda tm: tm.save_result(result_of({"priority": 1}, skip_targets=[102])),
+    "release_tasks": lambda tm: tm.release_tasks([1]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@IN_MEMORY
+def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> None:
+    """Whatever line Ctrl-C comes before, the next calls see the table as it is, and count it right."""
+    path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(n)} for n in range(6)])
+    gc.collect()  # else what another test has left may be closed just then, and be what is interrupted
+    with TaskManager(path, load_into_memory=in_memory, durability="full") as manager:
+        for step in itertools.count():
+            manager.start_task(1)
+            assert manager.summary["STARTED"] == 1
+            assert manager.get_task(starid=[101, 103, 104]) is not None
+            is_done = False
+            with suppress(KeyboardInterrupt), interrupted_at(step):
+                CALLS[name](manager)
+                is_done = True
+            found = [row[0] for row in manager.conn.execute("SELECT status FROM todolist ORDER BY priority")]
+            pending = [priority for priority, status in enumerate(found, start=1) if status is None]
+            assert [task["priority"] for task in manager.get_tasks(9)] == pending
+            task = manager.get_task(starid=[101, 103, 104])
+            assert (task and task["priority"]) == next((p for p in pending if p in (1, 3, 4)), None)
+            counts = {status.name: found.count(status.value) for status in STATUS}
+            assert {status: manager.summary[status] for status in counts} == counts
+            if not in_memory:
+                assert manager.conn.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+            if is_done:
+                break
+            manager.conn.executescript(
+                "DELETE FROM diagnostics; DELETE FROM photometry_skipped; UPDATE todolist SET status = NULL"
+            )
+            manager.conn.commit()
+    assert step > 20
+
+
+def test_an_error_while_another_is_handled(opened: Callable[..., TaskManager]) -> None:
+    """What goes wrong while the caller handles Ctrl-C is an error of its own."""
+    manager = opened({})
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        with pytest.raises(UnknownTaskError):
+            manager.start_task(999)
+    manager.start_task(1)
+
+
+# --- cursors of the caller ---
+
+
+def test_rows_that_were_left_unread(opened: Callable[..., TaskManager]) -> None:
+    """Rows left unread while another program wrote are named as the cause; read to the end, saving works."""
+    manager = opened(*[{} for _ in range(300)])
+    cursor = manager.cursor.execute("SELECT * FROM todolist")
+    cursor.fetchone()
+    with closing(sqlite3.connect(manager.todo_file)) as other:
+        other.execute("UPDATE todolist SET tmag = 3 WHERE priority = 300")
+        other.commit()
+    with pytest.raises(UnreadRowsError, match="Read them to the end"):
+        save(manager, 1)
+    cursor.fetchall()
+    save(manager, 1)
+
+
+@IN_MEMORY
+def test_a_row_factory_of_the_callers(opened: Callable[..., TaskManager], in_memory: bool) -> None:
+    """What the caller sets for the rows of the connection is no concern of the manager's."""
+    manager = opened({}, {}, load_into_memory=in_memory)
+    manager.conn.row_factory = lambda cursor, row: {column[0]: row[n] for n, column in enumerate(cursor.description)}
+    manager.start_task(1)
+    save(manager, 1)
+    assert manager.get_task() is not None
+    manager.backup()
+    rows = manager.conn.execute("SELECT status FROM todolist ORDER BY priority").fetchall()
+    assert rows == [{"status": 1}, {"status": None}]
+
+
+def test_why_the_log_stays(opened: Callable[..., TaskManager]) -> None:
+    """The reason is the rows that were left unread, whatever the caller has set for the rows of the connection."""
+    manager = opened(*[{} for _ in range(300)])
+    save(manager, 1)
+    manager.conn.row_factory = sqlite3.Row
+    unread = manager.conn.cursor()
+    unread.execute("SELECT * FROM todolist").fetchone()
+    with pytest.warns(UserWarning, match="still being read"):
+        manager.close()
+
+
+def write_in_a_child(connection: Connection, path: Path, in_memory: bool) -> None:
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        cursor = manager.cursor
+        child = os.fork()
+        if not child:
+            try:
+                cursor.execute("UPDATE todolist SET tmag = 1")
+                cursor.connection.commit()
+            except sqlite3.DatabaseError as error:
+                connection.send(str(error))
+            os._exit(0)
+        os.waitpid(child, 0)
+        save(manager, 1)
+
+
+@IN_MEMORY
+def test_a_cursor_that_was_fetched_before_a_fork(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A forked child cannot write through a cursor that the parent had fetched."""
+    path = todo({}, {})
+    with running(write_in_a_child, path, in_memory) as (process, connection):
+        assert list(received(connection)) == ["not authorized"]
+        process.join()
+    assert query(path, "SELECT tmag, status FROM todolist") == [(10.0, 1), (10.0, None)]
+
+
+# --- secrets ---
+
+URLS = [
+    "postgresql:/joe:secret@host/db",
+    " postgresql+psycopg://joe:secret@host/db",
+    "postgresql-psycopg://joe:secret@host/db",
+    "host=h password=secret",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_password_is_shown(url: str, tmp_path: Path) -> None:
+    """Where a path is expected, a URL is refused, and nothing of it is shown."""
+    with pytest.raises(ValueError, match="a path is expected here, no URL") as caught:
+        TaskManager(url)
+    assert "secret" not in str(caught.value)
+    listed = tmp_path / "list.csv"
+    listed.write_text("starid,sector,camera,ccd,tmag\n1,1,1,1,9\n")
+    for arguments in (["status"], ["check"], ["run", "math:sqrt"], ["init", str(listed)], ["upgrade"]):
+        command, *others = arguments
+        output = CliRunner().invoke(main, [command, url, *others]).output
+        assert "secret" not in output
+        assert "rror" in output
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://joe:secret@127.0.0.1:1/db?password=secret", "postgresql+psycopg://joe:secret@127.0.0.1:x/db"]
+)
+def test_no_password_of_a_server_is_shown(url: str, tmp_path: Path) -> None:
+    """A server that cannot be reached, or a URL that is none, is named without its password."""
+    with pytest.raises((OSError, ValueError)) as caught:
+        TaskManager(url)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    listed = tmp_path / "list.csv"
+    listed.write_text("starid,sector,camera,ccd,tmag\n1,1,1,1,9\n")
+    others = (["status"], ["check"], ["run", "math:sqrt"], ["work", "math:sqrt"], ["init", str(listed)], ["upgrade"])
+    for command, *arguments in others:
+        run = CliRunner().invoke(main, [command, url, *arguments])
+        assert "secret" not in run.output
+        assert run.exit_code != 0
+
+
+# --- what lies in the way ---
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+@pytest.mark.parametrize("suffix", ["-results", "-lock"])
+def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[[Path], None], suffix: str) -> None:
+    """A directory in the place of the lock or the log is an error of ours; a pipe keeps nobody waiting."""
+    path = todo({})
+    make(path.with_name(path.name + suffix))
+    signal.alarm(20)
+    try:
+        if make is os.mkfifo:
+            TaskManager(path, load_into_memory=True).close()
+        else:
+            with pytest.raises(TodoError):
+                TaskManager(path, load_into_memory=True)
+    finally:
+        signal.alarm(0)
+
+
+def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """A log whose lines hold other fields than ours is kept aside, and the file opens."""
+    path = todo({}, {})
+    with TaskManager(path, load_into_memory=True) as manager:
+        manager.start_task(1)
+    ((generation,),) = query(path, "PRAGMA user_version")
+    lines = _encode({"generation": generation}) + _encode({"results": [[1, 2, 3]]})
+    path.with_name("todo.sqlite-results").write_bytes(lines)
+    TaskManager(path).close()
+    assert "are damaged or of no task of it: 1" in caplog.text
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
+
+
+def test_temporaries_are_private(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a backup is written, nobody else may read it, and then it has the file's mode and extended attributes."""
+    manager = opened({}, load_into_memory=True)
+    path = Path(manager.todo_file)
+    path.chmod(0o644)
+    os.setxattr(path, "user.origin", b"TESS")
+    seen = []
+    copy_to = type(manager._store._database).copy_to
+
+    def look(database: Any, temporary: Path) -> None:
+        copy_to(database, temporary)
+        seen.append(temporary.stat().st_mode & 0o777)
+
+    monkeypatch.setattr(type(manager._store._database), "copy_to", look)
+    before = os.umask(0)
+    try:
+        manager.start_task(1)
+        manager.backup()
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.getxattr(path, "user.origin") == b"TESS"

@@ -1,0 +1,316 @@
+"""Promise 4: what is no TODO-file, is damaged, newer, or cannot be upgraded is refused, and not changed by one byte."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from photometry_tasks import TaskManager
+from photometry_tasks.cli import main
+from photometry_tasks.errors import (
+    CannotUpgradeError,
+    DamagedFileError,
+    NotATodoFileError,
+    TodoError,
+    UnknownRevisionError,
+)
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.schema import HEAD
+from tests.support import old_files
+from tests.support.lists import checksum, fill, make_file
+
+Make = Callable[[Path], object]
+
+
+def content(data: bytes) -> Make:
+    return lambda path: path.write_bytes(data)
+
+
+def database(sql: str) -> Make:
+    """Make a database with nothing of ours."""
+
+    def make(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(sql)
+
+    return make
+
+
+def changed(sql: str) -> Make:
+    """Make a file of today, and change it."""
+
+    def make(path: Path) -> None:
+        make_file(path, [{}, {}])
+        database(sql)(path)
+
+    return make
+
+
+def old(release: str, sql: str, *, results: bool = True) -> Make:
+    """Make a file of a release, and change it."""
+
+    def make(path: Path) -> None:
+        old_files.make_old_file(path, release, results=results)
+        database(sql)(path)
+
+    return make
+
+
+def damaged(change: Callable[[bytearray], object]) -> Make:
+    """Make a file of today, and change its bytes."""
+
+    def make(path: Path) -> None:
+        make_file(path, fill([{} for _ in range(300)]))
+        data = bytearray(path.read_bytes())
+        change(data)
+        path.write_bytes(data)
+
+    return make
+
+
+def cut(end: int) -> Make:
+    return damaged(lambda data: data.__delitem__(slice(end, None)))
+
+
+def put(position: int, data: bytes) -> Make:
+    return damaged(lambda old: old.__setitem__(slice(position, position + len(data)), data))
+
+
+def garble_schema(data: bytearray) -> None:
+    start = data.index(b"CREATE TABLE todolist")
+    data[start : start + 12] = b"CREATE TAXI "
+
+
+BOOKMARKS = "CREATE TABLE bookmarks (url); INSERT INTO bookmarks VALUES ('https://tasoc.dk');"
+REMADE = """DROP TABLE todolist; CREATE TABLE todolist (priority INTEGER {key}, starid INTEGER NOT NULL,
+    sector INTEGER NOT NULL, datasource TEXT NOT NULL DEFAULT 'ffi', camera INTEGER NOT NULL, ccd INTEGER NOT NULL,
+    method TEXT, tmag REAL, status INTEGER, cbv_area INTEGER NOT NULL {rule}) {options};"""
+
+LAX = old_files.build_diagnostics("6.3").replace("elaptime REAL NOT NULL", "elaptime REAL")
+
+NO_TODO_FILE: dict[str, tuple[Make, str]] = {
+    "zero length": (content(b""), r"it is empty \(0 bytes\)"),
+    "a text": (content(b"starid,tmag\n1,10\n"), "it is no SQLite database"),
+    "a long text": (content(b"starid,tmag\n1,10\n" * 1000), "it is no SQLite database"),
+    "garbage": (content(bytes(range(256)) * 32), "it is no SQLite database"),
+    "garbage after the magic": (content(b"SQLite format 3\0" + bytes(5000)), "it is no SQLite database"),
+    "a damaged magic": (put(0, b"sQLite"), "it is no SQLite database"),
+    "a damaged page size": (put(16, b"\x12\x34"), "it is no SQLite database"),
+    "no tables": (database("VACUUM"), "it has no tables"),
+    "another program's": (database(BOOKMARKS), "it has the tables bookmarks, but no todolist"),
+    "another program's, with a log": (database(BOOKMARKS + "PRAGMA journal_mode=WAL;"), "bookmarks, but no todolist"),
+    "a view": (database("CREATE VIEW todolist AS SELECT 1 AS priority"), "it has no tables"),
+    "a virtual table": (
+        database("CREATE VIRTUAL TABLE todolist USING fts5 (priority)"),
+        "todolist has no column starid",
+    ),
+    "no camera": (old("4.5", "ALTER TABLE todolist DROP COLUMN camera"), "todolist has no column camera"),
+    "no elaptime": (old("4.4", "ALTER TABLE diagnostics DROP COLUMN elaptime"), "diagnostics has no column elaptime"),
+    "another key": (
+        old("5.0", REMADE.format(key="", rule=", PRIMARY KEY (starid)", options="")),
+        "starid is in the key",
+    ),
+    "a generated column": (
+        old("5.0", "ALTER TABLE todolist DROP COLUMN tmag; ALTER TABLE todolist ADD COLUMN tmag REAL AS (ccd * 2)"),
+        "todolist.tmag is a generated column",
+    ),
+    "a column that must be given": (
+        old("6.3", "DROP TABLE photometry_skipped; CREATE TABLE photometry_skipped (priority, skipped_by, x NOT NULL)"),
+        "photometry_skipped.x is NOT NULL and has no default",
+    ),
+    "today's without cadence": (
+        changed("DROP INDEX unique_target_idx; ALTER TABLE todolist DROP COLUMN cadence"),
+        f"it has revision {HEAD}, but todolist has no column cadence",
+    ),
+    "today's without a key": (
+        changed("DROP TABLE diagnostics; CREATE TABLE diagnostics AS SELECT 1 AS priority"),
+        r"the primary key of diagnostics is \[\]",
+    ),
+    "today's without todolist": (changed("PRAGMA foreign_keys=OFF; DROP TABLE todolist"), "but no todolist"),
+}
+
+DAMAGED: dict[str, tuple[Make, str]] = {
+    "cut within the header": (cut(60), "malformed"),
+    "half of it": (cut(8192), "malformed"),
+    "all but the last bytes": (cut(-100), r"it ends after \d+ of \d+ bytes"),
+    "all but the last page": (cut(-4096), "malformed|it ends after"),
+    "the schema's SQL": (damaged(garble_schema), "malformed database schema"),
+    "the schema's page": (put(100, b"\xff" * 50), "malformed"),
+    "the schema's text": (damaged(lambda data: data.__setitem__(data.index(b"tmag"), 0xE6)), "decode|malformed"),
+    "the file format": (put(44, b"\0\0\0\x09"), "unsupported file format"),
+}
+
+NEWER: dict[str, tuple[Make, str]] = {
+    "a newer revision": (
+        changed("UPDATE photometry_tasks_version SET version_num = '0099'"),
+        "has the schema revision 0099; this release of photometry_tasks .* knows 0001, .* It comes from a newer",
+    ),
+    "two revisions": (changed("INSERT INTO photometry_tasks_version VALUES ('9f1c')"), f"revision {HEAD} and 9f1c"),
+}
+
+NOT_UPGRADABLE: dict[str, tuple[Make, str]] = {
+    "a cadence of pixel files from sector 27 on": (
+        old("5.0", "UPDATE todolist SET sector = 27 WHERE priority = 5"),
+        "todolist.cadence is unknown in the rows with priority 5, .* must be made anew from its target list",
+    ),
+    "a cadence of images from sector 56 on": (
+        old("3.0", "UPDATE todolist SET sector = 56 WHERE priority IN (1, 4, 7, 10)", results=False),
+        "with priority 1, 4, 7, …, and does not follow",
+    ),
+    "a cadence that TASOC could not tell": (
+        old(
+            "5.0", "ALTER TABLE todolist ADD COLUMN cadence INTEGER; UPDATE todolist SET sector = 30 WHERE priority = 2"
+        ),
+        "todolist.cadence is unknown in the rows with priority 2,",
+    ),
+    "a target twice": (
+        old(
+            "4.5",
+            "INSERT INTO todolist SELECT 999, starid, sector, datasource, camera, ccd, NULL, 1, NULL, 1 "
+            "FROM todolist WHERE priority = 7",
+        ),
+        "todolist has rows of the same target: those with priority 7, 999",
+    ),
+    "a light curve twice": (
+        old("4.1", "UPDATE diagnostics SET lightcurve = 'lc/3.fits' WHERE priority IN (4, 6)"),
+        "diagnostics has rows with the same light-curve path: those with priority 3, 4, 6",
+    ),
+    "a priority twice": (
+        old("3.0", "DROP INDEX priority_idx; UPDATE todolist SET priority = 3 WHERE priority = 4"),
+        "todolist has rows of the same priority: those with priority 3, 3",
+    ),
+    "a priority that is a text": (
+        old("3.0", "UPDATE todolist SET priority = 'first' WHERE priority = 1"),
+        "todolist.priority is unknown in the rows with priority first",
+    ),
+    "a result without a time": (
+        old("6.3", f"DROP TABLE diagnostics; {LAX}; INSERT INTO diagnostics (priority, method_used) VALUES (3, 'psf')"),
+        "diagnostics.elaptime is unknown in the rows with priority 3",
+    ),
+    "an index on what goes": (
+        old("4.4", "CREATE INDEX mine ON diagnostics (starid, elaptime)"),
+        "index mine cannot be kept: no such column: starid",
+    ),
+    "a view on what goes": (
+        old("4.4", "CREATE VIEW seen AS SELECT starid FROM diagnostics"),
+        "view seen would no longer work .*no such column: starid",
+    ),
+    "a trigger on what goes": (
+        old(
+            "4.4",
+            "CREATE TABLE log (s); CREATE TRIGGER noted AFTER INSERT ON diagnostics "
+            "BEGIN INSERT INTO log VALUES (new.starid); END",
+        ),
+        "trigger noted of diagnostics would no longer work .*no such column: new.starid",
+    ),
+    "a foreign key to what goes": (
+        old(
+            "5.0",
+            "CREATE TABLE stars (s, d, e, a, c, FOREIGN KEY (s, d, e, a, c) "
+            "REFERENCES todolist (starid, datasource, sector, camera, ccd))",
+        ),
+        "table stars would no longer work .*foreign key mismatch",
+    ),
+    "a check on what goes": (
+        old("4.4", "ALTER TABLE diagnostics ADD COLUMN x INTEGER CHECK (x <> starid)"),
+        "no such column: starid",
+    ),
+    "a table option": (
+        database(REMADE.format(key="PRIMARY KEY", rule="", options="WITHOUT ROWID").partition(";")[2]),
+        "the table's WITHOUT ROWID cannot be kept",
+    ),
+    "an index of our name": (
+        old("6.0", "CREATE TABLE jobs (datasource); CREATE INDEX todolist_datasource_idx ON jobs (datasource)"),
+        "todolist_datasource_idx",
+    ),
+}
+
+CASES = [
+    pytest.param(make, kind, message, id=name)
+    for kind, cases in (
+        (NotATodoFileError, NO_TODO_FILE),
+        (DamagedFileError, DAMAGED),
+        (UnknownRevisionError, NEWER),
+        (CannotUpgradeError, NOT_UPGRADABLE),
+    )
+    for name, (make, message) in cases.items()
+]
+
+
+def command(*arguments: str) -> Callable[[Path], object]:
+    def run(path: Path) -> None:
+        result = CliRunner().invoke(main, [arguments[0], str(path), *arguments[1:]])
+        assert result.exit_code == 1
+        raise CommandError(result.output)
+
+    return run
+
+
+class CommandError(Exception):
+    """What a command printed."""
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "on disk": TaskManager,
+    "in memory": lambda path: TaskManager(path, load_into_memory=True),
+    "overwriting": lambda path: TaskManager(path, overwrite=True, cleanup=True),
+    "adding": lambda path: add_targets(path, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}]),
+    "upgrade": command("upgrade"),
+    "run": command("run", "math:sqrt"),
+    "run --in-memory": command("run", "math:sqrt", "--in-memory"),
+}
+
+
+def state(folder: Path) -> dict[str, tuple[str, int, int]]:
+    return {path.name: checksum(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("make", "kind", "message"), CASES)
+def test_refused_and_unchanged(make: Make, kind: type[TodoError], message: str, tmp_path: Path) -> None:
+    """In every way of opening, the error says what was found, and content, mode, time and folder stay as they were."""
+    path = tmp_path / "todo.sqlite"
+    make(path)
+    path.chmod(0o640)
+    os.utime(path, ns=(10**18, 10**18))
+    before = state(tmp_path)
+    for name, way in WAYS.items():
+        with pytest.raises((kind, CommandError), match=message) as caught:
+            way(path)
+        assert str(path) in str(caught.value), name
+        assert state(tmp_path) == before, name
+    # What can only not be upgraded, or is damaged deep inside, can be counted and looked through.
+    for arguments in (["status"], ["status", "--json"], ["check"], ["upgrade", "--check"]):
+        result = CliRunner().invoke(main, [*arguments, str(path)])
+        assert result.exit_code in ((0, 1) if kind in (CannotUpgradeError, DamagedFileError) else (1,))
+        assert isinstance(result.exception, SystemExit | None)
+        if arguments[0] == "upgrade":
+            assert result.exit_code == 1
+            assert re.search(message, result.output)
+        # Beside a file in WAL mode SQLite leaves two empty files when it has only read it.
+        assert checksum(path) == before[path.name], arguments
+
+
+def garble_leaf(data: bytearray) -> None:
+    """Put nonsense into the middle of a page of rows, which nothing needs at opening."""
+    page = data.rindex(b"ffi") // 4096 * 4096
+    data[page + 2000 : page + 2400] = bytes(range(200)) * 2
+    data[page + 8 : page + 30] = b"\xff" * 22
+
+
+def test_deeper_damage_is_found_in_memory(tmp_path: Path) -> None:
+    """In memory mode the copy is checked before any work; the file is not changed."""
+    path = tmp_path / "todo.sqlite"
+    damaged(garble_leaf)(path)
+    before = state(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"is damaged: .*Take an undamaged copy"):
+        TaskManager(path, load_into_memory=True)
+    assert state(tmp_path) == before
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.exit_code == 1
+    assert "is damaged" in result.output
+    assert state(tmp_path) == before

@@ -1,0 +1,376 @@
+"""Promise 1 in memory mode: the log between two backups, what the next opening makes of it, and what it does not."""
+
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.storage.sqlite import result_log
+from tests.support.lists import make_file, query, result_of
+from tests.support.paths import ROOT
+from tests.support.processes import kill, received, running
+
+IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
+
+#: Of every kind that a column takes, and that JSON could have changed.
+DETAILS: list[dict[str, Any]] = [
+    {"mean_flux": 0.1, "variance": 1e308, "ptp": float("-inf"), "rms_hour": 5e-324, "edge_flux": np.float32(0.1)},
+    {"mean_flux": float("nan"), "mask_size": 2**62, "stamp": (1, 12, 3, 17), "pos_centroid": (1.5, float("inf"))},
+    {"errors": ["quo'te", 'dou"ble', "new\nline", "NUL\0", "\ud800", "☆ \x85 \u2028"]},
+    {"filepath_lightcurve": "/a/b c/☆'.fits", "skip_targets": [105]},
+]
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-results")
+
+
+def save(manager: TaskManager, *priorities: int, **details: Any) -> None:
+    for priority in priorities:
+        manager.save_result(result_of({"priority": priority}, **details))
+
+
+def save_and_wait(connection: Connection, path: Path, priorities: list[int]) -> None:
+    manager = TaskManager(path, load_into_memory=True)
+    for number, priority in enumerate(priorities):
+        save(manager, priority, **DETAILS[number % 4])
+        connection.send(priority)
+    connection.recv()
+
+
+def die_with(path: Path, *priorities: int) -> Path:
+    """Let a manager in memory accept results, and kill it."""
+    with running(save_and_wait, path, list(priorities)) as (process, connection):
+        for _ in priorities:
+            connection.recv()
+        kill(process)
+    return path
+
+
+def state(path: Path) -> list[list[tuple[Any, ...]]]:
+    """Return what the three tables hold."""
+    return [
+        query(path, "SELECT priority, status FROM todolist ORDER BY 1"),
+        query(path, "SELECT *, typeof(mean_flux), typeof(mask_size) FROM diagnostics ORDER BY 1"),
+        query(path, "SELECT * FROM photometry_skipped ORDER BY 1, 2"),
+    ]
+
+
+@IN_MEMORY
+def test_the_next_opening_takes_the_results(
+    todo: Callable[..., Path], tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a kill the next opening, in any mode, has the very rows that closing would have left, and says how many."""
+    rows = [{"tmag": 5.0 + number} for number in range(6)]
+    (tmp_path / "other").mkdir()
+    closed = make_file(tmp_path / "other" / "todo.sqlite", rows)
+    with TaskManager(closed, load_into_memory=True) as manager:
+        for number, priority in enumerate((1, 2, 3, 4, 2)):
+            save(manager, priority, **DETAILS[number % 4])
+    path = die_with(todo(*rows), 1, 2, 3, 4, 2)
+    assert state(path)[0] == [(priority, None) for priority in range(1, 7)]
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        assert "results of a killed manager that were taken from its log: 5" in caplog.text
+        assert (manager.summary["OK"], manager.summary["SKIPPED"]) == (4, 1)
+    assert state(path) == state(closed)
+    caplog.clear()
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert "taken from its log" not in caplog.text
+    assert state(path) == state(closed)
+
+
+@IN_MEMORY
+def test_a_log_that_is_there_again(todo: Callable[..., Path], in_memory: bool) -> None:
+    """Taking a log a second time changes nothing: the file no longer is of the generation that lacks it."""
+    path = die_with(todo({}, {}, {}), 1, 2)
+    log = log_of(path).read_bytes()
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}, STATUS.WARNING))
+    before = state(path)
+    log_of(path).write_bytes(log)
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert state(path) == before
+    (kept,) = path.parent.glob("*-kept-*")
+    assert kept.read_bytes() == log
+
+
+@IN_MEMORY
+def test_a_log_of_another_file(todo: Callable[..., Path], in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A log whose file was replaced by another is kept aside, named, and never laid over what is there now."""
+    path = die_with(todo({}, {}), 1, 2)
+    log = log_of(path).read_bytes()
+    path.unlink()
+    make_file(path, [{"starid": 7}, {"starid": 8}])
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert state(path) == [[(1, None), (2, None)], [], []]
+    (kept,) = path.parent.glob("*-kept-*")
+    assert kept.read_bytes() == log
+    assert f"is of another file; it is kept as {kept}" in caplog.text
+    assert sorted(path.parent.iterdir()) == sorted([path, kept])
+
+
+def test_a_copy_from_before_the_run(todo: Callable[..., Path]) -> None:
+    """A copy that was taken before another run is of another generation: the log of the later run is kept aside."""
+    path = todo({}, {}, {})
+    with TaskManager(path, load_into_memory=True) as manager:
+        save(manager, 1)
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    with TaskManager(path) as manager:
+        save(manager, 3)
+    die_with(path, 2)
+    copy.replace(path)
+    TaskManager(path).close()
+    assert state(path)[0] == [(1, 1), (2, None), (3, None)]
+    assert list(path.parent.glob("*-kept-*"))
+
+
+@IN_MEMORY
+def test_a_target_that_is_another(todo: Callable[..., Path], in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A result whose task has become another target's is not replayed; the others are, and the log is kept aside."""
+    path = die_with(todo({}, {}, {}), 1, 2, 3)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE todolist SET starid = 999 WHERE priority = 2")
+        connection.execute("DELETE FROM todolist WHERE priority = 3")
+        connection.commit()
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert state(path)[0] == [(1, 1), (2, None)]
+    assert "damaged or of no task of it: 2;" in caplog.text
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
+
+
+@pytest.mark.parametrize("lost", [1, 2, 40, 100])
+@IN_MEMORY
+def test_a_torn_last_line(todo: Callable[..., Path], lost: int, in_memory: bool) -> None:
+    """A last line that is torn anywhere is dropped, and the next result takes its place."""
+    path = die_with(todo({}, {}, {}), 1, 2)
+    os.truncate(log_of(path), log_of(path).stat().st_size - lost)
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        assert manager.summary["OK"] == 1
+        save(manager, 3)
+    assert state(path)[0] == [(1, 1), (2, None), (3, 1)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", ["a byte", "a line feed"])
+def test_a_damaged_line(todo: Callable[..., Path], damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that the disk has damaged is not replayed; those around it are, and the log is kept aside."""
+    path = die_with(todo({}, {}, {}), 1, 2, 3)
+    lines = log_of(path).read_bytes().split(b"\n")
+    lines[2] = lines[2][:50] + (b"#" if damage == "a byte" else b"\n") + lines[2][51:]
+    log_of(path).write_bytes(b"\n".join(lines))
+    TaskManager(path).close()
+    assert state(path)[0] == [(1, 1), (2, None), (3, 1)]
+    assert "logged results that are damaged" in caplog.text
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"0", b"00000000 \n", b"nonsense\n" * 3, bytes(range(256))])
+@IN_MEMORY
+def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, in_memory: bool) -> None:
+    """Whatever lies in the place of the log, opening goes on, and nothing of it comes into the file."""
+    path = todo({}, {})
+    log_of(path).write_bytes(content)
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        save(manager, 1)
+    assert state(path)[0] == [(1, 1), (2, None)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:
+    """Change the fields and the last record of a log."""
+    lines = log_of(path).read_bytes().splitlines(keepends=True)
+    head, *entries = map(result_log._decode, lines)
+    assert head is not None
+    records = [list(record) for entry in entries if entry is not None for record in entry["results"]]
+    change(head["fields"], records[-1])
+    written = [head, *({"results": [record]} for record in records)]
+    log_of(path).write_bytes(b"".join(map(result_log._encode, written)))
+
+
+def drop_the_last_value(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[3] = record[3][:-1]
+
+
+def drop_a_field(_fields: dict[str, Any], record: list[Any]) -> None:
+    del record[4]
+
+
+def put_a_list_into_a_column(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[3] = ([1], *record[3][1:])
+
+
+def name_a_column_that_is_not_there(fields: dict[str, Any], record: list[Any]) -> None:
+    fields["diagnostics"] = (*fields["diagnostics"], "of_a_later_release")
+    record[3] = (*record[3], 0.5)
+
+
+def name_nothing(fields: dict[str, Any], _record: list[Any]) -> None:
+    fields.clear()
+
+
+def give_another_status(_fields: dict[str, Any], record: list[Any]) -> None:
+    record[2] = 77
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        drop_the_last_value,
+        drop_a_field,
+        put_a_list_into_a_column,
+        name_a_column_that_is_not_there,
+        name_nothing,
+        give_another_status,
+    ],
+)
+@IN_MEMORY
+def test_a_record_with_other_fields(
+    todo: Callable[..., Path], in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record whose fields are not ours is reported and its log kept aside; the file opens."""
+    path = die_with(todo({}), 1)
+    rewrite_log(path, change)
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert state(path) == [[(1, None)], [], []]
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
+    assert "the log is kept as" in caplog.text
+
+
+@IN_MEMORY
+def test_a_record_without_a_column(todo: Callable[..., Path], in_memory: bool) -> None:
+    """A record of a release whose diagnostics had fewer columns, in another order, is replayed; the column is NULL."""
+
+    def change(fields: dict[str, Any], record: list[Any]) -> None:
+        columns = dict(zip(fields["diagnostics"], record[3], strict=True))
+        del columns["edge_flux"]
+        fields["diagnostics"] = tuple(reversed(columns))
+        record[3] = tuple(reversed(columns.values()))
+
+    path = die_with(todo({}), 1)
+    rewrite_log(path, change)
+    TaskManager(path, load_into_memory=in_memory).close()
+    columns = "method_used, elaptime, variance, ptp, edge_flux"
+    assert query(path, f"SELECT {columns} FROM diagnostics") == [("aperture", 1.5, 1e308, float("-inf"), None)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_opening_changed_is_on_disk_first(todo: Callable[..., Path]) -> None:
+    """After overwriting in memory, one result and a kill, the file has that one result and nothing of the old ones."""
+    path = todo({}, {}, {})
+    with TaskManager(path) as manager:
+        save(manager, 1, 2)
+    with running(overwrite_and_wait, path) as (process, connection):
+        connection.recv()
+        kill(process)
+    TaskManager(path, load_into_memory=True).close()
+    assert state(path)[0] == [(1, None), (2, None), (3, 1)]
+
+
+def overwrite_and_wait(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path, load_into_memory=True, overwrite=True)
+    save(manager, 3)
+    connection.send("saved")
+    connection.recv()
+
+
+def test_the_log_holds_what_the_file_lacks(opened: Callable[..., TaskManager]) -> None:
+    """The log is one line longer after each result, and empty after each backup."""
+    manager = opened({}, {}, {}, load_into_memory=True, backup_interval=None)
+    log = log_of(Path(manager.todo_file))
+    assert log.stat().st_size == 0
+    save(manager, 1)
+    assert len(log.read_bytes().splitlines()) == 2
+    save(manager, 2)
+    assert len(log.read_bytes().splitlines()) == 3
+    manager.backup()
+    assert log.stat().st_size == 0
+    save(manager, 3)
+    assert len(log.read_bytes().splitlines()) == 2
+
+
+def test_what_the_caller_writes_is_not_in_the_log(todo: Callable[..., Path]) -> None:
+    """What was written through conn, and a task that was started, is lost with the process: it is the caller's."""
+    path = todo({}, {})
+    with running(change_and_wait, path) as (process, connection):
+        assert next(received(connection)) == "changed"
+        kill(process)
+    TaskManager(path, cleanup_constraints=["0"]).close()
+    assert query(path, "SELECT tmag, status FROM todolist") == [(10.0, 1), (10.0, None)]
+
+
+def change_and_wait(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path, load_into_memory=True)
+    manager.cursor.execute("UPDATE todolist SET tmag = 3")
+    manager.conn.commit()
+    manager.start_task(2)
+    save(manager, 1)
+    connection.send("changed")
+    connection.recv()
+
+
+_SAVE_20 = """
+import os, sys
+from photometry_tasks import TaskManager
+from tests.support.lists import result_of
+manager = TaskManager(sys.argv[1], load_into_memory=sys.argv[2] == "memory", durability=sys.argv[3])
+manager.save_result(result_of({"priority": 1}))  # the first begins the log
+os.unlink(sys.argv[1] + "-first")
+for priority in range(2, 22):
+    manager.save_result(result_of({"priority": priority}))
+os.unlink(sys.argv[1] + "-last")
+manager.close()
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which counts system calls, is not installed")
+@pytest.mark.parametrize("durability", ["normal", "full"])
+@pytest.mark.parametrize("mode", ["disk", "memory"])
+def test_what_is_synced(todo: Callable[..., Path], tmp_path: Path, durability: str, mode: str) -> None:
+    """With durability 'full' each of 20 saves waits for the disk once, in both modes; with 'normal' none does."""
+    path = todo(*[{} for _ in range(30)])
+    for name in ("first", "last"):
+        path.with_name(f"{path.name}-{name}").touch()
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-e", "trace=fsync,fdatasync,unlink,unlinkat", "-o", str(trace)]
+    command += [sys.executable, "-c", _SAVE_20, str(path), mode, durability]
+    subprocess.run(command, check=True, cwd=ROOT)
+    calls = trace.read_text()
+    during = calls[calls.index(f"{path.name}-first") : calls.index(f"{path.name}-last")]
+    assert during.count("sync(") == (20 if durability == "full" else 0)
+
+
+def test_durability_is_normal_or_full(todo: Callable[..., Path]) -> None:
+    """Any other durability is a ValueError that names it."""
+    with pytest.raises(ValueError, match="durability='fast': 'normal' or 'full' is expected"):
+        TaskManager(todo({}), durability="fast")  # type: ignore[arg-type]
+
+
+def test_a_symlink_at_the_logs_place(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """A link that was planted in the place of the log is not written through."""
+    path = todo({})
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    log_of(path).symlink_to(victim)
+    with TaskManager(path, load_into_memory=True) as manager:
+        save(manager, 1)
+        assert not log_of(path).is_symlink()
+    assert victim.read_text() == "mine"
+
+
+def test_messages_reach_the_user_without_set_up(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """What was replayed is a warning: Python shows it although no program has set up logging."""
+    path = die_with(todo({}), 1)
+    TaskManager(path).close()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -1,0 +1,91 @@
+"""TODO-lists of a few rows, in files and on a server, and what any program can ask of them."""
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, create_engine, insert, text
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.models import Base, ServerBase, todolist
+from photometry_tasks.schema import create_schema
+
+Rows = list[dict[str, Any]]
+
+
+def fill(rows: Rows) -> Rows:
+    """Complete rows of `todolist`: priorities from 1, distinct stars, one CCD."""
+    defaults = {"sector": 1, "datasource": "ffi", "camera": 1, "ccd": 1, "cadence": 1800, "method": None, "tmag": 10.0}
+    return [
+        {"priority": number, "starid": 100 + number, "status": None, "cbv_area": 110, **defaults, **row}
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def make_file(path: Path, rows: Rows) -> Path:
+    engine = create_engine("sqlite:///" + str(path))
+    with engine.begin() as connection:
+        create_schema(connection)
+        if rows:
+            connection.execute(insert(todolist), fill(rows))
+    engine.dispose()
+    return path
+
+
+def make_list(engine: Engine, rows: Rows) -> str:
+    """Make a list on a server, in place of one that is there, and return its URL."""
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+        create_schema(connection)
+        if rows:
+            connection.execute(insert(todolist), fill(rows))
+    return engine.url.render_as_string(hide_password=False)
+
+
+def empty_list(engine: Engine, rows: Rows) -> str:
+    """Fill a list that is there with other rows; faster than making it anew."""
+    names = ", ".join([*Base.metadata.tables, *ServerBase.metadata.tables])
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        if rows:
+            connection.execute(insert(todolist), fill(rows))
+    return engine.url.render_as_string(hide_password=False)
+
+
+def query(target: str | Path, sql: str) -> list[tuple[Any, ...]]:
+    """Ask a list as any other program would: with the driver and plain SQL."""
+    if "://" in str(target):
+        with psycopg.connect(str(target).replace("+psycopg", "", 1)) as server:
+            return server.execute(sql).fetchall()
+    with closing(sqlite3.connect(target)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def ask(manager: TaskManager, sql: str) -> list[tuple[Any, ...]]:
+    """Read through a manager's session, which there is on both databases."""
+    return [tuple(row) for row in manager.session.connection().exec_driver_sql(sql)]
+
+
+def tell(manager: TaskManager, *statements: str) -> None:
+    """Change something through a manager's session, as its callers may."""
+    for sql in statements:
+        manager.session.connection().exec_driver_sql(sql)
+    manager.session.commit()
+
+
+def checksum(path: Path) -> tuple[str, int, int]:
+    """Return what must be the same of a file that was not touched: its content, mode and time."""
+    return hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode, path.stat().st_mtime_ns
+
+
+def result_of(task: dict[str, Any], status: Any = STATUS.OK, **details: Any) -> dict[str, Any]:
+    """Return a result as a pipeline hands it back."""
+    return {**task, "status": status, "method_used": "aperture", "time": 1.5, "details": details}
+
+
+def many(number: int) -> list[dict[str, Any]]:
+    return [{"tmag": float(priority)} for priority in range(number)]

@@ -1,0 +1,56 @@
+"""Real processes that hold a manager, and that a test can kill."""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import psutil
+
+# Forked from a server that has imported everything: each is there in a hundredth of a second.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists"])
+
+
+@contextmanager
+def running(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Run a function, which gets a connection first, in a process; it is killed at the end, if it lives still."""
+    ours, theirs = _context.Pipe()
+    process = _context.Process(target=function, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        yield process, ours
+    finally:
+        kill(process)
+        process.close()
+        ours.close()
+
+
+def kill(process: BaseProcess) -> None:
+    """Kill a process as a cluster does at the time limit: it can do nothing about it."""
+    process.kill()
+    process.join()
+
+
+def received(connection: Connection) -> Iterator[Any]:
+    """Yield what a process sent, until it is dead or has closed the connection."""
+    try:
+        while True:
+            yield connection.recv()
+    except (EOFError, ConnectionResetError):
+        return
+
+
+def workers_of(group: int) -> list[list[str]]:
+    """Return the commands of the worker processes of a process group that are alive."""
+    alive = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                alive.append(process.info["cmdline"] or [])
+    return [command for command in alive if any("spawn_main" in word for word in command)]
