@@ -1,149 +1,88 @@
-"""Which module may import which, what importing loads, and that types and style are clean."""
+"""The package as a whole: what importing loads, where dialects are named, and that the example is the demo."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import photometry_tasks
 from tests.support.paths import ROOT
 
 PACKAGE = Path(photometry_tasks.__file__).parent
 
-#: From the lowest to the highest; a module imports only from those below.
-ORDER = [
-    {"status", "errors", "values", "forgotten", "deaths", "stopping"},
-    {"arguments", "files"},
-    {"models", "tasoc", "portable"},
-    {"constraints", "results", "skipping", "statements", "target_lists"},
-    {"todo_file", "mounts", "rebuilding", "transactions", "sqlite_errors", "compiling", "driver"},
-    {"connecting", "inspecting", "locking", "result_log", "summary"},
-    {"sqlite", "postgresql", "legacy", "transitions", "claims"},
-    {"backends", "acceptance", "sharing", "working_copy", "selections"},
-    {"sampling", "sending"},
-    {"schema", "creation"},
-    {"opening", "checking", "overview", "pace"},
-    {"copying", "known", "resetting", "export", "report_figures"},
-    {"report", "file_list", "server_list"},
-    {"lists"},
-    {"taskmanager"},
-    {"workers", "ingest"},
-    {"executors"},
-    {"runner"},
-    {"__init__", "demo"},
-    {"showing", "options"},
-    {"list_commands"},
-    {"cli"},
-]
 
-#: Who else may import these; nobody outside the list.
-ALLOWED = {
-    # For the types only in all but sqlite, sqlite_errors and connecting.
-    "sqlite3": {"sqlite", "sqlite_errors", "connecting", "taskmanager", "sharing", "inspecting"},
-    "psycopg": {"driver", "postgresql"},
-    "sqlalchemy.dialects": {"compiling", "claims"},
-    "alembic": {"schema", "creation"},
-    "click": {"cli", "list_commands", "showing", "options"},
-    "rich": {"cli", "showing"},
-    "pyarrow": {"export"},
-    "astropy": {"export"},
-    "concurrent": {"runner", "executors", "workers"},
-    "multiprocessing": {"workers"},
-    "numpy": {"demo"},
-    "matplotlib": {"report_figures"},
-    "filelock": {"locking"},
-    "psutil": {"mounts", "workers"},
+def loaded_by(script: str) -> set[str]:
+    """Return the modules that a program has loaded at its end."""
+    command = [sys.executable, "-c", f"import sys\n{script}\nprint(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+HEAVY = {
+    "sqlite3",
+    "psycopg",
+    "alembic",
+    "click",
+    "rich",
+    "numpy",
+    "matplotlib",
+    "jinja2",
+    "filelock",
+    "psutil",
+    "multiprocessing",
+    "concurrent.futures.process",
 }
 
 
-def imports_of(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module, "relative imports hide where they lead"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+def test_importing_loads_nothing() -> None:
+    """`import photometry_tasks` loads no library, not even SQLAlchemy."""
+    assert not loaded_by("import photometry_tasks") & (HEAVY | {"sqlalchemy"})
 
 
-MODULES = sorted(PACKAGE.glob("*.py"))
+def test_a_name_loads_what_it_needs() -> None:
+    """The first public name loads SQLAlchemy and our own modules, and no other library."""
+    loaded = loaded_by("from photometry_tasks import TaskManager, STATUS, build_constraints")
+    assert "sqlalchemy.orm" in loaded
+    assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_go_downwards(path: Path) -> None:
-    """A module imports only from the layers below its own."""
-    layers = {name: number for number, layer in enumerate(ORDER) for name in layer}
-    for imported in imports_of(path):
-        package, _, rest = imported.partition(".")
-        name = rest.partition(".")[0]
-        if package == "photometry_tasks" and name in layers:
-            assert layers[name] < layers[path.stem], f"{path.stem} imports {imported}"
+def test_the_public_names() -> None:
+    """All public names can be listed and loaded; any other is an AttributeError."""
+    for name in photometry_tasks.__all__:
+        assert name in dir(photometry_tasks)
+        assert getattr(photometry_tasks, name).__name__ == name
+    assert not hasattr(photometry_tasks, "no_such_name")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_who_knows_what(path: Path) -> None:
-    """Only the databases know drivers and dialects, only cli the terminal, only runner the executors."""
-    for imported in imports_of(path):
-        for library, allowed in ALLOWED.items():
-            if imported == library or imported.startswith(library + "."):
-                assert path.stem in allowed, f"{path.stem} imports {imported}"
-    assert "dialect.name" not in path.read_text() or path.stem == "backends"
+def test_only_two_rooms_know_dialects() -> None:
+    """Dialects are named in `storage` and in `sql/functions.py` alone."""
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        place = path.relative_to(PACKAGE)
+        if place.parts[0] == "storage" or place == Path("sql/functions.py"):
+            continue
+        assert "dialect.name" not in text, place
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("sqlalchemy.dialects"), place
 
 
-def test_every_module_has_its_layer() -> None:
-    """A new module has to be given its place."""
-    assert {path.stem for path in MODULES} == set().union(*ORDER)
+def test_nobody_asks_which_database_it_is() -> None:
+    """No `isinstance` on a database or a store outside `storage`: the protocol has a method for it."""
+    for path in PACKAGE.rglob("*.py"):
+        if "storage" in path.relative_to(PACKAGE).parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+                assert not {"SQLiteDatabase", "PostgreSQLDatabase", "SQLiteStore", "PostgreSQLStore"} & {
+                    name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)
+                }, path
 
 
-def test_importing_loads_little() -> None:
-    """`import photometry_tasks` loads neither drivers, nor Alembic, nor the libraries of the command line."""
-    script = "import sys, photometry_tasks; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(run.stdout.split())
-
-    unwanted = {
-        "sqlite3",
-        "psycopg",
-        "alembic",
-        "click",
-        "rich",
-        "numpy",
-        "matplotlib",
-        "filelock",
-        "psutil",
-        "multiprocessing",
-        "concurrent.futures.process",
-    }
-    assert not loaded & unwanted
-
-
-@pytest.mark.parametrize("tool", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
-def test_style_and_types(tool: list[str]) -> None:
-    """Types (strict) and style are clean."""
-    run = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout
-
-
-def lines_of_code(text: str) -> int:
-    """Count the lines that are neither blank, nor a comment, nor of a docstring."""
-    documented: set[int] = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            documented.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    lines = enumerate(text.splitlines(), start=1)
-    return sum(number not in documented and line.strip()[:1] not in ("", "#") for number, line in lines)
-
-
-def test_the_product_is_small() -> None:
-    """No module has more than 400 lines, and all together fewer than 7,500 lines of code."""
-    texts = {path.stem: path.read_text() for path in MODULES}
-    assert {name for name, text in texts.items() if len(text.splitlines()) > 400} == set()
-    assert 1000 < sum(map(lines_of_code, texts.values())) < 7500
+def test_few_files_at_the_top() -> None:
+    """The package's own folder holds at most a dozen files: the rest is in rooms."""
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 12
 
 
 def test_the_example_is_the_demo() -> None:
-    """What stands in examples/ to be copied is the code that the demo runs."""
+    """The example to be copied is the code that the demo runs."""
     assert (ROOT / "examples" / "aperture_photometry.py").read_text() == (PACKAGE / "demo.py").read_text()
