@@ -6,7 +6,7 @@ from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
 from photometry_tasks.models import todolist
-from photometry_tasks.rules.validation import as_items, check_finite, check_integer, invalid
+from photometry_tasks.rules.validation import as_items, check_finite, check_integer, invalid_argument
 
 __all__ = [
     "CheckedConstraints",
@@ -155,11 +155,11 @@ def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
         return check_finite(name, value, "leave it out for an open interval")
     if name == "datasource":
         if not isinstance(value, str) or value not in ("ffi", "tpf"):
-            raise invalid(name, value, "'ffi' or 'tpf' is expected")
+            raise invalid_argument(name, value, "'ffi' or 'tpf' is expected")
         return value
     if name == "cadence" and isinstance(value, str):
         if value != "ffi":
-            raise invalid(name, value, "an integer, a list of integers or 'ffi' is expected")
+            raise invalid_argument(name, value, "an integer, a list of integers or 'ffi' is expected")
         return value
     try:
         items = as_items(value)
@@ -191,7 +191,7 @@ def build_conditions(cleanup_constraints: object) -> Expressions:
             for condition in cleanup_constraints
         ]
     remedy = "cleanup_constraints should be dict or list (arguments of build_constraints, or conditions)"
-    raise invalid("cleanup_constraints", cleanup_constraints, remedy)
+    raise invalid_argument("cleanup_constraints", cleanup_constraints, remedy)
 
 
 def _is_one_of(name: str, value: int | str | tuple[int, ...]) -> ColumnElement[bool]:

@@ -1,58 +1,18 @@
-"""One family of errors. Each docstring is the message and its remedy, filled in with what was found.
+"""The errors. Each docstring is the message: which argument or file, its fault, and the remedy.
 
-Every error is also the builtin that a caller would expect, so that either family can be caught.
+Values take the place of names in braces. Every error is also the builtin that a caller expects, so that either family
+can be caught.
 """
 
 import errno as _errno
 
-__all__ = [
-    "BackupError",
-    "CannotUpgradeError",
-    "ClosedError",
-    "CopyError",
-    "DamagedFileError",
-    "DiskError",
-    "DiskFullError",
-    "DriverMissingError",
-    "FileChangedError",
-    "InterruptedWriteError",
-    "InvalidArgumentError",
-    "InvalidResultError",
-    "InvalidTargetError",
-    "LeftoverLogError",
-    "ListInUseError",
-    "MountWithoutLocksError",
-    "NotATodoFileError",
-    "NotWritableError",
-    "OutdatedSchemaError",
-    "RowRefusedError",
-    "ServerError",
-    "ServerUnreachableError",
-    "TaskFinishedError",
-    "TaskOwnedError",
-    "TodoError",
-    "TodoFileInUseError",
-    "TodoFileNotFoundError",
-    "TodoListNotFoundError",
-    "TooManyWorkerDeathsError",
-    "UncommittedChangesError",
-    "UnknownRevisionError",
-    "UnknownTaskError",
-    "UnreadRowsError",
-    "UnsavedResultsError",
-    "UnsupportedOnServerError",
-    "WorkerDiedError",
-    "WorkerError",
-    "WrongThreadError",
-]
-
 
 class TodoError(Exception):
-    """Something is wrong with the TODO-list."""
+    """A TODO-list cannot be used."""
 
     def __init__(self, message: str | None = None, /, **found: object) -> None:
-        # A message that is given is one that was filled in before: errors cross processes by pickle.
-        # Python leaves docstrings out with -OO; the values then stand alone.
+        # Errors cross processes by pickle, which gives the complete message.
+        # With -OO Python drops docstrings; the values then stand alone.
         docstring = type(self).__doc__ or " ".join(f"{name}={{{name}}}" for name in found)
         template = " ".join(docstring.split())
         found["quoted"] = _quote(str(found.get("path")))  # for commands that can be pasted
@@ -76,11 +36,11 @@ class InvalidResultError(TodoError, ValueError):
 
 
 class InvalidTargetError(TodoError, ValueError):
-    """{where}: {problem}. Nothing was added."""
+    """{where}: {problem}. No target was added."""
 
 
 class TodoFileNotFoundError(TodoError, FileNotFoundError):
-    """There is no TODO-file at {path}. Make one with `photometry-tasks init {quoted} LIST.csv`."""
+    """{path} does not exist. Create a TODO-file with `photometry-tasks init {quoted} LIST.csv`."""
 
 
 class TodoFileInUseError(TodoError, BlockingIOError):
@@ -88,63 +48,63 @@ class TodoFileInUseError(TodoError, BlockingIOError):
 
 
 class LeftoverLogError(TodoError, FileExistsError):
-    """{log} was left by a TODO-file that was deleted. Delete it too, then try again."""
+    """{log} belongs to a TODO-file that was deleted. Delete it too, then try again."""
 
 
 class MountWithoutLocksError(TodoError, OSError):
-    """{path} lies on {point} ({kind}, mounted with {options}), where a lock does not keep other nodes out.
+    """{path} is on the mount {point} ({kind}, options {options}), whose locks do not reach other nodes.
 
-    Two managers could overwrite each other. Mount it with locks, or put the file on another file system.
+    Two managers could overwrite each other's results. Mount it with locks, or move the file to another file system.
     """
 
 
 class DiskError(TodoError, OSError):
-    """{path} cannot be read or written ({found}). What was being done is undone; mend that, then call again."""
+    """{path} cannot be read or written ({found}). The call was rolled back. Repair the disk, then call again."""
 
 
 class DiskFullError(DiskError):
-    """{path} cannot be written ({found}): the disk is full, or a quota or a limit on the size of files is reached.
+    """{path} cannot be written ({found}): the disk is full, or a quota or a limit on file sizes is reached.
 
-    What was being done is undone. Make room, then call again.
+    The call was rolled back. Free some space, then call again.
     """
 
     errno = _errno.ENOSPC
 
 
 class BackupError(TodoError, OSError):
-    """The backup of {path} failed ({found}). The results are in memory and logged.
+    """{path}: the backup failed ({found}). The results are safe in memory and in the log.
 
-    Mend that, then call backup() again; the next automatic one and close() try it too.
+    Remove the cause, then call backup() again; the next automatic backup and close() try it too.
     """
 
 
 class FileChangedError(TodoError, OSError):
-    """{path} was changed by another program since it was read, and is not overwritten. {remedy}."""
+    """{path} was changed by another program after it was opened, and is not overwritten. {remedy}."""
 
 
-#: What is to be done about a FileChangedError while the manager is open.
-CLOSING_SAVES = "Closing the manager saves all under another name"
+#: The remedy of a FileChangedError while the manager is open.
+CLOSING_SAVES = "Close the manager: it saves everything under another name"
 
 
 class NotATodoFileError(TodoError, ValueError):
     """{path} is not a TODO-file: {found}. It was not changed.
 
-    A TODO-file is a SQLite database with the tables of the TASOC pipeline, of any release since 3.0; one is made from
-    target lists with `photometry-tasks init`, and so is a list on a server.
+    A TODO-file is a SQLite database with the tables of the TASOC pipeline, of any release since 3.0. To create a file
+    or a list on a server from target lists, run `photometry-tasks init`.
     """
 
 
 class DamagedFileError(TodoError, OSError):
     """{path} is damaged: {found}.
 
-    Take an undamaged copy of it, or save what can be read with `sqlite3 {quoted} .recover | sqlite3 rescued.sqlite`.
+    Use an undamaged copy, or rescue the readable rows with `sqlite3 {quoted} .recover | sqlite3 rescued.sqlite`.
     """
 
 
 class InterruptedWriteError(TodoError, OSError):
-    """{path} was being written when its writer was killed, and is only read here.
+    """{path} has the journal of a killed writer, and this command only reads.
 
-    Opening it for work takes back what was left undone: `photometry-tasks upgrade {quoted}`.
+    Roll the interrupted write back with `photometry-tasks upgrade {quoted}`, then try again.
     """
 
 
@@ -155,14 +115,14 @@ class NotWritableError(TodoError, PermissionError):
 class UnknownRevisionError(TodoError, RuntimeError):
     """{path} has the schema revision {found}; this release of photometry_tasks ({release}) knows {known}.
 
-    It comes from a newer release: `pip install --upgrade photometry_tasks`. It was not changed.
+    A newer release wrote it. Install that with `pip install --upgrade photometry_tasks`. The list was not changed.
     """
 
 
 class OutdatedSchemaError(TodoError, RuntimeError):
-    """{path} has an older schema (among others, {change}), and was not changed.
+    """{path} has an older schema (among others: {change}). It was not changed.
 
-    To upgrade it: `photometry-tasks upgrade {quoted}`. With `--check` that says what would be changed.
+    Upgrade it with `photometry-tasks upgrade {quoted}`; with `--check` the command only lists the changes.
     """
 
 
@@ -171,92 +131,92 @@ class CannotUpgradeError(TodoError, ValueError):
 
 
 class CopyError(TodoError, ValueError):
-    """{source} cannot be copied to {target}: {problem}. Nothing was copied; mend that in the source, then try again."""
+    """{source} cannot be copied to {target}: {problem}. Nothing was copied. Correct the source, then try again."""
 
 
 class RowRefusedError(TodoError, ValueError):
-    """{path} refuses a row of {table}: {found}. Nothing was added; correct the row, then try again."""
+    """{path} refuses a row of {table}: {found}. No row was added. Correct the row, then try again."""
 
 
 class UnsavedResultsError(TodoError, RuntimeError):
-    """{path} lacks results of a killed manager, which are in {log}. Nothing was copied.
+    """{path} lacks results that a killed manager logged in {log}. Nothing was copied.
 
-    To take them in: `photometry-tasks upgrade {quoted}`. Then try again.
+    Save them with `photometry-tasks upgrade {quoted}`, then try again.
     """
 
 
 class UnknownTaskError(TodoError, LookupError):
-    """There is no task with priority {priority} in this TODO-list."""
+    """Task {priority} does not exist in this TODO-list. Use a priority that `get_task` returned."""
 
 
 class TaskFinishedError(TodoError, ValueError):
     """Task {priority} is finished (status {status}) and cannot be started.
 
-    Save a new result without starting it, or open the file with `overwrite=True` to begin anew.
+    Save a new result without starting it, or return it to pending with `reset_tasks(priority={priority})`.
     """
 
 
 class TaskOwnedError(TodoError, ValueError):
-    """Task {priority} is being run by worker {worker} ({host}, process {pid}), and cannot be started here.
+    """Task {priority} is running on worker {worker} ({host}, process {pid}) and cannot be started here.
 
-    Get another one. It comes back by itself if that worker gives no sign of life for {lease:g} s.
+    Get another task. This one comes back by itself if that worker sends no heartbeat for {lease:g} s.
     """
 
 
 class TodoListNotFoundError(TodoError, LookupError):
-    """There is no TODO-list at {path}.
+    """{path} has no TODO-list.
 
-    Make one with `photometry-tasks init URL LIST.csv`, or copy one there with `photometry-tasks copy todo.sqlite URL`.
+    Create a list with `photometry-tasks init URL LIST.csv`, or copy one with `photometry-tasks copy todo.sqlite URL`.
     """
 
 
 class ListInUseError(TodoError, BlockingIOError):
-    """{path} is being worked on by {found}. Stop them, then try again."""
+    """{path} is in use by {found}. Stop these managers, then try again."""
 
 
 class UnsupportedOnServerError(TodoError, AttributeError):
-    """`{name}` is of TODO-files only, and {path} is on a server. Use `session`."""
+    """`{name}` exists for TODO-files only, and {path} is on a server. Use `session`."""
 
 
 class ServerError(TodoError, OSError):
-    """The server of {path} refuses: {found}. What was being done is undone; mend that, then call again."""
+    """{path}: the server refuses the call: {found}. The call was rolled back. Remove the cause, then call again."""
 
 
 class ServerUnreachableError(TodoError, ConnectionError):
-    """The server of {path} could not be reached, or could not do it, for {seconds:.0f} s ({found}).
+    """{path}: the server did not do the call within {seconds:.0f} s ({found}).
 
-    Call again when it is back: what may have been done is not done twice.
+    Call again when the server is back: a call that it did after all is not done twice.
     """
 
 
 class DriverMissingError(TodoError, ImportError):
-    """A list on a server needs psycopg ({found}): pip install 'photometry_tasks[postgresql]'."""
+    """psycopg, the driver of PostgreSQL, is missing ({found}). Run: pip install 'photometry_tasks[postgresql]'."""
 
 
 class UncommittedChangesError(TodoError, RuntimeError):
-    """There are uncommitted changes on `conn`, `cursor` or `session`, which the manager shares.
+    """{method} found uncommitted changes on `conn`, `cursor` or `session`, which the manager shares.
 
-    Commit them or roll them back, then call {method} again.
+    Commit or roll back these changes, then call {method} again.
     """
 
 
 class UnreadRowsError(TodoError, RuntimeError):
-    """Rows of {path} were left unread on `conn`, `cursor` or `session`, and another program has written since.
+    """{path}: rows on `conn`, `cursor` or `session` are unread, and another program has written since.
 
-    Read them to the end, or close that cursor, then call again.
+    Read these rows to the end, or close their cursor, then call again.
     """
 
 
 class ClosedError(TodoError, RuntimeError):
-    """The manager of {path} is closed. Open the file again with TaskManager({path!r})."""
+    """The manager of {path} is closed. Open it again with TaskManager({path!r})."""
 
 
 class WrongThreadError(TodoError, RuntimeError):
-    """The manager of {path} belongs to another thread or process. Let the one that opened it make the calls."""
+    """The manager of {path} belongs to another thread or process. Make the call from the one that opened it."""
 
 
 class WorkerError(TodoError, ChildProcessError):
-    """The workers cannot run the function: {found}."""
+    """The worker processes cannot run the function: {found}."""
 
 
 class WorkerDiedError(TodoError, ChildProcessError):
@@ -264,12 +224,13 @@ class WorkerDiedError(TodoError, ChildProcessError):
 
     def __init__(self, message: str | None = None, /, *, elapsed: float = 0.0, **found: object) -> None:
         super().__init__(message, **found)
-        #: Seconds that it had run.
+        #: Run time of the task, seconds.
         self.elapsed = elapsed
 
 
 class TooManyWorkerDeathsError(TodoError, ChildProcessError):
-    """{number} tasks were not finished, one after the other, and none besides. The last: {found}.
+    """{number} tasks in a row killed their worker processes. The last: {found}.
 
-    What was done is saved, these as ERROR. Mend that, or give each worker more room with fewer `jobs`, then run again.
+    Finished results are saved, and these tasks have status ERROR. Remove the cause, or run fewer `jobs`, so that each
+    has more memory, then run again.
     """

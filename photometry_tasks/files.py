@@ -11,17 +11,6 @@ from pathlib import Path
 
 from photometry_tasks.errors import DiskFullError, NotWritableError, TodoError
 
-__all__ = [
-    "check_writable",
-    "clear_temporaries",
-    "find_temporaries",
-    "identify",
-    "os_errors",
-    "replace_file",
-    "share_like",
-    "sync_directory",
-]
-
 _logger = logging.getLogger("photometry_tasks")
 
 

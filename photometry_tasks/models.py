@@ -7,36 +7,21 @@ The models describe; the statements that the library runs are Core statements on
 from datetime import datetime
 from typing import Annotated
 
-from sqlalchemy import (
-    DOUBLE_PRECISION,
-    REAL,
-    BigInteger,
-    DateTime,
-    Double,
-    ForeignKey,
-    Identity,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    func,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Attempt", "Base", "Diagnostics", "Progress", "ServerBase", "Skip", "Task", "Worker"]
 
 # As TASOC's files declare them; SQLite makes only a column that is declared INTEGER the alias of its row id.
 # PostgreSQL needs 64 bits for both: star ids, and magnitudes as they were given.
-_Integer = BigInteger().with_variant(Integer(), "sqlite")
-_Real: Double[float] = Double().with_variant(REAL(), "sqlite")
-_Statistic = Annotated[float, mapped_column(DOUBLE_PRECISION())]
+_Integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Real: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
+_Statistic = Annotated[float, mapped_column(sa.DOUBLE_PRECISION())]
 
 
-_IS_PENDING = text("status IS NULL")
+_IS_PENDING = sa.text("status IS NULL")
 
-_TYPES = {int: _Integer, float: _Real, str: Text(), datetime: DateTime(timezone=True)}
+_TYPES = {int: _Integer, float: _Real, str: sa.Text(), datetime: sa.DateTime(timezone=True)}
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_name)s_idx",
@@ -57,14 +42,14 @@ class Base(DeclarativeBase):
     """The base of the models that every TODO-list has: types and naming convention."""
 
     type_annotation_map = _TYPES
-    metadata = MetaData(naming_convention=_NAMES)
+    metadata = sa.MetaData(naming_convention=_NAMES)
 
 
 class ServerBase(DeclarativeBase):
     """The base of the models that only a list on a server has, which many managers share."""
 
     type_annotation_map = _TYPES
-    metadata = MetaData(naming_convention=_NAMES)
+    metadata = sa.MetaData(naming_convention=_NAMES)
 
 
 class Task(Base):
@@ -97,7 +82,7 @@ class Task(Base):
     priority: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     starid: Mapped[int]
     sector: Mapped[int]
-    datasource: Mapped[str] = mapped_column(server_default=text("'ffi'"))
+    datasource: Mapped[str] = mapped_column(server_default=sa.text("'ffi'"))
     camera: Mapped[int]
     ccd: Mapped[int]
     cadence: Mapped[int] = mapped_column(info={"unit": "s"})
@@ -107,12 +92,12 @@ class Task(Base):
     cbv_area: Mapped[int]
 
     __table_args__ = (
-        Index("unique_target_idx", "starid", "datasource", "sector", "camera", "ccd", "cadence", unique=True),
-        Index("status_idx", "status"),
-        Index("starid_idx", "starid"),
-        Index("todolist_datasource_idx", "datasource"),
+        sa.Index("unique_target_idx", "starid", "datasource", "sector", "camera", "ccd", "cadence", unique=True),
+        sa.Index("status_idx", "status"),
+        sa.Index("starid_idx", "starid"),
+        sa.Index("todolist_datasource_idx", "datasource"),
         # The next task, however many are finished.
-        Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
+        sa.Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
         {"info": {"storage": f"fillfactor = 70, {_OFTEN}"}},
     )
 
@@ -127,7 +112,7 @@ class Diagnostics(Base):
     __tablename__ = "diagnostics"
 
     priority: Mapped[int] = mapped_column(
-        ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"),
+        sa.ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"),
         primary_key=True,
         autoincrement=False,
     )
@@ -150,7 +135,7 @@ class Diagnostics(Base):
     stamp_resizes: Mapped[int | None]
     errors: Mapped[str | None]
 
-    __table_args__ = (Index("diagnostics_lightcurve_idx", "lightcurve", unique=True),)
+    __table_args__ = (sa.Index("diagnostics_lightcurve_idx", "lightcurve", unique=True),)
 
 
 class Skip(Base):
@@ -158,13 +143,13 @@ class Skip(Base):
 
     __tablename__ = "photometry_skipped"
 
-    priority: Mapped[int] = mapped_column(ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"))
-    skipped_by: Mapped[int] = mapped_column(ForeignKey("todolist.priority", ondelete="RESTRICT", onupdate="CASCADE"))
+    priority: Mapped[int] = mapped_column(sa.ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"))
+    skipped_by: Mapped[int] = mapped_column(sa.ForeignKey("todolist.priority", ondelete="RESTRICT", onupdate="CASCADE"))
 
     __table_args__ = (
         # Every save asks both ways; without these, each would read the whole table.
-        Index("photometry_skipped_priority_idx", "priority"),
-        Index("photometry_skipped_skipped_by_idx", "skipped_by"),
+        sa.Index("photometry_skipped_priority_idx", "priority"),
+        sa.Index("photometry_skipped_skipped_by_idx", "skipped_by"),
     )
     # The table has no primary key (older files hold duplicate rows); the mapper needs columns to go by.
     __mapper_args__ = {"primary_key": [priority, skipped_by]}  # noqa: RUF012 - SQLAlchemy's own hook
@@ -217,18 +202,18 @@ class Worker(ServerBase):
 
     __tablename__ = "photometry_tasks_workers"
 
-    worker: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    worker: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True)
     host: Mapped[str]
     pid: Mapped[int]
     slurm_jobid: Mapped[str | None]
     lease: Mapped[float]
-    begun: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    seen: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    begun: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    seen: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
     ended: Mapped[datetime | None]
 
     __table_args__ = (
         # Every claim looks for those that have fallen silent. `seen` is not in it: so its updates touch no index.
-        Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=text("ended IS NULL")),
+        sa.Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=sa.text("ended IS NULL")),
         {"info": {"storage": "fillfactor = 50, autovacuum_vacuum_threshold = 1000"}},
     )
 
@@ -256,24 +241,26 @@ class Attempt(ServerBase):
     __tablename__ = "photometry_tasks_attempts"
 
     priority: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    attempt: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    attempt: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True)
     worker: Mapped[int]
-    begun: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    begun: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
     ended: Mapped[datetime | None]
     how: Mapped[str | None]
     errors: Mapped[str | None]
 
     __table_args__ = (
         # No task has two live attempts, whatever goes wrong elsewhere.
-        Index("photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=text("ended IS NULL")),
+        sa.Index(
+            "photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=sa.text("ended IS NULL")
+        ),
         {"info": {"storage": _OFTEN}},
     )
     # No foreign keys: what was tried stays known when a task is deleted, and each would cost a look-up per attempt.
 
 
-def _table(model: type[Base | ServerBase]) -> Table:
+def _table(model: type[Base | ServerBase]) -> sa.Table:
     table = model.__table__
-    assert isinstance(table, Table)  # noqa: S101 - tells mypy what SQLAlchemy's type leaves open
+    assert isinstance(table, sa.Table)  # noqa: S101 - tells mypy what SQLAlchemy's type leaves open
     return table
 
 

@@ -7,8 +7,6 @@ from photometry_tasks.cli.params import TODO
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.storage.location import Location
 
-__all__ = ["copy_command"]
-
 
 @click.command("copy")
 @click.argument("source", type=TODO)

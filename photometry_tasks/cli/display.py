@@ -20,8 +20,6 @@ from rich.text import Text
 
 from photometry_tasks.status import FINISHED
 
-__all__ = ["Bar", "build_history", "build_view"]
-
 #: Seconds between two lines, where there is no terminal to draw a bar in.
 _LINES = 30.0
 

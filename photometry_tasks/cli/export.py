@@ -9,8 +9,6 @@ from photometry_tasks.cli.params import Statuses, constraint_options, needs, rea
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.location import Location
 
-__all__ = ["export"]
-
 
 @click.command()
 @todo_argument

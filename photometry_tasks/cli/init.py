@@ -10,8 +10,6 @@ from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.storage.location import Location
 
-__all__ = ["init"]
-
 
 @click.command()
 @todo_argument

@@ -14,8 +14,6 @@ from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.upgrade import check, upgrade
 from photometry_tasks.errors import TodoError
 
-__all__ = ["main"]
-
 #: Exit code of a program that Ctrl-C stopped: 128 + SIGINT.
 _INTERRUPTED = 130
 

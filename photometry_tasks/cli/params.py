@@ -13,19 +13,6 @@ from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import parse_location
 
-__all__ = [
-    "RUN_OPTIONS",
-    "SECONDS",
-    "TODO",
-    "Statuses",
-    "constraint_options",
-    "import_object",
-    "needs",
-    "read_constraints",
-    "run_options",
-    "todo_argument",
-]
-
 
 class _Seconds(click.FloatRange):
     name = "seconds"

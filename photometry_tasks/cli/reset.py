@@ -13,8 +13,6 @@ from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import open_read_only, upgrade_list
 from photometry_tasks.taskmanager import TaskManager
 
-__all__ = ["reset"]
-
 
 @click.command()
 @todo_argument

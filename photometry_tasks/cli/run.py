@@ -24,8 +24,6 @@ from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 
-__all__ = ["demo", "run", "work"]
-
 #: Saved results between two counts of the pending tasks: results skip neighbours meanwhile.
 _RECOUNT = 500
 

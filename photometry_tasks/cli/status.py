@@ -13,8 +13,6 @@ from photometry_tasks.cli.params import needs, todo_argument
 from photometry_tasks.maintenance.status import get_history, get_overview
 from photometry_tasks.storage.location import Location
 
-__all__ = ["report", "status"]
-
 #: Seconds between two looks of `status --watch`.
 _WATCH = 2.0
 

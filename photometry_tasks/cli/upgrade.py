@@ -10,8 +10,6 @@ from photometry_tasks.maintenance.check import find_faults
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import open_read_only, upgrade_list
 
-__all__ = ["check", "upgrade"]
-
 
 @click.command()
 @todo_argument

@@ -9,8 +9,6 @@ from typing import Any
 
 from sqlalchemy import Column, Float, Integer
 
-__all__ = ["WRITERS", "Columns", "Row", "Writer"]
-
 Row = Sequence[Any]
 
 #: The columns of a table, whose `info` may hold a unit.

@@ -12,11 +12,9 @@ from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.export.formats import WRITERS
 from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.rules.validation import invalid
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
-
-__all__ = ["export_tasks"]
 
 #: Rows that are in memory at once.
 _BATCH = 10_000
@@ -59,7 +57,7 @@ def export_tasks(
     """
     write = WRITERS.get(target.suffix.lower())
     if write is None:
-        raise invalid("target", str(target), f"a name that ends with {', '.join(WRITERS)} is expected")
+        raise invalid_argument("target", str(target), f"a name that ends with {', '.join(WRITERS)} is expected")
     location = parse_location(todo)
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0

@@ -8,8 +8,6 @@ from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError
 
-__all__ = ["Located", "read_list"]
-
 #: Columns of the MIT target lists that `todolist` has under another name.
 _OTHER_NAMES = {"ticid": "starid"}
 

@@ -14,8 +14,6 @@ from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database
 
-__all__ = ["Added", "add_target_lists", "add_targets"]
-
 #: Rows in one statement of loading, and between two calls of `progress`.
 _CHUNK = 10_000
 

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.csv_lists import Located
-from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid, show
-
-__all__ = ["Defaults", "Target", "build_plain_target", "build_targets"]
+from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid_argument, show
 
 #: The brightest targets saturate in full-frame images, where only halo photometry measures them.
 _HALO_TMAG = 2.0
@@ -53,7 +51,7 @@ class Defaults:
                 checked = (check_natural if name == "sector" else check_positive)(name, value)
                 object.__setattr__(self, name, checked)
         if self.datasource not in ("tpf", "ffi", "both"):
-            raise invalid("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
+            raise invalid_argument("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
 
 
 def build_plain_target(row: Any, defaults: Defaults) -> Target | None:

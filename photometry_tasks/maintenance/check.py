@@ -16,8 +16,6 @@ from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 from photometry_tasks.storage.sqlite.paths import find_leftovers
 
-__all__ = ["find_faults"]
-
 #: Priorities that are named for each fault.
 _SHOWN = 5
 

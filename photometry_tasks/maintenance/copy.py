@@ -11,13 +11,11 @@ from sqlalchemy import Connection, Table, func, select
 from photometry_tasks import schema
 from photometry_tasks.errors import CopyError, RowRefusedError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
-from photometry_tasks.rules.validation import invalid, show
+from photometry_tasks.rules.validation import invalid_argument, show
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database, open_read_only
 from photometry_tasks.storage.sqlite.lock import find_holder
-
-__all__ = ["Copied", "copy_list"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -110,13 +108,13 @@ def _fill_empty(target: Location, copying: "_Copying") -> None:
             database.begin(writes=False) as connection,
         ):
             problem = f"it holds {_count(connection)[todolist.name]} tasks"
-        raise invalid("target", target.name, f"{problem}, and is not replaced; give the path of a new file")
+        raise invalid_argument("target", target.name, f"{problem}, and is not replaced; give the path of a new file")
     with closing(open_database(target)) as database, database.begin_load() as connection:
         schema.check_current(connection, database.name)
         database.lock_tables()  # against managers that have it open: it stays empty
         if found := {name: number for name, number in _count(connection).items() if number}:
             remedy = f"it holds {found.get('todolist', 0)} tasks (rows: {found}); give the URL of an empty database"
-            raise invalid("target", database.name, remedy)
+            raise invalid_argument("target", database.name, remedy)
         copying.fill(database)
         database.renew_statistics()
 

@@ -15,8 +15,6 @@ from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 
-__all__ = ["count_reset"]
-
 
 def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> dict[str, int]:
     """Return how many tasks a reset would return to pending, by the name of their status.

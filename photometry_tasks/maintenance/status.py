@@ -10,14 +10,12 @@ from typing import Any
 from photometry_tasks import schema
 from photometry_tasks.errors import TodoError, UnknownTaskError
 from photometry_tasks.progress.overview import read_overview
-from photometry_tasks.rules.validation import check_integer, invalid
+from photometry_tasks.rules.validation import check_integer, invalid_argument
 from photometry_tasks.sql import statements
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 from photometry_tasks.storage.sqlite.lock import find_holder
 from photometry_tasks.storage.sqlite.status_file import read_status_file
-
-__all__ = ["get_history", "get_overview"]
 
 #: Hosts that are named.
 _LISTED = 10
@@ -85,7 +83,9 @@ def get_history(todo: str | os.PathLike[str] | Location, priority: int) -> list[
     priority = check_integer("priority", priority)
     location = parse_location(todo)
     if location.path is not None:
-        raise invalid("todo", location.name, "a file keeps no attempts at a task, only a list on a server does")
+        raise invalid_argument(
+            "todo", location.name, "a file keeps no attempts at a task, only a list on a server does"
+        )
     with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
         if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:

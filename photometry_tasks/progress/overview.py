@@ -9,8 +9,6 @@ from sqlalchemy import Connection, inspect
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 
-__all__ = ["read_overview"]
-
 #: Seconds over which the rate is taken.
 _LATELY = 600
 

@@ -13,13 +13,6 @@ from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 
-__all__ = [
-    "add_results",
-    "build_summary",
-    "set_counts",
-    "write_summary",
-]
-
 #: Weight of the newest value in the means of run times.
 _ALPHA = 0.1
 

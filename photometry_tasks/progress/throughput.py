@@ -10,8 +10,6 @@ from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 
-__all__ = ["Throughput"]
-
 _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds between two writings: a save in between costs nothing.

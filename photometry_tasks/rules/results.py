@@ -9,8 +9,6 @@ from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, show
 from photometry_tasks.status import STATUS
 
-__all__ = ["Result", "check_result"]
-
 #: Statuses that a result may bring: a task that has a result is not under way.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Decision", "Neighbours", "Rival", "Target", "build_decision", "build_neighbours"]
-
 
 class Target(NamedTuple):
     """The task whose result is being saved, as its result has it."""

@@ -11,32 +11,11 @@ from typing import Any
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.status import STATUS
 
-__all__ = [
-    "as_finite",
-    "as_integer",
-    "as_items",
-    "as_real",
-    "check_durability",
-    "check_finite",
-    "check_integer",
-    "check_integers",
-    "check_interval",
-    "check_lease",
-    "check_natural",
-    "check_positive",
-    "check_seconds",
-    "check_statuses",
-    "check_text",
-    "invalid",
-    "show",
-]
-
-
 #: Seconds. After a lease longer than the campaign no manager would get a dead manager's tasks.
 _LONGEST_LEASE = 30 * 86_400
 
 
-def invalid(argument: str, value: object, remedy: object) -> InvalidArgumentError:
+def invalid_argument(argument: str, value: object, remedy: object) -> InvalidArgumentError:
     """Return the error that says what is wrong with an argument."""
     return InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
 
@@ -46,7 +25,7 @@ def check_integer(argument: str, value: object) -> int:
     try:
         return as_integer(value)
     except ValueError as error:
-        raise invalid(argument, value, error) from None
+        raise invalid_argument(argument, value, error) from None
 
 
 def check_integers(argument: str, values: Any) -> list[int]:
@@ -54,7 +33,7 @@ def check_integers(argument: str, values: Any) -> list[int]:
     try:
         items = as_items(values)
     except ValueError as error:
-        raise invalid(argument, values, error) from None
+        raise invalid_argument(argument, values, error) from None
     if set(map(type, items)) == {int} and min(items) >= -(2**63) and max(items) < 2**63:
         return items  # as nearly always
     return [check_integer(argument, item) for item in items]
@@ -63,14 +42,14 @@ def check_integers(argument: str, values: Any) -> list[int]:
 def check_natural(argument: str, value: object) -> int:
     """Return an integer that is not negative."""
     if (number := check_integer(argument, value)) < 0:
-        raise invalid(argument, value, "an integer, not negative, is expected")
+        raise invalid_argument(argument, value, "an integer, not negative, is expected")
     return number
 
 
 def check_positive(argument: str, value: object) -> int:
     """Return a positive integer."""
     if (number := check_integer(argument, value)) < 1:
-        raise invalid(argument, value, "a positive integer is expected")
+        raise invalid_argument(argument, value, "a positive integer is expected")
     return number
 
 
@@ -83,14 +62,14 @@ def check_interval(argument: str, value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         interval = 0
     if interval < 1:
-        raise invalid(argument, value, "None or a positive integer is expected")
+        raise invalid_argument(argument, value, "None or a positive integer is expected")
     return interval
 
 
 def check_durability(value: object) -> bool:
     """Return whether each result is to survive a power cut."""
     if value not in ("normal", "full"):
-        raise invalid("durability", value, "'normal' or 'full' is expected")
+        raise invalid_argument("durability", value, "'normal' or 'full' is expected")
     return value == "full"
 
 
@@ -99,13 +78,13 @@ def check_finite(argument: str, value: object, remedy: str) -> float:
     try:
         return as_finite(value)
     except ValueError as error:
-        raise invalid(argument, value, f"{error}; {remedy}") from None
+        raise invalid_argument(argument, value, f"{error}; {remedy}") from None
 
 
 def check_seconds(argument: str, value: object) -> float:
     """Return a time in seconds that is not negative."""
     if (seconds := check_finite(argument, value, "seconds are expected")) < 0:
-        raise invalid(argument, value, "seconds are expected, not negative")
+        raise invalid_argument(argument, value, "seconds are expected, not negative")
     return seconds
 
 
@@ -113,14 +92,14 @@ def check_lease(lease: object) -> float:
     """Return a lease in seconds."""
     seconds = check_seconds("lease", lease)
     if not 0 < seconds <= _LONGEST_LEASE:
-        raise invalid("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
+        raise invalid_argument("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
     return seconds
 
 
 def check_text(argument: str, value: object) -> str:
     """Return a text that is not empty."""
     if not (isinstance(value, str) and value):
-        raise invalid(argument, value, "a text is expected")
+        raise invalid_argument(argument, value, "a text is expected")
     return value
 
 
@@ -133,7 +112,9 @@ def check_statuses(value: Any) -> list[int]:
         # A pipeline has an enum of its own, with the same values.
         return [STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value for item in items]
     except ValueError:
-        raise invalid("status", value, f"of {', '.join(status.name for status in STATUS)} are expected") from None
+        raise invalid_argument(
+            "status", value, f"of {', '.join(status.name for status in STATUS)} are expected"
+        ) from None
 
 
 _INT64 = range(-(2**63), 2**63)

@@ -7,9 +7,7 @@ from collections.abc import Set
 from concurrent.futures import Executor
 
 from photometry_tasks.errors import WorkerDiedError
-from photometry_tasks.rules.validation import check_positive, invalid
-
-__all__ = ["check_jobs", "find_children", "is_worker_death", "shut_down"]
+from photometry_tasks.rules.validation import check_positive, invalid_argument
 
 
 def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
@@ -37,7 +35,7 @@ def check_jobs(jobs: int | None, executor: object) -> int:
     if jobs is not None:
         return check_positive("jobs", jobs)
     if executor is not None:
-        raise invalid("jobs", jobs, "say how many workers the executor has")
+        raise invalid_argument("jobs", jobs, "say how many workers the executor has")
     # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -18,8 +18,6 @@ import psutil
 from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 
-__all__ = ["WorkerPool"]
-
 #: Signals that a terminal or a batch system sends to the workers too: it is the parent that decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 

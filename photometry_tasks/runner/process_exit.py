@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["count_oom_kills", "describe_exit", "describe_memory_limit"]
-
 _CGROUPS = Path("/sys/fs/cgroup")
 
 #: A control group of the first kind without a limit says a number about as large as an address can be.

@@ -14,15 +14,13 @@ from typing import Any, Unpack
 from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import TooManyWorkerDeathsError
 from photometry_tasks.rules.results import Result
-from photometry_tasks.rules.validation import check_positive, check_seconds, invalid
+from photometry_tasks.rules.validation import check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
 from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_importable, run_task
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
-
-__all__ = ["RunReport", "run_tasks"]
 
 #: Seconds that a finished result may wait for others, to be saved together with them.
 _PATIENCE = 1.0
@@ -142,11 +140,13 @@ def run_tasks(
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
     task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
     if task_timeout == 0:
-        raise invalid("task_timeout", task_timeout, "a task needs some time; leave it out for no limit")
+        raise invalid_argument("task_timeout", task_timeout, "a task needs some time; leave it out for no limit")
     if executor is None:
         executor = partial(WorkerPool, task_timeout=task_timeout)
     elif task_timeout is not None:
-        raise invalid("task_timeout", task_timeout, "an executor of your own ends tasks by its own means; leave it out")
+        raise invalid_argument(
+            "task_timeout", task_timeout, "an executor of your own ends tasks by its own means; leave it out"
+        )
     check_importable(function)
     # Checked once: an iterable may be one that can be read only once.
     checked = dict(check_constraints(constraints))
@@ -177,7 +177,7 @@ class _Run:
         self._others = find_children()
         self._executor = make_executor(jobs)
         if not hasattr(self._executor, "submit"):
-            raise invalid("executor", make_executor, "a function is expected that returns an Executor")
+            raise invalid_argument("executor", make_executor, "a function is expected that returns an Executor")
         self._jobs = jobs
         self._to_come = math.inf if limit is None else limit
         self._progress = progress

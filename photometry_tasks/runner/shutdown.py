@@ -10,8 +10,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-__all__ = ["Shutdown", "find_time_limit"]
-
 #: Seconds before a batch system's own limit at which all should be on disk.
 _RESERVE = 30.0
 

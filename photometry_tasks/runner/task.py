@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.rules.validation import invalid
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.runner.process_exit import describe_memory_limit
 from photometry_tasks.status import STATUS
-
-__all__ = ["PhotometryFunction", "build_failure", "check_importable", "run_task"]
 
 #: A pipeline's function: it takes a task and returns the fields of its result.
 PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -59,7 +57,7 @@ def check_importable(function: PhotometryFunction) -> None:
     try:
         pickle.dumps(function)
     except Exception as error:
-        raise invalid("function", function, remedy) from error
+        raise invalid_argument("function", function, remedy) from error
     main = sys.modules["__main__"]
     if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
-        raise invalid("function", function, f"{remedy}, not in a notebook or at the prompt")
+        raise invalid_argument("function", function, f"{remedy}, not in a notebook or at the prompt")

@@ -14,25 +14,6 @@ from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
-__all__ = [
-    "HEAD",
-    "REVISIONS",
-    "VERSION_TABLE",
-    "alembic_ini",
-    "check_current",
-    "check_exists",
-    "check_names_are_free",
-    "check_upgradable",
-    "convert_older_file",
-    "create_schema",
-    "find_changes",
-    "find_foreign",
-    "has_list",
-    "is_at_head",
-    "is_current",
-    "upgrade",
-]
-
 #: Not Alembic's usual name: a PostgreSQL database may hold other programs' tables too, and their revision.
 VERSION_TABLE = "photometry_tasks_version"
 

@@ -9,16 +9,6 @@ from sqlalchemy.exc import SAWarning
 
 from photometry_tasks.sql.functions import is_sqlite
 
-__all__ = [
-    "ColumnLayout",
-    "IndexLayout",
-    "TableLayout",
-    "find_lacking_indexes",
-    "find_problems",
-    "read_layout",
-    "read_sqlite_layout",
-]
-
 
 class ColumnLayout(NamedTuple):
     """A column as the database has it.

@@ -16,8 +16,6 @@ from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, fi
 from photometry_tasks.schema.table_rebuild import quote, rebuild_table
 from photometry_tasks.schema.tasoc_6_3 import metadata
 
-__all__ = ["check_upgradable", "find_changes", "upgrade"]
-
 # --- how older releases differ ---------------------------------------------------------------------------
 
 #: Columns that every release has; the others can be added.

@@ -14,8 +14,6 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateTable
 
-__all__ = ["build_table_sql", "quote", "rebuild_table"]
-
 #: The name of the old table for as long as its rows are copied.
 _OLD = "photometry_tasks_old"
 

@@ -15,8 +15,6 @@ from sqlalchemy import (
     text,
 )
 
-__all__ = ["metadata"]
-
 _INTEGER = BigInteger().with_variant(Integer(), "sqlite")
 _REAL: Double[float] = Double().with_variant(REAL(), "sqlite")
 _STATISTIC: Double[float] = DOUBLE_PRECISION()

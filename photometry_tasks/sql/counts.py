@@ -8,8 +8,6 @@ from sqlalchemy import Connection
 from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
 
-__all__ = ["count_by_ccd", "count_by_status", "name_counts"]
-
 _NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
 
 

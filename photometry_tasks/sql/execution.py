@@ -8,8 +8,6 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.exc import IntegrityError
 
-__all__ = ["DriverCursor", "Row", "Transaction", "compile_statement"]
-
 Row = tuple[Any, ...]
 
 

@@ -6,8 +6,6 @@ from sqlalchemy import Dialect, Integer, LargeBinary
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["as_bytes", "is_server", "is_sqlite", "whole_part"]
-
 
 def is_sqlite(dialect: Dialect) -> bool:
     """Whether this is SQLite, in whose files the TASOC pipeline keeps its TODO-lists."""

@@ -10,8 +10,6 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.statements import build_task
 
-__all__ = ["draw_task"]
-
 #: Priorities that are drawn before the matching tasks are counted instead. With one pending task in a hundred, two
 #: out of three searches end before.
 _TRIES = 100

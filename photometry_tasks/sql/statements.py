@@ -3,28 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnClause,
-    ColumnElement,
-    Delete,
-    Insert,
-    Select,
-    Update,
-    and_,
-    bindparam,
-    case,
-    cast,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    null,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
@@ -34,12 +13,12 @@ from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
-_started: ColumnClause[int] = literal_column(str(STATUS.STARTED.value))
+_started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
 
 
-def _integers(name: str) -> BindParameter[Any]:
+def _integers(name: str) -> sa.BindParameter[Any]:
     """Take a list of integers into the statement's text: there may be more than a driver takes as parameters."""
-    return bindparam(name, expanding=True, literal_execute=True)
+    return sa.bindparam(name, expanding=True, literal_execute=True)
 
 
 # --- handing out -----------------------------------------------------------------------------------------
@@ -65,17 +44,17 @@ def build_task(row: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(_TASK_NAMES, row, strict=True))
 
 
-_pending = select(*TASK_COLUMNS).where(_is_pending)
+_pending = sa.select(*TASK_COLUMNS).where(_is_pending)
 
-PENDING_TASK: Select[Any] = _pending.where(_task.priority == bindparam("task"))
+PENDING_TASK: sa.Select[Any] = _pending.where(_task.priority == sa.bindparam("task"))
 
 
-def build_next_priorities(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+def build_next_priorities(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
     """Select the priorities of the pending tasks, in their order; otherwise as `build_next_tasks`."""
-    return _next(select(_task.priority).where(_is_pending), conditions, names)
+    return _next(sa.select(_task.priority).where(_is_pending), conditions, names)
 
 
-def build_next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+def build_next_tasks(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
     """Select the pending tasks in order of priority: from the parameter `start` on, and at most `limit`.
 
     Parameters
@@ -91,11 +70,13 @@ def build_next_tasks(conditions: Iterable[ColumnElement[bool]], names: Collectio
 _PENDING_IDX, _STATUS_IDX = "INDEXED BY todolist_pending_idx", "INDEXED BY status_idx"
 
 
-def _next(pending: Select[Any], conditions: Iterable[ColumnElement[bool]], names: Collection[str]) -> Select[Any]:
+def _next(
+    pending: sa.Select[Any], conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]
+) -> sa.Select[Any]:
     found = (
-        pending.where(_task.priority >= bindparam("start"), *conditions)
+        pending.where(_task.priority >= sa.bindparam("start"), *conditions)
         .order_by(_task.priority)
-        .limit(bindparam("limit"))
+        .limit(sa.bindparam("limit"))
     )
     if "priority" in names:
         return found  # the key itself
@@ -105,33 +86,35 @@ def _next(pending: Select[Any], conditions: Iterable[ColumnElement[bool]], names
     return found.with_hint(todolist, index, "sqlite")
 
 
-FIRST_PENDING: Select[Any] = (
-    select(func.min(_task.priority)).where(_is_pending).with_hint(todolist, _PENDING_IDX, "sqlite")
+FIRST_PENDING: sa.Select[Any] = (
+    sa.select(sa.func.min(_task.priority)).where(_is_pending).with_hint(todolist, _PENDING_IDX, "sqlite")
 )
 
 
-PRIORITY_RANGE: Select[Any] = select(
-    select(func.min(_task.priority)).scalar_subquery(), select(func.max(_task.priority)).scalar_subquery()
+PRIORITY_RANGE: sa.Select[Any] = sa.select(
+    sa.select(sa.func.min(_task.priority)).scalar_subquery(), sa.select(sa.func.max(_task.priority)).scalar_subquery()
 )
 
 
-def build_numbered_task(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_numbered_task(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     """Select one of the pending tasks, by its number in order of priority: the parameter `number`, from 0 on."""
-    one = select(_task.priority).where(_is_pending, *conditions).order_by(_task.priority)
-    chosen = one.limit(1).offset(bindparam("number")).scalar_subquery()
-    return select(*TASK_COLUMNS).where(_task.priority == chosen)
+    one = sa.select(_task.priority).where(_is_pending, *conditions).order_by(_task.priority)
+    chosen = one.limit(1).offset(sa.bindparam("number")).scalar_subquery()
+    return sa.select(*TASK_COLUMNS).where(_task.priority == chosen)
 
 
-def build_count_pending(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_count_pending(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     """Count the pending tasks."""
-    return select(func.count()).select_from(todolist).where(_is_pending, *conditions)
+    return sa.select(sa.func.count()).select_from(todolist).where(_is_pending, *conditions)
 
 
-START_TASK: Update = update(todolist).where(_task.priority == bindparam("task"), _is_pending).values(status=_started)
-RELEASE_TASK: Update = (
-    update(todolist).where(_task.priority == bindparam("task"), _task.status == _started).values(status=null())
+START_TASK: sa.Update = (
+    sa.update(todolist).where(_task.priority == sa.bindparam("task"), _is_pending).values(status=_started)
 )
-STATUS_OF_TASK: Select[Any] = select(_task.status).where(_task.priority == bindparam("task"))
+RELEASE_TASK: sa.Update = (
+    sa.update(todolist).where(_task.priority == sa.bindparam("task"), _task.status == _started).values(status=sa.null())
+)
+STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority == sa.bindparam("task"))
 
 # --- saving ----------------------------------------------------------------------------------------------
 
@@ -140,69 +123,71 @@ TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _t
 TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
 
 #: The task of a result; whether it was saved before, and is in a skip, on either side; whose its light-curve path is.
-TASK_OF_RESULT: Select[Any] = select(
+TASK_OF_RESULT: sa.Select[Any] = sa.select(
     *TARGET_COLUMNS,
     _task.tmag,
     _task.status,
-    exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
-    or_(exists().where(_skip.priority == _task.priority), exists().where(_skip.skipped_by == _task.priority)).label(
-        "is_in_skips"
-    ),
-    select(diagnostics.c.priority)
-    .where(diagnostics.c.lightcurve == bindparam("lightcurve"))
+    sa.exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
+    sa.or_(
+        sa.exists().where(_skip.priority == _task.priority), sa.exists().where(_skip.skipped_by == _task.priority)
+    ).label("is_in_skips"),
+    sa.select(diagnostics.c.priority)
+    .where(diagnostics.c.lightcurve == sa.bindparam("lightcurve"))
     .scalar_subquery()
     .label("lightcurve_owner"),
-).where(_task.priority == bindparam("task"))
+).where(_task.priority == sa.bindparam("task"))
 
-RIVALS: Select[Any] = select(_task.priority, _task.tmag, _task.status).where(
-    *(column == bindparam(column.name) for column in TARGET_COLUMNS)
+RIVALS: sa.Select[Any] = sa.select(_task.priority, _task.tmag, _task.status).where(
+    *(column == sa.bindparam(column.name) for column in TARGET_COLUMNS)
 )
 
-SET_STATUS: Update = update(todolist).where(_task.priority == bindparam("task")).values(status=bindparam("new_status"))
+SET_STATUS: sa.Update = (
+    sa.update(todolist).where(_task.priority == sa.bindparam("task")).values(status=sa.bindparam("new_status"))
+)
 #: Changes no row where the task was not started, is another target's, or is in a skip.
-SAVE_STARTED: Update = (
-    update(todolist)
+SAVE_STARTED: sa.Update = (
+    sa.update(todolist)
     .where(
-        _task.priority == bindparam("task"),
-        *(column == bindparam(column.name) for column in TARGET_COLUMNS),
+        _task.priority == sa.bindparam("task"),
+        *(column == sa.bindparam(column.name) for column in TARGET_COLUMNS),
         _task.status == _started,
-        ~exists().where(_skip.priority == _task.priority),
-        ~exists().where(_skip.skipped_by == _task.priority),
+        ~sa.exists().where(_skip.priority == _task.priority),
+        ~sa.exists().where(_skip.skipped_by == _task.priority),
     )
-    .values(status=bindparam("new_status"))
+    .values(status=sa.bindparam("new_status"))
 )
-INSERT_DIAGNOSTICS: Insert = insert(diagnostics)
-INSERT_SKIP: Insert = insert(photometry_skipped)
-SKIPS_OF_TASK: Select[Any] = select(_skip.priority, _skip.skipped_by).where(
-    or_(_skip.priority == bindparam("task"), _skip.skipped_by == bindparam("task"))
+INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
+INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
+SKIPS_OF_TASK: sa.Select[Any] = sa.select(_skip.priority, _skip.skipped_by).where(
+    sa.or_(_skip.priority == sa.bindparam("task"), _skip.skipped_by == sa.bindparam("task"))
 )
 #: Who is skipped by a task, without a result of its own: only a result of that task can have written it.
-UNMEASURED_RIVALS: Select[Any] = select(_skip.priority).where(
-    _skip.skipped_by == bindparam("task"), ~exists().where(diagnostics.c.priority == _skip.priority)
+UNMEASURED_RIVALS: sa.Select[Any] = sa.select(_skip.priority).where(
+    _skip.skipped_by == sa.bindparam("task"), ~sa.exists().where(diagnostics.c.priority == _skip.priority)
 )
-DELETE_SKIP: Delete = delete(photometry_skipped).where(
-    _skip.priority == bindparam("rival"), _skip.skipped_by == bindparam("task")
+DELETE_SKIP: sa.Delete = sa.delete(photometry_skipped).where(
+    _skip.priority == sa.bindparam("rival"), _skip.skipped_by == sa.bindparam("task")
 )
-DELETE_SKIPS_OF: Delete = delete(photometry_skipped).where(_skip.priority == bindparam("task"))
+DELETE_SKIPS_OF: sa.Delete = sa.delete(photometry_skipped).where(_skip.priority == sa.bindparam("task"))
 
 # --- back to pending -------------------------------------------------------------------------------------
 
 
 #: Tasks in one of the states that opening returns to pending. The hint: see `_next`.
 _interrupted = (
-    select(_task.priority)
-    .where(or_(*(_task.status == literal_column(str(status.value)) for status in RESET_AT_OPENING)))
+    sa.select(_task.priority)
+    .where(sa.or_(*(_task.status == sa.literal_column(str(status.value)) for status in RESET_AT_OPENING)))
     .with_hint(todolist, _STATUS_IDX, "sqlite")
 )
-HAS_INTERRUPTED_TASKS: Select[Any] = select(_interrupted.exists())
+HAS_INTERRUPTED_TASKS: sa.Select[Any] = sa.select(_interrupted.exists())
 
 
-def build_interrupted_tasks(conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+def build_interrupted_tasks(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     """Select the priorities of the tasks that were cut short or went wrong."""
     return _interrupted.where(*conditions)
 
 
-def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, Any]) -> Select[Any]:
+def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, Any]) -> sa.Select[Any]:
     """Select the priorities of the tasks that `TaskManager.reset_tasks` is asked for.
 
     Raises
@@ -210,7 +195,7 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
     InvalidArgumentError
     """
     conditions = build_expressions(check_constraints(constraints))
-    chosen = select(_task.priority).where(_task.status.in_(check_statuses(status)), *conditions)
+    chosen = sa.select(_task.priority).where(_task.status.in_(check_statuses(status)), *conditions)
     if error_like is None:
         return chosen
     text = check_text("error_like", error_like)
@@ -219,145 +204,149 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
     )
 
 
-def build_count_reset(chosen: Select[Any], *, is_shared: bool) -> Select[Any]:
+def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[Any]:
     """Count by status the tasks that go back to pending when chosen tasks are reset, as `transitions` resets them.
 
     With the chosen tasks go those that only they had skipped, and so on to the end: all that a chain of skips leads to,
     without the tasks that another task still skips.
     """
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
-    is_chosen = _skip.priority.in_(select(first.c.priority))
-    reached = select(first.c.priority).cte("reached", recursive=True)
+    is_chosen = _skip.priority.in_(sa.select(first.c.priority))
+    reached = sa.select(first.c.priority).cte("reached", recursive=True)
     reached = reached.union(
-        select(_skip.priority)
+        sa.select(_skip.priority)
         .join(reached, _skip.skipped_by == reached.c.priority)
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
     # Two tasks that skip each other, as in TASOC's files, keep each other SKIPPED.
     back = photometry_skipped.alias("back")
-    is_mutual = exists().where(back.c.priority == _skip.skipped_by, back.c.skipped_by == _skip.priority)
+    is_mutual = sa.exists().where(back.c.priority == _skip.skipped_by, back.c.skipped_by == _skip.priority)
     kept = (
-        select(_skip.priority)
+        sa.select(_skip.priority)
         .join(reached, _skip.priority == reached.c.priority)
         .where(
             ~is_chosen,
-            or_(
-                _skip.skipped_by.not_in(select(reached.c.priority)),
-                and_(is_mutual, _skip.skipped_by.not_in(select(first.c.priority))),
+            sa.or_(
+                _skip.skipped_by.not_in(sa.select(reached.c.priority)),
+                sa.and_(is_mutual, _skip.skipped_by.not_in(sa.select(first.c.priority))),
             ),
         )
         .cte("kept", recursive=True)
     )
     kept = kept.union(
-        select(_skip.priority)
+        sa.select(_skip.priority)
         .join(kept, _skip.skipped_by == kept.c.priority)
         .join(reached, reached.c.priority == _skip.priority)
         .where(~is_chosen)
     )
     return (
-        select(_task.status, func.count())
+        sa.select(_task.status, sa.func.count())
         .where(
-            _task.priority.in_(select(reached.c.priority)),
-            _task.priority.not_in(select(kept.c.priority)),
+            _task.priority.in_(sa.select(reached.c.priority)),
+            _task.priority.not_in(sa.select(kept.c.priority)),
         )
         .group_by(_task.status)
     )
 
 
-SKIPPED_BY_ANY: Select[Any] = select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
+SKIPPED_BY_ANY: sa.Select[Any] = (
+    sa.select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
+)
 #: Of the tasks given, those that are SKIPPED and that nothing skips any more.
-NO_LONGER_SKIPPED: Select[Any] = select(_task.priority).where(
+NO_LONGER_SKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
     _task.priority.in_(_integers("priorities")),
     _task.status == STATUS.SKIPPED.value,
-    ~exists().where(_skip.priority == _task.priority),
+    ~sa.exists().where(_skip.priority == _task.priority),
 )
-DELETE_SKIPS: Delete = delete(photometry_skipped).where(
-    or_(_skip.priority.in_(_integers("priorities")), _skip.skipped_by.in_(_integers("priorities")))
+DELETE_SKIPS: sa.Delete = sa.delete(photometry_skipped).where(
+    sa.or_(_skip.priority.in_(_integers("priorities")), _skip.skipped_by.in_(_integers("priorities")))
 )
-DELETE_DIAGNOSTICS: Delete = delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
-COUNT_CHOSEN: Select[Any] = (
-    select(_task.status, func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
+DELETE_DIAGNOSTICS: sa.Delete = sa.delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
+COUNT_CHOSEN: sa.Select[Any] = (
+    sa.select(_task.status, sa.func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
 )
-SET_PENDING: Update = update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=null())
+SET_PENDING: sa.Update = sa.update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=sa.null())
 
 # Where others may change the list at the same time.
-LOCK_TASKS: Select[Any] = (
-    select(_task.priority)
+LOCK_TASKS: sa.Select[Any] = (
+    sa.select(_task.priority)
     .where(_task.priority.in_(_integers("priorities")))
     .order_by(_task.priority)  # everywhere the same: so two can rarely wait for each other
     .with_for_update()
 )
-_has_live_attempt = exists().where(attempts.c.priority == _task.priority, attempts.c.ended.is_(None))
+_has_live_attempt = sa.exists().where(attempts.c.priority == _task.priority, attempts.c.ended.is_(None))
 #: A task that runs is not pending, though nothing skips it any more.
-SET_PENDING_OR_STARTED: Update = (
-    update(todolist)
+SET_PENDING_OR_STARTED: sa.Update = (
+    sa.update(todolist)
     .where(_task.priority.in_(_integers("priorities")))
-    .values(status=case((_has_live_attempt, _started), else_=cast(null(), todolist.c.status.type)))
+    .values(status=sa.case((_has_live_attempt, _started), else_=sa.cast(sa.null(), todolist.c.status.type)))
 )
 
 
-def build_unowned(chosen: Select[Any]) -> Select[Any]:
+def build_unowned(chosen: sa.Select[Any]) -> sa.Select[Any]:
     """Select the tasks of a selection without a live attempt."""
     return chosen.where(~_has_live_attempt)
 
 
 RESET_EVERYTHING = (
-    delete(diagnostics),
-    delete(photometry_skipped),
-    delete(progress),
-    update(todolist).where(_task.status.is_not(None)).values(status=null()),
+    sa.delete(diagnostics),
+    sa.delete(photometry_skipped),
+    sa.delete(progress),
+    sa.update(todolist).where(_task.status.is_not(None)).values(status=sa.null()),
 )
 
 # --- counting --------------------------------------------------------------------------------------------
 
-COUNT_BY_STATUS: Select[Any] = select(_task.status, func.count()).group_by(_task.status)
-COUNT_BY_CCD: Select[Any] = (
-    select(_task.camera, _task.ccd, _task.status, func.count())
+COUNT_BY_STATUS: sa.Select[Any] = sa.select(_task.status, sa.func.count()).group_by(_task.status)
+COUNT_BY_CCD: sa.Select[Any] = (
+    sa.select(_task.camera, _task.ccd, _task.status, sa.func.count())
     .group_by(_task.camera, _task.ccd, _task.status)
     .order_by(_task.camera, _task.ccd)
 )
 
 
-def build_running_tasks(limit: int) -> Select[Any]:
+def build_running_tasks(limit: int) -> sa.Select[Any]:
     """Select the first of the tasks that are STARTED: what files of every release tell of them."""
     columns = [column for column in TASK_COLUMNS if column is not _task.cadence]
-    return select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
+    return sa.select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
 
 
-def build_failed_tasks(limit: int, last: Sequence[int]) -> Select[Any]:
+def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
     """Select tasks with status ERROR and their errors: those that are known to be the last, then from the end on.
 
     Tasks are handed out in order of priority, so that these are about the last too.
     """
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
     errors = as_bytes(diagnostics.c.errors).label("errors")
-    failed = select(_task.priority, _task.starid, errors).select_from(joined)
-    failed = failed.where(_task.status == literal_column(str(STATUS.ERROR.value)))
+    failed = sa.select(_task.priority, _task.starid, errors).select_from(joined)
+    failed = failed.where(_task.status == sa.literal_column(str(STATUS.ERROR.value)))
     order = {priority: place for place, priority in enumerate(last)}
-    first = [case(order, value=_task.priority, else_=len(order))] if order else []
+    first = [sa.case(order, value=_task.priority, else_=len(order))] if order else []
     return failed.order_by(*first, _task.priority.desc()).limit(limit)
 
 
 # --- pace ------------------------------------------------------------------------------------------------
 
-INSERT_PROGRESS: Insert = insert(progress)
-ADD_PROGRESS: Update = (
-    update(progress)
-    .where(progress.c.minute == bindparam("minute"))
+INSERT_PROGRESS: sa.Insert = sa.insert(progress)
+ADD_PROGRESS: sa.Update = (
+    sa.update(progress)
+    .where(progress.c.minute == sa.bindparam("minute"))
     .values(
-        saved=progress.c.saved + bindparam("saved"),
-        errors=progress.c.errors + bindparam("errors"),
-        elaptime=progress.c.elaptime + bindparam("elaptime"),
-        last_error=func.coalesce(bindparam("last_error"), progress.c.last_error),
+        saved=progress.c.saved + sa.bindparam("saved"),
+        errors=progress.c.errors + sa.bindparam("errors"),
+        elaptime=progress.c.elaptime + sa.bindparam("elaptime"),
+        last_error=sa.func.coalesce(sa.bindparam("last_error"), progress.c.last_error),
     )
 )
-PROGRESS: Select[Any] = select(progress).where(progress.c.minute >= bindparam("since")).order_by(progress.c.minute)
+PROGRESS: sa.Select[Any] = (
+    sa.select(progress).where(progress.c.minute >= sa.bindparam("since")).order_by(progress.c.minute)
+)
 
 # --- loading ---------------------------------------------------------------------------------------------
 
-TARGETS: Select[Any] = select(*TARGET_COLUMNS)
-TARGET_OF_TASK: Select[Any] = TARGETS.where(_task.priority == bindparam("task"))
-LAST_PRIORITY: Select[Any] = select(func.coalesce(func.max(_task.priority), literal_column("0")))
+TARGETS: sa.Select[Any] = sa.select(*TARGET_COLUMNS)
+TARGET_OF_TASK: sa.Select[Any] = TARGETS.where(_task.priority == sa.bindparam("task"))
+LAST_PRIORITY: sa.Select[Any] = sa.select(sa.func.coalesce(sa.func.max(_task.priority), sa.literal_column("0")))
 #: What a list of targets gives: all but the status.
 LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)

@@ -18,19 +18,6 @@ from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.status import STATUS
 
-__all__ = [
-    "Saved",
-    "release_tasks",
-    "replay_result",
-    "reset_all_tasks",
-    "reset_chosen_tasks",
-    "reset_interrupted_tasks",
-    "reset_selected_tasks",
-    "reset_tasks",
-    "save_results",
-    "start_tasks",
-]
-
 #: Priorities in one statement: a text of about 100 kB.
 _CHUNK = 10_000
 

@@ -18,8 +18,6 @@ from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
 
-__all__ = ["Database", "OpenOptions", "TaskStore"]
-
 T = TypeVar("T")
 
 

@@ -15,8 +15,6 @@ from photometry_tasks.errors import ClosedError, ServerError, UncommittedChanges
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["ManagerConnection", "SharedDatabase"]
-
 
 class SharedDatabase(Protocol):
     """The part of a database that its callers can get at."""

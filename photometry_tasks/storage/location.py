@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.rules.validation import invalid
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.postgresql.database import hide_password
 from photometry_tasks.storage.sqlite.paths import find_todo_file, is_todo_file_or_beside, locate_todo_file
-
-__all__ = ["Location", "parse_location"]
 
 _URL = re.compile(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://")
 
@@ -61,7 +59,7 @@ class Location:
             is_todo_file_or_beside(output, self.path)
             or (output.exists() and self.path.exists() and output.samefile(self.path))
         ):
-            raise invalid("output", str(output), "this is the TODO-file, or lies beside it; give another path")
+            raise invalid_argument("output", str(output), "this is the TODO-file, or lies beside it; give another path")
         output = output.resolve()
         if not output.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(output.parent))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from photometry_tasks import schema
-from photometry_tasks.rules.validation import invalid
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
@@ -12,8 +12,6 @@ from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import open_todo_file, upgrade_todo_file
 from photometry_tasks.storage.upgrade import upgrade_schema
-
-__all__ = ["create_list", "open_database", "open_read_only", "open_store", "upgrade_list"]
 
 #: Adds the rows of a new list, before its indexes are created.
 Fill = Callable[[Database], None]
@@ -31,7 +29,9 @@ def open_store(location: Location, options: OpenOptions) -> TaskStore:
     if path is not None:
         return open_todo_file(path, options)
     if options.load_into_memory:
-        raise invalid("load_into_memory", True, "a list on a server cannot be loaded into memory; leave it out")
+        raise invalid_argument(
+            "load_into_memory", True, "a list on a server cannot be loaded into memory; leave it out"
+        )
     from photometry_tasks.storage.postgresql.store import PostgreSQLStore  # a tenth of the time to import the package
 
     return PostgreSQLStore.open(location.url, options)

@@ -8,8 +8,6 @@ from photometry_tasks import schema
 from photometry_tasks.errors import CannotUpgradeError
 from photometry_tasks.storage.base import Database
 
-__all__ = ["upgrade_schema"]
-
 _logger = logging.getLogger("photometry_tasks")
 
 

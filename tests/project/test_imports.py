@@ -86,3 +86,10 @@ def test_few_files_at_the_top() -> None:
 def test_the_example_is_the_demo() -> None:
     """The example to be copied is the code that the demo runs."""
     assert (ROOT / "examples" / "aperture_photometry.py").read_text() == (PACKAGE / "demo.py").read_text()
+
+
+def test_without_docstrings() -> None:
+    """With -OO, where Python drops docstrings, a message still holds what was found."""
+    script = "from photometry_tasks.errors import UnknownTaskError as E; print(E(priority=5))"
+    run = subprocess.run([sys.executable, "-OO", "-c", script], capture_output=True, text=True)
+    assert run.stdout == "priority=5\n"

@@ -32,7 +32,7 @@ def environment_without_ours() -> dict[str, str]:
 def test_reliability_names_tests_that_exist() -> None:
     """Each test that docs/reliability.md names is there."""
     text = (ROOT / "docs" / "reliability.md").read_text()
-    files = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
+    files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     for file, names in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
         assert file in files
         assert not names or f"def {names}(" in files[file], names

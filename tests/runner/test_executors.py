@@ -38,7 +38,7 @@ import sys
 from distributed import Client
 from photometry_tasks import TaskManager
 from photometry_tasks.runner import run_tasks
-from tests import photometry_functions as functions
+from tests.support import functions
 
 if __name__ == "__main__":
     options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)

@@ -188,53 +188,27 @@ def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, i
     assert list(path.parent.iterdir()) == [path]
 
 
-def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:
-    """Change the fields and the last record of a log."""
-    lines = log_of(path).read_bytes().splitlines(keepends=True)
-    head, *entries = map(result_log._decode, lines)
-    assert head is not None
-    records = [list(record) for entry in entries if entry is not None for record in entry["results"]]
-    change(head["fields"], records[-1])
-    written = [head, *({"results": [record]} for record in records)]
-    log_of(path).write_bytes(b"".join(map(result_log._encode, written)))
+def rewrite_log(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the last record of a log."""
+    entries = [result_log._decode(line) for line in log_of(path).read_bytes().splitlines(keepends=True)]
+    assert entries[-1] is not None
+    change(entries[-1]["results"][-1])
+    log_of(path).write_bytes(b"".join(result_log._encode(entry) for entry in entries if entry is not None))
 
 
-def drop_the_last_value(_fields: dict[str, Any], record: list[Any]) -> None:
-    record[3] = record[3][:-1]
+OTHER_RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a field less": lambda record: record.pop("errors"),
+    "no diagnostics": lambda record: record.update(diagnostics=()),
+    "a list in a column": lambda record: record["diagnostics"].update(mean_flux=[1]),
+    "a column that is not there": lambda record: record["diagnostics"].update(of_a_later_release=0.5),
+    "a column of the target less": lambda record: record["target"].pop("cadence"),
+    "no value in a required column": lambda record: record["diagnostics"].pop("elaptime"),
+    "another status": lambda record: record.update(status=77),
+    "a text among the stars": lambda record: record.update(skip_targets=("7",)),
+}
 
 
-def drop_a_field(_fields: dict[str, Any], record: list[Any]) -> None:
-    del record[4]
-
-
-def put_a_list_into_a_column(_fields: dict[str, Any], record: list[Any]) -> None:
-    record[3] = ([1], *record[3][1:])
-
-
-def name_a_column_that_is_not_there(fields: dict[str, Any], record: list[Any]) -> None:
-    fields["diagnostics"] = (*fields["diagnostics"], "of_a_later_release")
-    record[3] = (*record[3], 0.5)
-
-
-def name_nothing(fields: dict[str, Any], _record: list[Any]) -> None:
-    fields.clear()
-
-
-def give_another_status(_fields: dict[str, Any], record: list[Any]) -> None:
-    record[2] = 77
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        drop_the_last_value,
-        drop_a_field,
-        put_a_list_into_a_column,
-        name_a_column_that_is_not_there,
-        name_nothing,
-        give_another_status,
-    ],
-)
+@pytest.mark.parametrize("change", OTHER_RECORDS.values(), ids=OTHER_RECORDS)
 @IN_MEMORY
 def test_a_record_with_other_fields(
     todo: Callable[..., Path], in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture
@@ -252,11 +226,9 @@ def test_a_record_with_other_fields(
 def test_a_record_without_a_column(todo: Callable[..., Path], in_memory: bool) -> None:
     """A record of a release whose diagnostics had fewer columns, in another order, is replayed; the column is NULL."""
 
-    def change(fields: dict[str, Any], record: list[Any]) -> None:
-        columns = dict(zip(fields["diagnostics"], record[3], strict=True))
-        del columns["edge_flux"]
-        fields["diagnostics"] = tuple(reversed(columns))
-        record[3] = tuple(reversed(columns.values()))
+    def change(record: dict[str, Any]) -> None:
+        del record["diagnostics"]["edge_flux"]
+        record["diagnostics"] = dict(reversed(record["diagnostics"].items()))
 
     path = die_with(todo({}), 1)
     rewrite_log(path, change)

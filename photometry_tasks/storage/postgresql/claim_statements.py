@@ -7,30 +7,7 @@ it is done as a whole or not at all, in one round trip.
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    BigInteger,
-    ColumnElement,
-    Executable,
-    Insert,
-    Interval,
-    Select,
-    Text,
-    Update,
-    and_,
-    bindparam,
-    case,
-    cast,
-    exists,
-    func,
-    insert,
-    literal_column,
-    null,
-    or_,
-    select,
-    text,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
@@ -38,88 +15,64 @@ from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.sql.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
 
-__all__ = [
-    "GIVEN_UP",
-    "HEARTBEAT",
-    "IS_LIVE",
-    "LOCK_WORKERS",
-    "LOST",
-    "ME",
-    "NOW",
-    "OF_WORKER",
-    "OTHERS",
-    "REGISTER",
-    "RELEASE",
-    "RELEASED",
-    "RESCUE",
-    "SIGN_OFF_AND_RELEASE",
-    "STARTED",
-    "as_number",
-    "as_text",
-    "build_claim",
-    "build_has_tasks_elsewhere",
-    "build_history",
-    "build_pending",
-]
-
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
 
 #: How an attempt ended, if no result did it.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
-NOW = func.clock_timestamp()
+NOW = sa.func.clock_timestamp()
 IS_LIVE = _try.ended.is_(None)
-ME = bindparam("worker", type_=BigInteger())
-_lease = _worker.lease * literal_column("interval '1 second'", Interval())
-_is_silent = and_(_worker.ended.is_(None), _worker.seen < func.now() - _lease)
+ME = sa.bindparam("worker", type_=sa.BigInteger())
+_lease = _worker.lease * sa.literal_column("interval '1 second'", sa.Interval())
+_is_silent = sa.and_(_worker.ended.is_(None), _worker.seen < sa.func.now() - _lease)
 
 
 # What a statement has of its own is in its text: see `transactions.Statements`.
-def as_number(value: int) -> ColumnElement[int]:
+def as_number(value: int) -> sa.ColumnElement[int]:
     """Return an integer as it stands in a statement."""
-    return literal_column(str(value), BigInteger())
+    return sa.literal_column(str(value), sa.BigInteger())
 
 
-def as_text(value: str) -> ColumnElement[str]:
+def as_text(value: str) -> sa.ColumnElement[str]:
     """Return a text as it stands in a statement."""
-    return literal_column(f"'{value}'", Text())
+    return sa.literal_column(f"'{value}'", sa.Text())
 
 
 STARTED, _error = as_number(STATUS.STARTED.value), as_number(STATUS.ERROR.value)
 # The sum is none that an index has: by its status, all that run would be looked through.
 _is_started = _task.status + as_number(0) == STARTED
-_pending: ColumnElement[int] = cast(null(), BigInteger)
+_pending: sa.ColumnElement[int] = sa.cast(sa.null(), sa.BigInteger)
 
 # --- workers ---------------------------------------------------------------------------------------------
 
-LOCK_WORKERS: Executable = text("LOCK TABLE photometry_tasks_workers IN SHARE ROW EXCLUSIVE MODE")
+LOCK_WORKERS: sa.Executable = sa.text("LOCK TABLE photometry_tasks_workers IN SHARE ROW EXCLUSIVE MODE")
 
 #: Parameters: host, pid, slurm_jobid, lease.
-REGISTER: Insert = (
-    insert(workers)
-    .values({name: bindparam(name) for name in ("host", "pid", "slurm_jobid", "lease")})
+REGISTER: sa.Insert = (
+    sa.insert(workers)
+    .values({name: sa.bindparam(name) for name in ("host", "pid", "slurm_jobid", "lease")})
     .returning(_worker.worker)
 )
 #: A sign of life. One that was given up is back with it.
-_touch = update(workers).where(_worker.worker == ME).values(seen=NOW, ended=null())
-HEARTBEAT: Update = _touch.returning(_worker.worker)
+_touch = sa.update(workers).where(_worker.worker == ME).values(seen=NOW, ended=sa.null())
+HEARTBEAT: sa.Update = _touch.returning(_worker.worker)
 #: Who else is at work: worker, host, pid, and the seconds since the last sign of life.
-OTHERS: Select[Any] = select(
-    _worker.worker, _worker.host, _worker.pid, func.extract("epoch", func.now() - _worker.seen)
+OTHERS: sa.Select[Any] = sa.select(
+    _worker.worker, _worker.host, _worker.pid, sa.func.extract("epoch", sa.func.now() - _worker.seen)
 ).where(_worker.ended.is_(None), ~_is_silent, _worker.worker != ME)
 
 # --- claiming --------------------------------------------------------------------------------------------
 
 
 @lru_cache(256)
-def build_pending(constraints: CheckedConstraints, limit: int) -> Select[Any]:
+def build_pending(constraints: CheckedConstraints, limit: int) -> sa.Select[Any]:
     """Select the next pending tasks."""
-    found = select(*TASK_COLUMNS).where(_task.status.is_(None), *build_expressions(constraints))
+    found = sa.select(*TASK_COLUMNS).where(_task.status.is_(None), *build_expressions(constraints))
     return found.order_by(_task.priority).limit(as_number(limit))
 
 
 @lru_cache(256)
-def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> Select[Any]:
+def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> sa.Select[Any]:
     """Start the next pending tasks for a worker, and select them with their attempts; one of another's has none here.
 
     Parameters
@@ -128,9 +81,9 @@ def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> 
         Whether none is claimed while a worker is silent for longer than its lease: its tasks may come before these.
     """
     seen = _touch.cte("seen")
-    nobody_is_silent = ~exists(select(_worker.worker).where(_is_silent, _worker.worker != ME))
+    nobody_is_silent = ~sa.exists(sa.select(_worker.worker).where(_is_silent, _worker.worker != ME))
     chosen = (
-        select(_task.priority)
+        sa.select(_task.priority)
         .where(_task.status.is_(None), *build_expressions(constraints), *([nobody_is_silent] if waits else []))
         .order_by(_task.priority)
         # In the text, so that the planner knows it.
@@ -139,7 +92,7 @@ def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> 
         .cte("chosen")
     )
     started = (
-        update(todolist)
+        sa.update(todolist)
         .where(_task.priority == chosen.c.priority)
         .values(status=STARTED)
         .returning(*TASK_COLUMNS)
@@ -148,27 +101,27 @@ def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> 
     # One whose status another program has set to pending while it ran stays its worker's.
     begun = (
         insert_or(attempts)
-        .from_select([_try.priority, _try.worker], select(started.c.priority, ME))
+        .from_select([_try.priority, _try.worker], sa.select(started.c.priority, ME))
         .on_conflict_do_nothing(index_elements=[_try.priority], index_where=IS_LIVE)
         .returning(_try.priority, _try.attempt)
         .cte("begun")
     )
-    claimed = select(*started.c, begun.c.attempt).join(begun, begun.c.priority == started.c.priority, isouter=True)
+    claimed = sa.select(*started.c, begun.c.attempt).join(begun, begun.c.priority == started.c.priority, isouter=True)
     return claimed.order_by(started.c.priority).add_cte(seen)
 
 
 #: Live attempts of a worker: priority, attempt.
-OF_WORKER: Select[Any] = select(_try.priority, _try.attempt).where(_try.worker == ME, IS_LIVE)
+OF_WORKER: sa.Select[Any] = sa.select(_try.priority, _try.attempt).where(_try.worker == ME, IS_LIVE)
 
 _earlier = attempts.alias("earlier")
 _losses = (
-    select(func.count())
+    sa.select(sa.func.count())
     .where(
         _earlier.c.priority == _try.priority,
         _earlier.c.how == as_text(LOST),
         _earlier.c.attempt
-        > func.coalesce(
-            select(func.max(_earlier.c.attempt))
+        > sa.func.coalesce(
+            sa.select(sa.func.max(_earlier.c.attempt))
             .where(
                 _earlier.c.priority == _try.priority,
                 _earlier.c.how != as_text(LOST),
@@ -184,49 +137,51 @@ _losses = (
 )
 
 
-def _give_back(priority: ColumnElement[int], status: ColumnElement[int]) -> CTE:
+def _give_back(priority: sa.ColumnElement[int], status: sa.ColumnElement[int]) -> sa.CTE:
     """Set the status of tasks whose attempts have ended, if they are STARTED.
 
     Whether they are is asked of the row as it is when it is locked: who sets a task that is SKIPPED while it runs to
     STARTED (`transitions.reset_tasks`) may not have committed yet, and sees the attempt as live.
     """
-    given_back = update(todolist).where(_task.priority == priority)
-    given_back = given_back.values(status=case((_is_started, status), else_=_task.status))
+    given_back = sa.update(todolist).where(_task.priority == priority)
+    given_back = given_back.values(status=sa.case((_is_started, status), else_=_task.status))
     return given_back.returning(_task.priority, _task.status).cte("back")
 
 
-def _build_rescue() -> Select[Any]:
+def _build_rescue() -> sa.Select[Any]:
     silent = (
-        select(_worker.worker, _worker.host, _worker.pid, func.now() - _worker.seen)
+        sa.select(_worker.worker, _worker.host, _worker.pid, sa.func.now() - _worker.seen)
         .where(_is_silent, _worker.worker != ME)
         .with_for_update(skip_locked=True)
         .cte("silent")
     )
     dead = (
-        update(workers)
+        sa.update(workers)
         .where(_worker.worker == silent.c.worker)
         .values(ended=NOW)
         .returning(_worker.worker, _worker.host, _worker.pid, _worker.seen)
         .cte("dead")
     )
-    is_last = _losses + as_number(1) >= bindparam("max_attempts", type_=BigInteger())
-    reason = func.format(
+    is_last = _losses + as_number(1) >= sa.bindparam("max_attempts", type_=sa.BigInteger())
+    reason = sa.func.format(
         as_text("Worker %s (%s, process %s) was lost: it has given no sign of life since %s"),
         dead.c.worker,
         dead.c.host,
         dead.c.pid,
-        func.date_trunc(as_text("second"), dead.c.seen),
+        sa.func.date_trunc(as_text("second"), dead.c.seen),
     )
     lost = (
-        update(attempts)
+        sa.update(attempts)
         .where(_try.worker == dead.c.worker, IS_LIVE)
         .values(
             ended=NOW,
-            how=case((is_last, as_text(GIVEN_UP)), else_=as_text(LOST)),
-            errors=case(
+            how=sa.case((is_last, as_text(GIVEN_UP)), else_=as_text(LOST)),
+            errors=sa.case(
                 (
                     is_last,
-                    func.format(as_text("%s. So were those of %s attempts in a row"), reason, _losses + as_number(1)),
+                    sa.func.format(
+                        as_text("%s. So were those of %s attempts in a row"), reason, _losses + as_number(1)
+                    ),
                 ),
                 else_=reason,
             ),
@@ -235,60 +190,60 @@ def _build_rescue() -> Select[Any]:
         .cte("lost")
     )
     is_given_up = lost.c.how == as_text(GIVEN_UP)
-    back = _give_back(lost.c.priority, case((is_given_up, _error), else_=_pending))
-    failed = select(
-        lost.c.priority, as_text("error"), func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
+    back = _give_back(lost.c.priority, sa.case((is_given_up, _error), else_=_pending))
+    failed = sa.select(
+        lost.c.priority, as_text("error"), sa.func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
     ).join(back, back.c.priority == lost.c.priority)
     kept = insert_or(diagnostics).from_select(
         [_kept.priority, _kept.method_used, _kept.elaptime, _kept.stamp_resizes, _kept.errors],
         failed.where(is_given_up, back.c.status == _error),
     )
     kept = kept.on_conflict_do_update(index_elements=[_kept.priority], set_={"errors": kept.excluded.errors})
-    number = select(func.count()).where(lost.c.worker == dead.c.worker).scalar_subquery()
-    return select(dead.c.worker, dead.c.host, dead.c.pid, number).add_cte(kept.cte("kept"))
+    number = sa.select(sa.func.count()).where(lost.c.worker == dead.c.worker).scalar_subquery()
+    return sa.select(dead.c.worker, dead.c.host, dead.c.pid, number).add_cte(kept.cte("kept"))
 
 
 #: Return the tasks of silent workers to pending; one whose workers were lost too often becomes an ERROR. Selects the
 #: workers with the number of their tasks.
-RESCUE: Select[Any] = _build_rescue()
+RESCUE: sa.Select[Any] = _build_rescue()
 
 # --- giving back -----------------------------------------------------------------------------------------
 
 
-def _build_release(which: ColumnElement[bool], *, ends: bool) -> Select[Any]:
+def _build_release(which: sa.ColumnElement[bool], *, ends: bool) -> sa.Select[Any]:
     seen = (_touch.values(ended=NOW) if ends else _touch).returning(_worker.worker).cte("seen")
     ended = (
-        update(attempts)
+        sa.update(attempts)
         .where(_try.worker == seen.c.worker, IS_LIVE, which)
         .values(ended=NOW, how=as_text(RELEASED))
         .returning(_try.priority)
         .cte("ended")
     )
-    return select(_give_back(ended.c.priority, _pending).c.priority)
+    return sa.select(_give_back(ended.c.priority, _pending).c.priority)
 
 
 #: Return tasks of a worker that are STARTED to pending.
-RELEASE: Select[Any] = _build_release(_try.priority == func.any(bindparam("priorities")), ends=False)
+RELEASE: sa.Select[Any] = _build_release(_try.priority == sa.func.any(sa.bindparam("priorities")), ends=False)
 #: All of them, since it works no longer.
-SIGN_OFF_AND_RELEASE: Select[Any] = _build_release(literal_column("true"), ends=True)
+SIGN_OFF_AND_RELEASE: sa.Select[Any] = _build_release(sa.literal_column("true"), ends=True)
 
 
-def build_history(priority: int) -> Select[Any]:
+def build_history(priority: int) -> sa.Select[Any]:
     """Select the attempts at a task, the first one first."""
     return (
-        select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)
+        sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)
         .join(workers, _worker.worker == _try.worker, isouter=True)
         .where(_try.priority == priority)
         .order_by(_try.attempt)
     )
 
 
-def build_has_tasks_elsewhere(constraints: CheckedConstraints) -> Select[Any]:
+def build_has_tasks_elsewhere(constraints: CheckedConstraints) -> sa.Select[Any]:
     """Select whether other workers run tasks, or tasks are pending: a claim passes over rows that are locked."""
     conditions = build_expressions(constraints)
     running = (
-        select(_try.priority)
+        sa.select(_try.priority)
         .join(todolist, _task.priority == _try.priority)
         .where(IS_LIVE, _try.worker != ME, _is_started, *conditions)
     )
-    return select(or_(running.exists(), build_pending(constraints, 1).exists()))
+    return sa.select(sa.or_(running.exists(), build_pending(constraints, 1).exists()))

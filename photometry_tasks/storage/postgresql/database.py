@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from photometry_tasks import schema
 from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
 from photometry_tasks.models import Base
-from photometry_tasks.rules.validation import invalid
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.postgresql.dbapi import (
     build_dialect,
@@ -30,7 +30,6 @@ from photometry_tasks.storage.postgresql.retry import is_temporary_refusal, paus
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["PostgreSQLDatabase", "hide_password"]
 
 T = TypeVar("T")
 
@@ -64,6 +63,8 @@ class PostgreSQLDatabase:
         Runs statements on it.
     is_unsure : bool
         Whether an earlier try of the present call of `with_retry` may have been committed without an answer.
+    is_given_up : bool
+        Whether the last call ended because the server was gone: then each call is tried once.
     """
 
     #: Key of the advisory lock that keeps two upgrades apart; any number that never changes.
@@ -338,11 +339,13 @@ def hide_password(url: str) -> str:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # Nothing of it is shown: it may hold a password.
-        raise invalid("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
+        raise invalid_argument("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
     # The query may hold other secrets.
     name = parsed.set(query={}).render_as_string(hide_password=True)
     if "@" in (parsed.host or ""):
-        raise invalid("url", "…", "write the @ in a password as %40")  # a part of it would be taken for the host
+        raise invalid_argument(
+            "url", "…", "write the @ in a password as %40"
+        )  # a part of it would be taken for the host
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise invalid("url", name, "a path or a URL of postgresql+psycopg is expected")
+        raise invalid_argument("url", name, "a path or a URL of postgresql+psycopg is expected")
     return name

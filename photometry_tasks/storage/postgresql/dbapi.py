@@ -10,16 +10,6 @@ from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError, ServerError
 
-__all__ = [
-    "SETTINGS",
-    "build_dialect",
-    "check_driver",
-    "connect",
-    "describe_error",
-    "find_driver_error",
-    "integrity_error",
-]
-
 #: Parameters of libpq that the URL does not give: a server or a network that is gone is noticed within a minute.
 _CONNECTING = {
     "connect_timeout": 10,

@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Callable
-from typing import NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from photometry_tasks.errors import ServerUnreachableError
 from photometry_tasks.storage.postgresql.dbapi import describe_error, find_driver_error
 
-__all__ = ["Retryable", "is_temporary_refusal", "pause_before_reconnecting", "with_retry"]
+if TYPE_CHECKING:
+    from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 
 T = TypeVar("T")
 
@@ -37,46 +38,13 @@ _CONFLICTS = {"40001", "40P01", "55P03"}
 _RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
 
 
-class Retryable(Protocol):
-    """A connection on which calls are retried.
-
-    Attributes
-    ----------
-    patience : float or None
-        Seconds for which calls are retried after the connection was lost; None: never.
-    is_unsure : bool
-        Whether an earlier try of the present call may have been committed without an answer.
-    is_given_up : bool
-        Whether the last call ended because the server was gone: then each call is tried once.
-    """
-
-    name: str
-    patience: float | None
-    is_unsure: bool
-    is_given_up: bool
-
-    def ensure_idle(self) -> None:
-        """Reconnect if the connection is lost, or in the midst of something."""
-
-    def is_lost(self) -> bool:
-        """Whether the connection is cut."""
-
-    def invalidate(self) -> None:
-        """Cut the connection."""
-
-    def rollback(self) -> None:
-        """Roll back the open transaction."""
-
-    def raise_explained(self, error: BaseException) -> NoReturn:
-        """Raise an error as one of ours."""
-
-
-def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
+def with_retry(connection: "PostgreSQLDatabase", call: Callable[[], T]) -> T:
     """Return the result of a call, which is made again while its errors pass by themselves.
 
     Parameters
     ----------
-    connection : Retryable
+    connection : PostgreSQLDatabase
+        Its `patience` says for how long, after the connection was lost.
     call : callable
         It reads `connection.is_unsure`: an earlier try may have been committed.
 

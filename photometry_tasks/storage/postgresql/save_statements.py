@@ -5,27 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    JSON,
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    Insert,
-    Select,
-    Text,
-    Update,
-    and_,
-    bindparam,
-    cast,
-    column,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
 from photometry_tasks.rules.results import Result
@@ -40,39 +20,27 @@ from photometry_tasks.storage.postgresql.claim_statements import (
     as_text,
 )
 
-__all__ = [
-    "BEGIN_ATTEMPTS",
-    "DESCRIBE_END",
-    "END_ALL_ATTEMPTS",
-    "END_ATTEMPT",
-    "END_OF_ATTEMPT",
-    "LIVE",
-    "LOCK_FIELD",
-    "SAVE",
-    "encode_results",
-]
-
 _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
 
 _RESULT_COLUMNS = [*diagnostics.columns]
 #: Results as one parameter, a JSON array (`encode_results`): one statement then serves one result or a thousand.
-_rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON)).table_valued(
-    column("attempt", BigInteger()),
-    column("status", BigInteger()),
-    column("how", Text()),
-    *(column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
+_rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()), sa.JSON)).table_valued(
+    sa.column("attempt", sa.BigInteger()),
+    sa.column("status", sa.BigInteger()),
+    sa.column("how", sa.Text()),
+    *(sa.column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
     name="result",
 )
 
 
-def _build_save() -> Select[Any]:
+def _build_save() -> sa.Select[Any]:
     seen = HEARTBEAT.cte("seen")
     rows = _rows.render_derived(with_types=True)
 
     # As the planner gets them, each is one look-up in an index, whatever the statistics say.
-    def none_in(table: Any, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    def none_in(table: Any, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         return (
-            select(literal_column("1"))
+            sa.select(sa.literal_column("1"))
             .select_from(table)
             .where(*conditions)
             .limit(as_number(1))
@@ -81,13 +49,13 @@ def _build_save() -> Select[Any]:
         )
 
     # Lateral: so each row is looked up by its key and locked, and what is asked of it is asked of its last version.
-    is_ours = or_(_try.attempt == rows.c.attempt, and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
-    live = select(_try.attempt).where(_try.priority == rows.c.priority, IS_LIVE, is_ours).with_for_update()
-    task = select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
+    is_ours = sa.or_(_try.attempt == rows.c.attempt, sa.and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
+    live = sa.select(_try.attempt).where(_try.priority == rows.c.priority, IS_LIVE, is_ours).with_for_update()
+    task = sa.select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
     live_attempt, locked_task = live.lateral("live_attempt"), task.lateral("locked_task")
-    true = literal_column("true", Boolean())
+    true = sa.literal_column("true", sa.Boolean())
     accepted = (
-        select(*rows.c, live_attempt.c.attempt.label("accepted"))
+        sa.select(*rows.c, live_attempt.c.attempt.label("accepted"))
         .select_from(rows)
         .join(seen, true)
         .join(live_attempt, true)
@@ -103,55 +71,64 @@ def _build_save() -> Select[Any]:
         .cte("accepted")
     )
     ended = (
-        update(attempts)
+        sa.update(attempts)
         .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
         .values(ended=NOW, how=accepted.c.how, errors=accepted.c.errors)
         .cte("ended")
     )
-    saved = update(todolist).where(_task.priority == accepted.c.priority).values(status=accepted.c.status).cte("saved")
-    kept = insert(diagnostics).from_select(
-        [kept.name for kept in _RESULT_COLUMNS], select(*(accepted.c[kept.name] for kept in _RESULT_COLUMNS))
+    saved = (
+        sa.update(todolist).where(_task.priority == accepted.c.priority).values(status=accepted.c.status).cte("saved")
     )
-    return select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
+    kept = sa.insert(diagnostics).from_select(
+        [kept.name for kept in _RESULT_COLUMNS], sa.select(*(accepted.c[kept.name] for kept in _RESULT_COLUMNS))
+    )
+    return sa.select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
 
 
 #: Save results of live attempts, of tasks that are STARTED and in no skip: nearly all. Selects the priorities of those.
-SAVE: Select[Any] = _build_save()
+SAVE: sa.Select[Any] = _build_save()
 
 #: Live attempts of tasks, with their workers.
-LIVE: Select[Any] = (
-    select(_try.priority, _try.attempt, _try.worker, _worker.host, _worker.pid, _worker.lease)
+LIVE: sa.Select[Any] = (
+    sa.select(_try.priority, _try.attempt, _try.worker, _worker.host, _worker.pid, _worker.lease)
     .join(workers, _worker.worker == _try.worker)
-    .where(_try.priority == func.any(bindparam("priorities")), IS_LIVE)
+    .where(_try.priority == sa.func.any(sa.bindparam("priorities")), IS_LIVE)
 )
-END_ATTEMPT: Update = (
-    update(attempts)
-    .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"), IS_LIVE)
-    .values(ended=NOW, how=bindparam("end"), errors=bindparam("text"))
+END_ATTEMPT: sa.Update = (
+    sa.update(attempts)
+    .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"), IS_LIVE)
+    .values(ended=NOW, how=sa.bindparam("end"), errors=sa.bindparam("text"))
 )
-END_ALL_ATTEMPTS: Update = update(attempts).where(IS_LIVE).values(ended=NOW, how=as_text(RELEASED))
-DESCRIBE_END: Update = (
-    update(attempts)
-    .where(_try.priority == bindparam("task"), _try.attempt == bindparam("number"))
-    .values(how=bindparam("end"), errors=bindparam("text"))
+END_ALL_ATTEMPTS: sa.Update = sa.update(attempts).where(IS_LIVE).values(ended=NOW, how=as_text(RELEASED))
+DESCRIBE_END: sa.Update = (
+    sa.update(attempts)
+    .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"))
+    .values(how=sa.bindparam("end"), errors=sa.bindparam("text"))
 )
 #: How an attempt ended: what became of a result whose answer was lost.
-END_OF_ATTEMPT: Select[Any] = select(_try.how, _try.errors).where(
-    _try.priority == bindparam("task"), _try.attempt == bindparam("number")
+END_OF_ATTEMPT: sa.Select[Any] = sa.select(_try.how, _try.errors).where(
+    _try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number")
 )
 #: Parameters: priorities, worker.
-BEGIN_ATTEMPTS: Insert = (
-    insert(attempts)
+BEGIN_ATTEMPTS: sa.Insert = (
+    sa.insert(attempts)
     .from_select(
         [_try.priority, _try.worker],
-        select(func.unnest(cast(bindparam("priorities"), ARRAY(BigInteger))), cast(ME, BigInteger)),
+        sa.select(
+            sa.func.unnest(sa.cast(sa.bindparam("priorities"), sa.ARRAY(sa.BigInteger))), sa.cast(ME, sa.BigInteger)
+        ),
     )
     .returning(_try.priority, _try.attempt)
 )
 #: Locks, in one order, the tasks of some priorities and of some stars.
-LOCK_FIELD: Select[Any] = (
-    select(_task.priority)
-    .where(or_(_task.priority == func.any(bindparam("priorities")), _task.starid == func.any(bindparam("starids"))))
+LOCK_FIELD: sa.Select[Any] = (
+    sa.select(_task.priority)
+    .where(
+        sa.or_(
+            _task.priority == sa.func.any(sa.bindparam("priorities")),
+            _task.starid == sa.func.any(sa.bindparam("starids")),
+        )
+    )
     .order_by(_task.priority)
     .with_for_update()
 )

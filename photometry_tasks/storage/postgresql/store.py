@@ -27,8 +27,6 @@ from photometry_tasks.storage.postgresql import claim_statements, save_statement
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 from photometry_tasks.storage.postgresql.dbapi import describe_error
 
-__all__ = ["PostgreSQLStore"]
-
 T = TypeVar("T")
 
 _logger = logging.getLogger("photometry_tasks")

@@ -9,8 +9,6 @@ from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.pending import PendingQueues
 
-__all__ = ["TableCache"]
-
 
 class TableCache:
     """The counts by status, and the pending tasks for the constraints that were asked for.

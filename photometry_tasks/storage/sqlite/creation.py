@@ -10,8 +10,6 @@ from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.lock import TodoLock
 from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
 
-__all__ = ["create_todo_file"]
-
 
 def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bool:
     """Create a TODO-file as a whole, unless a file is there already.

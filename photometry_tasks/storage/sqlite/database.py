@@ -46,7 +46,6 @@ from photometry_tasks.storage.upgrade import upgrade_schema
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLiteDatabase"]
 
 #: Rows that `add_rows` holds at a time.
 _BATCH = 1000

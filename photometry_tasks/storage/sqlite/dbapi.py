@@ -26,16 +26,6 @@ from photometry_tasks.errors import (
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = [
-    "HintingCompiler",
-    "UnownedConnection",
-    "build_dialect",
-    "configure",
-    "connect",
-    "sqlite_errors",
-    "tuple_cursor",
-]
-
 
 def connect(path: Path, mode: str) -> "sqlite3.Connection":
     """Open an existing file, read-only ('ro') or to write too ('rw')."""

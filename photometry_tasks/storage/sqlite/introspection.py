@@ -13,8 +13,6 @@ from photometry_tasks.storage.sqlite.dbapi import sqlite_errors, tuple_cursor
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["check_size", "count_orphans", "count_rows", "find_damage", "has_current_schema"]
-
 
 def has_current_schema(dbapi: "sqlite3.Connection") -> bool:
     """Whether a file has the schema of this release, as nearly all have; if not, `schema.find_changes` says why.

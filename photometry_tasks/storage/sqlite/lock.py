@@ -12,8 +12,6 @@ from typing import NamedTuple
 from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
 from photometry_tasks.files import os_errors, share_like
 
-__all__ = ["Mount", "TodoLock", "check_locks", "find_holder", "find_mount"]
-
 #: Seconds that the holder is given to end.
 _PATIENCE = 3.0
 

@@ -17,8 +17,6 @@ from photometry_tasks.storage.sqlite.store import SQLiteStore
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
 from photometry_tasks.storage.upgrade import upgrade_schema
 
-__all__ = ["open_todo_file", "upgrade_todo_file"]
-
 _logger = logging.getLogger("photometry_tasks")
 
 

@@ -6,17 +6,7 @@ from pathlib import Path
 
 from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
 from photometry_tasks.files import find_temporaries, identify
-from photometry_tasks.rules.validation import invalid
-
-__all__ = [
-    "FileIdentity",
-    "check_no_leftover_log",
-    "check_summary_place",
-    "find_leftovers",
-    "find_todo_file",
-    "is_todo_file_or_beside",
-    "locate_todo_file",
-]
+from photometry_tasks.rules.validation import invalid_argument
 
 #: What a URL begins with; as a Path it has lost a slash.
 _URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
@@ -34,7 +24,7 @@ def locate_todo_file(path: str | os.PathLike[str]) -> Path:
         If it is a URL, of which nothing is shown: it may hold a password.
     """
     if _URL.match(os.fsdecode(path)):
-        raise invalid("todo_file", "…", "a path is expected here, no URL")
+        raise invalid_argument("todo_file", "…", "a path is expected here, no URL")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow a symlink
     return absolute / "todo.sqlite" if absolute.is_dir() else absolute
 
@@ -85,11 +75,13 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
     if summary.is_symlink():
         return  # it is replaced itself
     if is_todo_file_or_beside(summary, todo_file):
-        raise invalid("summary", str(summary), "this is the TODO-file, or lies beside it; give another path")
+        raise invalid_argument("summary", str(summary), "this is the TODO-file, or lies beside it; give another path")
     if summary.is_file():
         with summary.open("rb") as file:
             if file.read(1) not in (b"", b"{"):
-                raise invalid("summary", str(summary), "another file is there, and is not replaced; give another path")
+                raise invalid_argument(
+                    "summary", str(summary), "another file is there, and is not replaced; give another path"
+                )
 
 
 def is_todo_file_or_beside(path: Path, todo_file: Path) -> bool:

@@ -11,8 +11,6 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.statements import build_task
 
-__all__ = ["PendingQueue", "PendingQueues"]
-
 #: PendingQueues that are kept; who asks for ever new ones begins anew.
 _MOST = 1000
 

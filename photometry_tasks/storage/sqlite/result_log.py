@@ -1,9 +1,8 @@
 """The results that a manager in memory has accepted since its last backup, in a log beside the TODO-file.
 
-Each line is a CRC-32 in eight hexadecimal digits, a blank, and in base 64 a pickle of plain values: either
-`{"generation": n, "fields": {...}}`, "the file of that generation holds all that stands above", or
-`{"results": [...]}`, those that were saved together, with their values in the order of the last fields. To write their
-numbers as decimals would take longer than all else that a save in memory does.
+Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. The pickle is
+either `{"generation": n}`, "the file of that generation holds all results above", or `{"results": [...]}`, the results
+that were saved together. Writing their numbers as decimals would take longer than all the rest of a save in memory.
 """
 
 import io
@@ -13,7 +12,6 @@ import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,16 +21,11 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
-__all__ = ["ResultLog", "Target"]
-
 #: What makes a row of `todolist` the same target, by column: `statements.TARGET_COLUMNS`.
 Target = dict[str, Any]
 
-_DIAGNOSTICS = tuple(column.name for column in diagnostics.columns if column.name not in ("priority", "errors"))
-_SAID = (*TARGET_NAMES, "tmag")
-#: What the values of a record are called, in their order.
-_FIELDS = {"target": TARGET_NAMES, "diagnostics": _DIAGNOSTICS, "said": _SAID}
-_pick_target, _pick_diagnostics, _pick_said = (itemgetter(*names) for names in _FIELDS.values())
+#: A record may lack a column of diagnostics that its release did not have: the value is NULL.
+_DIAGNOSTICS = dict.fromkeys(column.name for column in diagnostics.columns if column.name not in ("priority", "errors"))
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -62,46 +55,37 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
-    return (
-        _pick_target(target),
-        result.priority,
-        result.status.value,
-        _pick_diagnostics(result.diagnostics),
-        result.errors,
-        result.skip_targets,
-        _pick_said(result.target),
-    )
+def _build_record(result: Result, target: Target) -> dict[str, Any]:
+    return {
+        "target": {name: target[name] for name in TARGET_NAMES},
+        "priority": result.priority,
+        "status": result.status.value,
+        "diagnostics": result.diagnostics,
+        "errors": result.errors,
+        "skip_targets": result.skip_targets,
+        "said": result.target,
+    }
 
 
-def _read_record(record: Any, fields: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target; None if a value is not what it should be, or has no place here.
-
-    A column of diagnostics that the log does not know is NULL.
-    """
+def _read_record(record: Any) -> tuple[Result, Target] | None:
+    """Return a result with its target; None if the record has other fields or values than ours."""
     try:
-        target, priority, status, row, errors, skip_targets, said = record
-        named = [
-            dict(zip(fields[kind], values, strict=True))
-            for kind, values in zip(_FIELDS, (target, row, said), strict=True)
-        ]
-        known = [dict.fromkeys(names) for names in _FIELDS.values()]
-        values = [value for record in named for value in record.values()]
-        is_sound = (
-            all(record.keys() <= names.keys() for record, names in zip(named, known, strict=True))
-            and named[0].keys() == known[0].keys()
-            and all(isinstance(value, int | float | str | None) for value in values)
+        target, row, said = record["target"], record["diagnostics"], record["said"]
+        priority, errors, skip_targets = record["priority"], record["errors"], record["skip_targets"]
+        is_ours = (
+            tuple(target) == TARGET_NAMES
+            and tuple(said) == (*TARGET_NAMES, "tmag")
+            and row.keys() <= _DIAGNOSTICS.keys()
+            and all(
+                isinstance(value, int | float | str | None) for part in (target, row, said) for value in part.values()
+            )
             and all(isinstance(number, int) for number in (priority, *skip_targets))
             and all(isinstance(text, str) for text in errors)
         )
-        row, said = known[1] | named[1], known[2] | named[2]
-        return (
-            (Result(priority, STATUS(status), row, tuple(errors), tuple(skip_targets), said), named[0])
-            if is_sound
-            else None
-        )
-    except (TypeError, ValueError, KeyError):
+        result = Result(priority, STATUS(record["status"]), _DIAGNOSTICS | row, errors, skip_targets, said)
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    return (result, target) if is_ours else None
 
 
 class ResultLog:
@@ -128,7 +112,7 @@ class ResultLog:
     def begin(self, generation: int) -> None:
         """Make the log, or empty it: the TODO-file, of this generation, holds all results."""
         # Written together with the first result: a log with results always says what they belong to.
-        self._first_line = _encode({"generation": generation, "fields": _FIELDS})
+        self._first_line = _encode({"generation": generation})
         self._is_begun = False
         self._empty()
 
@@ -163,7 +147,7 @@ class ResultLog:
 
     def mark(self, generation: int) -> None:
         """Note that a file of this generation, which is not in its place yet, will hold all that was logged."""
-        self._write(_encode({"generation": generation, "fields": _FIELDS}), is_durable=True)
+        self._write(_encode({"generation": generation}), is_durable=True)
 
     def close(self) -> None:
         """Close it, and leave it where it is."""
@@ -219,16 +203,14 @@ class ResultLog:
 
         A torn last line is passed over: what it was to hold was never acknowledged.
         """
-        is_torn, fields = False, None
+        is_torn = False
         for end, entry in self._lines():
-            fields = (entry or {}).get("fields", fields)
             if end <= start:
                 continue
             if is_torn:
                 yield None
             is_torn = entry is None
-            for record in (entry or {}).get("results", ()):
-                yield _read_record(record, fields)
+            yield from map(_read_record, (entry or {}).get("results", ()))
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield where each line ends, and what it says; None if it is torn."""

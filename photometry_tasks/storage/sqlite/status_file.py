@@ -11,8 +11,6 @@ from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.progress.overview import read_overview
 from photometry_tasks.sql.execution import Transaction
 
-__all__ = ["StatusFile", "read_status_file"]
-
 _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds between two publications, or this many times the duration of one, if that is longer.

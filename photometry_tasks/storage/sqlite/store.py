@@ -18,8 +18,6 @@ from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.status_file import StatusFile
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_beside
 
-__all__ = ["SQLiteStore"]
-
 T = TypeVar("T")
 
 

@@ -21,8 +21,6 @@ from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
 from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 
-__all__ = ["WorkingCopy", "save_beside"]
-
 _logger = logging.getLogger("photometry_tasks")
 
 

@@ -1,0 +1,17 @@
+"""Numbers and lists as words, for messages."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+__all__ = ["count_of", "list_first"]
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 task", "2,000 tasks"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def list_first(items: Iterable[object], limit: int) -> str:
+    """Return the first items with commas between, and an ellipsis if there are more."""
+    first = list(islice(items, limit + 1))
+    return ", ".join(map(str, first[:limit])) + ", …" * (len(first) > limit)
