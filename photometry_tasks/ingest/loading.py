@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from photometry_tasks import schema
 from photometry_tasks.ingest.csv_lists import Located, read_list
-from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets
+from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, get_key, sort_targets
 from photometry_tasks.sql import statements
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
@@ -156,7 +156,7 @@ def _collect(
     for row in located:
         plain = build_plain_target(row[2], defaults)
         for target in build_targets(row, defaults) if plain is None else (plain,):
-            targets.setdefault(target.key, target)
+            targets.setdefault(get_key(target), target)
             listed += 1
             if listed % _CHUNK == 0:
                 report(listed, None)
@@ -166,12 +166,12 @@ def _collect(
 def _insert(database: Database, targets: Collection[Target], last: int, report: Progress) -> None:
     """Add targets with priorities from the last one on, in order of brightness."""
 
-    def iter_rows() -> Iterator[dict[str, Any]]:
-        ordered = sorted(targets, key=lambda target: target.brightness)
-        for number, target in enumerate(ordered, start=1):
-            yield {"priority": last + number, **dict(zip(Target._fields, target, strict=True))}
+    def iter_targets() -> Iterator[Target]:
+        for number, target in enumerate(sort_targets(targets), start=1):
+            target.priority = last + number
+            yield target
             if number % _CHUNK == 0:
                 report(number, len(targets))
 
-    database.add_rows(statements.LOADED_COLUMNS, iter_rows())
+    database.add_rows(statements.LOADED_COLUMNS, iter_targets())
     report(len(targets), len(targets))

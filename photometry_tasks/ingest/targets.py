@@ -1,20 +1,23 @@
 """The rules of a target: which values a row may hold, and which method, cadence and area follow from them."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.csv_lists import Located
 from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid_argument, show
+from photometry_tasks.sql.statements import TARGET_NAMES
 
 #: The brightest targets saturate in full-frame images, where only halo photometry measures them.
 _HALO_TMAG = 2.0
 
 
-class Target(NamedTuple):
-    """A row of `todolist` to be, apart from its priority and status."""
+@dataclass(slots=True)
+class Target:
+    """A row of `todolist` to be, apart from its status; `priority` is set when all targets are in order."""
 
     starid: int
     datasource: str
@@ -25,16 +28,21 @@ class Target(NamedTuple):
     method: str | None
     tmag: float | None
     cbv_area: int
+    priority: int = 0
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What two rows of the same target share: the columns of `unique_target_idx`."""
-        return self.starid, self.datasource, self.sector, self.camera, self.ccd, self.cadence
 
-    @property
-    def brightness(self) -> tuple[bool, float, int, str]:
-        """What orders targets: brightest first, ties by star id and datasource; without a magnitude last."""
-        return self.tmag is None, self.tmag or 0.0, self.starid, self.datasource
+#: The columns of `unique_target_idx`, which two rows of the same target share.
+get_key: Callable[[Target], tuple[Any, ...]] = attrgetter(*TARGET_NAMES)
+
+
+def sort_targets(targets: Iterable[Target]) -> list[Target]:
+    """Return targets in order: brightest first, ties by star id and datasource; those without a magnitude come last."""
+    bright: list[Target] = []
+    unknown: list[Target] = []
+    for target in targets:
+        (unknown if target.tmag is None else bright).append(target)
+    bright.sort(key=attrgetter("tmag", "starid", "datasource"))
+    return bright + sorted(unknown, key=attrgetter("starid", "datasource"))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Copy a TODO-list from a file to a server, or back: all rows of our tables, or nothing."""
 
 import os
+from collections import namedtuple
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from photometry_tasks import schema
 from photometry_tasks.errors import CopyError, RowRefusedError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.rules.validation import invalid_argument, show
+from photometry_tasks.sql.execution import Row
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database, open_read_only
@@ -144,11 +146,11 @@ class _Copying:
             problem = f"of the rows {self.counts} it has {copied}"
             raise CopyError(source=self.source.name, target=self.target.name, problem=problem)
 
-    def _iter_rows(self, table: Table) -> Generator[dict[str, Any], None, None]:
-        names = [column.name for column in table.columns]
+    def _iter_rows(self, table: Table) -> Generator[Any, None, None]:
+        build_record: Callable[[Row], Any] = namedtuple("Record", table.columns.keys())._make  # type: ignore[attr-defined]  # mypy wants literal names
         with closing(self.source.iter_rows(table)) as rows:
             for row in rows:
-                yield dict(zip(names, row, strict=True))
+                yield build_record(row)
                 self.done += 1
                 if self.done % _CHUNK == 0:
                     self._report()

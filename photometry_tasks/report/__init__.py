@@ -1,4 +1,4 @@
-"""A TODO-list as one page of HTML with figures."""
+"""Build one HTML page with figures about a TODO-list."""
 
 from photometry_tasks.report.page import build_report
 

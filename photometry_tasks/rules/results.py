@@ -113,8 +113,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         "pos_column": column,
         "stamp_width": width,
         "stamp_height": height,
-        **dict(zip(_STATISTICS, statistics, strict=True)),
-        **dict(zip(_COUNTS, counts, strict=True)),
+        **dict(zip(_STATISTICS + _COUNTS, statistics + counts, strict=True)),
     }
     if diagnostics["stamp_resizes"] is None:
         diagnostics["stamp_resizes"] = 0

@@ -148,7 +148,7 @@ SET_STATUS: sa.Update = (
 SAVE_STARTED: sa.Update = (
     sa.update(todolist)
     .where(
-        _task.priority == sa.bindparam("task"),
+        _task.priority == sa.bindparam("priority"),
         *(column == sa.bindparam(column.name) for column in TARGET_COLUMNS),
         _task.status == _started,
         ~sa.exists().where(_skip.priority == _task.priority),

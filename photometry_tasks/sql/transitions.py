@@ -125,18 +125,17 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
 def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
     """Store results that concern no task but their own; where one turns out to, do it one after the other."""
     together: list[Saved] = []
-    statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for result in results:
-        priority, errors = result.priority, result.errors_text
-        together.append(Saved(result.status, errors, result.target))
-        statuses.append({**result.target, "task": priority, "new_status": result.status.value})
-        rows.append({**result.diagnostics, "priority": priority, "errors": errors})
+        status, errors = result.status, result.errors_text
+        together.append(Saved(status, errors, result.target))
+        own = {"priority": result.priority, "new_status": status.value, "errors": errors}
+        rows.append({**result.target, **result.diagnostics, **own})
 
     def write() -> bool:
         # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
         return (
-            transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
+            transaction.executemany(statements.SAVE_STARTED, rows) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 

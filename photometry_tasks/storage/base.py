@@ -90,8 +90,8 @@ class Database(SharedDatabase, Protocol):
     def iter_rows(self, table: Table) -> Generator[Row, None, None]:
         """Yield the rows of a table within the open transaction, with values in the order of its columns."""
 
-    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to the columns' table within the open transaction.
+    def add_rows(self, columns: Sequence[Column[Any]], records: Iterable[object]) -> None:
+        """Add records, which have the columns as attributes, to the columns' table within the open transaction.
 
         Raises
         ------

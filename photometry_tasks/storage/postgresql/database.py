@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -238,8 +238,8 @@ class PostgreSQLDatabase:
             copy.set_types(self._find_types(columns))
             yield from copy.rows()
 
-    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to the columns' table within the open transaction.
+    def add_rows(self, columns: Sequence[Column[Any]], records: Iterable[object]) -> None:
+        """Add records, which have the columns as attributes, to the columns' table within the open transaction.
 
         Raises
         ------
@@ -248,13 +248,12 @@ class PostgreSQLDatabase:
         import psycopg
 
         names = [column.name for column in columns]
-        arrange = itemgetter(*names)
         sql = f"COPY {columns[0].table} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
         try:
             with self.dbapi.cursor() as cursor, cursor.copy(sql.encode()) as copy:
                 copy.set_types(self._find_types(columns))
-                for row in rows:
-                    copy.write_row(arrange(row))
+                for row in map(attrgetter(*names), records):
+                    copy.write_row(row)
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError, ValueError, TypeError) as error:
             raise RowRefusedError(path=self.name, table=columns[0].table, found=describe_error(error)) from error
 

@@ -3,9 +3,9 @@
 import secrets
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -45,10 +45,6 @@ from photometry_tasks.storage.upgrade import upgrade_schema
 
 if TYPE_CHECKING:
     import sqlite3
-
-
-#: Rows that `add_rows` holds at a time.
-_BATCH = 1000
 
 
 class SQLiteDatabase:
@@ -335,22 +331,19 @@ class SQLiteDatabase:
         with sqlite_errors(self._path):
             yield from tuple_cursor(self.dbapi).execute(str(select(table).compile(dialect=build_dialect())))
 
-    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to the columns' table within the open transaction.
+    def add_rows(self, columns: Sequence[Column[Any]], records: Iterable[object]) -> None:
+        """Add records, which have the columns as attributes, to the columns' table within the open transaction.
 
         Raises
         ------
         RowRefusedError
         """
-        table = columns[0].table
-        assert isinstance(table, Table)  # noqa: S101 - a column of ours has a table
-        statement = insert(table).values({column.name: bindparam(column.name) for column in columns})
-        remaining = iter(rows)
+        statement = insert(columns[0].table).values({column.name: bindparam(column.name) for column in columns})
+        compiled: Any = statement.compile(dialect=build_dialect())
         try:
-            while batch := list(islice(remaining, _BATCH)):
-                self.cursor.executemany(statement, batch)
+            tuple_cursor(self.dbapi).executemany(str(compiled), map(attrgetter(*compiled.positiontup), records))
         except self.dbapi.IntegrityError as error:
-            raise RowRefusedError(path=self._path, table=table.name, found=error) from error
+            raise RowRefusedError(path=self._path, table=columns[0].table, found=error) from error
 
     # --- the state of the file ---------------------------------------------------------------------------
 

@@ -1,0 +1,266 @@
+"""Read a TODO-list for its report: counts by magnitude, run times, errors by kind, progress."""
+
+import math
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate, product
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, select
+
+from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.sql.functions import as_bytes, whole_part
+from photometry_tasks.status import FINISHED, STATUS
+
+__all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "PAUSE", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
+
+#: Limits of the figures. Without limits, a single outlier would compress all other values into a line.
+BRIGHTEST, FAINTEST = -30, 40
+SHORTEST, LONGEST = 1e-4, 1_000_000
+_LAST_MINUTE = 253_402_300_740  # the last minute of the year 9999, where datetime ends
+
+#: Steps of run time in a decade. A step spans 2.3 %, which is the precision of the median.
+STEPS = 100
+
+#: Seconds. A longer pause without a result ends a run.
+PAUSE = 1800
+
+_MOST_CCDS, _MOST_KINDS, _MOST_KINDS_SHOWN, _MOST_CHARACTERS = 400, 20_000, 15, 160
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
+
+_TESS_CCDS = list(product(range(1, 5), repeat=2))
+
+# --- statements ------------------------------------------------------------------------------------------
+
+_ROWS = {"yield_per": 1000}  # the memory holds this number of rows at a time
+
+_task, _result, _minute = todolist.c, diagnostics.c, progress.c
+
+_is_drawn = _task.tmag.between(BRIGHTEST, FAINTEST)
+# Half magnitudes count from the brightest magnitude: truncation then works alike on both sides of 0.
+_half = whole_part((_task.tmag - BRIGHTEST) * 2)
+_NO_MAGNITUDE, _OUT_OF_RANGE = -1, -2
+_bin = case((_is_drawn, _half), (_task.tmag.is_(None), _NO_MAGNITUDE), else_=_OUT_OF_RANGE).label("half")
+_COUNT_BY_MAGNITUDE: Select[Any] = select(_bin, _task.status, func.count().label("tasks")).group_by(_bin, _task.status)
+
+_results = diagnostics.join(todolist, _result.priority == _task.priority)
+_COUNT_RESULTS: Select[Any] = select(func.count()).select_from(_results)
+_RUN_TIMES: Select[Any] = (
+    select(_half.label("half"), _result.elaptime)
+    .select_from(_results)
+    .where(and_(_is_drawn, _result.elaptime.between(SHORTEST, LONGEST)))
+    .execution_options(**_ROWS)
+)
+_ERRORS: Select[Any] = (
+    select(_result.priority, _task.starid, _task.status, as_bytes(_result.errors).label("errors"))
+    .select_from(_results)
+    .where(_result.errors.is_not(None))
+    .order_by(_result.priority)
+    .execution_options(**_ROWS)
+)
+_MINUTES: Select[Any] = (
+    select(_minute.minute, _minute.saved, _minute.errors)
+    .where(_minute.minute.between(0, _LAST_MINUTE))
+    .order_by(_minute.minute)
+)
+
+# --- values ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Numbers of tasks: all tasks, finished tasks, tasks with ERROR."""
+
+    tasks: int
+    finished: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class FocalPlane:
+    """The completion of each CCD."""
+
+    cameras: dict[int, dict[int, Completion]]  # by camera and by CCD
+    omitted: int  # CCDs beyond the limit of the page
+
+
+@dataclass(frozen=True)
+class MagnitudeCounts:
+    """Numbers of tasks by magnitude."""
+
+    by_lower_edge: dict[float, dict[str, int]]  # by half magnitude and by the name of the status
+    without_magnitude: int
+    out_of_range: int  # the magnitude is outside BRIGHTEST to FAINTEST
+
+
+@dataclass
+class ErrorKind:
+    """Errors whose last lines differ only in their numbers."""
+
+    message: str  # the last line; # replaces each number
+    priority: int  # of the first task with this error
+    starid: int  # of the same task
+    results: int = 0
+    failed: int = 0  # results whose task has the status ERROR
+
+
+@dataclass(frozen=True)
+class ErrorKinds:
+    """The commonest kinds of errors, in descending order of their results."""
+
+    commonest: list[ErrorKind] = field(default_factory=list)
+    total: int = 0  # distinct kinds
+    ungrouped: int = 0  # results whose kind exceeds the limit on distinct kinds
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The content of a TODO-list in one transaction.
+
+    Attributes
+    ----------
+    by_status : dict
+        Numbers of tasks, by the name of the status.
+    completion : Completion
+    focal_plane : FocalPlane
+    by_magnitude : MagnitudeCounts
+    results : int
+    run_times : dict
+        Numbers of results, by the lower edge of the half magnitude and by step of run time.
+        The lower edge of a step is 10**(step / `STEPS`) seconds.
+    medians : dict
+        Median run times in seconds, by the lower edge of the half magnitude.
+    errors : ErrorKinds
+    minutes : list of Row
+        Rows with `minute` (seconds since 1970), `saved` and `errors`, in chronological order.
+    runs : list of list of Row
+        The same rows by run.
+    """
+
+    by_status: dict[str, int]
+    completion: Completion
+    focal_plane: FocalPlane
+    by_magnitude: MagnitudeCounts
+    results: int
+    run_times: dict[float, Counter[int]]
+    medians: dict[float, float]
+    errors: ErrorKinds
+    minutes: list[Row[Any]]
+    runs: list[list[Row[Any]]]
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def read_snapshot(connection: Connection) -> Snapshot:
+    """Read the content of the report.
+
+    Parameters
+    ----------
+    connection : Connection
+        An open transaction on a TODO-list. If an older release made the list, tables may be missing.
+
+    Returns
+    -------
+    Snapshot
+    """
+    tables = set(inspect(connection).get_table_names())
+    has_results = diagnostics.name in tables
+    by_status = name_counts(count_by_status(connection))
+    run_times = _count_run_times(connection) if has_results else {}
+    minutes = list(connection.execute(_MINUTES)) if progress.name in tables else []
+    return Snapshot(
+        by_status=by_status,
+        completion=_build_completion(by_status),
+        focal_plane=_build_focal_plane(count_by_ccd(connection)),
+        by_magnitude=_count_by_magnitude(connection),
+        results=connection.execute(_COUNT_RESULTS).scalar_one() if has_results else 0,
+        run_times=run_times,
+        medians={edge: _build_median(counts) for edge, counts in run_times.items()},
+        errors=_count_errors(connection) if has_results else ErrorKinds(),
+        minutes=minutes,
+        runs=_build_runs(minutes),
+    )
+
+
+def _count_by_magnitude(connection: Connection) -> MagnitudeCounts:
+    counts: dict[int, dict[int | None, int]] = {}
+    for row in connection.execute(_COUNT_BY_MAGNITUDE):
+        counts.setdefault(row.half, {})[row.status] = row.tasks
+    without_magnitude, out_of_range = counts.pop(_NO_MAGNITUDE, {}), counts.pop(_OUT_OF_RANGE, {})
+    return MagnitudeCounts(
+        by_lower_edge={BRIGHTEST + half / 2: name_counts(by_status) for half, by_status in sorted(counts.items())},
+        without_magnitude=sum(without_magnitude.values()),
+        out_of_range=sum(out_of_range.values()),
+    )
+
+
+def _count_run_times(connection: Connection) -> dict[float, Counter[int]]:
+    counts: dict[float, Counter[int]] = {}
+    for row in connection.execute(_RUN_TIMES):
+        counts.setdefault(BRIGHTEST + row.half / 2, Counter())[math.floor(math.log10(row.elaptime) * STEPS)] += 1
+    return dict(sorted(counts.items()))
+
+
+def _count_errors(connection: Connection) -> ErrorKinds:
+    kinds: dict[str, ErrorKind] = {}
+    ungrouped = 0
+    for row in connection.execute(_ERRORS):
+        message = _build_message(row.errors)
+        # If every line is different, an unlimited number of kinds would fill the memory.
+        if message not in kinds and len(kinds) == _MOST_KINDS:
+            ungrouped += 1
+            continue
+        kind = kinds.setdefault(message, ErrorKind(message=message, priority=row.priority, starid=row.starid))
+        kind.results += 1
+        kind.failed += row.status == STATUS.ERROR.value
+    by_results = sorted(kinds.values(), key=lambda kind: kind.results, reverse=True)
+    return ErrorKinds(commonest=by_results[:_MOST_KINDS_SHOWN], total=len(kinds), ungrouped=ungrouped)
+
+
+def _build_message(errors: bytes) -> str:
+    """Return the last line of the errors, shortened and without its numbers."""
+    line = errors.decode(errors="replace").rstrip().rpartition("\n")[2].strip()
+    message = _NUMBER.sub("#", line[: 5 * _MOST_CHARACTERS]) or "(no text)"
+    return message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
+
+
+# --- grouping --------------------------------------------------------------------------------------------
+
+
+def _build_completion(counts: Mapping[str, int]) -> Completion:
+    return Completion(
+        tasks=sum(counts.values()),
+        finished=sum(counts.get(status.name, 0) for status in FINISHED),
+        failed=counts.get(STATUS.ERROR.name, 0),
+    )
+
+
+def _build_focal_plane(by_ccd: Mapping[tuple[int, int], Mapping[str, int]]) -> FocalPlane:
+    """Group the CCDs by camera. If all CCDs belong to TESS, include the CCDs without a task."""
+    ccds = _TESS_CCDS if by_ccd.keys() <= set(_TESS_CCDS) else list(by_ccd)
+    cameras: dict[int, dict[int, Completion]] = {}
+    for camera, ccd in ccds[:_MOST_CCDS]:
+        cameras.setdefault(camera, {})[ccd] = _build_completion(by_ccd.get((camera, ccd), {}))
+    return FocalPlane(cameras=cameras, omitted=max(0, len(ccds) - _MOST_CCDS))
+
+
+def _build_median(counts: Counter[int]) -> float:
+    """Return the median run time in seconds. If two results are in the middle, the shorter run time is the median."""
+    steps = sorted(counts)
+    middle = bisect_left(list(accumulate(counts[step] for step in steps)), (counts.total() + 1) // 2)
+    return 10 ** ((steps[middle] + 0.5) / STEPS)
+
+
+def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
+    """Divide the minutes into runs. A pause of more than `PAUSE` seconds separates two runs."""
+    runs: list[list[Row[Any]]] = []
+    for row in minutes:
+        if not runs or row.minute - runs[-1][-1].minute > PAUSE:
+            runs.append([])
+        runs[-1].append(row)
+    return runs

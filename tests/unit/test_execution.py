@@ -1,0 +1,200 @@
+"""The driver's cursor: statements by name, counts of rows, and savepoints."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import permutations
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from photometry_tasks.sql.execution import DriverCursor, Transaction, compile_statement
+from photometry_tasks.storage.sqlite.dbapi import build_dialect
+
+STARS = sa.Table("stars", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.Text))
+INSERT = sa.insert(STARS)
+ALL = sa.select(STARS).order_by(STARS.c.id)
+BY_ID = sa.select(STARS).where(STARS.c.id == sa.bindparam("id"))
+RENAME = sa.update(STARS).where(STARS.c.id == sa.bindparam("star")).values(name=sa.bindparam("new_name"))
+ROWS = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}, {"id": 3, "name": "c"}]
+STORED = [(1, "a"), (2, "b"), (3, "c")]
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    """A connection whose transaction is open, with three rows in it."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE stars (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO stars VALUES (?, ?)", STORED)
+        yield connection
+
+
+@pytest.fixture
+def cursor(connection: sqlite3.Connection) -> DriverCursor:
+    return DriverCursor(connection.cursor(), build_dialect(), sqlite3.IntegrityError)
+
+
+# --- parameters ---
+
+
+def test_parameters_go_by_name(cursor: DriverCursor) -> None:
+    """Parameters are taken by name, in whatever order a dict has them; names that are not asked for do not count."""
+    given = {"new_name": "z", "star": 2, "id": 99, "name": "y"}
+    for number, names in enumerate(permutations(given)):
+        assert cursor.execute(RENAME, {**{name: given[name] for name in names}, "new_name": f"z{number}"}) == 1
+        assert cursor.fetch_all(ALL, given) == [(1, "a"), (2, f"z{number}"), (3, "c")]
+
+
+@pytest.mark.parametrize("given", [{}, {"star": 2}, {"new_name": "z"}])
+def test_a_missing_parameter(cursor: DriverCursor, given: dict[str, Any]) -> None:
+    """A parameter that is missing is a KeyError, and no row is changed."""
+    with pytest.raises(KeyError):
+        cursor.execute(RENAME, given)
+    with pytest.raises(KeyError):
+        cursor.executemany(RENAME, [{"star": 1, "new_name": "z"}, given])
+    assert cursor.fetch_all(ALL, {}) == STORED
+
+
+def test_a_statements_own_values(cursor: DriverCursor) -> None:
+    """A statement's own values stand at their places between the parameters, and each statement has its own."""
+    statements = [
+        sa.select(STARS.c.id)
+        .where(STARS.c.id >= lowest, STARS.c.name != sa.bindparam("name"), STARS.c.id.in_(listed))
+        .limit(sa.bindparam("limit"))
+        for lowest, listed in (
+            (1, sa.bindparam("x", [3, 2], expanding=True, literal_execute=True)),
+            (3, sa.select(sa.literal(3))),
+        )
+    ]
+    assert cursor.fetch_all(statements[0], {"limit": 9, "name": "b"}) == [(3,)]
+    assert cursor.fetch_all(statements[0], {"limit": 1, "name": "c"}) == [(2,)]
+    assert cursor.fetch_all(statements[1], {"limit": 9, "name": "b"}) == [(3,)]
+    assert cursor.execute(sa.update(STARS).where(STARS.c.id == 2).values(name="z"), {}) == 1
+    assert cursor.fetch_one(BY_ID, {"id": 2}) == (2, "z")
+
+
+def test_a_statement_is_compiled_once() -> None:
+    """A statement that is run again is not compiled again."""
+    assert compile_statement(RENAME, build_dialect()) is compile_statement(RENAME, build_dialect())
+
+
+# --- rows ---
+
+
+def test_rows(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
+    """Fetching gives the first row or None, or all rows; the driver's own SQL runs on the same connection."""
+    assert cursor.fetch_one(ALL, {}) == (1, "a")
+    assert cursor.fetch_one(BY_ID, {"id": 9}) is None
+    assert cursor.fetch_all(ALL, {}) == STORED
+    assert cursor.fetch_all(BY_ID, {"id": 9}) == []
+    assert cursor.run_sql("SELECT count(*) FROM stars").fetchone() == (3,)
+    assert connection.in_transaction
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_many_rows(cursor: DriverCursor, number: int) -> None:
+    """A statement runs once for each mapping of an iterable, not at all for none, and counts the rows in all."""
+    given = [{"name": f"n{number}", "id": number} for number in range(10, 10 + number)]
+    assert cursor.executemany(INSERT, iter(given)) == number
+    assert cursor.fetch_all(ALL, {}) == STORED + [(row["id"], row["name"]) for row in given]
+    assert cursor.executemany(RENAME, [{"star": 1, "new_name": "z"}, {"star": 99, "new_name": "y"}][:number]) == min(
+        number, 1
+    )
+
+
+def test_changed_rows_are_counted(cursor: DriverCursor) -> None:
+    """A statement that changes no row counts none."""
+    assert cursor.execute(RENAME, {"star": 9, "new_name": "z"}) == 0
+    assert cursor.execute(sa.delete(STARS).where(STARS.c.id > 1), {}) == 2
+
+
+def test_a_closed_cursor(cursor: DriverCursor) -> None:
+    """A cursor that is closed runs nothing more."""
+    cursor.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        cursor.fetch_all(ALL, {})
+
+
+# --- savepoints ---
+
+
+def test_a_savepoint_keeps_what_is_done(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
+    """If the work is done, its changes stay in the transaction that was open before."""
+    assert cursor.savepoint(lambda: cursor.execute(INSERT, {"id": 4, "name": "d"}) == 1) is True
+    assert_no_savepoint_is_left(connection)
+    assert cursor.fetch_all(ALL, {}) == [*STORED, (4, "d")]
+    connection.rollback()
+    assert cursor.fetch_all(ALL, {}) == []
+
+
+def fail() -> bool:
+    raise IntegrityError("INSERT", None, ValueError())
+
+
+@pytest.mark.parametrize("end", ["False", "a row of the driver", "rows of the driver", "a row of SQLAlchemy"])
+def test_a_savepoint_takes_back_what_is_not(cursor: DriverCursor, connection: sqlite3.Connection, end: str) -> None:
+    """If the work is not done or a row breaks a rule, only its own changes are taken back."""
+    ends: dict[str, Callable[[], bool]] = {
+        "False": lambda: False,
+        "a row of the driver": lambda: cursor.execute(INSERT, {"id": 5, "name": "a"}) == 1,
+        "rows of the driver": lambda: cursor.executemany(INSERT, [{"id": 5, "name": "e"}, ROWS[0]]) == 2,
+        "a row of SQLAlchemy": fail,
+    }
+    cursor.execute(RENAME, {"star": 1, "new_name": "kept"})
+
+    def work() -> bool:
+        cursor.execute(INSERT, {"id": 4, "name": "d"})
+        cursor.execute(RENAME, {"star": 2, "new_name": "a"})
+        return ends[end]()
+
+    assert cursor.savepoint(work) is False
+    assert_no_savepoint_is_left(connection)
+    assert cursor.fetch_all(ALL, {}) == [(1, "kept"), *STORED[1:]]
+
+
+def assert_no_savepoint_is_left(connection: sqlite3.Connection) -> None:
+    assert connection.in_transaction
+    for command in ("RELEASE", "ROLLBACK TO"):
+        with pytest.raises(sqlite3.OperationalError, match="no such savepoint"):
+            connection.execute(f"{command} photometry_tasks")
+
+
+def test_a_savepoint_inside_another(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
+    """If a savepoint is taken inside another, each takes back its own changes."""
+
+    def work() -> bool:
+        cursor.execute(INSERT, {"id": 4, "name": "d"})
+        assert cursor.savepoint(lambda: cursor.execute(INSERT, {"id": 5, "name": "e"}) == 0) is False
+        return True
+
+    assert cursor.savepoint(work) is True
+    assert_no_savepoint_is_left(connection)
+    assert cursor.fetch_all(ALL, {}) == [*STORED, (4, "d")]
+
+
+def test_other_errors_pass(cursor: DriverCursor) -> None:
+    """If the work fails in another way, the error is not taken for a row that breaks a rule."""
+    with pytest.raises(ZeroDivisionError):
+        cursor.savepoint(lambda: bool(1 // 0))
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        cursor.savepoint(lambda: bool(cursor.run_sql("DELETE FROM planets")))
+
+
+# --- counting ---
+
+
+def test_moves_are_counted(cursor: DriverCursor) -> None:
+    """A transaction counts moves between statuses, which add up to none, and the lowest task that went back."""
+    transaction = Transaction(cast(Any, None), cursor)
+    transaction.count_move(None, 6, 3)
+    transaction.count_move(6, 1)
+    transaction.count_move(1, 1)
+    assert transaction.moved == {None: -3, 6: 2, 1: 1}
+    transaction.count_reset([])
+    assert transaction.reset_from is None
+    for priorities, lowest in (([7, 5], 5), ([6], 5), ([-1, 9], -1), ([], -1)):
+        transaction.count_reset(iter(priorities))
+        assert transaction.reset_from == lowest

@@ -1,0 +1,303 @@
+"""The rules of results: plain values of one diagnostics row, whatever a pipeline hands back."""
+
+import copy
+import math
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from photometry_tasks import STATUS
+from photometry_tasks.errors import InvalidResultError
+from photometry_tasks.models import diagnostics
+from photometry_tasks.rules.results import Result, check_result
+from photometry_tasks.sql.statements import TARGET_NAMES
+
+BARE: Mapping[str, Any] = MappingProxyType({"priority": 7, "status": 1, "method_used": "aperture", "time": 1.0})
+REALS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
+COUNTS = ("mask_size", "stamp_resizes")
+NAN = float("nan")
+
+
+def check(**details: Any) -> Result:
+    return check_result({**BARE, "details": details})
+
+
+def stored(column: str, **details: Any) -> Any:
+    return check(**details).diagnostics[column]
+
+
+# --- what a result becomes ---
+
+
+def test_every_column_has_a_source() -> None:
+    """For every column of `diagnostics` but priority and errors a checked result has a value, if only None."""
+    columns = {column.name for column in diagnostics.columns} - {"priority", "errors"}
+    assert check_result(BARE).diagnostics.keys() == columns
+    everything = dict.fromkeys((*REALS, *COUNTS), 1) | {"filepath_lightcurve": "a", "stamp": (0, 1, 0, 1)}
+    full = check_result({**BARE, "worker_wait_time": 1.0, "details": {**everything, "pos_centroid": (1, 1)}})
+    assert full.diagnostics.keys() == columns
+    assert None not in full.diagnostics.values()
+
+
+def test_a_result_says_of_which_target_it_is() -> None:
+    """A checked result has the columns of a target, the magnitude and the attempt; None for those it lacks."""
+    assert check_result(BARE).target == dict.fromkeys((*TARGET_NAMES, "tmag"))
+    said = {"starid": np.int64(5), "datasource": "tpf", "sector": 1, "camera": 2, "ccd": 3, "cadence": 20, "tmag": 9}
+    result = check_result({**BARE, **said, "attempt": np.uint8(4)})
+    assert result.target == said
+    assert (result.priority, result.status, result.attempt) == (7, STATUS.OK, 4)
+
+
+def test_a_checked_result_stays_as_it_is() -> None:
+    """If a result was checked before, it is returned as it is."""
+    result = check(mean_flux=1.0)
+    assert check_result(result) is result
+
+
+# --- numbers ---
+
+numbers = st.floats() | st.sampled_from([-0.0, math.inf, -math.inf, NAN])
+whole_numbers = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 2**62 - 1, 2**62, -(2**62), 2**63 - 1, -(2**63)])
+corners = st.lists(st.integers(-(2**62), 2**62 - 1), min_size=4, max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    reals=st.fixed_dictionaries({}, optional=dict.fromkeys(REALS, numbers | st.none())),
+    counts=st.fixed_dictionaries({}, optional=dict.fromkeys(COUNTS, whole_numbers | st.none())),
+    lists=st.fixed_dictionaries(
+        {},
+        optional={
+            "pos_centroid": st.tuples(numbers, numbers),
+            "stamp": corners,
+            "skip_targets": st.lists(whole_numbers, max_size=3),
+        },
+    ),
+)
+def test_numbers_of_numpy_are_stored_as_plain_ones(
+    reals: dict[str, Any], counts: dict[str, Any], lists: dict[str, Any]
+) -> None:
+    """For every number, NumPy's scalar and zero-dimensional array give the result that the plain number gives."""
+    plain = check(**reals, **counts, **lists)
+    for name, number in reals.items():
+        is_null = number is None or math.isnan(number)
+        assert repr(plain.diagnostics[name]) == ("None" if is_null else repr(number + 0.0))
+    for name, count in counts.items():
+        assert plain.diagnostics[name] == (0 if count is None and name == "stamp_resizes" else count)
+    for box in (lambda value, kind: kind(value), np.array):
+        given = {name: None if number is None else box(number, np.float64) for name, number in reals.items()}
+        given |= {name: None if count is None else box(count, np.int64) for name, count in counts.items()}
+        for name, values in lists.items():
+            given[name] = np.array(values, dtype=np.float64 if name == "pos_centroid" else np.int64)
+        assert repr(check(**given)) == repr(plain)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+def test_special_values_of_every_width(kind: Any) -> None:
+    """At every width NaN becomes None, infinity stays, and zero loses its sign."""
+    for column, field in (("mean_flux", "mean_flux"), ("pos_column", "pos_centroid")):
+        for value, expected in ((NAN, None), (-math.inf, -math.inf), (-0.0, 0.0)):
+            for number in (kind(value), np.array(value, dtype=kind)):
+                found = stored(column, **{field: number if field == column else (number, 1.0)})
+                assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        *((7.0, 7), (np.float16(7), 7), (np.array(7.0), 7), (-0.0, 0), (2.0**53, 2**53), (2.0**62, 2**62)),
+        *((np.ma.masked_array(7, mask=False), 7), (np.ma.masked, None), (np.ma.masked_array(7, mask=True), None)),
+        *((NAN, None), (np.float32("nan"), None), (np.uint64(2**63 - 1), 2**63 - 1)),
+    ],
+)
+def test_whole_floats_are_counts(value: Any, count: int | None) -> None:
+    """A whole float is a count; a masked value or NaN is none."""
+    found = stored("mask_size", mask_size=value)
+    assert found == count
+    assert type(found) in (int, type(None))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0.5, np.float32(-7.5), math.inf, 2.0**63, 1e300, 2**63, np.uint64(2**63), 10**400, True, np.True_, "7", b"7", [7]],
+)
+def test_values_that_are_no_counts(value: Any) -> None:
+    """A broken or infinite number, one beyond 64 bits, a bool or a text is no count."""
+    for name in COUNTS:
+        with pytest.raises(InvalidResultError, match=rf"^Result of task 7: details\.{name}="):
+            check(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["priority", "starid", "sector", "camera", "ccd", "cadence", "attempt"])
+def test_keys_are_whole(name: str) -> None:
+    """A number that identifies something has to be an integer of at most 64 bits, at either end."""
+    for number in (-(2**63), 2**63 - 1):
+        result = check_result({**BARE, name: np.int64(number)})
+        assert number in (result.priority, result.attempt, *result.target.values())
+    for value in (5.0, True, np.ma.masked, 2**63, np.uint64(2**63), -(2**63) - 1, "5", b"5"):
+        with pytest.raises(InvalidResultError, match=rf": {name}="):
+            check_result({**BARE, name: value})
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "1", b"1", 1j, np.timedelta64(1, "s"), np.array([1.0]), 10**400])
+@pytest.mark.parametrize("field", ["time", "worker_wait_time", "tmag", "details.mean_flux", "details.pos_centroid"])
+def test_values_that_are_no_numbers(field: str, value: Any) -> None:
+    """A bool, a text, bytes, a complex number, a time or an array is no number, wherever one is expected."""
+    name = field.removeprefix("details.")
+    given = {name: (1.0, value) if name == "pos_centroid" else value}
+    with pytest.raises(InvalidResultError, match=rf": {field}="):
+        check_result({**BARE, **(given if field == name else {"details": given})})
+
+
+def test_a_stamp_of_small_integers() -> None:
+    """If the corners of a stamp are NumPy's small integers, its size does not wrap around."""
+    for corners in (np.array([200, 100, 0, 255], dtype=np.uint8), tuple(map(np.uint8, (200, 100, 0, 255)))):
+        row = check(stamp=corners).diagnostics
+        assert (row["stamp_height"], row["stamp_width"]) == (-100, 255)
+
+
+# --- texts ---
+
+
+@settings(max_examples=30, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=()), min_size=1) | st.sampled_from(["\0", "\udce9", "a\ud800\0é"]))
+def test_every_text_can_be_stored(text: str) -> None:
+    """If a database cannot hold a text, its NULs and lone surrogates are written out; any other stays."""
+    result = check_result(
+        {**BARE, "method_used": text, "datasource": text, "details": {"errors": [text], "filepath_lightcurve": text}}
+    )
+    row = result.diagnostics
+    found = {row["method_used"], result.target["datasource"], result.errors_text, row["lightcurve"]}
+    assert len(found) == 1
+    (kept,) = map(str, found)
+    assert "\0" not in kept
+    assert kept.encode().decode() == kept
+    if "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text):
+        assert kept == text
+
+
+def test_texts_of_numpy_are_stored_as_plain_ones() -> None:
+    """A text or path of another class becomes a plain text."""
+    for text in ("aperture", "é"):
+        result = check_result({**BARE, "method_used": np.str_(text), "details": {"errors": np.array([text])}})
+        assert type(result.diagnostics["method_used"]) is type(result.errors[0]) is str
+    assert stored("lightcurve", filepath_lightcurve=Path("a") / "b.fits") == "a/b.fits"
+
+
+@pytest.mark.parametrize("errors", ["two\nlines", np.str_("two\nlines"), ["two\nlines"], np.array(["two\nlines"])])
+def test_a_text_is_one_error(errors: Any) -> None:
+    """A text is one error, with its line breaks."""
+    assert check(errors=errors).errors == ("two\nlines",)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method_used": b"x"},
+        {"datasource": b"x"},
+        {"details": {"errors": b"x"}},
+        {"details": {"errors": ["x", b"x"]}},
+        {"details": {"filepath_lightcurve": b"x"}},
+        {"details": {"skip_targets": b"x"}},
+        {"details": {"pos_centroid": b"xy"}},
+        {"details": {"stamp": b"wxyz"}},
+    ],
+)
+def test_bytes_are_refused(given: dict[str, Any]) -> None:
+    """Bytes are no text, no path and no list."""
+    with pytest.raises(InvalidResultError, match=r"b'\w+'\]?: a (text|path|list) is expected"):
+        check_result({**BARE, **given})
+
+
+# --- what is left alone, and what is refused ---
+
+
+def test_nothing_of_the_caller_is_changed_or_kept() -> None:
+    """A result is neither changed nor held on to: later changes of its lists do not reach the checked one."""
+    lists: dict[str, Any] = {
+        "errors": ["boom"],
+        "skip_targets": np.array([5, 6]),
+        "pos_centroid": [1.0, -0.0],
+        "stamp": [0, 1, 2, 4],
+    }
+    details = MappingProxyType({**lists, "mean_flux": np.array(-0.0)})
+    before = copy.deepcopy(lists)
+    result = check_result(MappingProxyType({**BARE, "details": details}))
+    assert repr(lists) == repr(before)
+    as_it_was = repr(result)
+    for values in lists.values():
+        values[0] = values[1] if len(values) > 1 else "changed"
+    assert repr(result) == as_it_was
+
+
+def test_star_ids_from_any_iterable() -> None:
+    """Star ids come as plain integers from any iterable, read once; a masked one is refused."""
+    for values in ([1, 2], {1, 2}, range(1, 3), iter([1, 2]), np.array([1, 2], dtype=np.uint16), [np.int8(1), 2]):
+        found = check(skip_targets=values).skip_targets
+        assert found == (1, 2)
+        assert set(map(type, found)) == {int}
+    with pytest.raises(InvalidResultError, match=r"details\.skip_targets"):
+        check(skip_targets=np.ma.masked_array([1, 2], mask=[True, False]))
+
+
+class Theirs(Enum):
+    """Statuses of a pipeline that are none of ours."""
+
+    STARTED = 6
+    TRUE = True
+    TEXT = "1"
+
+
+class Hostile:
+    """A number that fails in a way of its own."""
+
+    def __float__(self) -> float:
+        raise ZeroDivisionError
+
+    def __index__(self) -> int:
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        return "hostile"
+
+
+STATUSES = "one of UNKNOWN (0), OK (1), ERROR (2), WARNING (3), ABORT (4), SKIPPED (5) is expected"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"time": None}, "time=None: a number is expected"),
+        ({"time": NAN}, "time=nan: a finite number is expected"),
+        ({"status": Theirs.STARTED}, f"status=<Theirs.STARTED: 6>: {STATUSES}"),
+        ({"status": Theirs.TRUE}, f"status=<Theirs.TRUE: True>: {STATUSES}"),
+        ({"status": Theirs.TEXT}, f"status=<Theirs.TEXT: '1'>: {STATUSES}"),
+        ({"status": 1.0}, f"status=1.0: {STATUSES}"),
+        ({"details": 5}, "details=5: a dict is expected"),
+        ({"details": [("ptp", 1)]}, "details=[('ptp', 1)]: a dict is expected"),
+        ({"details": {"stamp": (1, 2, 3)}}, "details.stamp=(1, 2, 3): (row1, row2, col1, col2) is expected"),
+        ({"details": {"pos_centroid": (1,)}}, "details.pos_centroid=(1,): (column, row) is expected"),
+        ({"details": {"ptp": Hostile()}}, "details.ptp=hostile: it cannot be read (ZeroDivisionError())"),
+        ({"details": {"mask_size": Hostile()}}, "details.mask_size=hostile: it cannot be read (ZeroDivisionError())"),
+    ],
+)
+def test_messages(given: dict[str, Any], problem: str) -> None:
+    """An error names the task, the field, its value and the remedy."""
+    with pytest.raises(InvalidResultError) as caught:
+        check_result({**BARE, **given})
+    assert str(caught.value).startswith(f"Result of task 7: {problem}. ")
+
+
+def test_a_message_without_a_priority() -> None:
+    """If a result lacks its priority or is no dict, the error says so."""
+    with pytest.raises(InvalidResultError, match=r"^Result of task \?: priority=None: it is missing\."):
+        check_result({})
+    with pytest.raises(InvalidResultError, match=r"^Result of task \?: result=\[\]: a dict is expected\."):
+        check_result(cast(Any, []))

@@ -1,0 +1,104 @@
+"""The SQL of a table with other columns: what other programs had written stays as they wrote it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from photometry_tasks.schema.table_rebuild import build_table_sql, quote
+
+NEW = "CREATE TABLE t (\n\ta INTEGER NOT NULL, \n\tb TEXT, \n\tCONSTRAINT t_pkey PRIMARY KEY (a)\n)"
+
+
+def rebuilt(*added: str, of_b: str = "", rules: tuple[str, ...] = ()) -> str:
+    """Return the new table with what was added: to a column of ours, columns, and rules."""
+    columns = ["a INTEGER NOT NULL", f"b TEXT{of_b}", *added]
+    return "CREATE TABLE t (\n\t" + "\n\t, ".join([*columns, "CONSTRAINT t_pkey PRIMARY KEY (a)", *rules]) + "\n)"
+
+
+@pytest.mark.parametrize(
+    ("definition", "kept"),
+    [
+        ("b VARCHAR(10, 2) CHECK (b > '')", " CHECK (b > '')"),
+        ("b 'CHECK' CHECK (b <> ')')", " CHECK (b <> ')')"),
+        ("b DEFAULT 'CHECK (b)'", ""),
+        ("b DEFAULT (coalesce('a,', ')')) UNIQUE", " UNIQUE"),
+        ("b DEFAULT NULL NULL COLLATE NOCASE", " COLLATE NOCASE"),
+        ("b check (b IS NULL OR b = 'x') Check (b <> 'it''s')", " check (b IS NULL OR b = 'x') Check (b <> 'it''s')"),
+        ("b CONSTRAINT x CHECK (b) CONSTRAINT y UNIQUE", " CONSTRAINT x CHECK (b) CONSTRAINT y UNIQUE"),
+        ("b UNIQUE ON CONFLICT REPLACE NOT NULL ON CONFLICT FAIL", " UNIQUE ON CONFLICT REPLACE"),
+        (
+            "b REFERENCES m ON DELETE SET NULL ON UPDATE SET DEFAULT",
+            " REFERENCES m ON DELETE SET NULL ON UPDATE SET DEFAULT",
+        ),
+        ("b REFERENCES m (n) NOT DEFERRABLE INITIALLY DEFERRED", " REFERENCES m (n) NOT DEFERRABLE INITIALLY DEFERRED"),
+        ('b REFERENCES "TodoList" (priority) ON DELETE CASCADE', ""),
+        ("b CHECK (b -- (\n)", " CHECK (b -- (\n)"),
+        ("b CHECK (/* ) , */ b)", " CHECK (/* ) , */ b)"),
+        ("[b] UNIQUE", " UNIQUE"),
+        ("`B` UNIQUE", " UNIQUE"),
+    ],
+)
+def test_a_column_of_ours(definition: str, kept: str) -> None:
+    """Of a column of ours its checks, collation, uniqueness and references to other tables are kept, and no more."""
+    assert build_table_sql(f"CREATE TABLE t (a INT, {definition})", NEW, ()) == rebuilt(of_b=kept)
+
+
+@pytest.mark.parametrize("name", ['"check"', "[unique]", "`primary`", '"a b"', '"constraint"', "checked", "größe"])
+def test_a_name_like_a_rule(name: str) -> None:
+    """A column is one though its name looks like the beginning of a rule."""
+    assert build_table_sql(f"CREATE TABLE t ({name} INT, b TEXT, a INT)", NEW, ()) == rebuilt(f"{name} INT")
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_kept"),
+    [
+        ("PRIMARY KEY (a) ON CONFLICT REPLACE", False),
+        ("CONSTRAINT key PRIMARY KEY (a)", False),
+        ('FOREIGN KEY ("A") REFERENCES [TodoList] (priority)', False),
+        ("CONSTRAINT f FOREIGN KEY (a, b) REFERENCES todolist (priority, starid)", False),
+        ("FOREIGN KEY (a, c) REFERENCES todolist (priority, starid)", True),
+        ("FOREIGN KEY (a) REFERENCES other (priority)", True),
+        ("CONSTRAINT u UNIQUE (a, b)", True),
+        ("check (a <> ',)')", True),
+    ],
+)
+def test_rules(rule: str, is_kept: bool) -> None:
+    """A rule is kept, unless it is the key or makes columns of ours refer to tasks."""
+    sql = build_table_sql(f"CREATE TABLE t (a INT, b TEXT, c INT, {rule})", NEW, ())
+    assert sql == rebuilt("c INT", rules=(rule,) if is_kept else ())
+
+
+def test_columns_that_go() -> None:
+    """A column that is not wanted goes, whatever the case and quotes of its name."""
+    old = 'CREATE TABLE t (a INT, "Old" INT CHECK ("Old" > 0), b TEXT, older INT)'
+    assert build_table_sql(old, NEW, {"old"}) == rebuilt("older INT")
+
+
+names = st.text(min_size=1).filter(lambda name: "\0" not in name and name.lower() not in ("a", "b"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns=st.lists(st.tuples(names, st.text()), max_size=4, unique_by=lambda column: column[0].lower()))
+def test_columns_of_others_stay_as_they_were_written(columns: list[tuple[str, str]]) -> None:
+    """Other programs' columns stay, with any name and default, in their order, also when the table is made again."""
+    texts = [f"{quote(name)} TEXT DEFAULT '{default.replace(chr(39), chr(39) * 2)}'" for name, default in columns]
+    sql = build_table_sql(f"CREATE TABLE t ({', '.join(['a INT', *texts, 'b'])})", NEW, ())
+    assert sql == rebuilt(*texts)
+    assert build_table_sql(sql, NEW, ()) == sql
+
+
+@pytest.mark.parametrize(
+    ("old", "problem"),
+    [
+        ("CREATE TABLE t (a INT, b TEXT) STRICT", "the table's STRICT cannot be kept"),
+        ("CREATE TABLE t (a INT, b TEXT) /* , */ without rowid", "the table's without rowid cannot be kept"),
+        ("CREATE TABLE t (a INT, b TEXT GENERATED ALWAYS AS (a))", "the generated column b cannot be kept"),
+        ("CREATE TABLE t (a INT, [B] TEXT AS (a))", "the generated column b cannot be kept"),
+        ("CREATE VIRTUAL TABLE t USING fts5(a)", "a virtual table cannot be changed"),
+    ],
+)
+def test_problems(old: str, problem: str) -> None:
+    """A thing that has no place in the new table is a ValueError that names it."""
+    with pytest.raises(ValueError, match="cannot be") as caught:
+        build_table_sql(old, NEW, ())
+    assert str(caught.value) == problem

@@ -1,0 +1,156 @@
+"""The rules of targets: which values a row may hold, what follows from them, and the lines of a list."""
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.ingest.csv_lists import read_list
+from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, sort_targets
+
+ROW = {"starid": 5, "camera": 1, "ccd": 2, "tmag": 9.0, "sector": 3}
+NO_DEFAULTS = Defaults(None, None, "ffi")
+
+
+def build(defaults: Defaults = NO_DEFAULTS, **changes: Any) -> list[Target]:
+    return list(build_targets(("row 1", {"starid": "TICID"}, MappingProxyType({**ROW, **changes})), defaults))
+
+
+odd = st.none() | st.sampled_from(
+    [True, 0, -1, 5.0, -0.0, 2**59, 2**60, 2**63, float("nan"), float("inf"), "5", "", b"5"]
+)
+whole = st.integers(0, 60) | odd
+fields = {
+    **dict.fromkeys(("starid", "camera", "ccd"), whole),
+    "tmag": st.floats(-2, 20) | st.just(2.0) | odd,
+}
+optional = {
+    **dict.fromkeys(("sector", "cadence", "cbv_area"), whole),
+    "datasource": st.sampled_from(["ffi", "tpf", "tpf:9", "both", "FFI", np.str_("ffi")]) | odd,
+    "method": st.sampled_from(["psf", ""]) | odd,
+}
+all_defaults = st.builds(
+    Defaults, st.none() | st.integers(0, 60), st.none() | st.integers(1, 60), st.sampled_from(["ffi", "tpf", "both"])
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(row=st.fixed_dictionaries(fields, optional=optional), defaults=all_defaults)
+def test_the_short_way_gives_the_same_target(row: dict[str, Any], defaults: Defaults) -> None:
+    """If a row's values need no conversion, the short way gives the target that the long way gives."""
+    before = repr(row)
+    plain = build_plain_target(row, defaults)
+    if plain is not None:
+        assert repr([plain]) == repr(list(build_targets(("row 1", {}, row), defaults)))
+    assert repr(row) == before
+
+
+def test_the_short_way_is_taken() -> None:
+    """A dict of plain values goes the short way; any other mapping, text or NumPy's number goes the long way."""
+    assert build_plain_target(ROW, NO_DEFAULTS) == build()[0]
+    assert build_plain_target({**ROW, "cadence": 20, "cbv_area": 0, "datasource": "tpf"}, NO_DEFAULTS) is not None
+    assert build_plain_target(MappingProxyType(ROW), NO_DEFAULTS) is None
+    for change in ({"starid": "5"}, {"camera": np.int8(1)}, {"tmag": None}, {"method": "psf"}, {"datasource": "both"}):
+        assert build_plain_target({**ROW, **change}, NO_DEFAULTS) is None
+
+
+def test_zero_is_a_value() -> None:
+    """A star id, sector or area of zero is kept, and no default takes its place."""
+    for change in ({"starid": 0}, {"sector": 0}, {"cbv_area": 0}, {"camera": "0"}, {"tmag": 0.0}):
+        for target in build(Defaults(9, 9, "ffi"), **change):
+            assert [getattr(target, name) for name in change] == [0]
+
+
+def test_both_is_two_targets() -> None:
+    """If the default is both, a row is a target pixel file and a full-frame image, each by its own rules."""
+    tpf, ffi = build(Defaults(None, None, "both"), tmag=2.0, sector=27)
+    assert (tpf.datasource, tpf.cadence, tpf.method) == ("tpf", 120, None)
+    assert (ffi.datasource, ffi.cadence, ffi.method) == ("ffi", 600, "halo")
+    assert [target.cadence for target in build(Defaults(None, 20, "both"))] == [20, 20]
+    assert [target.datasource for target in build(Defaults(None, None, "both"), datasource="tpf:9")] == ["tpf:9"]
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value"),
+    [
+        *(("starid", text, value) for text, value in [("007", 7), ("0", 0), ("9" * 18, 10**18 - 1)]),
+        *(("tmag", text, value) for text, value in [(".5", 0.5), ("5.", 5.0), ("+1e1", 10.0), ("-2", -2.0)]),
+        *(("tmag", text, None) for text in ("nan", "NaN")),
+    ],
+)
+def test_texts(column: str, text: str, value: float | None) -> None:
+    """A text of digits is a number, as CSV files have them."""
+    (target,) = build(NO_DEFAULTS, **{column: text})
+    assert getattr(target, column) == value
+    assert type(getattr(target, column)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        *(("starid", text, "a whole number is expected") for text in ("1_0", "٣", " 5", "5\n", "+5", "5.0", "")),
+        *(("tmag", text, "a number is expected") for text in ("1_0", "٣", " 5", "5\n", "0x1p3", "infinity", "", ".")),
+        *(("tmag", value, "a finite number is expected") for value in ("1e400", "-inf", np.float32("inf"))),
+        *(("tmag", value, "a number is expected") for value in (True, b"5", 1j)),
+        *(("camera", value, "an integer is expected") for value in (True, 1.0, b"1", np.ma.masked)),
+        ("cbv_area", -1, "a whole number, not negative, is expected"),
+        ("ccd", 2**63, "an integer of at most 64 bits is expected"),
+        *(("cadence", value, "a positive number is expected") for value in (0, "0")),
+        *(
+            ("datasource", text, "'ffi', 'tpf' or 'tpf:<starid>' is expected")
+            for text in ("tpf:", "tpf:x", "ffi\n", "")
+        ),
+        *(("method", value, "a text is expected") for value in (b"psf", 5)),
+    ],
+)
+def test_wrong_values(column: str, value: Any, problem: str) -> None:
+    """An error names the row, the column as its source has it, the value and the remedy."""
+    with pytest.raises(InvalidTargetError) as caught:
+        build(**{column: value})
+    theirs = "TICID" if column == "starid" else column
+    assert str(caught.value).startswith(f"row 1: column {theirs}: {value!r}: {problem}. ")
+
+
+def test_order() -> None:
+    """Targets are ordered by magnitude, then star id, then datasource; without a magnitude they come last."""
+    stars = [(-1.0, 9, "tpf"), (-0.0, 1, "ffi"), (0.0, 2, "ffi"), (5.0, 1, "ffi"), (5.0, 1, "tpf"), (None, 0, "ffi")]
+    ordered = [build(tmag=tmag, starid=starid, datasource=source)[0] for tmag, starid, source in stars]
+    assert sort_targets(ordered[::-1]) == ordered
+
+
+# --- lines of a list ---
+
+
+def read(path: Path, text: str, sector: int | None = None) -> list[tuple[str, dict[str, Any]]]:
+    path.write_bytes(text.encode())
+    return [(where.removeprefix(f"{path}, "), dict(row)) for where, _, row in read_list(path, sector)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "list.csv"
+
+
+def test_lines(path: Path) -> None:
+    """A list may begin with a mark of its encoding, and have blank lines, comments, blanks and quoted line breaks."""
+    text = '\ufeffTICID , Camera,CCD,tmag,note\r\n\r\n1,2,3, 9.5 ,"a\r\nb"\r\n# a comment\r\n 2,2,3,,\r\n'
+    (first, first_row), (second, second_row) = read(path, text)
+    assert (first, second) == ("line 4", "line 6")
+    assert first_row == {"starid": "1", "camera": "2", "ccd": "3", "tmag": "9.5", "note": "a\r\nb"}
+    assert second_row == {"starid": "2", "camera": "2", "ccd": "3", "tmag": None}
+
+
+@pytest.mark.parametrize(
+    ("comment", "sector"),
+    [("# Sector 14, camera 1", 14), ("# SECTOR  7", 7), ("# sectors 1", None), ("# subsector 2", None), ("#", None)],
+)
+def test_the_sector_of_a_comment(path: Path, comment: str, sector: int | None) -> None:
+    """A comment in front of a list gives its sector, unless the list has such a column."""
+    for header, row, expected in (("", "", sector), (",sector", ",5", "5")):
+        ((_, found),) = read(path, f"{comment}\nstarid,camera,ccd,tmag{header}\n1,1,1,9{row}\n")
+        assert found.get("sector") == expected
