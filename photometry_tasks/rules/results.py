@@ -23,7 +23,7 @@ class Result(NamedTuple):
     status : STATUS
         What the pipeline made of it.
     diagnostics : dict
-        Its diagnostics row by column name, apart from `priority` and `errors`.
+        Its row of `diagnostics`: a value for each column of the model, by name.
     errors : tuple of str
         What went wrong.
     skip_targets : tuple of int
@@ -42,11 +42,6 @@ class Result(NamedTuple):
     target: dict[str, Any]
     attempt: int | None = None
 
-    @property
-    def errors_text(self) -> str | None:
-        """The errors as the column of that name holds them."""
-        return "\n".join(self.errors) or None
-
 
 #: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.
 _Fields = Sequence[tuple[str, Callable[[Any], Any]]]
@@ -56,6 +51,7 @@ _TASK_REALS = ("tmag", "worker_wait_time")
 #: Columns of diagnostics that hold the number of the same name in the details.
 _STATISTICS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
 _COUNTS = ("mask_size", "stamp_resizes")
+_NUMBERS = _STATISTICS + _COUNTS
 
 #: What nearly all fields hold already, so that all are looked at together.
 _PLAIN_REALS, _PLAIN_INTEGERS = {float, type(None)}, {int, type(None)}
@@ -102,21 +98,17 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         remedy = "a dict is expected"
         priority = result.get("priority", "?")
         raise InvalidResultError(priority=priority, field="details", value=show(details), remedy=remedy) from None
-    column, row = centroid or (None, None)
-    height, width = stamp or (None, None)
-    diagnostics = {
-        "lightcurve": lightcurve,
-        "method_used": method_used,
-        "elaptime": elaptime,
-        "worker_wait_time": wait_time,
-        "pos_row": row,
-        "pos_column": column,
-        "stamp_width": width,
-        "stamp_height": height,
-        **dict(zip(_STATISTICS + _COUNTS, statistics + counts, strict=True)),
-    }
-    if diagnostics["stamp_resizes"] is None:
-        diagnostics["stamp_resizes"] = 0
+    numbers: list[Any] = statistics + counts
+    row: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
+    row["priority"] = priority
+    row["lightcurve"] = lightcurve
+    row["method_used"] = method_used
+    row["elaptime"] = elaptime
+    row["worker_wait_time"] = wait_time
+    row["pos_column"], row["pos_row"] = centroid or (None, None)
+    row["stamp_height"], row["stamp_width"] = stamp or (None, None)
+    row["stamp_resizes"] = row["stamp_resizes"] or 0
+    row["errors"] = ("\n".join(errors) or None) if errors else None
     target = {
         "starid": starid,
         "datasource": datasource,
@@ -126,7 +118,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         "cadence": cadence,
         "tmag": tmag,
     }
-    return Result(priority, status, diagnostics, errors or (), skip_targets or (), target, attempt)
+    return Result(priority, status, row, errors or (), skip_targets or (), target, attempt)
 
 
 class _FieldError(Exception):

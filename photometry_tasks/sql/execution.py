@@ -95,8 +95,11 @@ def compile_statement(statement: Executable, dialect: Dialect) -> tuple[str, Cal
 def _build_arranger(names: Sequence[str], own: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Row]:
     if own:
         return lambda parameters: tuple(parameters[name] if name in parameters else own[name] for name in names)
-    if len(names) < 2:
-        return lambda parameters: tuple(parameters[name] for name in names)
+    if not names:
+        return lambda _parameters: ()
+    if len(names) == 1:
+        (only,) = names
+        return lambda parameters: (parameters[only],)
     return itemgetter(*names)
 
 

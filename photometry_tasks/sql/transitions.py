@@ -125,17 +125,17 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
 def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
     """Store results that concern no task but their own; where one turns out to, do it one after the other."""
     together: list[Saved] = []
+    statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for result in results:
-        status, errors = result.status, result.errors_text
-        together.append(Saved(status, errors, result.target))
-        own = {"priority": result.priority, "new_status": status.value, "errors": errors}
-        rows.append({**result.target, **result.diagnostics, **own})
+        together.append(Saved(result.status, result.diagnostics["errors"], result.target))
+        statuses.append({**result.target, "priority": result.priority, "new_status": result.status.value})
+        rows.append(result.diagnostics)
 
     def write() -> bool:
         # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
         return (
-            transaction.executemany(statements.SAVE_STARTED, rows) == len(rows)
+            transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
         )  # fmt: skip
 
@@ -154,7 +154,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     elif task.is_in_skips:
         _free_stale_rivals(transaction, result.priority)
         task = _look_up(transaction, result)
-    status, row, errors = result.status, {**result.diagnostics, "priority": result.priority}, list(result.errors)
+    status, row, errors = result.status, dict(result.diagnostics), list(result.errors)
     if task.lightcurve_owner is not None:
         path, owner = row["lightcurve"], task.lightcurve_owner
         errors.append(f"The light-curve path {path!r} belongs to the task with priority {owner} already")

@@ -188,23 +188,31 @@ def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, i
     assert list(path.parent.iterdir()) == [path]
 
 
-def rewrite_log(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the last record of a log."""
-    entries = [result_log._decode(line) for line in log_of(path).read_bytes().splitlines(keepends=True)]
+def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:
+    """Change the header and the last record of a log."""
+    head, *entries = [result_log._decode(line) for line in log_of(path).read_bytes().splitlines(keepends=True)]
+    assert head is not None
     assert entries[-1] is not None
-    change(entries[-1]["results"][-1])
-    log_of(path).write_bytes(b"".join(result_log._encode(entry) for entry in entries if entry is not None))
+    record = list(entries[-1]["results"][-1])
+    change(head, record)
+    entries[-1]["results"][-1] = record
+    log_of(path).write_bytes(b"".join(result_log._encode(entry) for entry in (head, *entries) if entry is not None))
 
 
-OTHER_RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "a field less": lambda record: record.pop("errors"),
-    "no diagnostics": lambda record: record.update(diagnostics=()),
-    "a list in a column": lambda record: record["diagnostics"].update(mean_flux=[1]),
-    "a column that is not there": lambda record: record["diagnostics"].update(of_a_later_release=0.5),
-    "a column of the target less": lambda record: record["target"].pop("cadence"),
-    "no value in a required column": lambda record: record["diagnostics"].pop("elaptime"),
-    "another status": lambda record: record.update(status=77),
-    "a text among the stars": lambda record: record.update(skip_targets=("7",)),
+def set_value(record: list[Any], place: int, value: Any) -> None:
+    record[2] = (*record[2][:place], value, *record[2][place + 1 :])
+
+
+OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
+    "a field less": lambda _, record: record.pop(),
+    "a value less": lambda _, record: record.__setitem__(2, record[2][:-1]),
+    "no columns": lambda head, _: head.pop("columns"),
+    "a list in a column": lambda _, record: set_value(record, 5, [1]),
+    "a column that is not there": lambda head, _: head.update(columns=(*head["columns"][:-1], "of_a_later_release")),
+    "a column of the target less": lambda _, record: record.__setitem__(0, record[0][:-1]),
+    "no value in a required column": lambda head, record: set_value(record, head["columns"].index("elaptime"), None),
+    "another status": lambda _, record: record.__setitem__(1, 77),
+    "a text among the stars": lambda _, record: record.__setitem__(4, ("7",)),
 }
 
 
@@ -226,9 +234,10 @@ def test_a_record_with_other_fields(
 def test_a_record_without_a_column(todo: Callable[..., Path], in_memory: bool) -> None:
     """A record of a release whose diagnostics had fewer columns, in another order, is replayed; the column is NULL."""
 
-    def change(record: dict[str, Any]) -> None:
-        del record["diagnostics"]["edge_flux"]
-        record["diagnostics"] = dict(reversed(record["diagnostics"].items()))
+    def change(head: dict[str, Any], record: list[Any]) -> None:
+        row = dict(reversed(list(zip(head["columns"], record[2], strict=True))))
+        del row["edge_flux"]
+        head["columns"], record[2] = tuple(row), tuple(row.values())
 
     path = die_with(todo({}), 1)
     rewrite_log(path, change)

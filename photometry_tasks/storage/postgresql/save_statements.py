@@ -139,7 +139,7 @@ def encode_results(results: Iterable[Result]) -> str:
     rows = []
     for result in results:
         own = {"attempt": result.attempt, "status": result.status.value, "how": result.status.name}
-        row = {**own, **result.diagnostics, "priority": result.priority, "errors": result.errors_text}
+        row = {**own, **result.diagnostics}
         rows.append({name: value for name, value in row.items() if value is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)

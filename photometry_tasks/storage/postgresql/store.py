@@ -395,10 +395,11 @@ def _shorten_path(result: Result) -> Result:
     if length <= _LONGEST_PATH:
         return result
     problem = f"The light-curve path has {length} bytes; a server keeps at most {_LONGEST_PATH}"
-    row = {**result.diagnostics, "lightcurve": None}
-    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=(*result.errors, problem))
+    errors = (*result.errors, problem)
+    row = {**result.diagnostics, "lightcurve": None, "errors": "\n".join(errors)}
+    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=errors)
 
 
 def _plain(result: Result) -> Saved:
     """Return what becomes of a result that concerns no other task."""
-    return Saved(result.status, result.errors_text, {})
+    return Saved(result.status, result.diagnostics["errors"], {})

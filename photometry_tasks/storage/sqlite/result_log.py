@@ -1,8 +1,9 @@
 """The results that a manager in memory has accepted since its last backup, in a log beside the TODO-file.
 
 Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. The pickle is
-either `{"generation": n}`, "the file of that generation holds all results above", or `{"results": [...]}`, the results
-that were saved together. Writing their numbers as decimals would take longer than all the rest of a save in memory.
+either `{"generation": n, "columns": [...]}`, "the file of that generation holds all results above", or
+`{"results": [...]}`, the results that were saved together, each with its diagnostics in the order of those columns.
+Writing their numbers as decimals would take longer than all the rest of a save in memory.
 """
 
 import io
@@ -12,6 +13,7 @@ import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,8 +26,9 @@ from photometry_tasks.status import STATUS
 #: What makes a row of `todolist` the same target, by column: `statements.TARGET_COLUMNS`.
 Target = dict[str, Any]
 
-#: A record may lack a column of diagnostics that its release did not have: the value is NULL.
-_DIAGNOSTICS = dict.fromkeys(column.name for column in diagnostics.columns if column.name not in ("priority", "errors"))
+_COLUMNS = tuple(diagnostics.columns.keys())
+_SAID = (*TARGET_NAMES, "tmag")
+_pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -55,37 +58,30 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) else None
 
 
-def _build_record(result: Result, target: Target) -> dict[str, Any]:
-    return {
-        "target": {name: target[name] for name in TARGET_NAMES},
-        "priority": result.priority,
-        "status": result.status.value,
-        "diagnostics": result.diagnostics,
-        "errors": result.errors,
-        "skip_targets": result.skip_targets,
-        "said": result.target,
-    }
+def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
+    row, said = _pick_row(result.diagnostics), _pick_said(result.target)
+    return _pick_target(target), result.status.value, row, result.errors, result.skip_targets, said
 
 
-def _read_record(record: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target; None if the record has other fields or values than ours."""
+def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
+    """Return a result with its target; None if the record has other fields or values than ours.
+
+    A record may lack a column of diagnostics that its release did not have: the value is NULL.
+    """
     try:
-        target, row, said = record["target"], record["diagnostics"], record["said"]
-        priority, errors, skip_targets = record["priority"], record["errors"], record["skip_targets"]
+        target, status, row, errors, skip_targets, said = record
+        parts = [dict(zip(*pair, strict=True)) for pair in ((TARGET_NAMES, target), (columns, row), (_SAID, said))]
         is_ours = (
-            tuple(target) == TARGET_NAMES
-            and tuple(said) == (*TARGET_NAMES, "tmag")
-            and row.keys() <= _DIAGNOSTICS.keys()
-            and all(
-                isinstance(value, int | float | str | None) for part in (target, row, said) for value in part.values()
-            )
-            and all(isinstance(number, int) for number in (priority, *skip_targets))
+            set(columns) <= set(_COLUMNS)
+            and all(isinstance(value, int | float | str | None) for part in parts for value in part.values())
+            and all(isinstance(number, int) for number in (parts[1]["priority"], *skip_targets))
             and all(isinstance(text, str) for text in errors)
         )
-        result = Result(priority, STATUS(record["status"]), _DIAGNOSTICS | row, errors, skip_targets, said)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        complete: dict[str, Any] = dict.fromkeys(_COLUMNS) | parts[1]
+        result = Result(complete["priority"], STATUS(status), complete, errors, skip_targets, parts[2])
+    except (KeyError, TypeError, ValueError):
         return None
-    return (result, target) if is_ours else None
+    return (result, parts[0]) if is_ours else None
 
 
 class ResultLog:
@@ -112,7 +108,7 @@ class ResultLog:
     def begin(self, generation: int) -> None:
         """Make the log, or empty it: the TODO-file, of this generation, holds all results."""
         # Written together with the first result: a log with results always says what they belong to.
-        self._first_line = _encode({"generation": generation})
+        self._first_line = _encode({"generation": generation, "columns": _COLUMNS})
         self._is_begun = False
         self._empty()
 
@@ -147,7 +143,7 @@ class ResultLog:
 
     def mark(self, generation: int) -> None:
         """Note that a file of this generation, which is not in its place yet, will hold all that was logged."""
-        self._write(_encode({"generation": generation}), is_durable=True)
+        self._write(_encode({"generation": generation, "columns": _COLUMNS}), is_durable=True)
 
     def close(self) -> None:
         """Close it, and leave it where it is."""
@@ -203,14 +199,16 @@ class ResultLog:
 
         A torn last line is passed over: what it was to hold was never acknowledged.
         """
-        is_torn = False
+        is_torn, columns = False, None
         for end, entry in self._lines():
+            columns = (entry or {}).get("columns", columns)
             if end <= start:
                 continue
             if is_torn:
                 yield None
             is_torn = entry is None
-            yield from map(_read_record, (entry or {}).get("results", ()))
+            for record in (entry or {}).get("results", ()):
+                yield _read_record(record, columns)
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Yield where each line ends, and what it says; None if it is torn."""
