@@ -5,7 +5,7 @@ import nox
 nox.options.sessions = ["lint", "types", "docs", "tests"]
 nox.options.default_venv_backend = "venv"
 
-#: Style, spelling, and which room may look into which.
+#: Style, spelling, and the order of the rooms.
 LINTS = (["ruff", "check"], ["ruff", "format", "--check"], ["codespell"], ["lint-imports"])
 
 

@@ -1,1 +1,1 @@
-"""What is measured, as a ratio to something else in the same run."""
+"""Measurements: each is a ratio to another way to get the same result, in the same run."""

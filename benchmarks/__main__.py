@@ -1,9 +1,9 @@
-"""What a task costs, beside plain sqlite3 doing the same durable work by hand, interleaved in one run.
+"""Measure the cost of a task, compared with plain sqlite3 that does the same durable work by hand, in one run.
 
 python -m benchmarks [PART ...] [--rows 168642 2000000] [--rounds 7] [--folder DIR] [--json FILE]
 
-Ratios are medians of the rounds, with the smallest and the largest beside them; an exclamation mark stands where one is
-over its ceiling, and the exit code is 1 then.
+Each ratio is the median of the rounds, followed by the smallest and the largest ratio. If a ratio is over its ceiling,
+an exclamation mark follows the ceiling, and the exit code is 1.
 """
 
 import argparse
@@ -20,16 +20,16 @@ from benchmarks.parts import PARTS, Bench
 
 
 def main() -> None:
-    """Run the parts that were asked for, and print the table."""
+    """Run the chosen parts, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default all")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; by default all")
     parser.add_argument("--rows", type=int, nargs="+", default=[168_642, 2_000_000])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where the lists are made, in a folder that is deleted afterwards")
-    parser.add_argument("--json", type=Path, help="keep the numbers in this file too")
+    parser.add_argument("--folder", type=Path, help="create the lists here; they are deleted at the end")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"PART {', '.join(sorted(unknown))} does not exist; choose from {', '.join(PARTS)}")
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}"
     print(f"{versions}; medians of {arguments.rounds} rounds; a task is get + start + save\n{HEAD}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -37,7 +37,7 @@ def main() -> None:
         for part in arguments.parts or PARTS:
             PARTS[part](bench)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"memory in use at most: {peak:.0f} MiB")
+    print(f"peak memory: {peak:.0f} MiB")
     if arguments.json is not None:
         kept = {"versions": versions, "peak_mib": peak, "rows": [row.as_dict() for row in bench.rows]}
         arguments.json.write_text(json.dumps(kept, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What safety costs: saving in memory with and without the log, and on disk, interleaved in one run.
+"""Measure the cost of safety: saves in memory with and without the log, and saves on disk, interleaved in one run.
 
 python -m benchmarks.durability [--tasks 2000] [--rounds 10] [--folder DIR]
 """
@@ -24,7 +24,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Print the median time of a save in each way, its ratio to the first, and what the log and the WAL hold."""
+    """Print the median time of a save in each way, its ratio to the first way, and the sizes of the log and the WAL."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=10)
@@ -50,13 +50,13 @@ def main() -> None:
                     times.append(time.perf_counter() - begun)
                 medians[name].append(statistics.median(times))
         first = medians["memory, no log"]
-        print(f"{'way':16} {'µs a save':>10} {'ratio':>6}   (medians of {arguments.rounds} rounds of {each}; spread)")
+        print(f"{'way':16} {'µs a save':>10} {'ratio':>6}   spread (medians of {arguments.rounds} rounds of {each})")
         for name, values in medians.items():
             ratios = sorted(value / base for value, base in zip(values, first, strict=True))
             spread = f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
             print(f"{name:16} {statistics.median(values) * 1e6:10.0f} {statistics.median(ratios):6.2f}   {spread}")
         log = Path(folder) / "memory.sqlite-results"
-        print(f"the log holds {log.stat().st_size / arguments.tasks:.0f} bytes a result")
+        print(f"a result takes {log.stat().st_size / arguments.tasks:.0f} bytes in the log")
         for manager in managers.values():
             manager.close()
         pages = count_pages(Path(folder) / "disk.sqlite")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def count_pages(path: Path) -> float:
-    """Count the pages that a save writes to the write-ahead log."""
+    """Return how many pages a save writes to the write-ahead log, on average."""
     with TaskManager(path, overwrite=True) as manager:
         wal = path.with_name(f"{path.name}-wal")
         before = wal.stat().st_size

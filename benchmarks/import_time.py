@@ -1,4 +1,4 @@
-"""What `import photometry_tasks` costs beside `import sqlalchemy.orm`: whole processes, in turn.
+"""Measure `import photometry_tasks`, compared with `import sqlalchemy.orm`: whole processes, in turn.
 
 python -m benchmarks.import_time
 """
@@ -11,7 +11,7 @@ import time
 
 PAIRS = 51
 
-#: Both from compiled modules, as pip leaves them.
+#: Both imports use compiled modules, as after an installation with pip.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -23,7 +23,7 @@ def time_of(statement: str) -> float:
 
 
 def main() -> None:
-    """Print the medians, and the median of the differences pair by pair."""
+    """Print both medians, and the median difference of the pairs."""
     statements = "import sqlalchemy.orm", "import photometry_tasks"
     for statement in statements:
         time_of(statement)  # fills the caches

@@ -1,4 +1,4 @@
-"""What a program by hand would do with plain sqlite3: the same durable work, nothing checked, no neighbours skipped."""
+"""The baseline: plain sqlite3 does the same durable work by hand, without checks and without skips."""
 
 import sqlite3
 from pathlib import Path
@@ -16,7 +16,7 @@ _SAVE = "UPDATE todolist SET status = ? WHERE priority = ?"
 
 
 class Limit:
-    """A manager that does only what has to be done, on the same file and the same indexes as ours."""
+    """A manager with only the necessary statements, on the same file with the same indexes."""
 
     def __init__(self, path: Path, *, in_memory: bool, durability: str = "normal") -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -30,16 +30,16 @@ class Limit:
             self._connection.execute(f"PRAGMA synchronous={durability}")
 
     def get_task(self, **_: object) -> dict[str, Any] | None:
-        """Return the next task; constraints are none of its business."""
+        """Return the next task; constraints are ignored."""
         row = self._connection.execute(_NEXT, (1,)).fetchone()
         return None if row is None else dict(zip(_COLUMNS, row, strict=True))
 
     def start_task(self, priority: int) -> None:
-        """Mark it as started."""
+        """Mark a task as STARTED."""
         self._connection.execute(_START, (priority,))
 
     def save_result(self, result: dict[str, Any]) -> None:
-        """Save its result."""
+        """Save a result."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(_SAVE, (result["status"].value, result["priority"]))
         self._connection.execute(INSERT_RESULT, row_of(result))
@@ -50,20 +50,20 @@ class Limit:
         return [dict(zip(_COLUMNS, row, strict=True)) for row in self._connection.execute(_NEXT, (limit,))]
 
     def start_tasks(self, priorities: list[int]) -> None:
-        """Mark them as started."""
+        """Mark tasks as STARTED."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany(_START, [(priority,) for priority in priorities])
         self._connection.execute("COMMIT")
 
     def save_results(self, results: list[dict[str, Any]]) -> None:
-        """Save their results."""
+        """Save results."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany(_SAVE, [(result["status"].value, result["priority"]) for result in results])
         self._connection.executemany(INSERT_RESULT, map(row_of, results))
         self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""TODO-files of any size, invented, in order of brightness as pipelines make them; and results for their tasks."""
+"""Invented TODO-files of any size, brightest star first, and results for their tasks."""
 
 import random
 import sqlite3
@@ -11,11 +11,11 @@ from sqlalchemy import create_engine
 from photometry_tasks import STATUS
 from photometry_tasks.schema import create_schema
 
-#: The columns of a row, in this order, behind its priority.
+#: The columns of a row after its priority, in this order.
 NAMES = ("starid", "datasource", "sector", "camera", "ccd", "cadence", "method", "tmag", "cbv_area")
 INSERT = f"INSERT INTO todolist (priority, {', '.join(NAMES)}) VALUES ({', '.join('?' * 10)})"
 
-#: As in a sector of TESS: so many stars have a target pixel file, and a quarter as many lie in another star's.
+#: Stars with a target pixel file, as in a sector of TESS. A quarter as many are secondary targets in these files.
 _PIXEL_FILES = 16_000
 
 
@@ -41,7 +41,7 @@ def rows_of(number: int, sector: int = 1) -> list[tuple[Any, ...]]:
 
 
 def make_list(path: Path, number: int) -> Path:
-    """Make a TODO-file with the schema of this release."""
+    """Create a TODO-file with the schema of this release."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         create_schema(connection)
@@ -78,7 +78,7 @@ DETAILS = {
 
 
 def result_of(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a result with all that diagnostics can hold, but errors."""
+    """Return a result with a value for each column of diagnostics except errors."""
     path = f"/data/c{task['cadence']:04d}/{task['priority']}/tess{task['starid']:011d}-s01-dr01-v06-tasoc_lc.fits.gz"
     result = {"status": STATUS.OK, "method_used": "aperture", "time": 3.21, "worker_wait_time": 0.02}
     return {**task, **result, "details": {**DETAILS, "filepath_lightcurve": path}}
@@ -94,7 +94,7 @@ INSERT_RESULT = (
 
 
 def row_of(result: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the diagnostics row of a result: written by hand, and nothing is checked."""
+    """Return the diagnostics row of a result, without checks."""
     details = result["details"]
     column, row = details["pos_centroid"]
     row1, row2, column1, column2 = details["stamp"]

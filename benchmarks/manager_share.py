@@ -1,8 +1,8 @@
-"""What the manager takes of a run: 2 workers at 10 ms a task, in a list of 168,642.
+"""Measure the manager's share of a run: 2 workers, 10 ms a task, a list of 168,642 tasks.
 
 python -m benchmarks.manager_share [--rows 168642] [--tasks 4000] [--in-memory]
 
-The exit code is 1 if it is 5 % or more of the wall time.
+The exit code is 1 if the share is 5 % of the wall time or more.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def takes_ten_milliseconds(_task: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the share, and the rate beside what the workers could do."""
+    """Print the share, and the rate with the highest rate of the workers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=168_642)
     parser.add_argument("--tasks", type=int, default=4000)
@@ -37,8 +37,8 @@ def main() -> None:
         with TaskManager(path, load_into_memory=arguments.in_memory) as manager:
             report = run_tasks(manager, takes_ten_milliseconds, jobs=_JOBS, limit=arguments.tasks)
     share = report.manager_time / report.wall_time
-    print(f"{report.saved} tasks in {report.wall_time:.1f} s; the manager took {share:.2%} (below {_CEILING:.0%})")
-    print(f"{report.saved / report.wall_time:.0f} a second, of {_JOBS / _SECONDS:.0f} that the workers could do")
+    print(f"{report.saved} tasks in {report.wall_time:.1f} s; the manager's share: {share:.2%} (below {_CEILING:.0%})")
+    print(f"{report.saved / report.wall_time:.0f} tasks a second; the workers allow {_JOBS / _SECONDS:.0f}")
     sys.exit(share >= _CEILING)
 
 

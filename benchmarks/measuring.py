@@ -1,4 +1,4 @@
-"""Times and ratios of two ways to do the same: in turn, round by round, so that the machine's mood cancels."""
+"""Times and ratios of two ways to get the same result, in turn, so that the noise of the machine cancels."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ _NONE: Constraints = {}
 
 @dataclass
 class Row:
-    """One line of the table: what was measured, both medians, and the ratio of each round."""
+    """A line of the table: the case, both medians, and the ratio of each round."""
 
     part: str
     what: str
@@ -28,22 +28,22 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """The median of the rounds' ratios."""
+        """The median of the ratios of all rounds."""
         return statistics.median(self.ratios)
 
     def show(self) -> str:
-        """Return it as a line of text."""
+        """Return the row as a line of text."""
         spread = f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
         ceiling = "" if self.ceiling is None else f"{self.ceiling:5.1f}{' ' if self.ratio <= self.ceiling else ' !'}"
         numbers = f"{self.ours:10.4g} {self.limit:10.4g} {self.unit:3} {self.ratio:6.2f} {spread:>13} {ceiling}"
         return f"{self.part:12} {self.what:52} {numbers}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for keeping."""
+        """Return the row as plain values for JSON."""
         return {**asdict(self), "ratio": self.ratio}
 
 
-HEAD = f"{'part':12} {'what':52} {'ours':>10} {'limit':>10} {'':3} {'ratio':>6} {'spread':>13} {'at most':>7}"
+HEAD = f"{'part':12} {'case':52} {'measured':>10} {'baseline':>10} {'':3} {'ratio':>6} {'spread':>13} {'at most':>7}"
 
 _UNITS = {"µs": 1e6, "ms": 1e3, "s": 1.0}
 
@@ -58,10 +58,10 @@ def compare(
     rounds: int = 7,
     ceiling: float | None = None,
 ) -> Row:
-    """Measure both in turn; each returns what it took, in seconds."""
+    """Measure two functions in turn; each returns its time in seconds."""
     pairs = []
     for number in range(rounds):
-        # The first is not always the one that finds the caches cold.
+        # In turn, so that cold caches do not always affect the same function.
         if number % 2:
             theirs = limit()
             pairs.append((ours(), theirs))
@@ -75,14 +75,14 @@ def compare(
 
 
 def time_of(function: Callable[[], object]) -> float:
-    """Return what a call takes, in seconds."""
+    """Return the duration of a call, in seconds."""
     begun = time.perf_counter()
     function()
     return time.perf_counter() - begun
 
 
 def run_singly(manager: TaskManager | Limit, number: int, constraints: Constraints = _NONE) -> float:
-    """Get, start and save tasks one by one; return the seconds of each."""
+    """Get, start and save tasks one by one; return the seconds per task."""
     seconds, clock = 0.0, time.perf_counter
     for _ in range(number):
         begun = clock()
@@ -97,7 +97,7 @@ def run_singly(manager: TaskManager | Limit, number: int, constraints: Constrain
 
 
 def run_in_batches(manager: TaskManager | Limit, sizes: Sequence[int]) -> float:
-    """Get, start and save tasks in batches of these sizes; return the seconds of each task."""
+    """Get, start and save tasks in batches of these sizes; return the seconds per task."""
     seconds, clock = 0.0, time.perf_counter
     for size in sizes:
         begun = clock()

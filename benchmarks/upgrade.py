@@ -1,8 +1,8 @@
-"""Upgrade a file of release 3.0, beside what plain SQLite needs to copy its tables and build the same indexes.
+"""Measure the upgrade of a file of release 3.0, compared with a copy of its tables and indexes by plain SQLite.
 
     python -m benchmarks.upgrade [--rows N] [--repeats N] [--no-results]
 
-Both are run in turn, each in a process of its own on its own copy of the file; the copy is one transaction too.
+Both run in turn, each in a new process on its own copy of the file. The copy of the tables is one transaction too.
 """
 
 import argparse
@@ -27,7 +27,7 @@ print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 
 
 def copy_script(path: Path, *, results: bool) -> str:
-    """Copy each table into a new one in the same file, and build the indexes of release 6.3 on it."""
+    """Return a script that copies each table within the file, and builds the indexes of release 6.3."""
     creates = {"todolist": build_todolist("6.3")}
     if results:
         creates |= {"diagnostics": build_diagnostics("6.3"), "photometry_skipped": build_skipped("6.3")}
@@ -55,7 +55,7 @@ def copy_script(path: Path, *, results: bool) -> str:
 
 
 def upgrade_script(path: Path) -> str:
-    """Upgrade as opening does."""
+    """Return a script that upgrades the file as opening does."""
     setup = (
         "import alembic.command\nfrom pathlib import Path\n"
         "from photometry_tasks.storage.sqlite.database import SQLiteDatabase\n"
@@ -66,18 +66,18 @@ def upgrade_script(path: Path) -> str:
 
 
 def measure(script: str) -> tuple[float, float]:
-    """Return seconds and MB."""
+    """Run a script, and return its seconds and its peak memory in MB."""
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     seconds, megabytes = json.loads(run.stdout)
     return seconds, megabytes
 
 
 def main() -> None:
-    """Print both times, their ratio, and the memory of each."""
+    """Print both times, their ratio, and the peak memory of both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-results", action="store_true", help="todolist alone")
+    parser.add_argument("--no-results", action="store_true", help="leave out the tables of results")
     arguments = parser.parse_args()
     ratios = []
     with tempfile.TemporaryDirectory() as folder:

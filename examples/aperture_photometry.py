@@ -1,6 +1,7 @@
-"""A small invented sector, measured by plain aperture photometry on simulated stamps. Copy it, and put in your own.
+"""Measure a small invented sector by simple aperture photometry on simulated stamps.
 
-Run it with `photometry-tasks demo`, or as a script. Every star and every photon in it is invented.
+Run it with `photometry-tasks demo`, or as a script. All stars and their light are invented. To start your own pipeline,
+copy this file and replace `photometry`.
 """
 
 import functools
@@ -17,16 +18,16 @@ from photometry_tasks.runner import run_tasks
 
 SECTOR = 1
 STARS_PER_CCD = 20
-CCD_SIZE = 60  # pixels; small, so that some stars lie in the apertures of others
+CCD_SIZE = 60  # pixels; small, so that apertures contain neighbouring stars
 STAMP_RADIUS = 5  # pixels
 PSF_SIGMA = 0.9  # pixels
 EXPOSURES = 96
 SKY = 100.0  # electrons per second and pixel
-ZERO_POINT = 20.44  # magnitude that gives one electron per second; TESS Instrument Handbook, section 6.1
+ZERO_POINT = 20.44  # magnitude of one electron per second; TESS Instrument Handbook, section 6.1
 
 
 class Star(NamedTuple):
-    """A star of the invented sector; row and column are pixels on its CCD."""
+    """A star of the invented sector; row and column are in pixels on its CCD."""
 
     starid: int
     camera: int
@@ -37,13 +38,13 @@ class Star(NamedTuple):
 
     @property
     def flux(self) -> float:
-        """Electrons per second."""
+        """Flux in electrons per second."""
         return 10 ** (-0.4 * (self.tmag - ZERO_POINT))
 
 
 @functools.cache
 def invent_sector() -> dict[int, Star]:
-    """Return the invented stars by star id: the same ones in every process."""
+    """Return the invented stars by star id, the same in every process."""
     rng = np.random.default_rng(seed=SECTOR)
     stars = {}
     for camera in range(1, 5):
@@ -56,14 +57,14 @@ def invent_sector() -> dict[int, Star]:
 
 
 def make_todo_file(todo_file: Path) -> None:
-    """List every invented star, once for the full-frame images and once as target of a pixel file."""
+    """Create a TODO-file with two tasks for each star: one on full-frame images, one on a target pixel file."""
     rows = [{**star._asdict(), "sector": SECTOR} for star in invent_sector().values()]
     add_targets(todo_file, rows, datasource="both")
 
 
 def photometry(task: dict[str, Any]) -> dict[str, Any]:
-    """Measure one star: simulate its stamp, choose an aperture, sum the light in it."""
-    # A star that is not of the invented sector stands alone in the middle of its stamp.
+    """Measure one star: simulate its stamp, choose an aperture, and sum the flux in it."""
+    # A star that is not in the invented sector is simulated at row 0, column 0.
     alone = Star(task["starid"], task["camera"], task["ccd"], 0.0, 0.0, 15.0 if task["tmag"] is None else task["tmag"])
     star = invent_sector().get(task["starid"], alone)
     row1, column1 = round(star.row) - STAMP_RADIUS, round(star.column) - STAMP_RADIUS
@@ -117,7 +118,7 @@ def photometry(task: dict[str, Any]) -> dict[str, Any]:
             "mask_size": aperture.sum(),
             "edge_flux": (stamps.mean(axis=0) - background)[aperture & edge].sum(),
             "stamp": (row1, row1 + size, column1, column1 + size),
-            # Stars whose light lies in this aperture: the brightest of them all need be measured, and no other.
+            # Neighbours in the aperture: of them and this star, only the brightest needs a measurement.
             "skip_targets": [
                 neighbour.starid
                 for neighbour in neighbours

@@ -1,4 +1,4 @@
-"""Run the migrations: for the library, on its own connection, and for Alembic's commands, on the list they name."""
+"""Run the migrations on a connection of the library, or on the TODO-list that an Alembic command names."""
 
 import os
 from configparser import InterpolationError
@@ -32,7 +32,7 @@ def run_migrations(dialect: Dialect, **where: Any) -> None:
     context.configure(
         target_metadata=[Base.metadata, ServerBase.metadata] if is_server(dialect) else Base.metadata,
         version_table=VERSION_TABLE,
-        transactional_ddl=True,  # SQLite's too, once the transaction is begun by hand
+        transactional_ddl=True,  # on SQLite too: the caller has begun the transaction explicitly
         include_object=is_ours,
         compare_type=differs_in_type,
         compare_server_default=is_server(dialect) or differs_in_default,
@@ -44,12 +44,12 @@ def run_migrations(dialect: Dialect, **where: Any) -> None:
 
 
 def is_ours(item: SchemaItem, name: str | None, kind: str, is_reflected: bool, compared: SchemaItem | None) -> bool:  # noqa: ARG001 - Alembic's signature
-    """Whether Alembic compares this: what is in the database but not in the models belongs to other programs."""
+    """Whether Alembic compares an item: items outside the models belong to other programs."""
     return not is_reflected or compared is not None
 
 
 def differs_in_type(migration: MigrationContext, _found: Any, _wanted: Any, found: Any, wanted: Any) -> bool | None:
-    """Say that two columns of real numbers are of one type on SQLite, which has but one; leave the rest to Alembic."""
+    """Return False for two types of real numbers on SQLite, which has only one, and None otherwise: Alembic decides."""
     both_real = isinstance(found, Float) and isinstance(wanted, Float)
     return False if both_real and migration.dialect.name == "sqlite" else None
 
@@ -57,36 +57,42 @@ def differs_in_type(migration: MigrationContext, _found: Any, _wanted: Any, foun
 def differs_in_default(
     _migration: MigrationContext, _found: Any, _wanted: Any, found: str | None, _default: Any, wanted: str | None
 ) -> bool | None:
-    """Say that DEFAULT NULL, as in TASOC's files, is no default; leave the rest to Alembic."""
+    """Return False for DEFAULT NULL, as in TASOC's files, and no default, and None otherwise: Alembic decides."""
     return False if found in ("NULL", "(NULL)") and wanted is None else None
 
 
 def drop_empty_revision(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
-    """Write no revision in which nothing happens."""
+    """Do not write a revision without operations."""
     if getattr(config.cmd_opts, "autogenerate", False):
         directives[:] = [script for script in directives if script.upgrade_ops and not script.upgrade_ops.is_empty()]
 
 
 def find_target() -> str:
-    """Return the path or URL of the TODO-list that was asked for."""
+    """Return the path or URL of the TODO-list for a command of Alembic.
+
+    Raises
+    ------
+    CommandError
+        If no TODO-list is given.
+    """
     given = context.get_x_argument(as_dictionary=True).get("todo") or os.environ.get("PHOTOMETRY_TASKS_TODO")
     if given:
         return given
     try:
         url = config.get_main_option("sqlalchemy.url")
     except InterpolationError:
-        # A '%' that was not doubled, as in any URL with a quoted password.
+        # The URL has a '%' that is not doubled, for example in a quoted password.
         url = config.file_config.get(config.config_ini_section, "sqlalchemy.url", raw=True)
     if not url:
         raise CommandError(
-            "Which TODO-list? Give it as `alembic -x todo=PATH_OR_URL …`, in the environment variable "
+            "No TODO-list is given. Give it as `alembic -x todo=PATH_OR_URL …`, in the environment variable "
             "PHOTOMETRY_TASKS_TODO, or as sqlalchemy.url in alembic.ini."
         )
     return url
 
 
 def run_command() -> None:
-    """Run one of Alembic's own commands."""
+    """Run a command of Alembic."""
     if config.config_file_name is not None and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     target = find_target()
@@ -94,7 +100,7 @@ def run_command() -> None:
     path = location.path
     if context.is_offline_mode():
         if path is not None:
-            raise CommandError("--sql is for PostgreSQL: a SQLite file is looked at, to add what it lacks.")
+            raise CommandError("--sql is for PostgreSQL only: an upgrade reads a SQLite file first. Leave --sql out.")
         run_migrations(make_url(target).get_dialect()(), url=target, literal_binds=True)
         return
     is_upgrade = getattr(config.cmd_opts, "cmd", [None])[0] is command.upgrade
@@ -104,13 +110,13 @@ def run_command() -> None:
 
 
 def run_on(database: Database, name: object) -> None:
-    """Run the migrations in one transaction on a database that has a name."""
+    """Run the migrations in one transaction on a database; errors show its name."""
     with database.begin_upgrade() as connection:
         run_online(connection, name)
 
 
 def run_online(connection: Connection, name: object) -> None:
-    """Run the migrations in the transaction that a connection is in."""
+    """Run the migrations in the open transaction of a connection; errors show the name."""
     config.attributes["convert_older_file"] = partial(convert_older_file, path=name)
     run_migrations(connection.dialect, connection=connection)
 

@@ -8,10 +8,10 @@ down_revision = ${repr(down_revision)}
 
 
 def upgrade() -> None:
-    """Bring a TODO-list to this revision."""
+    """Upgrade a TODO-list to this revision."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
-    """Bring it back to the revision before."""
+    """Downgrade a TODO-list to the previous revision."""
     ${downgrades if downgrades else "pass"}

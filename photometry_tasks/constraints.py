@@ -1,4 +1,4 @@
-"""`build_constraints`: from arguments to expressions on the table of tasks. Pure."""
+"""Build constraints, which are boolean expressions on the table of tasks. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
@@ -18,18 +18,18 @@ __all__ = [
     "check_constraints",
 ]
 
-#: Names and plain values of constraints: hashable.
+#: Names and plain values of constraints, hashable.
 CheckedConstraints = tuple[tuple[str, Any], ...]
 
-#: Conditions on tasks, to be combined with AND.
+#: Conditions on tasks, for combining with AND.
 Expressions = list[ColumnElement[bool]]
 
-#: One integer, or any iterable of them; NumPy's scalars and arrays too.
+#: An integer or an iterable of integers; NumPy's scalars and arrays too.
 Integers = SupportsIndex | Iterable[SupportsIndex]
 
 
 class Constraints(TypedDict, total=False):
-    """The arguments of `build_constraints`, as methods that pass them on take them."""
+    """The arguments of `build_constraints`, for methods that pass them on."""
 
     priority: Integers | None
     starid: Integers | None
@@ -64,7 +64,7 @@ def build_constraints(
     tmag_max: float | None = None,
     return_list: bool = False,
 ) -> Expressions | list[str]:
-    """Build the conditions that select some of the tasks.
+    """Build conditions that select tasks.
 
     Parameters
     ----------
@@ -75,25 +75,24 @@ def build_constraints(
     datasource : {'ffi', 'tpf'}, optional
         'tpf' selects every task that is not 'ffi': primary and secondary targets.
     tmag_min, tmag_max : float, optional
-        TESS magnitude, a closed interval; either side may be left open. A secondary target
-        ('tpf:<starid>') is judged by the magnitude of the primary, the task with that star id and
-        datasource 'tpf'; it is left out where there is no such task. A task without a magnitude lies in
-        no interval.
+        Limits of the TESS magnitude, both inclusive; either may be left out. For a secondary target
+        ('tpf:<starid>') the magnitude of the primary counts, which is the task with that star id and
+        datasource 'tpf'. A task is not selected if this magnitude or the primary is missing.
     return_list : bool, optional
-        Return SQL texts instead, for queries written by hand.
+        Return SQL texts instead, for hand-written queries.
 
     Returns
     -------
     list of sqlalchemy.ColumnElement or list of str
-        Conditions to be combined with AND; empty without arguments. Expressions go into
-        ``select(Task).where(*conditions)`` and may be negated (the rest of the tasks) or combined with
-        ``or_``. Texts name the table `todolist` and go into ``" AND ".join(conditions)``, on SQLite and on
-        PostgreSQL; they are rendered from the expressions.
+        Conditions for combining with AND; empty without arguments. Use expressions in
+        ``select(Task).where(*conditions)``. They may be combined with ``or_`` or negated; the negation selects
+        all other tasks. Texts are the SQL of these expressions, for SQLite and PostgreSQL; they name the table
+        `todolist`. Use them in ``" AND ".join(conditions)``.
 
     Raises
     ------
-    ValueError
-        If a value is no integer, no finite number or no known datasource.
+    InvalidArgumentError
+        If a value is not an integer, not a finite number, or not one of the datasources.
     """
     checked = check_constraints(
         {
@@ -114,7 +113,7 @@ def build_constraints(
 
 
 def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
-    """Return constraints as plain values, which can be compared and kept.
+    """Return constraints as plain values, which can be compared and stored.
 
     Parameters
     ----------
@@ -124,23 +123,24 @@ def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
     Raises
     ------
     TypeError
-        If there is no such constraint.
-    ValueError
+        If a name is not the name of a constraint.
+    InvalidArgumentError
         As `build_constraints`.
     """
     for name in constraints:
         if name not in Constraints.__annotations__:
-            raise TypeError(f"{name!r} is no constraint; there are {', '.join(Constraints.__annotations__)}")
+            raise TypeError(f"{name!r} is not a constraint; use {', '.join(Constraints.__annotations__)}")
     return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
 
 
 def build_expressions(checked: CheckedConstraints, *, for_our_schema: bool = False) -> Expressions:
-    """Build the expressions of constraints that were checked.
+    """Build the expressions of checked constraints.
 
     Parameters
     ----------
     for_our_schema : bool, optional
-        Whether the table has all our indexes: SQLite is then told which to take, whatever its statistics say.
+        Whether the table has all indexes of the models. The index to use is then prescribed to SQLite, whose
+        statistics may mislead its planner.
     """
     values = dict(checked)
     tmag_min, tmag_max = values.pop("tmag_min", None), values.pop("tmag_max", None)
@@ -171,11 +171,11 @@ def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
 
 
 def build_conditions(cleanup_constraints: object) -> Expressions:
-    """Build conditions from what `TaskManager` takes: arguments of `build_constraints`, or a list of conditions.
+    """Build conditions from `cleanup_constraints`: arguments of `build_constraints`, or a list of conditions.
 
     Raises
     ------
-    ValueError
+    InvalidArgumentError
         If it is neither.
     """
     if cleanup_constraints is None:
@@ -185,7 +185,7 @@ def build_conditions(cleanup_constraints: object) -> Expressions:
     if isinstance(cleanup_constraints, list | tuple) and all(
         isinstance(condition, str | ColumnElement) for condition in cleanup_constraints
     ):
-        # Parentheses, so that an OR in a text stays inside it; literal_column, since text() takes ":" for its own.
+        # Parentheses keep an OR inside its text. literal_column() leaves ":" alone; text() would see a parameter.
         return [
             literal_column(f"({condition})") if isinstance(condition, str) else condition
             for condition in cleanup_constraints
@@ -202,14 +202,14 @@ def _is_one_of(name: str, value: int | str | tuple[int, ...]) -> ColumnElement[b
         return false()
     column = todolist.c[name]
     if isinstance(value, tuple):
-        # Integers go into the statement's text: 100,000 of them are more than a driver takes as parameters.
+        # The integers are written into the SQL: a driver does not accept 100,000 parameters.
         return column.in_(bindparam(name, value, unique=True, expanding=True, literal_execute=True))
     return column == value
 
 
 def _tmag_between(tmag_min: float | None, tmag_max: float | None, for_our_schema: bool) -> ColumnElement[bool]:
     def lies_inside(tmag: ColumnElement[float]) -> ColumnElement[bool]:
-        # "IS NOT NULL" makes it false, not unknown, without a magnitude: so that its negation is the rest.
+        # Without a magnitude, IS NOT NULL makes the condition false, not NULL: its negation then selects the task.
         bounds: list[ColumnElement[bool]] = [tmag.is_not(None)]
         if tmag_min is not None:
             bounds.append(tmag >= tmag_min)
@@ -217,15 +217,15 @@ def _tmag_between(tmag_min: float | None, tmag_max: float | None, for_our_schema
             bounds.append(tmag <= tmag_max)
         return and_(*bounds)
 
-    # The primary's number is made a text, never the text a number: "tpf:" may be followed by anything, and
-    # PostgreSQL would fail on it. substr(), since LIKE knows no case on SQLite.
+    # The star id is cast to a text, never the text to a number: any text may follow "tpf:", and the cast would fail
+    # on PostgreSQL. substr(), since LIKE ignores case on SQLite.
     primary = todolist.alias("primary_target")
     secondaries = select(literal("tpf:") + cast(primary.c.starid, Text)).where(
         primary.c.datasource == "tpf", lies_inside(primary.c.tmag)
     )
     if for_our_schema:
         secondaries = secondaries.with_hint(primary, "INDEXED BY todolist_datasource_idx", "sqlite")
-    # What is cheap to look at comes first: millions of rows may be passed over.
+    # The cheap conditions come first: the query may pass over millions of rows.
     is_secondary = and_(todolist.c.datasource != "ffi", func.substr(todolist.c.datasource, 1, 4) == "tpf:")
     return or_(
         and_(lies_inside(todolist.c.tmag), ~is_secondary),

@@ -1,4 +1,4 @@
-"""Files of any kind: replacing one as a whole, what its writer may leave behind, and what the system's errors mean."""
+"""Files of any kind: replace a file as a whole, clear leftover files, translate the system's errors."""
 
 import errno
 import logging
@@ -15,7 +15,7 @@ _logger = logging.getLogger("photometry_tasks")
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file, there or not, and its directory may be written: all that changes it needs both.
+    """Check that a file, if it exists, and its directory are writable: every change needs both.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def check_writable(path: Path) -> None:
     """
     _check_regular(path)
     path = path.resolve()
-    folder = next(folder for folder in path.parents if folder.exists())  # the first that is there, the others are made
+    folder = next(folder for folder in path.parents if folder.exists())  # missing folders are created later
     for place, access in ((path, os.W_OK), (folder, os.W_OK | os.X_OK)):
         if place.exists() and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
             raise NotWritableError(path=path, found=f"{place} is read-only")
@@ -31,7 +31,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Say what can be done about a file that cannot be written."""
+    """Turn a system error about a file into a TodoError that names the remedy."""
     try:
         yield
     except TodoError:
@@ -54,21 +54,21 @@ def replace_file(
     like: Path | None = None,
     owner: Path | None = None,
 ) -> None:
-    """Replace a file as a whole: whoever looks sees the old one or the new one, complete.
+    """Replace a file as a whole: every reader sees the complete old file or the complete new file.
 
     Parameters
     ----------
     path : Path
-        The file, which keeps its mode, extended attributes and, where the system lets us, its owner and group; a
-        symlink is replaced itself.
+        The file. It keeps its mode and extended attributes and, if the system permits it, its owner and group. A
+        symlink is replaced, not the file that it points to.
     write : callable
-        Writes the new content into the file that it is given: an empty one in the same directory.
+        Writes the new content into the given temporary file, which is empty and in the same directory.
     check : callable, optional
-        Called with that file when it is ready; what it raises keeps the old one.
+        Called with the complete temporary file. If it raises, the old file stays.
     like : Path, optional
-        Whose mode and owner the file gets; by default its own.
+        The file whose mode and owner the new file gets; by default the old file.
     owner : Path, optional
-        The file whose next opening clears what is left if the writer is killed; by default the file itself.
+        The file whose next opening deletes the temporary file of a killed writer; by default `path`.
     """
     _check_regular(path)
     like = path if like is None else like
@@ -92,11 +92,11 @@ def replace_file(
 
 def _check_regular(path: Path) -> None:
     if path.exists() and not path.is_file():
-        raise NotWritableError(path=path, found="it is no regular file, and is not replaced by one")
+        raise NotWritableError(path=path, found="it is not a regular file")
 
 
 def _take_over(path: Path, temporary: Path) -> None:
-    """Give a file the owner, the mode and the access rules of the one whose place it takes."""
+    """Give the temporary file the owner, the mode and the access rules of the file that it replaces."""
     old, new = path.stat(), temporary.stat()
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         try:
@@ -104,25 +104,25 @@ def _take_over(path: Path, temporary: Path) -> None:
         except OSError:
             with suppress(OSError):
                 os.chown(temporary, -1, old.st_gid)
-            _logger.warning("%s: the system does not let us keep its owner or group", path)
-    shutil.copystat(path, temporary)  # the last: another owner takes some bits of the mode
+            _logger.warning("%s: its owner or group could not be kept; the system does not permit it", path)
+    shutil.copystat(path, temporary)  # last, since changing the owner clears some bits of the mode
     os.utime(temporary)
 
 
 def share_like(descriptor: int, path: Path) -> None:
-    """Let those who may write a file write what lies beside it too, whatever the umask: one may have to go on."""
+    """Give an open file the write permissions and the group of `path`, whatever the umask: another user may need it."""
     if path.exists():
         status = path.stat()
-        with suppress(OSError):  # it is another user's, who has done it
+        with suppress(OSError):  # the file belongs to another user, whose manager has set the mode
             os.fchmod(descriptor, status.st_mode & 0o666)
             os.fchown(descriptor, -1, status.st_gid)
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a new name survive a power cut too."""
+    """Write a directory to disk, so that a new name in it survives a power cut."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # one that may be written, but not read, cannot be synced
+    except PermissionError:  # a directory without read permission cannot be synced
         return
     try:
         os.fsync(descriptor)
@@ -131,25 +131,25 @@ def sync_directory(directory: Path) -> None:
 
 
 def clear_temporaries(folder: Path, owner: Path) -> None:
-    """Delete what was to come into a folder, and was left when the writer was killed; nobody may be writing now."""
+    """Delete the temporary files of killed writers in a folder; no writer of `owner` may be running."""
     for temporary in find_temporaries(folder, owner):
         temporary.unlink(missing_ok=True)
 
 
 def find_temporaries(folder: Path, owner: Path) -> list[Path]:
-    """Return what was to come into a folder under another name, and has not."""
+    """Return the temporary files of `owner` in a folder."""
     return sorted(folder.glob(f"{_prefix(owner)}*"))
 
 
 def _prefix(path: Path) -> str:
-    """How the names of its temporary files begin: of our kind, and of this file, whatever characters it has."""
+    """Return the prefix of a file's temporary files: a checksum, since the path may have any characters."""
     return f".photometry_tasks-{zlib.crc32(os.fsencode(path.resolve())):08x}-"
 
 
 def identify(path: Path) -> tuple[int, int]:
-    """Return what tells a file from another that takes its place; zeros if there is none."""
+    """Return the device and inode numbers of a file, which change when it is replaced; zeros if it does not exist."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - half as long as Path.stat()
+        status = os.stat(path)  # noqa: PTH116 - takes half the time of Path.stat()
     except OSError:
         return 0, 0
     return status.st_dev, status.st_ino

@@ -1,7 +1,7 @@
 """The declarative models of the tables, with their names, keys and indexes.
 
-The first three are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
-The models describe; the statements that the library runs are Core statements on their tables (statements.py).
+The first three tables are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
+The library itself runs Core statements on these tables: see `sql/statements.py`.
 """
 
 from datetime import datetime
@@ -12,8 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = ["Attempt", "Base", "Diagnostics", "Progress", "ServerBase", "Skip", "Task", "Worker"]
 
-# As TASOC's files declare them; SQLite makes only a column that is declared INTEGER the alias of its row id.
-# PostgreSQL needs 64 bits for both: star ids, and magnitudes as they were given.
+# On SQLite the types of TASOC's files; only a column declared INTEGER becomes the alias of the row id.
+# On PostgreSQL both need 64 bits: for star ids, and for unchanged magnitudes.
 _Integer = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Real: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 _Statistic = Annotated[float, mapped_column(sa.DOUBLE_PRECISION())]
@@ -32,33 +32,33 @@ _NAMES = {
 }
 
 
-#: How PostgreSQL keeps a table whose rows change often is in its `info` (SQLAlchemy 2.0 has no `postgresql_with`): room
-#: for new versions of a row on its page, and vacuum after a hundredth of the rows has changed, not a fifth. With more
-#: dead rows every search for the next task takes longer.
+#: Storage parameters of PostgreSQL for tables whose rows change often, in the tables' `info` (SQLAlchemy 2.0 has no
+#: `postgresql_with`): vacuum runs after 1 % of the rows have changed, not 20 %. With more dead rows each search for the
+#: next task takes longer. A fillfactor leaves room on a page for new versions of its rows.
 _OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 
 
 class Base(DeclarativeBase):
-    """The base of the models that every TODO-list has: types and naming convention."""
+    """The base of the models of every TODO-list: types and naming convention."""
 
     type_annotation_map = _TYPES
     metadata = sa.MetaData(naming_convention=_NAMES)
 
 
 class ServerBase(DeclarativeBase):
-    """The base of the models that only a list on a server has, which many managers share."""
+    """The base of the models that only a TODO-list on a server has, which many managers share."""
 
     type_annotation_map = _TYPES
     metadata = sa.MetaData(naming_convention=_NAMES)
 
 
 class Task(Base):
-    """A row of `todolist`: one star to be measured in one sector, on one CCD, at one cadence.
+    """A row of `todolist`: the measurement of one star in one sector, on one CCD, at one cadence.
 
     Attributes
     ----------
     priority : int
-        Key and order: the lowest pending one is handed out first.
+        Key and order: the pending task with the lowest priority comes first.
     starid : int
         Identifier in the TESS Input Catalogue (TIC).
     datasource : str
@@ -73,8 +73,8 @@ class Task(Base):
     status : int or None
         A value of `STATUS`; None while the task is pending.
     cbv_area : int
-        Area of the CCD whose cotrending basis vectors apply: camera*100 + ccd*10 + area, where area 0 means
-        that none was assigned.
+        Area of the CCD whose cotrending basis vectors apply: camera*100 + ccd*10 + area. Area 0 means that no area
+        was assigned.
     """
 
     __tablename__ = "todolist"
@@ -96,17 +96,17 @@ class Task(Base):
         sa.Index("status_idx", "status"),
         sa.Index("starid_idx", "starid"),
         sa.Index("todolist_datasource_idx", "datasource"),
-        # The next task, however many are finished.
+        # Finds the next task equally fast however many tasks are finished.
         sa.Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
         {"info": {"storage": f"fillfactor = 70, {_OFTEN}"}},
     )
 
 
 class Diagnostics(Base):
-    """A row of `diagnostics`: what is kept of the result of one task.
+    """A row of `diagnostics`: the stored part of the result of one task.
 
     Fluxes are in electrons per second, positions and sizes in pixels, times in seconds; `rms_hour` and `ptp`
-    are in parts per million per hour, as the pipeline gave them.
+    are in parts per million per hour, as the pipeline gives them.
     """
 
     __tablename__ = "diagnostics"
@@ -139,7 +139,7 @@ class Diagnostics(Base):
 
 
 class Skip(Base):
-    """A row of `photometry_skipped`: task `priority` need not be run, since `skipped_by` covers it."""
+    """A row of `photometry_skipped`: task `priority` is skipped because task `skipped_by` covers it."""
 
     __tablename__ = "photometry_skipped"
 
@@ -147,30 +147,30 @@ class Skip(Base):
     skipped_by: Mapped[int] = mapped_column(sa.ForeignKey("todolist.priority", ondelete="RESTRICT", onupdate="CASCADE"))
 
     __table_args__ = (
-        # Every save asks both ways; without these, each would read the whole table.
+        # Each save looks up both columns; without the indexes it would read the whole table.
         sa.Index("photometry_skipped_priority_idx", "priority"),
         sa.Index("photometry_skipped_skipped_by_idx", "skipped_by"),
     )
-    # The table has no primary key (older files hold duplicate rows); the mapper needs columns to go by.
+    # The table has no primary key (older files have duplicate rows), but the mapper needs one.
     __mapper_args__ = {"primary_key": [priority, skipped_by]}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
 class Progress(Base):
-    """A row of `photometry_tasks_progress`: what was saved in one minute. TASOC's tables hold no times.
+    """A row of `photometry_tasks_progress`: the results saved in one minute. TASOC's tables store no times.
 
     Attributes
     ----------
     minute : int
-        When it began, seconds since 1970 (UTC): a manager's first when that was opened. There is none for a minute in
-        which nothing was saved.
+        Start of the minute, seconds since 1970 (UTC); a manager's first minute starts at its opening. A minute without
+        a saved result has no row.
     saved : int
-        Results saved.
+        Number of saved results.
     errors : int
-        Those of them with status ERROR.
+        Number of these results with status ERROR.
     elaptime : float
-        What the results took together, seconds.
+        Sum of the run times of these results, seconds.
     last_error : int or None
-        The priority of the last task that became an ERROR.
+        Priority of the last task that became an ERROR.
     """
 
     __tablename__ = "photometry_tasks_progress"
@@ -183,21 +183,21 @@ class Progress(Base):
 
 
 class Worker(ServerBase):
-    """A row of `photometry_tasks_workers`: a manager that works, or has worked, on the list. None is ever deleted.
+    """A row of `photometry_tasks_workers`: a manager that has, or had, the list open. Rows are never deleted.
 
     Attributes
     ----------
     worker : int
-        Its number, which no other ever gets.
+        Number of the manager; a number is never used again.
     host, pid : str, int
-        Where it runs.
+        Host and process number.
     slurm_jobid : str or None
-        In which job of the batch system.
+        Job of the batch system.
     lease : float
-        Seconds without a sign of life after which its tasks are taken back.
+        Seconds without a heartbeat after which other managers rescue its tasks.
     begun, seen, ended : datetime
-        By the server's clock: when it opened the list, gave its last sign of life, and closed it or was given up. One
-        that was given up, and comes back, has not ended.
+        Times of opening, last heartbeat, and closing or expiry of the lease, by the server's clock. If a manager
+        returns after its lease expired, `ended` is NULL again.
     """
 
     __tablename__ = "photometry_tasks_workers"
@@ -212,30 +212,30 @@ class Worker(ServerBase):
     ended: Mapped[datetime | None]
 
     __table_args__ = (
-        # Every claim looks for those that have fallen silent. `seen` is not in it: so its updates touch no index.
+        # Each claim looks for expired leases. `seen` is not in the index: a heartbeat then updates no index.
         sa.Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=sa.text("ended IS NULL")),
         {"info": {"storage": "fillfactor = 50, autovacuum_vacuum_threshold = 1000"}},
     )
 
 
 class Attempt(ServerBase):
-    """A row of `photometry_tasks_attempts`: one try at one task. None is ever deleted.
+    """A row of `photometry_tasks_attempts`: one try at one task. Rows are never deleted.
 
     Attributes
     ----------
     priority : int
-        The task.
+        Priority of the task.
     attempt : int
-        Its number, which no other ever gets: whoever brings the result shows it.
+        Number of the attempt, which a result of the attempt states. A number is never used again.
     worker : int
-        The worker that made it.
+        Number of the manager that claimed the task.
     begun, ended : datetime
-        By the server's clock; it is live as long as it has not ended.
+        Times by the server's clock; the attempt is live while `ended` is NULL.
     how : str or None
-        How it ended: the name of the status that its result brought, 'lost' (its worker fell silent), 'released'
-        (it was given back), or 'given up' (its worker was lost, as others were before it with the same task).
+        How the attempt ended: the name of the result's status, 'lost' (the lease expired), 'released' (the task was
+        returned to pending), or 'given up' (the lease expired, as in earlier attempts at the same task).
     errors : str or None
-        What was stored with the result, or why it was lost.
+        Errors of the result, or the reason why the attempt was lost.
     """
 
     __tablename__ = "photometry_tasks_attempts"
@@ -249,18 +249,18 @@ class Attempt(ServerBase):
     errors: Mapped[str | None]
 
     __table_args__ = (
-        # No task has two live attempts, whatever goes wrong elsewhere.
+        # The database itself ensures that no task has two live attempts.
         sa.Index(
             "photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=sa.text("ended IS NULL")
         ),
         {"info": {"storage": _OFTEN}},
     )
-    # No foreign keys: what was tried stays known when a task is deleted, and each would cost a look-up per attempt.
+    # No foreign keys: the attempts at a deleted task stay, and each key would cost a look-up per attempt.
 
 
 def _table(model: type[Base | ServerBase]) -> sa.Table:
     table = model.__table__
-    assert isinstance(table, sa.Table)  # noqa: S101 - tells mypy what SQLAlchemy's type leaves open
+    assert isinstance(table, sa.Table)  # noqa: S101 - narrows the type for mypy
     return table
 
 

@@ -1,4 +1,4 @@
-"""The states of a task."""
+"""The statuses of a task."""
 
 import enum
 
@@ -6,10 +6,10 @@ __all__ = ["FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
 
 
 class STATUS(enum.Enum):
-    """What became of a task; a pending task has none (NULL in the database).
+    """The status of a task; a pending task has none (NULL in the database).
 
-    The values are those of the TASOC pipeline. UNKNOWN is the result of a pipeline that could not tell: it
-    is not pending.
+    The values are those of the TASOC pipeline. A task is UNKNOWN if the pipeline could not determine its status;
+    it is not pending.
     """
 
     UNKNOWN = 0
@@ -21,11 +21,11 @@ class STATUS(enum.Enum):
     STARTED = 6
 
 
-#: A task with one of these is not run again in a run.
+#: A run does not run a task with one of these statuses again.
 FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
 
-#: A task with one of these has a result; one that is SKIPPED or ABORT may have none.
+#: A task with one of these statuses has a result; a SKIPPED or ABORT task may have none.
 MEASURED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR)
 
-#: Opening a TODO-list returns these tasks to pending: they were interrupted, or they failed.
+#: Opening a TODO-list returns tasks with these statuses to pending: they were interrupted or failed.
 RESET_AT_OPENING = (STATUS.STARTED, STATUS.ABORT, STATUS.ERROR)

@@ -1,4 +1,4 @@
-"""`TaskManager`: hands out the tasks of a TODO-list and keeps their results."""
+"""`TaskManager`: hand out the tasks of a TODO-list, and save their results."""
 
 import atexit
 import logging
@@ -34,6 +34,7 @@ from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_store
+from photometry_tasks.text import count_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -46,66 +47,71 @@ _logger = logging.getLogger("photometry_tasks")
 
 
 class TaskManager:
-    """Hand out the tasks of a TODO-list and keep their results.
+    """Hand out the tasks of a TODO-list, and save their results.
 
-    Opening returns the tasks that were cut short or went wrong (STARTED, ABORT, ERROR) to pending, with the
-    tasks that only they had skipped; on a server none that another manager is at.
+    Opening returns interrupted and failed tasks (STARTED, ABORT, ERROR) to pending, and with them the tasks that only
+    they had skipped. On a server, tasks that another manager runs stay as they are.
 
     Parameters
     ----------
     todo_file : str or os.PathLike
-        The TODO-file, a directory that holds `todo.sqlite`, or the URL of a list on a server that many managers share:
-        postgresql+psycopg://user:password@host/database.
+        The TODO-file, a directory that holds `todo.sqlite`, or the URL of a list on a server, which many managers can
+        share: postgresql+psycopg://user:password@host/database.
     cleanup : bool, optional
-        Compact the file.
+        Compact the list.
     overwrite : bool, optional
         Return all tasks to pending and delete all results; implies `cleanup`.
     cleanup_constraints : dict or list, optional
-        Which of the tasks that were cut short return to pending: arguments of `build_constraints`, or a list
-        of conditions (expressions, or SQL texts, which are trusted).
+        Conditions on the interrupted and failed tasks that return to pending; by default all do. Either arguments of
+        `build_constraints`, or a list of conditions (expressions, or SQL texts, which are trusted).
     summary : str or os.PathLike, optional
-        Where to write the progress as JSON.
+        The file into which the progress is written as JSON.
     summary_interval : int or None, optional
-        Write it after so many saved results; None: only at opening and closing.
+        Number of saved results after which the summary is written; None: only at opening and closing.
     load_into_memory : bool, optional
-        Work on a copy in memory, which is put back on disk by `backup`; results are logged beside the file meanwhile.
+        Work on a copy in memory, which `backup` writes to disk. Meanwhile, results are logged in another file in the
+        directory of the TODO-file. For TODO-files only.
     backup_interval : int or None, optional
-        With `load_into_memory`, back up after so many saved results; None: only at closing.
+        With `load_into_memory`, the number of saved results after which the manager backs up; None: only at closing.
     upgrade : bool, optional
-        Bring a file with an older schema to that of this release; False: refuse it. A server is upgraded by command.
+        Upgrade a file with an older schema to the schema of this release; if False, refuse the file. A list on a
+        server is upgraded by the command `photometry-tasks upgrade` only.
     durability : {'normal', 'full'}, optional
-        Whether a saved result survives the death of the process, or that of the machine too. On a server both do.
+        With 'normal', a saved result survives the death of the process; with 'full', that of the machine too. On a
+        server, a saved result survives both with either value.
     reset : bool, optional
-        Whether opening returns tasks to pending; False: for those who join a run.
+        Whether opening returns tasks to pending; use False to join a run.
     lease : float, optional
-        On a server: seconds without a sign of life after which others take this manager's tasks.
+        On a server: seconds without a heartbeat after which other managers take this manager's tasks.
     max_attempts : int, optional
-        On a server: how often in a row a task's managers may fall silent before it becomes an ERROR.
+        On a server: lost attempts in a row after which a task gets status ERROR. An attempt is lost when the lease of
+        its manager expires.
 
     Attributes
     ----------
     lease : float or None
-        As it was given; None for a file, of which nobody else has tasks.
+        The argument `lease`, seconds; None for a file, whose tasks no other manager can have.
 
     Raises
     ------
     FileNotFoundError, TodoListNotFoundError
-        If there is no such file, or no list on the server.
+        If the file does not exist, or the server has no list.
     NotATodoFileError, DamagedFileError, UnknownRevisionError, CannotUpgradeError, OutdatedSchemaError
-        If it is something else, damaged, of a newer release, or older and not to be upgraded. It is not changed.
+        If the file is not a TODO-file, is damaged, has the schema of a newer release, or has an older schema that
+        cannot or must not be upgraded. The list is not changed.
     TodoFileInUseError, NotWritableError, MountWithoutLocksError, ListInUseError
-        If another manager has it, it or its directory is read-only, or nothing would keep other nodes from it; or if
-        it is to be overwritten while others work on it.
+        If another manager has the file open; if the file or its directory is read-only; if locks on its mount do
+        not reach other nodes; or if `overwrite` is given while other managers work on the list.
     ServerError
-        If the server cannot be reached, or refuses.
+        If the server cannot be reached, or refuses the call.
     ValueError
-        If an argument is not what it should be.
+        If an argument is invalid.
 
     Notes
     -----
-    Each method is one transaction: it is done as a whole or not at all. The manager, `conn`, `cursor` and `session`
-    share one connection; a method that is called while the caller's own changes are uncommitted raises, and leaves
-    them alone. A read that the session has begun ends with the next call of a method.
+    Each method is one transaction: all of its changes are committed, or none. The manager, `conn`, `cursor` and
+    `session` share one connection. If the caller has uncommitted changes there, a method raises, and keeps them
+    unchanged. The next call of a method ends a read that the session has begun.
     """
 
     def __init__(
@@ -164,13 +170,18 @@ class TaskManager:
     # --- handing out -------------------------------------------------------------------------------------
 
     def get_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
-        """Return the pending task with the lowest priority; it is not reserved (see `start_task`).
+        """Return the pending task with the lowest priority, without reserving it (see `start_task`).
+
+        Parameters
+        ----------
+        **constraints
+            Arguments of `build_constraints`.
 
         Returns
         -------
         dict or None
-            Of priority, starid, method, sector, camera, ccd, cadence (s), datasource, tmag; None if none matches the
-            constraints, which are arguments of `build_constraints`.
+            The task: priority, starid, method, sector, camera, ccd, cadence (seconds), datasource and tmag. None if no
+            pending task matches the constraints.
         """
         return self._store.get_task(constraints)
 
@@ -179,7 +190,7 @@ class TaskManager:
         return self._store.get_tasks(validation.check_positive("limit", limit), constraints)
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
-        """Return a pending task, each as likely as the others; otherwise as `get_task`."""
+        """Return a random pending task, with equal probabilities; otherwise as `get_task`."""
         expressions = build_expressions(check_constraints(constraints))
         return self._read("get_random_task", partial(draw_task, conditions=expressions))
 
@@ -196,36 +207,42 @@ class TaskManager:
     def claim_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Start the next pending tasks, in order of priority and at most `limit`, and return them.
 
-        They are this manager's: nobody else gets them. Only when it gives no sign of life for `lease` seconds (claims
-        and saves are signs, and `heartbeat`) others on the same server take them, by their own next claim.
+        No other manager gets these tasks while the lease of this manager is valid. After `lease` seconds without a
+        heartbeat, other managers on the same server take the tasks with their next claim. Every claim or save counts as
+        a heartbeat; `heartbeat` sends one without a claim or a save.
 
         Returns
         -------
         list of dict
-            Each as `get_task` returns it, and besides `attempt`, an int that no other claim has. A result that
-            holds it is accepted only as long as this attempt is the task's last.
+            Each task as `get_task` returns it, with the additional key `attempt`, an int that no other claim has. A
+            result with this key is accepted only while its attempt is the last of the task.
         """
         return self._store.claim_tasks(validation.check_positive("limit", limit), constraints)
 
     def heartbeat(self) -> None:
-        """Give a sign of life, to keep the tasks that were claimed; needed only where none is claimed or saved."""
+        """Send a heartbeat, to keep the claimed tasks; needed only while the manager neither claims nor saves."""
         self._store.heartbeat()
 
     def has_tasks_elsewhere(self, **constraints: Unpack[Constraints]) -> bool:
-        """Whether a later claim may give tasks though the last gave none: other managers run or lock them."""
+        """Whether a later claim may return tasks though the last returned none: other managers run or lock them."""
         return self._store.has_tasks_elsewhere(constraints)
 
     def start_task(self, taskid: int) -> None:
-        """Mark a task, given by its priority, as STARTED, so that it is not handed out again.
+        """Mark a task as STARTED, so that it is not handed out again.
+
+        Parameters
+        ----------
+        taskid : int
+            The priority of the task.
 
         Raises
         ------
         UnknownTaskError
-            If there is no such task; also a LookupError.
+            If the task does not exist; also a LookupError.
         TaskFinishedError
-            If it has a status already, other than STARTED; also a ValueError.
+            If the task has a status other than STARTED; also a ValueError.
         TaskOwnedError
-            If another manager has it; also a ValueError.
+            If another manager runs the task; also a ValueError.
         """
         self._store.start_tasks("start_task", [validation.check_integer("taskid", taskid)])
 
@@ -234,7 +251,7 @@ class TaskManager:
         self._store.start_tasks("start_tasks", validation.check_integers("priorities", priorities))
 
     def release_tasks(self, priorities: Iterable[int]) -> None:
-        """Return those of the tasks that were started, but not finished, to pending; not those of other managers."""
+        """Return started tasks to pending; finished tasks, and tasks of other managers, stay as they are."""
         self._store.release_tasks(validation.check_integers("priorities", priorities))
 
     def reset_tasks(
@@ -244,23 +261,23 @@ class TaskManager:
         error_like: str | None = None,
         **constraints: Unpack[Constraints],
     ) -> dict[str, int]:
-        """Return chosen tasks to pending, and with them those that only they had skipped, and so on to the end.
+        """Return chosen tasks to pending, and with them the tasks that only they had skipped, and so on.
 
-        On a server, tasks that somebody is at stay with them.
+        On a server, tasks that a manager runs stay as they are.
 
         Parameters
         ----------
         status : STATUS or iterable of STATUS, optional
-            What they have now; by default anything but pending.
+            The statuses of the chosen tasks; by default every status.
         error_like : str, optional
-            A part of their errors.
+            A part of the errors of the chosen tasks.
         **constraints
             Arguments of `build_constraints`.
 
         Returns
         -------
         dict
-            How many went back, by the name of their status.
+            The numbers of tasks that returned to pending, by the name of their former status.
         """
         chosen = statements.build_chosen_tasks(status, error_like, constraints)
         reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
@@ -271,58 +288,58 @@ class TaskManager:
     def save_result(self, result: Mapping[str, Any] | Result) -> STATUS | None:
         """Save the result of a task, and skip the tasks that the brightest star in its aperture covers.
 
-        When this returns, the result survives the death of the process. A second result of a task replaces the
-        first, and undoes what that one had skipped.
+        When this method returns, the result survives the death of the process. A second result of a task replaces the
+        first; the tasks that only the first had skipped return to pending.
 
         Parameters
         ----------
         result : mapping
-            The task as it was handed out, and besides
+            The task as it was handed out, with the additional keys
 
             - `status` : the STATUS, an enum with the same values, or the integer;
             - `method_used` : str;
-            - `time` : float, what it took, seconds;
-            - `worker_wait_time` : float, optional, what the worker had waited for it, seconds;
+            - `time` : float, the run time, seconds;
+            - `worker_wait_time` : float, optional, the time that the worker waited for the task, seconds;
             - `details` : mapping, optional, with any of `filepath_lightcurve`, `pos_centroid` (column, row;
               pixels), `stamp` (row1, row2, col1, col2), `stamp_resizes`, `mean_flux`, `variance`,
               `variability`, `rms_hour`, `ptp`, `mask_size`, `edge_flux`, `contamination`, `errors` (a list of
-              texts) and `skip_targets` (the star ids in the aperture). Others are ignored.
+              texts) and `skip_targets` (the star ids in the aperture). Other keys are ignored.
 
-            It is not changed. NaN is stored as NULL. A `Result` was checked before, by `check_result`.
+            The mapping is not changed. NaN is stored as NULL. A `Result` of `check_result` is not checked again.
 
         Returns
         -------
         STATUS or None
-            What the task has now: SKIPPED if a brighter star covers it. None if the result was refused: it holds an
-            attempt that is not the task's last, or none, and another manager has the task. It came too late.
+            The new status of the task: SKIPPED if a brighter star covers it. None if the result came too late and was
+            refused: its attempt is not the last of the task, or it has no attempt and another manager runs the task.
 
         Raises
         ------
         InvalidResultError
-            If a field is missing or is not what it should be; also a ValueError.
+            If a field is missing or invalid; also a ValueError.
         UnknownTaskError
-            If there is no such task; also a LookupError.
+            If the task does not exist; also a LookupError.
 
         Notes
         -----
-        A light-curve path that another task has already makes the result an ERROR, without a path and with
-        the reason in its errors.
+        If another task already has the light-curve path, the result is saved as an ERROR, without a path and with the
+        reason in its errors.
         """
         (status,) = self._save("save_result", [check_result(result)])
         return status
 
     def save_results(self, results: Iterable[Mapping[str, Any] | Result]) -> list[STATUS | None]:
-        """Save results in one transaction, all of them or none, as `save_result` would one after the other.
+        """Save results in one transaction, all or none, as `save_result` would save them one after the other.
 
         Returns
         -------
         list of STATUS or None
-            What each task had when its result was saved; None for a result that came too late.
+            The status that each task had when its result was saved; None for a result that came too late.
 
         Raises
         ------
         InvalidResultError, UnknownTaskError
-            They name the task; nothing was saved.
+            The error names the task. Nothing was saved.
         """
         return self._save("save_results", list(map(check_result, results)))
 
@@ -331,12 +348,13 @@ class TaskManager:
         pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
         if len(pairs) < len(results):
             late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
-            self.logger.warning("%s: results that came too late, and were refused: of tasks %s", self.todo_file, late)
+            message = "%s: refused %s that came too late (priority %s)"
+            self.logger.warning(message, self.todo_file, count_of(len(late), "result"), ", ".join(map(str, late)))
         progress.add_results(self._summary, pairs)
         self._throughput.count(pairs)
         self.summary_counter += len(pairs)
         self._backup_counter += len(pairs)
-        # The results are safe, whatever goes wrong here.
+        # The results are saved: a failure from here on must not raise.
         if self.summary_interval is not None and self.summary_counter >= self.summary_interval:
             self._try(self.write_summary)
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
@@ -355,44 +373,44 @@ class TaskManager:
         try:
             method()
         except OSError:
-            self.logger.exception("Automatic %s failed; it is tried again later", method.__name__)
+            self.logger.exception("%s: automatic %s failed; the manager will retry", self.todo_file, method.__name__)
 
     # --- summary, backup, closing ------------------------------------------------------------------------
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The progress in numbers: always the same dict, whose counts are those of the table.
+        """The progress in numbers: always the same dict, with the current counts of the table.
 
         It holds slurm_jobid, numtasks, tasks_run, last_error, mean_elaptime and mean_worker_waittime (seconds,
-        exponentially weighted means with a weight of 0.1 for the newest), and a count for each STATUS.
+        exponentially weighted means in which the newest value has the weight 0.1), and a count for each STATUS.
         """
         if self._connection.is_open:
             progress.set_counts(self._summary, self._store.count_by_status())
         return self._summary
 
     def write_summary(self) -> None:
-        """Write the summary as JSON to the path given at opening, if there is one."""
+        """Write the summary as JSON into the file that was given at opening, if any."""
         self._connection.check_ready("write_summary")
         if self.summary_file is not None:
             progress.write_summary(Path(self.summary_file), self.summary, self._store.path)
         self.summary_counter = 0
 
     def backup(self) -> None:
-        """With `load_into_memory`, replace the file on disk by the state in memory; else do nothing."""
+        """With `load_into_memory`, replace the file on disk by the copy in memory; otherwise do nothing."""
         self._connection.check_ready("backup")
         self._backup_counter = 0
         self._store.backup()
 
     def close(self) -> None:
-        """Back up, write the summary and close the file. Calling it again does nothing.
+        """Back up, write the summary, and close the list; a second call does nothing.
 
         Raises
         ------
         FileChangedError
-            If another program has changed a file that was loaded into memory: all is then saved in another file,
-            which the error names, and the manager is closed.
+            If another program has replaced the file, or has changed a file that was loaded into memory. The list is
+            saved in another file, which the error names, and the manager is closed.
         OSError
-            If the file or the summary cannot be written. If it is the file, the manager stays open.
+            If the file or the summary cannot be written. If the file cannot, the manager stays open.
         """
         if not self._connection.is_open:
             return
@@ -402,11 +420,11 @@ class TaskManager:
         saved_as = self._store.finish()
         try:
             self.write_summary()
-            _ = self.summary  # its last counts stay readable
+            _ = self.summary  # the last counts stay readable
         finally:
             self._store.close()
         if saved_as is not None:
-            remedy = f"All was saved as {saved_as} instead; see with which of the two to go on"
+            remedy = f"The list was saved as {saved_as} instead. Compare the two files, then continue with one of them"
             raise FileChangedError(path=self.todo_file, remedy=remedy)
 
     def __repr__(self) -> str:
@@ -416,17 +434,17 @@ class TaskManager:
 
     @property
     def conn(self) -> "sqlite3.Connection":
-        """The connection that the manager itself uses; for TODO-files only."""
+        """The driver's connection, which the manager itself uses; for TODO-files only."""
         return self._connection.dbapi
 
     @property
     def cursor(self) -> "sqlite3.Cursor":
-        """A cursor of it, always the same, whose rows are `sqlite3.Row`; for TODO-files only."""
+        """A cursor of `conn`, always the same, whose rows are `sqlite3.Row`; for TODO-files only."""
         return self._connection.cursor
 
     @property
     def session(self) -> Session:
-        """An ORM session on the manager's own connection; the caller commits it."""
+        """An ORM session on the manager's connection; the caller commits its changes."""
         return self._connection.session
 
     def __enter__(self) -> Self:
@@ -436,30 +454,30 @@ class TaskManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._connection.is_forked():
-            return  # the parent leaves the block
+            return  # only the parent closes the manager
         if kind is not None and self._connection.is_open:
-            # The caller's half-done changes must not keep the results from being written to disk.
+            # Uncommitted changes of the caller must not keep the results from being written to disk.
             self._connection.discard_changes()
         self.close()
 
     def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)  # there is none if opening failed
+        connection = getattr(self, "_connection", None)  # missing if opening failed
         if connection is None or not connection.is_open or connection.is_forked():
             return
         try:
             connection.discard_changes()
             self.close()
         finally:
-            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(f"{self!r} was not closed; call close()", ResourceWarning, source=self, stacklevel=2)
 
 
 _open: weakref.WeakSet[TaskManager] = weakref.WeakSet()
 
 
 def _close_at_exit(manager: TaskManager) -> None:
-    """Close a manager when the interpreter exits, unless it is closed by then."""
+    """Close a manager at the exit of the interpreter, if it is still open."""
     _open.add(manager)
-    # The function that is registered last runs first: before filelock, which was loaded since, releases the locks.
+    # The last registered function runs first: it must run before filelock, loaded since, releases the locks.
     atexit.unregister(_close_all)
     atexit.register(_close_all)
 
@@ -469,7 +487,7 @@ def _close_all() -> None:
         try:
             manager.__del__()
         except ResourceWarning:
-            pass  # -W error makes the warning an error; the manager is closed by then
+            pass  # with -W error the warning is an error; the manager is closed by then
         except Exception:
-            # A manager that cannot be closed must not keep the others from it.
-            _logger.exception("%r was not closed, and could not be", manager)
+            # If a manager cannot be closed, the others must be closed nevertheless.
+            _logger.exception("%r could not be closed at exit", manager)

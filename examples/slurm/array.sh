@@ -7,14 +7,14 @@
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
 #
-# Many jobs on one list, which is on a PostgreSQL server: each claims its tasks itself. Any of them may begin late, reach
-# its time limit or lose its node; what it had comes back to the others.
+# Many jobs on one list on a PostgreSQL server. Each job claims its own tasks. If a job starts late, reaches its time
+# limit or loses its node, the other jobs run its tasks.
 #     sbatch array.sh postgresql+psycopg://me@dbnode/sector1 mystars:photometry
-# The password stands in ~/.pgpass, not here.
+# Put the password into ~/.pgpass, not into the URL.
 set -euo pipefail
 todo=$1 function=$2
 shift 2
 
-export OMP_NUM_THREADS=1 # the processors are the workers'
+export OMP_NUM_THREADS=1 # one thread per worker, because each processor has a worker
 
 exec photometry-tasks work "$todo" "$function" --jobs "${SLURM_CPUS_PER_TASK:-2}" --grace 240 "$@"

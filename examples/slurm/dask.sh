@@ -3,15 +3,15 @@
 #SBATCH --ntasks=128
 #SBATCH --time=08:00:00
 #
-# Many nodes by Dask: a scheduler and the TODO-file on the first node, a worker for each task of the job.
-# dask_client.py lies beside the module of the function, where this is submitted.
+# Many nodes with Dask: the scheduler and the TODO-file on the first node, and a worker for each SLURM task.
+# Submit it from the directory of the function's module, and put dask_client.py there too.
 #     sbatch dask.sh todo.sqlite mystars:photometry
 set -euo pipefail
 todo=$1 function=$2
 shift 2
 
 export OMP_NUM_THREADS=1
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # the scheduler and the workers import the function too
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # scheduler and workers import the function too
 export DASK_SCHEDULER_FILE=$PWD/scheduler-${SLURM_JOB_ID:-$$}.json
 trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$DASK_SCHEDULER_FILE"' EXIT
 

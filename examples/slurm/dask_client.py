@@ -1,4 +1,4 @@
-"""Workers of a Dask cluster, for `photometry-tasks run --executor dask_client:connect`."""
+"""The workers of a Dask cluster, for `photometry-tasks run --executor dask_client:connect`."""
 
 import os
 from concurrent.futures import Executor
@@ -7,5 +7,5 @@ from distributed import Client
 
 
 def connect(_jobs: int) -> Executor:
-    """Return the executor of the cluster whose scheduler wrote the file that DASK_SCHEDULER_FILE names."""
+    """Return an executor on the cluster of the scheduler file in DASK_SCHEDULER_FILE."""
     return Client(scheduler_file=os.environ["DASK_SCHEDULER_FILE"]).get_executor()

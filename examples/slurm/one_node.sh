@@ -6,14 +6,14 @@
 #SBATCH --time=08:00:00
 #SBATCH --signal=B:USR1@300
 #
-# One node, a process for each processor. To continue after a stop, submit it again:
+# One node, with a worker process for each processor. To continue after a stop, submit it again:
 #     sbatch --dependency=singleton one_node.sh todo.sqlite mystars:photometry
 set -euo pipefail
 todo=$1 function=$2
 shift 2
 
-export OMP_NUM_THREADS=1 # the processors are the workers'
+export OMP_NUM_THREADS=1 # one thread per worker, because each processor has a worker
 
-# "exec": the program takes the shell's place, so that USR1, 300 s before the end, reaches it.
+# With "exec", the program replaces the shell, so that USR1 reaches it 300 s before the time limit.
 exec photometry-tasks run "$todo" "$function" \
     --jobs "${SLURM_CPUS_PER_TASK:-2}" --in-memory --grace 240 "$@"

@@ -1,6 +1,6 @@
-"""The schema of TASOC's release 6.3.
+"""Schema of TASOC release 6.3.
 
-It is made from nothing; a SQLite file of an older release, since 3.0, is converted.
+A new list gets its tables from this revision; a SQLite file of an older release, since 3.0, is converted.
 """
 
 import sqlalchemy as sa
@@ -16,9 +16,9 @@ _Statistic: sa.Double[float] = sa.DOUBLE_PRECISION()
 
 
 def upgrade() -> None:
-    """Convert what is there, and make what is not."""
+    """Convert the existing tables, and create the missing ones."""
     if not context.is_offline_mode():
-        # Older files differ in too many ways for a list of operations: env.py knows how to convert them.
+        # Older files differ in too many ways for a list of operations: a function from env.py converts them.
         context.config.attributes["convert_older_file"](op.get_bind())
     op.create_table(
         "todolist",
@@ -75,8 +75,8 @@ def _to_task(table: str, column: str, on_delete: str) -> sa.ForeignKeyConstraint
 
 
 def downgrade() -> None:
-    """Refuse: there are several older schemas, and none has a place for all that the file holds."""
+    """Refuse: there are several older schemas, and none can hold all values of the list."""
     raise CommandError(
-        "There is no way back below TASOC's release 6.3: the releases before it had half a dozen schemas, in which not "
-        "all that the file holds has a place. Take a copy that was made before the file was upgraded."
+        "A TODO-list cannot be downgraded below TASOC release 6.3: there are several older schemas, and none can hold "
+        "all values of the list. Use a copy from before the upgrade."
     )

@@ -13,6 +13,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the two indexes."""
     op.drop_index("photometry_skipped_skipped_by_idx", "photometry_skipped", if_exists=True)
     op.drop_index("photometry_skipped_priority_idx", "photometry_skipped", if_exists=True)

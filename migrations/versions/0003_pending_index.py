@@ -1,4 +1,4 @@
-"""An index of todolist on the pending tasks."""
+"""Index of todolist on the pending tasks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the index."""
     op.drop_index("todolist_pending_idx", "todolist", if_exists=True)

@@ -1,4 +1,4 @@
-"""A table of how many results were saved in each minute."""
+"""Table photometry_tasks_progress, with the number of results saved in each minute."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the table."""
     op.drop_table("photometry_tasks_progress", if_exists=True)

@@ -1,4 +1,7 @@
-"""On PostgreSQL, tables of the workers and of their attempts. A SQLite file has one manager, and gets none."""
+"""Tables of the workers and of their attempts, on PostgreSQL only.
+
+A SQLite file has one manager at a time, and needs no such tables.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +14,7 @@ _OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1
 
 
 def upgrade() -> None:
-    """Add the tables, and let PostgreSQL keep those that change often accordingly."""
+    """Add the tables, and set the storage parameters of tables whose rows change often."""
     if op.get_context().dialect.name != "postgresql":
         return
     time = sa.DateTime(timezone=True)
@@ -52,7 +55,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the tables, and reset the storage parameters of todolist."""
     if op.get_context().dialect.name != "postgresql":
         return
     op.drop_table(_ATTEMPTS, if_exists=True)

@@ -1,5 +1,6 @@
-"""What the command line shows: the progress of a run, and how a TODO-list stands."""
+"""The output of the commands: the progress of a run, the status of a TODO-list, and the next command."""
 
+import shlex
 import time
 from datetime import timedelta
 from typing import Any, Self
@@ -19,22 +20,24 @@ from rich.table import Table
 from rich.text import Text
 
 from photometry_tasks.status import FINISHED
+from photometry_tasks.storage.location import Location
+from photometry_tasks.text import count_of
 
-#: Seconds between two lines, where there is no terminal to draw a bar in.
+#: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
 
 
 class Bar:
-    """How far something has come: done/total, rate, time left and errors.
+    """A progress bar: done/total, rate, time left and errors.
 
-    It is drawn in a terminal, else a line comes now and then; on the error stream, as a program may read the output.
+    Without a terminal, a line is printed every half minute. Both go to stderr, because a program may read stdout.
 
     Parameters
     ----------
     unit : str
-        Of what is counted.
+        The noun of the counted things, in the plural.
     """
 
     def __init__(self, unit: str) -> None:
@@ -49,7 +52,7 @@ class Bar:
             TextColumn(unit),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
-            TextColumn("left:"),
+            TextColumn("time left:"),
             TimeRemainingColumn(),
             TextColumn("[red]{task.fields[errors]}"),
             console=Console(stderr=True),
@@ -58,10 +61,10 @@ class Bar:
         self._is_drawn = self._progress.console.is_terminal
 
     def show(self, description: str, done: int, total: int | None, errors: int = 0) -> None:
-        """Show how many are done."""
+        """Show how many of the total are done."""
         now = time.monotonic()
         rate = done / (now - self._begun) if done and now > self._begun else 0.0
-        failed = _count_errors(errors) if errors else ""
+        failed = count_of(errors, "error") if errors else ""
         if self._is_drawn:
             self._progress.update(
                 self._line,
@@ -73,9 +76,9 @@ class Bar:
             )
         elif now - self._shown >= _LINES:
             self._shown = now
-            left = timedelta(seconds=round((total - done) / rate)) if rate and total is not None else "?"
+            left = timedelta(seconds=round((total - done) / rate)) if rate and total is not None else "unknown"
             words = [f"{description}: {done}/{'?' if total is None else total} {self._unit}", f"{rate:.3g}/s"]
-            click.echo(", ".join([*words, f"left {left}", *([failed] if failed else [])]), err=True)
+            click.echo(", ".join([*words, f"time left: {left}", *([failed] if failed else [])]), err=True)
 
     def __enter__(self) -> Self:
         if self._is_drawn:
@@ -87,38 +90,46 @@ class Bar:
             self._progress.stop()
 
 
+def suggest_run(todo: Location) -> str:
+    """Return the sentence that names the command for pending tasks."""
+    command = "work" if todo.path is None else "run"
+    return f"Run pending tasks with `photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION`."
+
+
 # --- status ----------------------------------------------------------------------------------------------
 
 
 def build_view(found: dict[str, Any]) -> RenderableType:
-    """Return what `get_overview` found as it is shown in a terminal."""
+    """Return the overview of `get_overview` for a terminal."""
     parts: list[RenderableType] = [Text(found["todo_file"], style="bold"), _build_counts(found), Text(_describe(found))]
     parts.append(_build_focal_plane(found["ccds"]))
     if found["running"]:
         number = found["status"]["STARTED"]
-        title = f"Running: {number}" + (
-            f", the first {len(found['running'])}" if number > len(found["running"]) else ""
+        title = f"Running tasks: {number:,}" + (
+            f" (the first {len(found['running'])})" if number > len(found["running"]) else ""
         )
         parts.append(_build_list(title, found["running"], _RUNNING))
     if found["last_errors"]:
         rows = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"]]
-        parts.append(_build_list("Errors", rows, ("priority", "starid", "errors")))
+        parts.append(_build_list("Last errors", rows, ("priority", "starid", "errors")))
     return Group(*parts)
 
 
 def build_history(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
-    """Return the attempts at a task as they are shown in a terminal."""
+    """Return the attempts at a task for a terminal."""
     if not attempts:
-        return Text(f"Nobody has tried task {priority} yet.")
+        return Text(f"Task {priority} has no attempts yet.")
     rows = [
         {
             "attempt": row["attempt"],
             "worker": f"{row['worker']} on {row['host']}, process {row['pid']}"
             + (f", job {row['slurm_jobid']}" if row["slurm_jobid"] else ""),
-            "begun": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
-            "took": timedelta(seconds=round((row["ended"] - row["begun"]).total_seconds())) if row["ended"] else None,
-            "how it ended": row["how"] or "running",
-            "why": _last_line(row["errors"]),
+            "started": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
+            "duration": timedelta(seconds=round((row["ended"] - row["begun"]).total_seconds()))
+            if row["ended"]
+            else None,
+            "outcome": row["how"] or "running",
+            "error": _last_line(row["errors"]),
         }
         for row in attempts
     ]
@@ -139,24 +150,26 @@ def _describe(found: dict[str, Any]) -> str:
     rate, pending = found["rate"], found["status"]["PENDING"]
     if rate and pending:
         left = timedelta(seconds=round(pending / rate))
-        lines.append(f"{rate:.3g} results a second over the last ten minutes: {left} left for what is pending.")
+        lines.append(f"{rate:.3g} results per second over the last 10 minutes. Time left for pending tasks: {left}.")
     elif rate:
-        lines.append(f"{rate:.3g} results a second over the last ten minutes.")
+        lines.append(f"{rate:.3g} results per second over the last 10 minutes.")
     if found["mean_elaptime"] is not None:
-        lines.append(f"A task took {found['mean_elaptime']:.3g} s on average.")
-    lines.append("Nobody works on it." if found["holder"] is None else f"In use by {found['holder']}.")
+        lines.append(f"Mean run time of a task: {found['mean_elaptime']:.3g} s.")
+    lines.append("Not in use." if found["holder"] is None else f"In use by {found['holder']}.")
     if found["age"] is not None:
-        lines.append(f"As published {found['age']:.0f} s ago: the file itself does not tell at the moment.")
+        age = f"{found['age']:.0f} s"
+        lines.append(f"Published by a manager {age} ago: the file itself cannot be read, or lacks newer results.")
     if found["has_log"]:
-        lines.append("A log of results lies beside it: they are not counted here until it is opened again.")
+        command = f"photometry-tasks upgrade {shlex.quote(found['todo_file'])}"
+        lines.append(f"Results that a killed manager logged are not counted. Save them with `{command}`.")
     return "\n".join(lines)
 
 
 def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
-    """Lay the CCDs out as cameras and their CCDs: the share that is done, and of errors."""
+    """Return the share of finished tasks and the errors, with a column for each camera and a row for each CCD."""
     cells = {(entry["camera"], entry["ccd"]): entry for entry in ccds}
     cameras, numbers = ({1, 2, 3, 4} | {place[axis] for place in cells} for axis in (0, 1))
-    table = Table("", title="Done and failed, by camera and CCD", title_justify="left")
+    table = Table("", title="Finished tasks and errors, by camera and CCD", title_justify="left")
     for camera in sorted(cameras):
         table.add_column(f"camera {camera}", justify="right")
     for ccd in sorted(numbers):
@@ -171,19 +184,19 @@ def _build_cell(entry: dict[str, Any] | None) -> Text:
     done = sum(entry[status.name] for status in FINISHED)
     text = Text(f"{_floor(done, total)} of {total}", style="green" if done == total else "")
     if entry["ERROR"]:
-        text.append(f"\n{_count_errors(entry['ERROR'])}", style="red")
+        text.append(f"\n{count_of(entry['ERROR'], 'error')}", style="red")
     return text
 
 
 def _floor(part: int, whole: int) -> str:
-    """Return a share that says 100 % only if it is all."""
+    """Return a share in percent, rounded down, so that only a whole is 100 %."""
     return f"{1000 * part // whole / 10:g} %"
 
 
 def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> Table:
     table = Table(*names, title=title, title_justify="left")
     for row in rows:
-        # As text: what stands in an error may look like markup.
+        # As Text, because an error may contain characters that look like markup.
         table.add_row(*(_build_text(name, row[name]) for name in names))
     return table
 
@@ -193,10 +206,6 @@ def _build_text(name: str, value: object) -> Text:
     if name == "errors":
         text.no_wrap, text.overflow = True, "ellipsis"
     return text
-
-
-def _count_errors(number: int) -> str:
-    return f"{number} error{'' if number == 1 else 's'}"
 
 
 def _last_line(errors: str | None) -> str:

@@ -8,18 +8,23 @@ import click
 from photometry_tasks.cli.params import Statuses, constraint_options, needs, read_constraints, todo_argument
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.location import Location
+from photometry_tasks.text import count_of
 
 
 @click.command()
 @todo_argument
 @click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
-@click.option("--status", type=Statuses(with_pending=True), help="Only with these, as OK,WARNING.")
+@click.option(
+    "--status", type=Statuses(with_pending=True), help="Only tasks with these statuses, for example OK,WARNING."
+)
 @constraint_options
 def export(todo: Location, target: Path, status: Any, **options: Any) -> None:
-    """Write the tasks of TODO, a file or a PostgreSQL URL, with their diagnostics to a table.
+    """Write the tasks of TODO and their diagnostics to a table.
+
+    TODO is a file or a PostgreSQL URL. The name of the table gives its format: CSV, Parquet or ECSV.
 
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
-    with needs(target.suffix.lower().lstrip("."), "a library"):
+    with needs(target.suffix.lower().lstrip("."), "a library for this format"):
         number = export_tasks(todo, target, status=status, **read_constraints(options))
-    click.echo(f"{number} tasks written to {target}.")
+    click.echo(f"{count_of(number, 'task')} written to {target}.")

@@ -1,32 +1,36 @@
-"""`init`: make a TODO-list from target lists."""
+"""`init`: create a TODO-list from target lists."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import Bar
+from photometry_tasks.cli.display import Bar, suggest_run
 from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.storage.location import Location
+from photometry_tasks.text import count_of
 
 
 @click.command()
 @todo_argument
 @click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--sector", type=click.IntRange(min=0), help="Sector of the targets, where the list does not tell.")
-@click.option("--cadence", type=click.IntRange(min=1), help="Seconds between exposures, where the list does not tell.")
+@click.option("--sector", type=click.IntRange(min=0), help="Sector of targets without a sector in the list.")
+@click.option(
+    "--cadence", type=click.IntRange(min=1), help="Cadence in seconds of targets without a cadence in the list."
+)
 @click.option(
     "--datasource",
     type=click.Choice(["tpf", "ffi", "both"]),
     default="ffi",
     show_default=True,
-    help="Target pixel files, full-frame images, or a task for each, where the list does not tell.",
+    help="Target pixel files, full-frame images, or a task for each, for targets without a datasource in the list.",
 )
 def init(todo: Location, lists: tuple[Path, ...], sector: int | None, cadence: int | None, datasource: Any) -> None:
-    """Make the TODO-list TODO, a file or a PostgreSQL URL, from target lists, or add to it what is new.
+    """Create a TODO-list from target lists, or add new targets to it.
 
-    A list is a CSV file: one of the TESS target lists of MIT, or one with columns named as in `todolist`.
+    TODO is a file or a PostgreSQL URL. LIST.csv is a TESS target list of MIT, or a CSV file with the column names of
+    `todolist`.
 
     Example: photometry-tasks init todo.sqlite all_targets_S001_v1.csv --datasource both
     """
@@ -35,7 +39,8 @@ def init(todo: Location, lists: tuple[Path, ...], sector: int | None, cadence: i
         def show_progress(done: int, total: int | None) -> None:
             bar.show("Reading" if total is None else "Writing", done, total)
 
-        added, known = add_target_lists(
+        added, listed = add_target_lists(
             todo, lists, sector=sector, cadence=cadence, datasource=datasource, progress=show_progress
         )
-    click.echo(f"{added} tasks added to {todo.name}; {known} were listed already.")
+    result = f"{count_of(added, 'task')} added to {todo.name}, {listed:,} already listed"
+    click.echo(f"{result}. {suggest_run(todo)}")

@@ -1,4 +1,4 @@
-"""The group of the commands, and the errors that they show as one line."""
+"""The group of the commands, and the errors that they print without a traceback."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.upgrade import check, upgrade
 from photometry_tasks.errors import TodoError
 
-#: Exit code of a program that Ctrl-C stopped: 128 + SIGINT.
+#: Exit code after Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Shows errors that a user can correct as one line, without a traceback."""
+    """Prints errors that a user can correct without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -35,7 +35,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 @click.version_option(package_name="photometry_tasks")
 def main() -> None:
-    """Keep the list of the stars that a photometry pipeline has yet to measure."""
+    """Keep the TODO-list of a photometry pipeline: the stars to measure, and the results."""
 
 
 for _command in (init, run, work, status, report, reset, export, copy_command, upgrade, check, demo):

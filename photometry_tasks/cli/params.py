@@ -1,4 +1,4 @@
-"""What the commands take: options that several share, and what is made of them."""
+"""The parameters of the commands: types, shared options, and their conversion."""
 
 import importlib
 import math
@@ -20,7 +20,7 @@ class _Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         seconds: float = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail("seconds are expected; leave it out for no limit", param, ctx)
+            self.fail(f"{value} is not a finite number of seconds; leave the option out for no limit", param, ctx)
         return seconds
 
 
@@ -41,12 +41,12 @@ todo_argument = click.argument("todo", type=TODO)
 
 
 class Statuses(click.ParamType[Any]):
-    """Names of statuses with commas between: a list of their values; PENDING is None.
+    """Names of statuses, separated by commas; becomes a list of their values, with None for PENDING.
 
     Parameters
     ----------
     with_pending : bool
-        Whether pending tasks can be asked for.
+        Whether PENDING is allowed.
     """
 
     name = "status,…"
@@ -57,7 +57,7 @@ class Statuses(click.ParamType[Any]):
             self._values["PENDING"] = None
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read the names."""
+        """Return the values of the names."""
         if not isinstance(value, str):
             return value
         try:
@@ -77,13 +77,20 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each argument of `build_constraints`."""
     options = [
         *(
-            click.option(f"--{name}", type=int, multiple=True, help="Only these; may be given several times.")
+            click.option(f"--{name}", type=int, multiple=True, help=f"Only tasks with this {name}; may be repeated.")
             for name in ("priority", "starid", "sector", "camera", "ccd", "cbv-area")
         ),
-        click.option("--cadence", type=_IntegerOrFFI(), multiple=True, help="Seconds; or 'ffi'."),
-        click.option("--datasource", type=click.Choice(["ffi", "tpf"]), help="'tpf' is all that is not 'ffi'."),
-        click.option("--tmag-min", type=float, help="TESS magnitude."),
-        click.option("--tmag-max", type=float, help="TESS magnitude."),
+        click.option(
+            "--cadence",
+            type=_IntegerOrFFI(),
+            multiple=True,
+            help="Only tasks with this cadence in seconds, or 'ffi'; may be repeated.",
+        ),
+        click.option(
+            "--datasource", type=click.Choice(["ffi", "tpf"]), help="'ffi': only full-frame images. 'tpf': all others."
+        ),
+        click.option("--tmag-min", type=float, help="Lowest TESS magnitude, inclusive."),
+        click.option("--tmag-max", type=float, help="Highest TESS magnitude, inclusive."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -91,20 +98,22 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `build_constraints` that were given as options."""
+    """Return the given options as arguments of `build_constraints`."""
     constraints = {name: value for name, value in options.items() if value not in (None, ())}
     if "ffi" in constraints.get("cadence", ()):
         if len(constraints["cadence"]) > 1:
-            raise click.BadParameter("'ffi' stands alone", param_hint="--cadence")
+            raise click.BadParameter(
+                "'ffi' cannot be combined with another cadence; give only one of them", param_hint="--cadence"
+            )
         constraints["cadence"] = "ffi"
-    check_constraints(constraints)  # before anything is opened
+    check_constraints(constraints)  # before the list is opened
     return constraints
 
 
 def import_object(name: str, argument: str) -> Any:
-    """Return the function that a text like `package.module:function` names."""
+    """Return the function with a name of the form `package.module:function`."""
     module_name, _, function_name = name.partition(":")
-    # As `python -m` does: what lies in the current directory can be imported.
+    # As with `python -m`, modules in the current directory can be imported.
     sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
@@ -112,22 +121,31 @@ def import_object(name: str, argument: str) -> Any:
         hint = f"cannot import {name!r} ({error}); give it as package.module:function"
         raise click.BadParameter(hint, param_hint=argument) from error
     if not callable(function):
-        raise click.BadParameter(f"{name!r} is not a function", param_hint=argument)
+        raise click.BadParameter(
+            f"{name!r} is not a function; give one as package.module:function", param_hint=argument
+        )
     return function
 
 
-#: What `run` and `work` have in common, as `run_tasks` takes it.
+#: Options of both `run` and `work`, named as the arguments of `run_tasks`.
 RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "stop_after")
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the function, and the options that `run` and `work` have in common."""
+    """Add the argument and the options of both `run` and `work`."""
     options = [
         click.argument("function", metavar="MODULE:FUNCTION"),
-        click.option("--jobs", type=click.IntRange(min=1), help="Worker processes.  [default: the processors]"),
-        click.option("--limit", type=click.IntRange(min=1), help="Stop after so many tasks."),
         click.option(
-            "--task-timeout", type=SECONDS, metavar="S", help="Give a task up after so many seconds, as an ERROR."
+            "--jobs",
+            type=click.IntRange(min=1),
+            help="Number of workers.  [default: the number of available processors]",
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help="Run at most this number of tasks."),
+        click.option(
+            "--task-timeout",
+            type=SECONDS,
+            metavar="S",
+            help="Seconds after which a task's process is killed, and the task becomes an ERROR.",
         ),
         click.option(
             "--grace",
@@ -135,14 +153,14 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="S",
             default=20,
             show_default=True,
-            help="Seconds that running tasks may go on after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
+            help="Seconds that running tasks may continue after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
         ),
         click.option(
             "--stop-after",
             type=SECONDS,
             metavar="S",
-            help="Begin no task that would hardly end within so many seconds from now.  "
-            "[default: 30 s before SLURM's limit]",
+            help="Seconds after which the run ends: no task starts that would hardly finish in time.  "
+            "[default: 30 s before SLURM's time limit]",
         ),
     ]
     for option in reversed(options):
@@ -152,9 +170,9 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def needs(extra: str, library: str) -> Iterator[None]:
-    """Say which extra holds a library that is missing."""
+    """Turn a missing library into an error that names the extra to install."""
     try:
         yield
     except ImportError as error:
-        message = f"This needs {library} ({error}): pip install 'photometry_tasks[{extra}]'"
+        message = f"This command needs {library} ({error}). Run: pip install 'photometry_tasks[{extra}]'"
         raise click.ClickException(message) from error

@@ -6,48 +6,54 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.display import suggest_run
 from photometry_tasks.cli.params import Statuses, constraint_options, read_constraints, todo_argument
 from photometry_tasks.maintenance.reset import count_reset
 from photometry_tasks.sql.statements import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import open_read_only, upgrade_list
 from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.text import count_of
 
 
 @click.command()
 @todo_argument
-@click.option("--status", type=Statuses(with_pending=False), help="Only with these, as ERROR,WARNING.")
-@click.option("--error-like", metavar="TEXT", help="Only with this in their errors.")
-@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@click.option(
+    "--status", type=Statuses(with_pending=False), help="Only tasks with these statuses, for example ERROR,WARNING."
+)
+@click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors.")
+@click.option("--dry-run", is_flag=True, help="Only count the tasks.")
 @constraint_options
 def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **options: Any) -> None:
-    """Return chosen tasks of TODO, a file or a PostgreSQL URL, to pending, with those that only they had skipped.
+    """Return chosen tasks of TODO to pending, and delete their results.
 
-    On a server, tasks that somebody is at are left alone.
+    TODO is a file or a PostgreSQL URL. Tasks that only the chosen tasks had skipped return to pending too. On a server,
+    tasks that are running on other managers are not reset.
 
     Example: photometry-tasks reset todo.sqlite --status ERROR,WARNING --camera 1 --dry-run
     """
     constraints = read_constraints(options)
     if not constraints and status is None and error_like is None:
-        raise click.UsageError("Which tasks? Give --status, --error-like or constraints, as --camera.")
+        raise click.UsageError("No tasks are chosen. Give --status, --error-like or constraints such as --camera.")
     chosen = build_chosen_tasks(status, error_like, constraints)
     if not dry_run and todo.path is not None:
-        upgrade_list(todo)  # takes in the results of a killed manager too
+        upgrade_list(todo)  # saves the results that a killed manager logged too
     else:
         with closing(open_read_only(todo)) as database:
-            if database.find_result_log() is not None:
-                click.echo("A log of results lies beside it: they are not counted here.")
+            if (log := database.find_result_log()) is not None:
+                click.echo(f"{log}: the results in this log are not counted.")
     counts = count_reset(todo, chosen)
-    click.echo(f"{_describe(counts)} {'would go' if dry_run else 'go'} back to pending.")
+    next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
+    click.echo(f"{_describe(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
     if dry_run or not counts:
         return
     if sys.stdin.isatty():
-        click.confirm("Their results are deleted. Go on?", abort=True)
-    with TaskManager(todo, reset=False) as manager:  # only those that were chosen go
+        click.confirm("Their results will be deleted. Continue?", abort=True)
+    with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
         counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
-    click.echo(f"{_describe(counts)} are pending again.")
+    click.echo(f"{_describe(counts)} returned to pending. {suggest_run(todo)}")
 
 
 def _describe(counts: dict[str, int]) -> str:
-    details = ", ".join(f"{number} {name}" for name, number in counts.items())
-    return f"{sum(counts.values())} tasks" + (f" ({details})" if details else "")
+    details = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+    return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")

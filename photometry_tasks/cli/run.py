@@ -1,5 +1,6 @@
 """`run`, `work` and `demo`: run a photometry function on the pending tasks."""
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from photometry_tasks.cli.display import Bar, build_view
+from photometry_tasks.cli.display import Bar, build_view, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
@@ -23,19 +24,18 @@ from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.text import count_of
 
-#: Saved results between two counts of the pending tasks: results skip neighbours meanwhile.
+#: Saved results between two counts of the pending tasks: results also skip neighbours.
 _RECOUNT = 500
 
 
 @click.command()
 @todo_argument
 @run_options
-@click.option("--in-memory", is_flag=True, help="Work on a copy in memory.")
+@click.option("--in-memory", is_flag=True, help="Work on a copy of the file in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
-@click.option(
-    "--executor", metavar="MODULE:FACTORY", help="Workers of another kind, as mpi4py.futures:MPIPoolExecutor."
-)
+@click.option("--executor", metavar="MODULE:FACTORY", help="Other workers, for example mpi4py.futures:MPIPoolExecutor.")
 @constraint_options
 def run(
     todo: Location,
@@ -45,10 +45,10 @@ def run(
     executor: str | None,
     **options: Any,
 ) -> None:
-    """Run FUNCTION on the pending tasks of TODO, a file or a PostgreSQL URL, and save the results.
+    """Run FUNCTION on the pending tasks, and save the results.
 
-    FUNCTION takes a task (a dict) and returns the fields of its result (a dict). What was cut short or went wrong
-    before is run again.
+    TODO is a file or a PostgreSQL URL. FUNCTION takes a task (a dict) and returns the fields of its result (a dict).
+    Tasks that were interrupted or failed before are run again.
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
@@ -56,13 +56,13 @@ def run(
     constraints = read_constraints(options)
     chosen = import_object(function, "MODULE:FUNCTION")
     if executor is not None:
-        if how["jobs"] is None or how["task_timeout"] is not None:
-            raise click.UsageError(
-                "--executor needs --jobs, and ends tasks by its own means: leave --task-timeout out."
-            )
+        if how["jobs"] is None:
+            raise click.UsageError("--executor needs --jobs; give the number of its workers.")
+        if how["task_timeout"] is not None:
+            raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
         how["executor"] = import_object(executor, "--executor")
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
-        _run(manager, chosen, constraints, **how)
+        _run(manager, chosen, constraints, todo=todo, **how)
 
 
 @click.command()
@@ -74,14 +74,16 @@ def run(
     metavar="S",
     default=600,
     show_default=True,
-    help="Let others take its tasks after so many seconds without a sign of life.",
+    help="Seconds without a heartbeat after which other managers may claim the tasks of this one.",
 )
 @constraint_options
 def work(todo: Location, function: str, lease: float, **options: Any) -> None:
-    """Run FUNCTION on tasks of TODO, a PostgreSQL URL, as one of many workers that need no coordinator.
+    """Run FUNCTION on the pending tasks, beside other managers.
 
-    Like `run`, but it returns nothing to pending at the start. Both end when no task is left: not before those that
-    others are at are done, since they come back if those fall silent.
+    TODO is a PostgreSQL URL. Any number of managers can work on one list, without a coordinator.
+
+    Unlike `run`, `work` returns no task to pending at the start. Both end when no matching task is pending or running:
+    a task that another manager runs comes back if that manager's lease expires.
 
     Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
     """
@@ -89,9 +91,11 @@ def work(todo: Location, function: str, lease: float, **options: Any) -> None:
     constraints = read_constraints(options)
     chosen = import_object(function, "MODULE:FUNCTION")
     if todo.path is not None:
-        raise click.UsageError("Only a list on a server has several workers. For a file: photometry-tasks run.")
+        raise click.UsageError(
+            "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
+        )
     with TaskManager(todo, reset=False, lease=lease) as manager:
-        _run(manager, chosen, constraints, **how)
+        _run(manager, chosen, constraints, todo=todo, **how)
 
 
 def _run(
@@ -99,6 +103,7 @@ def _run(
     function: PhotometryFunction,
     constraints: dict[str, Any],
     limit: int | None = None,
+    todo: Location | None = None,
     **how: Any,
 ) -> None:
     def count_total(saved: int) -> int:
@@ -119,21 +124,38 @@ def _run(
         try:
             report = run_tasks(manager, function, limit=limit, progress=show_progress, **how, **constraints)
         except (KeyboardInterrupt, SystemExit):
-            click.echo(f"Stopped. {report.saved} results are saved, the other tasks are pending.", err=True)
+            saved = count_of(report.saved, "result")
+            click.echo(f"Stopped: {saved} saved, unfinished tasks pending. Continue with the same command.", err=True)
             raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
     share = report.manager_time / report.wall_time if report.wall_time else 0.0
-    end = f"{report.late} came too late, others have the tasks; " if report.late else ""
-    end += "its time was over: " if report.is_out_of_time else ""
-    click.echo(
-        f"{report.saved} results ({report.errors} errors) in {report.wall_time:.1f} s, {rate:.3g} a second; "
-        f"handing out and saving took {share:.1%} of the time; {end}{manager.get_number_tasks()} tasks are pending."
-    )
+    pending = manager.get_number_tasks()
+    sentences = [
+        f"{count_of(report.saved, 'result')} ({count_of(report.errors, 'error')}) in {report.wall_time:.1f} s, "
+        f"{rate:.3g} per second; claims and saves took {share:.1%} of the time."
+    ]
+    if report.late:
+        sentences.append(f"{count_of(report.late, 'late result')} refused, because other managers have the tasks.")
+    if report.is_out_of_time:
+        sentences.append("The time limit was reached.")
+    sentences.append(f"{count_of(pending, 'task')} pending.")
+    if todo is not None:
+        sentences.append(_suggest_next(todo, pending, report.errors))
+    click.echo(" ".join(sentences))
+
+
+def _suggest_next(todo: Location, pending: int, errors: int) -> str:
+    """Return the sentence that names the next command after a run."""
+    if pending:
+        return suggest_run(todo)
+    if errors:
+        return f"Show the errors with `photometry-tasks status {shlex.quote(todo.name)}`."
+    return f"Export the results with `photometry-tasks export {shlex.quote(todo.name)} results.csv`."
 
 
 @click.command()
 def demo() -> None:
-    """Measure a small invented sector over two processes, and show where the results are.
+    """Measure a small invented sector with two processes.
 
     Example: photometry-tasks demo
     """
@@ -141,8 +163,9 @@ def demo() -> None:
         from photometry_tasks.demo import make_todo_file, photometry
     path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"
     make_todo_file(path)
-    click.echo("The stars of this sector are invented, and so is their light.")
+    click.echo("The stars of this sector and their light are invented.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
     Console().print(build_view(get_overview(path)))
-    click.echo(f"The results are in {path}")
+    command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
+    click.echo(f"The results are in {path}. Export them with `{command}`.")

@@ -1,4 +1,4 @@
-"""`status` and `report`: show a TODO-list in the terminal, or as a page."""
+"""`status` and `report`: show the status of a TODO-list in the terminal, or as a page."""
 
 import json
 import time
@@ -13,22 +13,26 @@ from photometry_tasks.cli.params import needs, todo_argument
 from photometry_tasks.maintenance.status import get_history, get_overview
 from photometry_tasks.storage.location import Location
 
-#: Seconds between two looks of `status --watch`.
+#: Seconds between two updates of `status --watch`.
 _WATCH = 2.0
 
 
 @click.command()
 @todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
-@click.option("--task", type=int, metavar="PRIORITY", help="Show the attempts at this task, of a list on a server.")
+@click.option("--watch", is_flag=True, help="Update the status every 2 seconds, until Ctrl-C.")
+@click.option(
+    "--task", type=int, metavar="PRIORITY", help="Show the attempts at this task; only for a list on a server."
+)
 def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None:
-    """Show how TODO, a file or a PostgreSQL URL, stands: counts, rate, errors, and who works on it. It may be in use.
+    """Show the status of TODO: counts, rate, errors, managers.
+
+    TODO is a file or a PostgreSQL URL, and may be in use.
 
     Example: photometry-tasks status todo.sqlite --json
     """
     if watch and (as_json or task is not None):
-        raise click.UsageError("--watch stands alone.")
+        raise click.UsageError("--watch cannot be combined with --json or --task; leave one of them out.")
     console = Console()
     if task is not None:
         attempts = get_history(todo, task)
@@ -51,18 +55,20 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
 
 @click.command()
 @todo_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
 def report(todo: Location, output: Path) -> None:
-    """Make a page with pictures of how TODO, a file or a PostgreSQL URL, stands: one HTML file that needs no other.
+    """Write the status of TODO as an HTML page with figures.
+
+    TODO is a file or a PostgreSQL URL. The page is one file, which needs no other files.
 
     Example: photometry-tasks report todo.sqlite -o report.html
     """
-    with needs("report", "Matplotlib"):
+    with needs("report", "Matplotlib and Jinja2"):
         from photometry_tasks.report import build_report
 
         page = build_report(todo)
     todo.write_output(output, lambda temporary: _write_text(temporary, page))
-    click.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+    click.echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")
 
 
 def _write_text(path: Path, text: str) -> None:

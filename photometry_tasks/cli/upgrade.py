@@ -1,5 +1,6 @@
 """`upgrade` and `check`: the schema of a TODO-list, and its faults."""
 
+import shlex
 from contextlib import closing
 
 import click
@@ -9,13 +10,17 @@ from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.maintenance.check import find_faults
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import open_read_only, upgrade_list
+from photometry_tasks.text import count_of
 
 
 @click.command()
 @todo_argument
-@click.option("--check", is_flag=True, help="Only say what would be changed; exit code 1 if something would.")
+@click.option("--check", is_flag=True, help="Only list the changes; the exit code is 1 if there are any.")
 def upgrade(todo: Location, check: bool) -> None:
-    """Bring TODO, a file or a PostgreSQL URL, to the schema of this release. Opening a file does it too.
+    """Upgrade TODO to the schema of this release.
+
+    TODO is a file or a PostgreSQL URL. The command also saves results that a killed manager logged. Opening a file for
+    work upgrades it too.
 
     Example: photometry-tasks upgrade todo.sqlite --check
     """
@@ -28,7 +33,8 @@ def upgrade(todo: Location, check: bool) -> None:
     for change in changes:
         click.echo(change)
     state = "is up to date:" if not changes else "would be upgraded to" if check else "is upgraded to"
-    click.echo(f"{todo.name} {state} revision {schema.HEAD}.")
+    next_step = f" Upgrade it with `photometry-tasks upgrade {shlex.quote(todo.name)}`." if check and changes else ""
+    click.echo(f"{todo.name} {state} revision {schema.HEAD}.{next_step}")
     if check and changes:
         raise click.exceptions.Exit(1)
 
@@ -36,13 +42,15 @@ def upgrade(todo: Location, check: bool) -> None:
 @click.command()
 @todo_argument
 def check(todo: Location) -> None:
-    """Look TODO, a file or a PostgreSQL URL, through for damage and contradictions; exit code 1 if there are any.
+    """Check TODO for damage and contradictions.
+
+    TODO is a file or a PostgreSQL URL, and is not changed. The exit code is 1 if there are faults.
 
     Example: photometry-tasks check todo.sqlite
     """
     faults = list(find_faults(todo))
     for fault in faults:
         click.echo(fault)
-    click.echo(f"{todo.name}: faults found: {len(faults)}.")
+    click.echo(f"{todo.name}: {count_of(len(faults), 'fault')} found.")
     if faults:
         raise click.exceptions.Exit(1)

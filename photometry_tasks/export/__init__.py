@@ -1,4 +1,4 @@
-"""Results out: tasks with their diagnostics as CSV, Parquet or ECSV."""
+"""Export tasks with their diagnostics as CSV, Parquet or ECSV."""
 
 from photometry_tasks.export.tasks import export_tasks
 

@@ -1,4 +1,4 @@
-"""The formats of an export: a writer for each end of a file's name."""
+"""The formats of an export: a writer for each suffix of a file name."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ Row = Sequence[Any]
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
 
-#: Opens a file for rows of these columns, and gives a function that writes some of them.
+#: Opens a file for rows with these columns, and returns a function that writes a batch of rows.
 Writer = Callable[[Path, Columns], AbstractContextManager[Callable[[Sequence[Row]], None]]]
 
 
@@ -31,7 +31,7 @@ def _write_csv(path: Path, columns: Columns, head: str | None = None) -> Iterato
 
 @contextmanager
 def _write_ecsv(path: Path, columns: Columns) -> Iterator[Callable[[Sequence[Row]], None]]:
-    """Write the head by astropy, which would have all rows in memory at once, and the rows as the format has them.
+    """Write the header with astropy, and the rows as CSV: astropy would hold all rows in memory at once.
 
     Source: the Enhanced Character-Separated Values format 1.0 (https://github.com/astropy/astropy-APEs, APE 6).
     """
@@ -42,7 +42,7 @@ def _write_ecsv(path: Path, columns: Columns) -> Iterator[Callable[[Sequence[Row
     head = io.StringIO()
     table.write(head, format="ascii.ecsv", delimiter=",")
     with _write_csv(path, columns, head.getvalue()) as write_rows:
-        # Its readers take a row for a line.
+        # Readers of ECSV take each line for a row.
         yield lambda rows: write_rows([_on_one_line(row) for row in rows])
 
 
@@ -75,5 +75,5 @@ def _type(column: Column[Any]) -> type:
     return int if isinstance(column.type, Integer) else float if isinstance(column.type, Float) else str
 
 
-#: The writers by the end of a file's name.
+#: The writers, by the suffix of the file name.
 WRITERS: dict[str, Writer] = {".csv": _write_csv, ".parquet": _write_parquet, ".ecsv": _write_ecsv}

@@ -1,4 +1,4 @@
-"""Export tasks with their diagnostics: which tasks, which columns, in which format."""
+"""Export tasks with their diagnostics: the chosen tasks, all columns, in the format of the file name."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -16,10 +16,10 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 
-#: Rows that are in memory at once.
+#: The most rows in memory.
 _BATCH = 10_000
 
-#: All of todolist, and what diagnostics has besides.
+#: All columns of todolist, and the other columns of diagnostics.
 _COLUMNS: tuple[Column[Any], ...] = (*todolist.columns, *(c for c in diagnostics.columns if c.name != "priority"))
 
 
@@ -30,34 +30,34 @@ def export_tasks(
     status: Collection[int | None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> int:
-    """Write tasks with their diagnostics to a file, in order of priority; whoever reads it sees it complete.
+    """Write tasks with their diagnostics to a file, atomically and in order of priority.
 
     Parameters
     ----------
     todo : str or os.PathLike
-        The TODO-file, or the URL of a list on a server, which may be in use.
+        The TODO-file, or the URL of a list on a server. It may be in use.
     target : Path
-        A file whose name ends with .csv, .parquet (needs the extra `parquet`) or .ecsv (`ecsv`). It is replaced.
+        A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). It is replaced.
     status : collection of int or None, optional
-        Values of `STATUS`; None for pending tasks. By default all.
+        Values of `STATUS`; None for pending tasks. By default all tasks are written.
     **constraints
         Arguments of `build_constraints`.
 
     Returns
     -------
     int
-        Tasks written. One without a result has empty diagnostics.
+        The number of written tasks. A task without a result has empty diagnostics.
 
     Raises
     ------
     InvalidArgumentError
-        If the name ends otherwise, or is that of the TODO-file.
+        If the suffix of the target is another, or the target is the TODO-file.
     OutdatedSchemaError
-        If the file is of an older release.
+        If the list has an older schema.
     """
     write = WRITERS.get(target.suffix.lower())
     if write is None:
-        raise invalid_argument("target", str(target), f"a name that ends with {', '.join(WRITERS)} is expected")
+        raise invalid_argument("target", str(target), f"give a file name that ends with {' or '.join(WRITERS)}")
     location = parse_location(todo)
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0

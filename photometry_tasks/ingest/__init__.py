@@ -1,4 +1,4 @@
-"""Target lists in: rows or CSV files become tasks."""
+"""Add targets to a TODO-list: from rows or CSV files."""
 
 from photometry_tasks.ingest.loading import Added, add_target_lists, add_targets
 

@@ -1,4 +1,4 @@
-"""Target lists as CSV files: their columns, comments and lines."""
+"""Read target lists: the columns, comments and lines of CSV files."""
 
 import csv
 import re
@@ -7,31 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.text import count_of
 
-#: Columns of the MIT target lists that `todolist` has under another name.
+#: Columns of MIT's target lists that have another name in `todolist`.
 _OTHER_NAMES = {"ticid": "starid"}
 
 _USED = {"starid", "sector", "datasource", "camera", "ccd", "cadence", "method", "tmag", "cbv_area"}
 _REQUIRED = ("starid", "camera", "ccd", "tmag")
 _SECTOR_IN_COMMENT = re.compile(r"\bsector\s+(\d+)\b", re.IGNORECASE)
 
-#: Where a row stands, the names that its source has for our columns, and its values by our names.
+#: The place of a row for errors, its source's names of our columns, and its values by our names.
 Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
 
 
 def read_list(path: Path, sector: int | None) -> Iterator[Located]:
-    """Read the rows of a list; what stands in them is not checked.
+    """Yield the rows of a list, without checking their values.
 
     Parameters
     ----------
     path : Path
     sector : int or None
-        The sector that was given for rows without one; it must not contradict the list's comments.
+        The sector for rows without a sector. It must not contradict the list's comments.
 
     Raises
     ------
     InvalidTargetError
-        If it is no such file. It names the line.
+        If the file is not a target list. The error names the line.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _Lines(file)
@@ -39,7 +40,7 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
         try:
             header = next(reader, None)
             if header is None:
-                raise InvalidTargetError(where=path, problem="it has no header line")
+                raise InvalidTargetError(where=path, problem="the header line is missing")
             names = [_OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in header]
             theirs = dict(zip(names, header, strict=True))
             _check_header(path, names, header)
@@ -49,25 +50,26 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
                 is_empty = False
                 where = f"{path}, line {lines.number}"
                 if len(fields) != len(names):
-                    problem = f"it has {len(fields)} fields, and the header has {len(names)}"
+                    problem = f"the line has {count_of(len(fields), 'field')}, but the header has {len(names)}"
                     raise InvalidTargetError(where=where, problem=problem)
                 row: dict[str, Any] = {
                     name: text for name, field in zip(names, fields, strict=True) if (text := field.strip())
                 }
                 if listed_sector is not None:
                     row["sector"] = listed_sector
-                # An empty field in the column of magnitudes says that there is none.
+                # An empty field in the column of magnitudes stands for a star without a magnitude.
                 yield where, theirs, {"tmag": None, **row}
             if is_empty:
-                raise InvalidTargetError(where=path, problem="it lists no targets")
+                raise InvalidTargetError(where=path, problem="the list has no targets")
         except csv.Error as error:
             raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
         except UnicodeDecodeError as error:
-            raise InvalidTargetError(where=f"{path}, after line {lines.number}", problem=error) from None
+            where = f"{path}, after line {lines.number}"
+            raise InvalidTargetError(where=where, problem=f"the text is not UTF-8 ({error})") from None
 
 
 class _Lines:
-    """The lines of a list without its comments, which are kept, and the number of the current one."""
+    """The lines of a list without its comments, the comments, and the number of the current line."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = enumerate(lines, start=1)
@@ -86,19 +88,20 @@ class _Lines:
 def _check_header(path: Path, names: list[str], header: list[str]) -> None:
     for name in _REQUIRED:
         if name not in names:
-            raise InvalidTargetError(where=path, problem=f"it has no column {name}; it has {', '.join(header)}")
+            raise InvalidTargetError(where=path, problem=f"column {name} is missing; the list has {', '.join(header)}")
     for name in names:
         if name in _USED and names.count(name) > 1:
-            raise InvalidTargetError(where=path, problem=f"it has the column {name} twice")
+            raise InvalidTargetError(where=path, problem=f"column {name} occurs twice")
 
 
 def _sector_of(path: Path, comments: list[str], given: int | None) -> int | None:
-    """Return the sector that the comments in front of a list tell, if they do."""
+    """Return the sector that the comments before the header name, or None."""
     found = {int(number) for comment in comments for number in _SECTOR_IN_COMMENT.findall(comment)}
+    named = ", ".join(map(str, sorted(found)))
     if len(found) > 1 and given is None:
-        problem = f"its comments name several sectors ({', '.join(map(str, sorted(found)))}); say which (--sector)"
+        problem = f"the comments name several sectors ({named}); choose a sector with --sector, or `sector=`"
         raise InvalidTargetError(where=path, problem=problem)
     if found and given is not None and given not in found:
-        problem = f"its comments say sector {', '.join(map(str, sorted(found)))}, and sector {given} was asked for"
+        problem = f"the comments name sector {named}, but sector {given} was given; correct the list or the argument"
         raise InvalidTargetError(where=path, problem=problem)
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Load targets into a TODO-list: from rows or CSV files to tasks."""
+"""Load targets into a TODO-list: rows and CSV files become tasks."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -14,14 +14,14 @@ from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database
 
-#: Rows in one statement of loading, and between two calls of `progress`.
+#: Targets between two calls of `progress`.
 _CHUNK = 10_000
 
 Progress = Callable[[int, int | None], None]
 
 
 class Added(NamedTuple):
-    """How many tasks were added, and how many were there already (or stood in the lists twice)."""
+    """The number of added tasks, and of targets that the TODO-list already had or that were listed twice."""
 
     added: int
     known: int
@@ -36,28 +36,28 @@ def add_targets(
     datasource: Literal["tpf", "ffi", "both"] = "ffi",
     progress: Progress | None = None,
 ) -> Added:
-    """Add targets to a TODO-file, which is made if it is not there.
+    """Add targets to a TODO-list, which is created if it does not exist.
 
-    Priorities run on from those in the file, in order of magnitude, brightest first, ties by star id and
-    datasource. A target that is in the file already stays as it is. All rows are added, or none.
+    New priorities follow the highest existing priority, in order of magnitude: brightest first, ties by star id and
+    datasource. Existing tasks are not changed. All rows are added, or none.
 
     Parameters
     ----------
     todo_file : str or os.PathLike
         The TODO-file, a directory for the `todo.sqlite` in it, or the URL of a PostgreSQL server's database.
     rows : iterable of mapping
-        With `starid`, `camera`, `ccd` and `tmag` (TESS magnitude; None where it is not known), and optionally
-        `sector`, `datasource`, `cadence` (seconds), `method` and `cbv_area`. Others are ignored.
+        With `starid`, `camera`, `ccd` and `tmag` (TESS magnitude, or None), and optionally `sector`, `datasource`,
+        `cadence` (seconds), `method` and `cbv_area`. Other columns are ignored.
     sector : int, optional
-        For rows without one.
+        For rows without a sector.
     cadence : int, optional
-        Seconds, for rows without one. By default 120 for target pixel files; for full-frame images 1800
-        before sector 27, 600 to sector 55 and 200 from then on.
+        Seconds, for rows without a cadence. By default 120 for target pixel files; for full-frame images 1800
+        before sector 27, 600 to sector 55, and 200 from sector 56 on.
     datasource : {'tpf', 'ffi', 'both'}, optional
-        For rows without one; 'both' makes two tasks of a row.
+        For rows without a datasource; 'both' creates two tasks from a row.
     progress : callable, optional
-        Called now and then with the number of rows read and None, later with the number of rows written and
-        how many there are to write.
+        Called after every 10,000 targets and at the end: while reading with the number of targets and None, while
+        writing with the number of written targets and the number of all new targets.
 
     Returns
     -------
@@ -66,12 +66,12 @@ def add_targets(
     Raises
     ------
     InvalidTargetError
-        If a row is not what it should be; it names the row and the column. Also a ValueError.
+        If a row is invalid. The error names the row and the column; it is also a ValueError.
 
     Notes
     -----
-    Without `method` it is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: left to the
-    pipeline. Without `cbv_area` it is camera*100 + ccd*10, which means that no area was assigned.
+    The default `method` is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: the pipeline chooses.
+    The default `cbv_area` is camera*100 + ccd*10, which means that no area was assigned.
     """
     located: Iterable[Located] = ((f"row {number}", {}, row) for number, row in enumerate(rows, start=1))
     return _add(todo_file, located, Defaults(sector, cadence, datasource), progress)
@@ -86,15 +86,14 @@ def add_target_lists(
     datasource: Literal["tpf", "ffi", "both"] = "ffi",
     progress: Progress | None = None,
 ) -> Added:
-    """Add the targets of CSV files to a TODO-file; otherwise as `add_targets`.
+    """Add the targets of CSV files to a TODO-list; otherwise as `add_targets`.
 
     Parameters
     ----------
     lists : iterable of str or os.PathLike
-        CSV files with a header line. They may be the TESS target lists of MIT (columns TICID, Camera, CCD,
-        Tmag) or have columns named as in `todolist`; case does not matter, and other columns are ignored.
-        Lines that begin with '#' are comments; one that says "sector N" gives the sector of a list that has
-        no such column.
+        CSV files with a header line: TESS target lists of MIT (columns TICID, Camera, CCD, Tmag), or lists with the
+        column names of `todolist`. Case does not matter, and other columns are ignored. Lines that begin with '#'
+        are comments. If a list has no column for the sector, a comment with "sector N" gives it.
     todo_file, sector, cadence, datasource, progress
         As for `add_targets`.
 
@@ -105,7 +104,7 @@ def add_target_lists(
     Raises
     ------
     InvalidTargetError
-        If a list is not what it should be; it names the file, the line and the column. Also a ValueError.
+        If a list is invalid. The error names the file, the line and the column; it is also a ValueError.
     """
     located = (row for path in lists for row in read_list(Path(path), sector))
     return _add(todo_file, located, Defaults(sector, cadence, datasource), progress)
@@ -134,7 +133,7 @@ def _add(
         return added
     with closing(open_database(location)) as database:
         with database.begin(writes=False) as connection:
-            schema.find_changes(connection, database.name)  # refuses other programs' files before the lists are read
+            schema.find_changes(connection, database.name)  # refuses other files before reading the lists
         targets, listed = _collect(located, defaults, report)
         database.ensure_schema()
         with database.begin_load() as connection:
@@ -150,7 +149,7 @@ def _add(
 def _collect(
     located: Iterable[Located], defaults: Defaults, report: Progress
 ) -> tuple[dict[tuple[Any, ...], Target], int]:
-    """Return the targets by key, each once, and how many were listed."""
+    """Return each target once, by its key, and the number of listed targets."""
     targets: dict[tuple[Any, ...], Target] = {}
     listed = 0
     for row in located:
@@ -164,7 +163,7 @@ def _collect(
 
 
 def _insert(database: Database, targets: Collection[Target], last: int, report: Progress) -> None:
-    """Add targets with priorities from the last one on, in order of brightness."""
+    """Add targets in order of brightness, with priorities after `last`."""
 
     def iter_targets() -> Iterator[Target]:
         for number, target in enumerate(sort_targets(targets), start=1):

@@ -1,4 +1,4 @@
-"""The rules of a target: which values a row may hold, and which method, cadence and area follow from them."""
+"""The rules of a target: the valid values of a row, and the default method, cadence and area."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ from photometry_tasks.ingest.csv_lists import Located
 from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid_argument, show
 from photometry_tasks.sql.statements import TARGET_NAMES
 
-#: The brightest targets saturate in full-frame images, where only halo photometry measures them.
+#: The brightest targets saturate in full-frame images: only halo photometry measures them.
 _HALO_TMAG = 2.0
 
 
 @dataclass(slots=True)
 class Target:
-    """A row of `todolist` to be, apart from its status; `priority` is set when all targets are in order."""
+    """A new row of `todolist`, without its status; `priority` is set after all targets are sorted."""
 
     starid: int
     datasource: str
@@ -31,23 +31,23 @@ class Target:
     priority: int = 0
 
 
-#: The columns of `unique_target_idx`, which two rows of the same target share.
+#: Returns the columns of `unique_target_idx`, which are equal for rows of the same target.
 get_key: Callable[[Target], tuple[Any, ...]] = attrgetter(*TARGET_NAMES)
 
 
 def sort_targets(targets: Iterable[Target]) -> list[Target]:
-    """Return targets in order: brightest first, ties by star id and datasource; those without a magnitude come last."""
-    bright: list[Target] = []
-    unknown: list[Target] = []
+    """Return targets in order: brightest first, ties by star id and datasource; without a magnitude last."""
+    with_magnitude: list[Target] = []
+    without_magnitude: list[Target] = []
     for target in targets:
-        (unknown if target.tmag is None else bright).append(target)
-    bright.sort(key=attrgetter("tmag", "starid", "datasource"))
-    return bright + sorted(unknown, key=attrgetter("starid", "datasource"))
+        (without_magnitude if target.tmag is None else with_magnitude).append(target)
+    with_magnitude.sort(key=attrgetter("tmag", "starid", "datasource"))
+    return with_magnitude + sorted(without_magnitude, key=attrgetter("starid", "datasource"))
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is given for rows that lack it."""
+    """The arguments for rows without a sector, a cadence or a datasource."""
 
     sector: int | None
     cadence: int | None
@@ -63,7 +63,7 @@ class Defaults:
 
 
 def build_plain_target(row: Any, defaults: Defaults) -> Target | None:
-    """Return the target of a row whose values need no conversion, as nearly all that come from Python; else None."""
+    """Return the target of a row whose values need no conversion, as in nearly all rows from Python; else None."""
     if type(row) is not dict:
         return None
     get: Callable[..., Any] = row.get
@@ -102,7 +102,7 @@ def _complete(
     cbv_area: int | None,
     defaults: Defaults,
 ) -> Target:
-    """Return the target of checked values; the rules give what is None."""
+    """Return the target of checked values; the rules replace None."""
     if method is None and datasource == "ffi" and tmag is not None and tmag <= _HALO_TMAG:
         method = "halo"
     if cadence is None:
@@ -112,22 +112,23 @@ def _complete(
     return Target(starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area)
 
 
-#: What is larger is looked at more closely: it may be more than 64 bits, or infinite.
+#: Larger numbers may exceed 64 bits or be infinite: `build_targets` checks them.
 _LARGE = 2**60
 
 
 def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
-    """Yield the targets of a row of any origin: two if its datasource is 'both'.
+    """Yield the targets of any row: two targets if its datasource is 'both'.
 
     Raises
     ------
     InvalidTargetError
+        If the row is invalid. The error names the row and the column.
     """
     where, theirs, given = located
     try:
-        row = dict(given)  # a sqlite3.Row is no mapping, but becomes one
+        row = dict(given)  # dict() also takes a sqlite3.Row, which is not a mapping
     except (TypeError, ValueError):
-        raise InvalidTargetError(where=where, problem=f"{show(given)} is no mapping of columns to values") from None
+        raise InvalidTargetError(where=where, problem=f"{show(given)} is not a mapping of columns to values") from None
 
     def read(name: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
         value = row.get(name)
@@ -145,7 +146,9 @@ def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
     starid, camera, ccd = read("starid", _as_natural), read("camera", _as_natural), read("ccd", _as_natural)
     sector = read("sector", _as_natural, defaults.sector)
     if "tmag" not in row:
-        raise InvalidTargetError(where=where, problem="column tmag is missing; give None where it is not known")
+        raise InvalidTargetError(
+            where=where, problem="column tmag is missing; give None for a star without a magnitude"
+        )
     tmag = None if row["tmag"] is None else read("tmag", _as_magnitude)
     datasource = read("datasource", _as_datasource, defaults.datasource)
     method = read("method", _as_method, "") or None
@@ -159,7 +162,7 @@ _REMEDIES = {"sector": "; give it with --sector, or `sector=`"}
 
 
 def _cadence_of(datasource: str, sector: int) -> int:
-    """Return the time between exposures in seconds, as TESS took them."""
+    """Return the time between TESS's exposures in a sector, seconds."""
     if datasource != "ffi":
         return 120
     return 1800 if sector < 27 else 600 if sector < 56 else 200
@@ -167,12 +170,12 @@ def _cadence_of(datasource: str, sector: int) -> int:
 
 def _as_natural(value: object) -> int:
     if isinstance(value, str):
-        # int() also takes "1_000" and the digits of other scripts.
+        # int() also accepts "1_000" and the digits of other scripts.
         if not re.fullmatch(r"[0-9]{1,18}", value):
             raise ValueError("a whole number is expected")
         return int(value)
     if (number := as_integer(value)) < 0:
-        raise ValueError("a whole number, not negative, is expected")
+        raise ValueError("a whole number of at least 0 is expected")
     return number
 
 
@@ -184,7 +187,7 @@ def _as_positive(value: object) -> int:
 
 def _as_magnitude(value: object) -> float | None:
     if isinstance(value, str):
-        # float() also takes "1_0" and the digits of other scripts.
+        # float() also accepts "1_0" and the digits of other scripts.
         if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|nan|[-+]?inf", value, re.IGNORECASE):
             raise ValueError("a number is expected")
         value = float(value)

@@ -1,8 +1,8 @@
-"""Copy a TODO-list from a file to a server, or back: all rows of our tables, or nothing."""
+"""Copy a TODO-list from a file to a server, or back: all rows of its tables, or nothing."""
 
 import os
 from collections import namedtuple
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,10 +18,11 @@ from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database, open_read_only
 from photometry_tasks.storage.sqlite.lock import find_holder
+from photometry_tasks.text import count_of
 
 Progress = Callable[[int, int | None], None]
 
-#: The tables, in an order in which each row finds the rows that it refers to.
+#: The tables, in an order in which each row comes after the rows that it refers to.
 _TABLES: list[Table] = list(Base.metadata.sorted_tables)
 
 #: Rows between two calls of `progress`.
@@ -29,7 +30,7 @@ _CHUNK = 10_000
 
 
 class Copied(NamedTuple):
-    """The numbers of copied rows, and the tables and columns of other programs that were left out."""
+    """The numbers of copied rows, and the tables and columns of other programs, which were left out."""
 
     tasks: int
     results: int
@@ -45,17 +46,17 @@ def copy_list(
 ) -> Copied:
     """Copy a TODO-list to another place, of the same or of another kind; the source is not changed.
 
-    Managers may be at work on the source: the copy holds its state when the copy began. A task that is running is
-    STARTED in the copy too, until the copy is opened. Workers and attempts of a list on a server are not copied.
+    The source may be in use: the copy holds the state of the source when the copy began. A running task is STARTED in
+    the copy too, until the copy is opened. Workers and attempts of a list on a server are not copied.
 
     Parameters
     ----------
     source : str or os.PathLike
         The TODO-file, or the URL of a list on a server, with the schema of this release.
     target : str or os.PathLike
-        A path where there is no file, or the URL of a database without a TODO-list or with an empty one.
+        The path of a new file, or the URL of a database without a TODO-list or with an empty TODO-list.
     progress : callable, optional
-        Called now and then with the number of rows copied, and the number of all.
+        Called after every 10,000 rows and at the end, with the number of copied rows and the number of all rows.
 
     Returns
     -------
@@ -66,11 +67,11 @@ def copy_list(
     InvalidArgumentError
         If the target is not empty.
     OutdatedSchemaError, UnsavedResultsError
-        If the source has to be upgraded first.
+        If the source must be upgraded first.
     CopyError
         If the source holds a value that the target cannot hold.
     TodoError
-        If one of them cannot be read or written. Whatever is raised, the target is unchanged.
+        If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
     place, target = parse_location(source), parse_location(target)
     with closing(open_read_only(place)) as origin:
@@ -86,7 +87,7 @@ def copy_list(
 
 
 def _check_log(location: Location, database: Database) -> None:
-    """Check that the source has all results: a killed manager's log may hold some, or a manager in memory has them."""
+    """Check that no results of the source are only in the memory of a manager, or in the log of a killed manager."""
     log = database.find_result_log()
     if log is None or location.path is None:
         return
@@ -101,21 +102,22 @@ def _count(connection: Connection) -> dict[str, int]:
 
 
 def _fill_empty(target: Location, copying: "_Copying") -> None:
-    """Copy into a list that exists on a server and is empty; a file is never replaced."""
+    """Copy into an existing, empty list on a server; an existing file is never replaced."""
     if target.path is not None:
-        problem = "another file is there"
+        problem = "this file exists"
         with (
-            suppress(Exception),  # a file of any kind stays as it is
+            suppress(Exception),  # the file may be of any kind
             closing(open_read_only(target)) as database,
             database.begin(writes=False) as connection,
         ):
-            problem = f"it holds {_count(connection)[todolist.name]} tasks"
+            problem = f"it holds {count_of(_count(connection)[todolist.name], 'task')}"
         raise invalid_argument("target", target.name, f"{problem}, and is not replaced; give the path of a new file")
     with closing(open_database(target)) as database, database.begin_load() as connection:
         schema.check_current(connection, database.name)
-        database.lock_tables()  # against managers that have it open: it stays empty
+        database.lock_tables()  # other managers may have the list open, and must not add rows
         if found := {name: number for name, number in _count(connection).items() if number}:
-            remedy = f"it holds {found.get('todolist', 0)} tasks (rows: {found}); give the URL of an empty database"
+            tasks = count_of(found.get(todolist.name, 0), "task")
+            remedy = f"it holds {tasks} (rows: {_describe(found)}); give the URL of an empty database"
             raise invalid_argument("target", database.name, remedy)
         copying.fill(database)
         database.renew_statistics()
@@ -123,7 +125,7 @@ def _fill_empty(target: Location, copying: "_Copying") -> None:
 
 @dataclass
 class _Copying:
-    """A copy under way: its source, the rows that there are, and how many of them are copied."""
+    """A copy in progress: its source, its target, and the numbers of all rows and of copied rows."""
 
     source: Database
     target: Location
@@ -139,11 +141,11 @@ class _Copying:
                     target.add_rows(list(table.columns), rows)
             except RowRefusedError as error:
                 refusal = " ".join(str(error.__cause__).split())
-                problem = _find_misfit(table, self.source.iter_rows(table)) or refusal
+                problem = _find_invalid_value(table, self.source.iter_rows(table)) or refusal
                 raise CopyError(source=self.source.name, target=self.target.name, problem=problem) from error
         self._report()
         if (copied := _count(target.connection)) != self.counts:
-            problem = f"of the rows {self.counts} it has {copied}"
+            problem = f"the row counts differ (source: {_describe(self.counts)}; copy: {_describe(copied)})"
             raise CopyError(source=self.source.name, target=self.target.name, problem=problem)
 
     def _iter_rows(self, table: Table) -> Generator[Any, None, None]:
@@ -159,12 +161,17 @@ class _Copying:
         self.progress(self.done, sum(self.counts.values()))
 
 
-def _find_misfit(table: Table, rows: Iterable[tuple[Any, ...]]) -> str | None:
-    """Name the value that has no place in a column of its type: in a SQLite file any column may hold anything."""
+def _describe(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+
+def _find_invalid_value(table: Table, rows: Iterable[tuple[Any, ...]]) -> str | None:
+    """Describe the first value that its column's type does not allow: SQLite stores values of any type."""
+    key = table.columns.keys()[0]
     for row in rows:
         for column, value in zip(table.columns, row, strict=True):
             kind = column.type.python_type
-            fits = isinstance(value, int | float if kind is float else kind)
-            if value is not None and (not fits or (isinstance(value, str) and "\x00" in value)):
-                return f"{table.name}.{column.name} is {show(value)} in the row that begins with {show(row[0])}"
+            has_type = isinstance(value, int | float if kind is float else kind)
+            if value is not None and (not has_type or (isinstance(value, str) and "\x00" in value)):
+                return f"{table.name}.{column.name} is {show(value)} in the row with {key} {show(row[0])}"
     return None

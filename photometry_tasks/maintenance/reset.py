@@ -1,4 +1,4 @@
-"""The preview of a reset: how many tasks would go back to pending, without changing anything."""
+"""The preview of a reset: the number of tasks that it would return to pending. Only reads."""
 
 import os
 from contextlib import closing
@@ -17,18 +17,19 @@ from photometry_tasks.storage.open import open_read_only
 
 
 def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> dict[str, int]:
-    """Return how many tasks a reset would return to pending, by the name of their status.
+    """Return the number of tasks that a reset would return to pending, by the name of their status.
 
     Parameters
     ----------
     todo : str or os.PathLike
-        The TODO-list; most files of older releases have all that is asked for.
+        The TODO-list. Most files of older releases have the necessary columns.
     chosen : sqlalchemy.Select
-        Selects the priorities of the chosen tasks; those that only these skip are counted too.
+        Selects the priorities of the chosen tasks. Tasks that only the chosen tasks skip are counted too.
 
     Raises
     ------
     OutdatedSchemaError
+        If an older file lacks a necessary column.
     """
     with closing(open_read_only(parse_location(todo))) as database, database.begin(writes=False) as connection:
         changes = schema.find_changes(connection, database.name)
@@ -38,6 +39,6 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
         except DBAPIError as error:
             if not changes:
                 raise
-            # An older file may lack a column or table that was asked for.
+            # An older file may lack a necessary column or table.
             raise OutdatedSchemaError(path=database.name, change=changes[0]) from error
         return {name: number for name, number in name_counts(counts).items() if number}

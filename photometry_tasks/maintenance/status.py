@@ -1,4 +1,4 @@
-"""The status of a TODO-list, and the attempts at one of its tasks, read without changing anything."""
+"""The status of a TODO-list, and the attempts at a task. Only reads."""
 
 import os
 import time
@@ -16,8 +16,9 @@ from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 from photometry_tasks.storage.sqlite.lock import find_holder
 from photometry_tasks.storage.sqlite.status_file import read_status_file
+from photometry_tasks.text import count_of, list_first
 
-#: Hosts that are named.
+#: The most hosts that are listed.
 _LISTED = 10
 
 
@@ -27,9 +28,9 @@ def get_overview(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     Returns
     -------
     dict
-        As `read_overview`, and besides: holder (the managers that work on it, or None); age (seconds since a manager
-        published this; None where it was read from the list itself); has_log (whether a killed manager left results
-        that are not counted).
+        As `read_overview`, and: holder (the managers that have the list open, or None); age (seconds since a manager
+        published this status; None if it was read from the list itself); has_log (whether a killed manager logged
+        results that are not counted).
     """
     location = parse_location(todo)
     path = location.find_file()
@@ -50,7 +51,7 @@ def get_overview(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
 
 def _read_file(location: Location) -> tuple[dict[str, Any], Path | None]:
     with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, database.name)  # an older file has all that is counted
+        schema.find_changes(connection, database.name)  # refuses a database without a TODO-list
         return read_overview(connection, database.name), database.find_result_log()
 
 
@@ -64,18 +65,17 @@ def _read_server(location: Location) -> dict[str, Any]:
         if has_workers:
             hosts.update(row.host for row in connection.execute(claim_statements.OTHERS, {"worker": 0}))
     named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
-    shown = ", ".join(named[:_LISTED]) + ", …" * (len(named) > _LISTED)
-    holder = f"{sum(hosts.values())} managers ({shown})" if hosts else None
+    holder = f"{count_of(hosts.total(), 'manager')} ({list_first(named, _LISTED)})" if hosts else None
     return {**found, "holder": holder, "age": None, "has_log": False}
 
 
 def get_history(todo: str | os.PathLike[str] | Location, priority: int) -> list[dict[str, Any]]:
-    """Return the attempts at a task of a list on a server, the first one first.
+    """Return the attempts at a task of a list on a server, from the first to the last.
 
     Raises
     ------
     InvalidArgumentError
-        If the priority is not an integer of 64 bits, or the list is a file, which keeps no attempts.
+        If the priority is not an integer of 64 bits, or the list is a file, which does not store attempts.
     UnknownTaskError, OutdatedSchemaError
     """
     from photometry_tasks.storage.postgresql import claim_statements
@@ -84,7 +84,7 @@ def get_history(todo: str | os.PathLike[str] | Location, priority: int) -> list[
     location = parse_location(todo)
     if location.path is not None:
         raise invalid_argument(
-            "todo", location.name, "a file keeps no attempts at a task, only a list on a server does"
+            "todo", location.name, "a file does not store attempts; give the URL of a list on a server"
         )
     with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)

@@ -1,1 +1,1 @@
-"""How far a list has come: the summary, the throughput, the overview."""
+"""The progress of a TODO-list: the summary, the throughput, the overview."""

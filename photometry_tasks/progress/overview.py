@@ -1,4 +1,4 @@
-"""How a TODO-list stands, for those who look at it: read from the list, or published where that cannot be read."""
+"""The overview of a TODO-list for `status`: counts, rate, running tasks and last errors."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -9,25 +9,32 @@ from sqlalchemy import Connection, inspect
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 
-#: Seconds over which the rate is taken.
+#: Seconds over which the rate is measured.
 _LATELY = 600
 
 #: Seconds without a result that end a run.
 _PAUSE = 1800
 
-#: Running tasks and errors that are listed.
+#: The most running tasks and errors that are listed.
 _LISTED = 10
 
 
 def read_overview(connection: Connection, path: object) -> dict[str, Any]:
-    """Read how a TODO-list stands, which has a path or a name.
+    """Read the overview of a TODO-list.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+    path : object
+        The path or the name of the list.
 
     Returns
     -------
     dict
         todo_file; time (seconds since 1970); numtasks; status and ccds (counts by the name of the status); rate
-        (results a second, over the last ten minutes) and mean_elaptime (seconds), None if nothing was saved; running
-        and last_errors (lists of dicts). A file of an older release holds no times: then errors come by priority.
+        (results per second, over the last ten minutes) and mean_elaptime (seconds), None if nothing was saved; running
+        and last_errors (lists of dicts). A file of an older release holds no times: its errors come in order of
+        priority, the last first.
     """
     now = time.time()
     by_status = name_counts(count_by_status(connection))
@@ -58,13 +65,13 @@ def read_overview(connection: Connection, path: object) -> dict[str, Any]:
 
 
 def _measure_time(minutes: Sequence[Any], now: float) -> float:
-    """Return over how many seconds a run was going lately: ten minutes, unless it began in them."""
+    """Return the seconds of the last ten minutes in which a run was active: fewer than 600 if it began in them."""
     was_going = any(now - _LATELY - _PAUSE < row.minute <= now - _LATELY for row in minutes)
     begun = next(row.minute for row in minutes if row.minute > now - _LATELY)
     return _LATELY if was_going else max(1.0, now - begun)
 
 
 def _last(priorities: Iterable[int | None]) -> list[int]:
-    """Return the last tasks that failed, the last one first."""
+    """Return the priorities of the tasks that failed last, the latest first."""
     found = dict.fromkeys(priority for priority in reversed(list(priorities)) if priority is not None)
     return list(found)[:_LISTED]

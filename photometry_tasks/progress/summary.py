@@ -1,4 +1,4 @@
-"""The progress of a run in numbers, and as JSON."""
+"""The summary of a run: its numbers, and its JSON file."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 
-#: Weight of the newest value in the means of run times.
+#: Weight of the newest value in the mean times.
 _ALPHA = 0.1
 
 
 def build_summary() -> dict[str, Any]:
-    """Return the summary of a run that has not begun."""
+    """Return the summary of a run without results."""
     return {
         "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
         "numtasks": 0,
@@ -31,12 +31,12 @@ def build_summary() -> dict[str, Any]:
 
 
 def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]) -> None:
-    """Count results, each with what became of it, in a summary."""
+    """Add results, each with its outcome, to a summary."""
     number, mean, mean_wait = summary["tasks_run"], summary["mean_elaptime"], summary["mean_worker_waittime"]
     for result, saved in results:
         elaptime, wait_time = result.diagnostics["elaptime"], result.diagnostics["worker_wait_time"]
         number += 1
-        # Exponentially weighted, begun by the first value.
+        # An exponentially weighted mean, which starts with the first value.
         mean = elaptime if mean is None else _ALPHA * elaptime + (1 - _ALPHA) * mean
         if wait_time is not None and math.isfinite(wait_time):
             mean_wait = wait_time if mean_wait is None else _ALPHA * wait_time + (1 - _ALPHA) * mean_wait
@@ -46,14 +46,14 @@ def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]
 
 
 def set_counts(summary: dict[str, Any], counts: Mapping[int | None, int]) -> None:
-    """Set how many tasks there are, and how many have each status."""
+    """Set the number of tasks, and the number with each status."""
     named = name_counts(counts)
     summary["numtasks"] = sum(named.values())
     summary.update({status.name: named[status.name] for status in STATUS})
 
 
 def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:
-    """Write the summary of a TODO-list as JSON, at once and as a whole; the folder is made."""
+    """Write the summary of a TODO-list as JSON, atomically; create the directory."""
     text = json.dumps(summary, indent=2, allow_nan=False)
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

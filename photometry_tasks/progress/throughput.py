@@ -1,4 +1,4 @@
-"""How fast results come, minute by minute."""
+"""The throughput: numbers of results and errors, minute by minute."""
 
 import logging
 import time
@@ -12,29 +12,29 @@ from photometry_tasks.status import STATUS
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: Seconds between two writings: a save in between costs nothing.
+#: Seconds between two writes: other saves do not write the throughput.
 _INTERVAL = 10.0
 
 _MINUTE = 60.0
 
 
 class Throughput:
-    """What was saved since it was last written into the table of progress."""
+    """The numbers of results since they were last written to the table of progress."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._clear()
         self._written = time.monotonic()
-        self._minute = time.time()  # when the one began that is counted
+        self._minute = time.time()  # the start of the counted minute
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._saved = self._errors = 0
         self._elaptime = 0.0
         self._last_error: int | None = None
 
     def count(self, saved: Sequence[tuple[Result, Saved]]) -> None:
-        """Count results, with what became of them."""
+        """Count results, each with its outcome."""
         if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
-            self._minute = now - _MINUTE  # nothing came for a while, or the clock was set back
+            self._minute = now - _MINUTE  # no result came for a while, or the clock was set back
         self._saved += len(saved)
         self._elaptime += sum([result.diagnostics["elaptime"] for result, _ in saved])
         failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
@@ -55,12 +55,12 @@ class Throughput:
             return transaction.execute(statements.INSERT_PROGRESS, values) == 1
 
         if not transaction.execute(statements.ADD_PROGRESS, values) and not transaction.savepoint(insert):
-            transaction.execute(statements.ADD_PROGRESS, values)  # another manager has just inserted it
+            transaction.execute(statements.ADD_PROGRESS, values)  # another manager has just inserted the minute
 
     def write_if_due(
         self, run_in_transaction: Callable[[Callable[[Transaction], None]], None], *, is_last: bool = False
     ) -> None:
-        """Write the counts, now and then or for the last time; after a failure it is tried again later."""
+        """Write the counts if the last write is 10 s ago, or if this is the last write; retry later after a failure."""
         now = time.monotonic()
         if not self._saved or (now - self._written < _INTERVAL and not is_last):
             return
@@ -68,8 +68,8 @@ class Throughput:
         try:
             run_in_transaction(self._write)
         except Exception:
-            _logger.exception("The throughput could not be written; it is tried again later")
+            _logger.exception("The throughput could not be written; retrying later")
             return
-        self._forget()
+        self._clear()
         if (now := time.time()) - self._minute >= _MINUTE:
             self._minute = now

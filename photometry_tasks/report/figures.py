@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from sqlalchemy import Row
 
 from photometry_tasks.report.queries import STEPS
+from photometry_tasks.text import count_of
 
 __all__ = ["COLOURS", "draw_magnitudes", "draw_pace", "draw_run_times", "format_time"]
 
@@ -203,7 +204,7 @@ def draw_pace(runs: Sequence[Sequence[Row[Any]]]) -> Markup:
     _fill(below, top=errors, bottom=[0] * len(errors), edges=edges, colour=COLOURS["ERROR"])
     above.set(ylabel="results / min", ylim=(0, max(saved) * 1.05 or 1), xlim=(0, edges[-1]))
     below.set(ylabel="errors / min", ylim=(0, max(errors) * 1.05 or 1))
-    below.set_xlabel(f"{unit} of work, without the pauses")
+    below.set_xlabel(f"{unit} of work, without pauses")
     if len(dates) <= _TIMES:
         for axes in (above, below):
             axes.vlines(list(dates)[1:], 0, 1, "#444444", "dashed", lw=0.8, transform=axes.get_xaxis_transform())
@@ -217,7 +218,7 @@ def draw_pace(runs: Sequence[Sequence[Row[Any]]]) -> Markup:
         figure,
         name="pace",
         label=(
-            f"Results and errors saved per minute over {len(runs)} runs from {first} to {last} UTC; "
+            f"Results and errors saved per minute over {count_of(len(runs), 'run')} from {first} to {last} UTC; "
             f"at most {max(saved):.3g} results per minute, {max(errors):.3g} with ERROR"
         ),
     )
@@ -232,7 +233,7 @@ def _fill(
     colour: str,
     label: str | None = None,
 ) -> None:
-    # A single path contains all steps. The line keeps a step visible if the step is thinner than a pixel.
+    # A single path contains all steps. The line keeps a step visible if it is thinner than a pixel.
     axes.stairs(top, edges, baseline=bottom, fill=True, color=colour, lw=0.3, label=label)
 
 

@@ -19,14 +19,14 @@ __all__ = ["build_report"]
 
 
 def build_report(todo: str | os.PathLike[str] | Location) -> str:
-    """Return an HTML page about a TODO-list: counts, figures and the commonest errors.
+    """Return an HTML page about a TODO-list: counts, figures and the most frequent errors.
 
-    The page needs no other file. One transaction reads the list. Meanwhile, other programs may write to the list.
+    The page needs no other file. One transaction reads the list; other programs may write to the list meanwhile.
 
     Parameters
     ----------
     todo : str or os.PathLike
-        The TODO-file, or the URL of a list on a server. If an older release made the list, the page omits the
+        The TODO-file, or the URL of a list on a server. If an older release created the list, the page omits the
         missing content.
 
     Returns
@@ -39,9 +39,9 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
     ImportError
         If Matplotlib or Jinja2 is missing.
     TodoError
-        If the file does not exist, or is no TODO-file.
+        If the file does not exist, or is not a TODO-file.
     """
-    # Matplotlib and Jinja2 are optional. Importing build_report must work without both libraries.
+    # Matplotlib and Jinja2 are optional: importing build_report must work without them.
     from photometry_tasks.report import figures
 
     template = _build_environment().get_template("template.html")

@@ -110,7 +110,7 @@ class ErrorKind:
 
 @dataclass(frozen=True)
 class ErrorKinds:
-    """The commonest kinds of errors, in descending order of their results."""
+    """The most frequent kinds of errors, in descending order of their results."""
 
     commonest: list[ErrorKind] = field(default_factory=list)
     total: int = 0  # distinct kinds
@@ -162,7 +162,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
     Parameters
     ----------
     connection : Connection
-        An open transaction on a TODO-list. If an older release made the list, tables may be missing.
+        An open transaction on a TODO-list. If an older release created the list, tables may be missing.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""Pure rules: no session, no statement, no file."""
+"""Pure rules: they use no session, no statement and no file."""

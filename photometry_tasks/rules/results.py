@@ -1,4 +1,4 @@
-"""What a pipeline hands back, checked and turned into the plain values of one diagnostics row. Pure."""
+"""Check a pipeline's result, and turn it into the plain values of one row of diagnostics. Pure."""
 
 import enum
 import os
@@ -9,7 +9,7 @@ from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, show
 from photometry_tasks.status import STATUS
 
-#: Statuses that a result may bring: a task that has a result is not under way.
+#: Statuses that a result may have: a task with a result is no longer STARTED.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
 
 
@@ -19,19 +19,19 @@ class Result(NamedTuple):
     Attributes
     ----------
     priority : int
-        The task that it belongs to.
+        Priority of its task.
     status : STATUS
-        What the pipeline made of it.
+        Status that the pipeline gave the task.
     diagnostics : dict
         Its row of `diagnostics`: a value for each column of the model, by name.
     errors : tuple of str
-        What went wrong.
+        Error messages of the pipeline.
     skip_targets : tuple of int
-        Star ids whose light lies in the aperture.
+        Ids of the stars in the aperture.
     target : dict
-        What it says of its task: starid, datasource, sector, camera, ccd, cadence, tmag; None for what it lacks.
+        Starid, datasource, sector, camera, ccd, cadence and tmag of the task, as in the result; None if absent there.
     attempt : int or None
-        The claim that it comes from.
+        Number of the attempt, as in the result; None if absent there.
     """
 
     priority: int
@@ -43,29 +43,29 @@ class Result(NamedTuple):
     attempt: int | None = None
 
 
-#: Fields by name, with what makes plain values of them, and raises a ValueError that says what is expected.
+#: Names of fields, each with a conversion to plain values. A conversion raises a ValueError with the expected type.
 _Fields = Sequence[tuple[str, Callable[[Any], Any]]]
 
 _TASK_INTEGERS = ("starid", "sector", "camera", "ccd", "cadence", "attempt")
 _TASK_REALS = ("tmag", "worker_wait_time")
-#: Columns of diagnostics that hold the number of the same name in the details.
+#: Columns of diagnostics; each holds the number of the same name in the details.
 _STATISTICS = ("mean_flux", "variance", "variability", "rms_hour", "ptp", "contamination", "edge_flux")
 _COUNTS = ("mask_size", "stamp_resizes")
 _NUMBERS = _STATISTICS + _COUNTS
 
-#: What nearly all fields hold already, so that all are looked at together.
+#: Nearly all fields have these types already: one test covers them all.
 _PLAIN_REALS, _PLAIN_INTEGERS = {float, type(None)}, {int, type(None)}
 _LARGE = 2**62
 
 
 def check_result(result: Mapping[str, Any] | Result) -> Result:
-    """Check a result and return its values as plain numbers and texts.
+    """Check a result, and return its values as plain numbers and texts.
 
     Parameters
     ----------
     result : mapping
-        The task as it was handed out or claimed, with `status`, `method_used`, `time` (seconds) and optionally
-        `worker_wait_time` (seconds) and `details`. It is not changed.
+        The task as `get_task` or `claim_tasks` returned it, with `status`, `method_used`, `time` (seconds) and
+        optionally `worker_wait_time` (seconds) and `details`. The mapping is not changed.
 
     Returns
     -------
@@ -73,11 +73,11 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
 
     Raises
     ------
-    ValueError
-        If a field is missing or is not what it should be; it is named, with its value.
+    InvalidResultError
+        If a field is missing or has a wrong type or value. The message names the field and its value.
     """
     if isinstance(result, Result):
-        return result  # it was checked before
+        return result  # already checked
     if not isinstance(result, Mapping):
         raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
     details = {} if result.get("details") is None else result["details"]
@@ -122,34 +122,34 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
 
 
 class _FieldError(Exception):
-    """A field that is not what it should be: the mapping, the field's name in it, and what is expected."""
+    """A wrong field: its mapping, its name, and the remedy."""
 
 
 def _read_each(values: Mapping[str, Any], fields: _Fields, *, is_required: bool = False) -> list[Any]:
-    """Return fields, each with its own conversion; None where there is none, unless it is required."""
+    """Return the converted fields; an absent field is None, unless it is required."""
     found = []
     for name, convert in fields:
         value = values.get(name)
         try:
             found.append(None if value is None and not is_required else convert(value))
         except ValueError as error:
-            raise _FieldError(values, name, error if name in values else "it is missing") from None
+            raise _FieldError(values, name, error if name in values else "the field is missing") from None
         except Exception as error:
-            raise _FieldError(values, name, f"it cannot be read ({error!r})") from error
+            raise _FieldError(values, name, f"the value cannot be read ({error!r})") from error
     return found
 
 
 def _read_reals(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[float | None]:
-    """Return the fields that hold a number or None; NaN is None."""
+    """Return the fields of real numbers; NaN and an absent field are None."""
     found = [*map(result.get, _TASK_REALS), *map(details.get, _STATISTICS)]
     if not _PLAIN_REALS.issuperset(map(type, found)):
         found = _read_each(result, _with(as_real, _TASK_REALS)) + _read_each(details, _with(as_real, _STATISTICS))
-    # SQLite keeps no sign of a zero; so no database does.
+    # SQLite does not keep the sign of a zero. PostgreSQL shall store the same value.
     return [None if number is None or number != number else number + 0.0 for number in found]
 
 
 def _read_integers(result: Mapping[str, Any], details: Mapping[str, Any]) -> list[int | None]:
-    """Return the fields that hold an integer or None."""
+    """Return the fields of integers; an absent field is None."""
     found = [*map(result.get, _TASK_INTEGERS), *map(details.get, _COUNTS)]
     if _PLAIN_INTEGERS.issuperset(map(type, found)):
         for number in found:
@@ -168,7 +168,7 @@ def _as_status(value: object) -> STATUS:
     if type(value) is STATUS and value is not STATUS.STARTED:
         return value
     try:
-        # A pipeline has an enum of its own, with the same values.
+        # A pipeline may have its own enum with the same values.
         return _RESULT_STATUSES[as_integer(value.value if isinstance(value, enum.Enum) else value)]
     except (KeyError, ValueError):
         names = ", ".join(f"{status.name} ({number})" for number, status in _RESULT_STATUSES.items())
@@ -183,7 +183,7 @@ def _as_real_or_null(value: object) -> float | None:
 
 
 def _as_count(value: object) -> int | None:
-    """Accept a float too where it is a whole number: NumPy's sums and sizes come as floats."""
+    """Return an integer; a float with a whole number counts as one, since NumPy's sums and sizes are often floats."""
     try:
         return as_integer(value)
     except ValueError:
@@ -200,7 +200,7 @@ def _as_text(value: object) -> str:
         raise ValueError("a text is expected")
     if value.isascii() and "\0" not in value:
         return str(value)
-    # No database can hold NUL in a text, nor UTF-8 a lone surrogate (a file name in another encoding).
+    # No database stores NUL in a text, and UTF-8 has no lone surrogates (a file name in another encoding has them).
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 

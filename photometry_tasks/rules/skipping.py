@@ -1,11 +1,11 @@
-"""Which tasks need not be run, since a brighter star in the same aperture covers them. Pure: rows in, decision out."""
+"""The brightest-star rule: a task is skipped if a brighter star in the same aperture covers it. Pure."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """The task whose result is being saved, as its result has it."""
+    """The task whose result is being saved, with the values of that result."""
 
     priority: int
     starid: int
@@ -14,7 +14,7 @@ class Target(NamedTuple):
 
 
 class Rival(NamedTuple):
-    """A task of a star in the aperture, in the same sector, camera, ccd and cadence as the target."""
+    """A task of another star in the aperture, with the target's sector, camera, CCD and cadence."""
 
     priority: int
     tmag: float | None
@@ -22,27 +22,27 @@ class Rival(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """The tasks that a decision needs: those of these stars with these datasources."""
+    """The stars and datasources whose tasks a decision needs."""
 
     starids: tuple[int, ...]
     datasources: tuple[str, ...]
     primary: int | None
-    """The star whose pixel file the target was found in, where that star itself lies in the aperture."""
+    """The primary star of the target's pixel file, if it lies in the aperture; else None."""
 
 
 class Decision(NamedTuple):
-    """What becomes of the target and of its rivals.
+    """The new statuses of the target and of its rivals.
 
     Attributes
     ----------
     is_skipped : bool
         Whether the target is SKIPPED.
     skipped_by : int or None
-        Priority of the task that covers the target, where there is one.
+        Priority of the task that covers the target, or None.
     rivals : tuple of Rival
-        The tasks that the target covers; they are SKIPPED.
+        The tasks that the target covers; they become SKIPPED.
     error : str or None
-        What is to be added to the diagnostics' errors.
+        A message for the errors of the diagnostics.
     """
 
     is_skipped: bool = False
@@ -52,13 +52,13 @@ class Decision(NamedTuple):
 
 
 def build_neighbours(target: Target, skip_targets: Iterable[int]) -> Neighbours | None:
-    """Say which tasks to look up; None if the target is alone in its aperture.
+    """Return which tasks to look up, or None if the target is alone in its aperture.
 
     Parameters
     ----------
     target : Target
     skip_targets : iterable of int
-        Star ids in the aperture; the target's own is ignored.
+        Ids of the stars in the aperture; the target's own id is ignored.
     """
     starids = tuple(sorted(set(skip_targets) - {target.starid}))
     if not starids:
@@ -72,15 +72,17 @@ def build_neighbours(target: Target, skip_targets: Iterable[int]) -> Neighbours 
 
 
 def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Rival]) -> Decision:
-    """Decide who is skipped: all but the brightest.
+    """Decide which tasks are skipped: all but the brightest star's.
+
+    A secondary target is always skipped if the primary star of its pixel file lies in the aperture.
 
     Parameters
     ----------
     target : Target
     neighbours : Neighbours
-        What `build_neighbours` asked for.
+        The result of `build_neighbours`.
     rivals : sequence of Rival
-        The tasks that were found.
+        The tasks that match `neighbours`.
 
     Returns
     -------
@@ -101,5 +103,5 @@ def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Riva
 
 
 def _faintness(task: Target | Rival) -> tuple[bool, float, int]:
-    """Order by magnitude: without one counts as the faintest, and of equals the lower priority is the brighter."""
+    """Return a key for sorting by magnitude: no magnitude counts as the faintest, a lower priority as brighter."""
     return task.tmag is None, task.tmag or 0.0, task.priority

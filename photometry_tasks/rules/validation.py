@@ -1,4 +1,4 @@
-"""The arguments of public functions, checked: an error names the argument, the value and the way out. Pure."""
+"""Check the arguments of public functions; an error names the argument, its value and the remedy. Pure."""
 
 import enum
 import math
@@ -11,17 +11,17 @@ from typing import Any
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.status import STATUS
 
-#: Seconds. After a lease longer than the campaign no manager would get a dead manager's tasks.
+#: Seconds. With a longer lease, other managers would get a dead manager's tasks only after the campaign.
 _LONGEST_LEASE = 30 * 86_400
 
 
 def invalid_argument(argument: str, value: object, remedy: object) -> InvalidArgumentError:
-    """Return the error that says what is wrong with an argument."""
+    """Return the error for an invalid argument."""
     return InvalidArgumentError(argument=argument, value=show(value), remedy=remedy)
 
 
 def check_integer(argument: str, value: object) -> int:
-    """Return an integer, NumPy's too, as an int."""
+    """Return a Python or NumPy integer as an int."""
     try:
         return as_integer(value)
     except ValueError as error:
@@ -35,14 +35,14 @@ def check_integers(argument: str, values: Any) -> list[int]:
     except ValueError as error:
         raise invalid_argument(argument, values, error) from None
     if set(map(type, items)) == {int} and min(items) >= -(2**63) and max(items) < 2**63:
-        return items  # as nearly always
+        return items  # the usual case
     return [check_integer(argument, item) for item in items]
 
 
 def check_natural(argument: str, value: object) -> int:
-    """Return an integer that is not negative."""
+    """Return a non-negative integer."""
     if (number := check_integer(argument, value)) < 0:
-        raise invalid_argument(argument, value, "an integer, not negative, is expected")
+        raise invalid_argument(argument, value, "a non-negative integer is expected")
     return number
 
 
@@ -54,7 +54,7 @@ def check_positive(argument: str, value: object) -> int:
 
 
 def check_interval(argument: str, value: Any) -> int | None:
-    """Return None, or the positive integer that int() makes of a value."""
+    """Return None, or the positive integer that int() returns for a value."""
     if value is None:
         return None
     try:
@@ -67,7 +67,7 @@ def check_interval(argument: str, value: Any) -> int | None:
 
 
 def check_durability(value: object) -> bool:
-    """Return whether each result is to survive a power cut."""
+    """Return whether each result shall survive a power cut."""
     if value not in ("normal", "full"):
         raise invalid_argument("durability", value, "'normal' or 'full' is expected")
     return value == "full"
@@ -82,9 +82,9 @@ def check_finite(argument: str, value: object, remedy: str) -> float:
 
 
 def check_seconds(argument: str, value: object) -> float:
-    """Return a time in seconds that is not negative."""
-    if (seconds := check_finite(argument, value, "seconds are expected")) < 0:
-        raise invalid_argument(argument, value, "seconds are expected, not negative")
+    """Return a non-negative time in seconds."""
+    if (seconds := check_finite(argument, value, "give seconds")) < 0:
+        raise invalid_argument(argument, value, "0 s or more is expected")
     return seconds
 
 
@@ -92,42 +92,41 @@ def check_lease(lease: object) -> float:
     """Return a lease in seconds."""
     seconds = check_seconds("lease", lease)
     if not 0 < seconds <= _LONGEST_LEASE:
-        raise invalid_argument("lease", lease, "seconds are expected, more than 0 and at most 30 days; 600 is usual")
+        raise invalid_argument("lease", lease, "more than 0 s and at most 30 days is expected; 600 s is usual")
     return seconds
 
 
 def check_text(argument: str, value: object) -> str:
-    """Return a text that is not empty."""
+    """Return a non-empty text."""
     if not (isinstance(value, str) and value):
-        raise invalid_argument(argument, value, "a text is expected")
+        raise invalid_argument(argument, value, "a non-empty text is expected")
     return value
 
 
 def check_statuses(value: Any) -> list[int]:
-    """Return the values of one STATUS or several; of all, if it is None."""
+    """Return the values of one or several statuses; None stands for all."""
     if value is None:
         return [status.value for status in STATUS]
     try:
         items = [value] if isinstance(value, enum.Enum | int) else as_items(value)
-        # A pipeline has an enum of its own, with the same values.
+        # A pipeline may have its own enum with the same values.
         return [STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value for item in items]
     except ValueError:
-        raise invalid_argument(
-            "status", value, f"of {', '.join(status.name for status in STATUS)} are expected"
-        ) from None
+        names = ", ".join(status.name for status in STATUS)
+        raise invalid_argument("status", value, f"values of STATUS are expected: {names}") from None
 
 
 _INT64 = range(-(2**63), 2**63)
 
 
 def _unwrap(value: object) -> object:
-    """Return the Python number inside a NumPy scalar or a zero-dimensional array; anything else as it is."""
+    """Return the Python number inside a NumPy scalar or zero-dimensional array; return any other value unchanged."""
     dtype = getattr(value, "dtype", None)
     if dtype is None or getattr(value, "ndim", None) != 0:
         return value
     if getattr(value, "mask", False):
-        return math.nan  # a masked value is one that is not known; item() would give what lies under the mask
-    # Times have an item() too, which is a bare number in whatever unit they have.
+        return math.nan  # a masked value is missing; item() would return the number under the mask
+    # A NumPy time has item() too, but that returns a number without the unit.
     return value.item() if dtype.kind in "biufc" else None  # type: ignore[attr-defined]  # it has a dtype
 
 
@@ -137,14 +136,14 @@ def as_integer(value: object) -> int:
     Raises
     ------
     ValueError
-        If it is no integer (a bool, a float or a text is none) or does not fit 64 bits, which is what the
-        database holds. The message says what is expected.
+        If it is not an integer (a bool, a float and a text are not), or needs more than the 64 bits of a database
+        column. The message says which value is expected.
     """
     if type(value) is int and -(2**63) <= value < 2**63:  # as nearly all are
         return value
     value = _unwrap(value)
     try:
-        integer = operator.index(value)  # type: ignore[arg-type]  # what it takes is found out by trying
+        integer = operator.index(value)  # type: ignore[arg-type]  # TypeError is caught
     except TypeError:
         integer = None
     if integer is None or isinstance(value, bool):
@@ -160,7 +159,7 @@ def as_real(value: object) -> float:
     Raises
     ------
     ValueError
-        If it is no real number (a bool, a text and a complex number are none) or too large for a float.
+        If it is not a real number (a bool, a text and a complex number are not), or is too large for a float.
     """
     if type(value) is float:  # as nearly all are
         return value
@@ -169,7 +168,7 @@ def as_real(value: object) -> float:
     if isinstance(value, bool | str | bytes | bytearray) or is_complex or getattr(value, "ndim", 0) != 0:
         raise ValueError("a number is expected")
     try:
-        return float(value)  # type: ignore[arg-type]  # what float() takes is found out by trying
+        return float(value)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError):
         raise ValueError("a number is expected") from None
     except OverflowError:
@@ -177,7 +176,7 @@ def as_real(value: object) -> float:
 
 
 def as_finite(value: object) -> float:
-    """Return `value` as a float; NaN and infinity are a ValueError too."""
+    """Return `value` as a float; NaN and infinity raise a ValueError too."""
     number = as_real(value)
     if not math.isfinite(number):
         raise ValueError("a finite number is expected")
@@ -185,21 +184,21 @@ def as_finite(value: object) -> float:
 
 
 def as_items(value: object) -> list[Any]:
-    """Return what stands in an iterable; a text, bytes or a mapping is none of items."""
+    """Return the items of an iterable as a list; a text, bytes or a mapping raises a ValueError."""
     if type(value) in (tuple, list):  # as nearly all are
-        return list(value)  # type: ignore[call-overload, no-any-return]  # mypy does not see it
+        return list(value)  # type: ignore[call-overload, no-any-return]  # mypy does not see the type
     if isinstance(value, str | bytes | bytearray | Mapping) or not isinstance(value, Iterable):
         raise ValueError("a list is expected")
     if getattr(value, "ndim", 1) == 0:
         raise ValueError("a list is expected")
     if getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u") and getattr(value, "ndim", None) == 1:
-        return list(value.tolist())  # type: ignore[attr-defined]  # an array has it; Python's integers all at once
+        return list(value.tolist())  # type: ignore[attr-defined]  # converts all integers at once
     return list(value)
 
 
 def show(value: object) -> str:
-    """Return a short `repr` for an error message: of an array or a long text only the ends."""
+    """Return a short `repr` for an error message; long arrays and texts are shortened."""
     try:
         return reprlib.repr(value)
-    except Exception:  # whatever the object does, it must not hide what was wrong with it
+    except Exception:  # an object whose repr fails must not hide the error in the argument
         return f"<{type(value).__name__}>"

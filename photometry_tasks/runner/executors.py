@@ -1,4 +1,4 @@
-"""Executors of every kind: how many workers they have, how they end, and the processes that they leave."""
+"""Executors of every kind: the number of their workers, their shutdown, and their leftover processes."""
 
 import multiprocessing
 import os
@@ -11,42 +11,42 @@ from photometry_tasks.rules.validation import check_positive, invalid_argument
 
 
 def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
-    """Let an executor end, or end it with what it runs; processes that were there before it are let alone."""
+    """Shut an executor down; with `kill`, kill its workers too, but not the child processes in `others`."""
     if not kill:
         executor.shutdown()
-    elif hasattr(executor, "kill_workers"):  # ours, and ProcessPoolExecutor's from Python 3.14 on
+    elif hasattr(executor, "kill_workers"):  # WorkerPool, and ProcessPoolExecutor from Python 3.14 on
         executor.kill_workers()
     else:
         try:
             executor.shutdown(wait=False, cancel_futures=True)
-        except TypeError:  # Dask's takes no more than this, and cancels them by itself
+        except TypeError:  # Dask's takes only `wait`, and cancels the futures by itself
             executor.shutdown(wait=False)
         _kill_children(find_children() - others)
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether an executor says that a task's worker died: ours, or Dask's after some tries."""
+    """Whether an error says that a task's worker died: from WorkerPool, or from Dask after its retries."""
     dask = sys.modules.get("distributed")
     return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
 
 
 def check_jobs(jobs: int | None, executor: object) -> int:
-    """Return the number of workers; by default the number of processors that this process may use."""
+    """Return the number of workers, by default the number of processors that this process may use."""
     if jobs is not None:
         return check_positive("jobs", jobs)
     if executor is not None:
-        raise invalid_argument("jobs", jobs, "say how many workers the executor has")
-    # A batch system gives a job some of the machine's processors; where that can't be asked, all count.
+        raise invalid_argument("jobs", jobs, "an executor needs a number of workers; give that number")
+    # A batch system may give a job only a part of the processors; a system that cannot report it counts all.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_children() -> set[int]:
-    """Return the processes that `multiprocessing` has started here, by their ids."""
+    """Return the process ids of the children that `multiprocessing` has started."""
     return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
 
 
 def _kill_children(pids: Set[int]) -> None:
-    """Kill those of the processes that `multiprocessing` has started here."""
+    """Kill the children of `multiprocessing` that have one of these process ids."""
     for process in multiprocessing.active_children():
         if process.pid in pids:
             process.kill()

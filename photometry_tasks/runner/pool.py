@@ -1,4 +1,4 @@
-"""Worker processes: one that dies takes only its own task with it. And what they run."""
+"""A pool of worker processes in which a dead worker costs only its own task, and the code that the workers run."""
 
 import multiprocessing
 import os
@@ -18,31 +18,31 @@ import psutil
 from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 
-#: Signals that a terminal or a batch system sends to the workers too: it is the parent that decides.
+#: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
-#: Seconds between two looks whether a silent worker is alive: mostly the closed pipe tells at once, but a process
-#: that the worker left behind may hold it open.
+#: Seconds between two checks that a worker is alive. When a worker dies, its pipe mostly closes at once, but a child of
+#: the worker may hold it open.
 _LOOK = 1.0
 
 
 class WorkerPool(ThreadPoolExecutor):
-    """A pool of processes, each with a thread of its own that gives it one task at a time.
+    """A pool of processes; a thread for each process gives it one task at a time.
 
-    Unlike in `concurrent.futures.ProcessPoolExecutor`, a process that dies takes one task with it, whose future then
-    raises `WorkerDiedError`; the next task gets a new process. A future that is running has really begun.
+    If a process dies, only the future of its task fails, with `WorkerDiedError`, and the next task gets a new process;
+    in `concurrent.futures.ProcessPoolExecutor` all futures fail. If a future is running, its task has really started.
 
     Parameters
     ----------
     jobs : int
-        Number of processes; each is started when it is first needed.
+        Number of processes; each starts when a task needs it.
     task_timeout : float, optional
-        Seconds after which a task's process is killed.
+        Run time in seconds after which a task's process is killed.
     """
 
     def __init__(self, jobs: int, *, task_timeout: float | None = None) -> None:
         super().__init__(jobs, thread_name_prefix="photometry_tasks")
-        resource_tracker.ensure_running()  # now: when it starts, it lets signals through that were blocked
+        resource_tracker.ensure_running()  # before workers start: its start unblocks signals that they need blocked
         self._timeout = task_timeout
         self._own = threading.local()
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class WorkerPool(ThreadPoolExecutor):
         self._is_ended = False
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Let a process call a function; see `concurrent.futures.Executor`."""
+        """Call a function in a worker process; see `concurrent.futures.Executor`."""
         return super().submit(self._call, function, args, kwargs)
 
     def _call(self, *call: Any) -> Any:
@@ -72,7 +72,7 @@ class WorkerPool(ThreadPoolExecutor):
         return worker
 
     def kill_workers(self) -> None:
-        """Kill the processes, and drop what has not begun; as ProcessPoolExecutor.kill_workers in Python 3.14."""
+        """Kill the processes and cancel waiting tasks, as ProcessPoolExecutor.kill_workers in Python 3.14."""
         with self._lock:
             self._is_ended = True
             for worker in self._workers:
@@ -80,23 +80,23 @@ class WorkerPool(ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the processes end once they have done; see `concurrent.futures.Executor`."""
+        """End the processes when their tasks are finished; see `concurrent.futures.Executor`."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         while wait and self._workers:
             self._workers.pop().close()
 
 
 class _Worker:
-    """A process, as its thread sees it."""
+    """A worker process, for the thread that gives it tasks."""
 
     def __init__(self) -> None:
         # Spawned, not forked: it must inherit neither the manager's connection nor its locks.
         context = multiprocessing.get_context("spawn")
         self._oom_kills = count_oom_kills()
-        self._is_lost = self._has_understood = False
+        self._is_lost = self._has_unpickled = False
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,))
-        # It begins with these blocked, as this thread has them, until it has learnt to ignore them.
+        # The process inherits this mask, so that no signal kills it before it ignores them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
         try:
             self._process.start()
@@ -109,38 +109,38 @@ class _Worker:
         return not self._is_lost and self._process.is_alive()
 
     def wait_until_ready(self) -> None:
-        """Wait until the process takes calls."""
+        """Wait until the process can take calls."""
         try:
             self._wait(None)
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise WorkerError(found=f"a worker could not start: {self._end()}; what it printed says more") from error
+            raise WorkerError(found=f"a worker could not start: {self._end()}; see its output") from error
 
     def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
         begun = time.monotonic()
         try:
             self._pipe.send(call)
             self._wait(None)
-            self._pipe.recv()  # it has understood, for which it may have had to import
-            self._has_understood = True
+            self._pipe.recv()  # the call is unpickled, which may have imported the function's module
+            self._has_unpickled = True
             begun = time.monotonic()
             is_in_time = self._wait(None if timeout is None else begun + timeout)
             is_done, value = self._pipe.recv() if is_in_time else (True, None)
         except (EOFError, OSError) as error:
             found = self._end()
-            if self._has_understood:
+            if self._has_unpickled:
                 raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun) from error
-            raise WorkerError(found=f"a worker could not import it: {found}; what it printed says more") from error
+            raise WorkerError(found=f"a worker could not import it: {found}; see its output") from error
         if not is_in_time:
             self._end(0.0)
-            found = f"its process was killed: it took longer than a task may, {timeout:g} s (task_timeout)"
+            found = f"its process was killed after its time limit of {timeout:g} s (task_timeout)"
             raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun)
         if not is_done:
             raise WorkerError(found=value)
         return value
 
     def _wait(self, until: float | None) -> bool:
-        """Wait for an answer or the process's end; return False if the time is over before."""
+        """Wait for an answer, and return False if the time runs out; a dead process raises EOFError."""
         while True:
             left = _LOOK if until is None else min(_LOOK, until - time.monotonic())
             if self._pipe.poll(max(0.0, left)):
@@ -153,21 +153,21 @@ class _Worker:
                 return False
 
     def _end(self, patience: float = 5.0) -> str:
-        """Say why the process has ended; one that lives on without answering is killed after so many seconds."""
+        """Return why the process ended; if it is still alive after `patience` seconds, kill it."""
         self._is_lost = True
         until = time.monotonic() + patience
-        # Not join(patience): it takes a process that has closed all its files for a dead one, and waits for that.
+        # Not join(patience): if a live process has closed all its files, join takes it for dead and waits without end.
         while self._process.is_alive() and time.monotonic() < until:
             time.sleep(0.005)
         if self._process.is_alive():
             self.kill()
             self._process.join()
-            return "its process was killed: it had cut its connection to the run"
+            return "its process was killed, because it had closed its connection to the manager"
         return describe_exit(self._process.exitcode, self._oom_kills)
 
     def kill(self) -> None:
-        """Kill the process, and what it has started."""
-        # By its identity: is_alive() may take its exit code away from the thread that waits for it.
+        """Kill the process and its children."""
+        # Through psutil: is_alive() may reap the process, and the thread that waits for it would miss its exit code.
         with suppress(psutil.NoSuchProcess):
             started = self._identity.children(recursive=True)
             self._identity.kill()
@@ -176,7 +176,7 @@ class _Worker:
                     child.kill()
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self._pipe.close()
         self._process.join()
         self._process.close()
@@ -186,7 +186,7 @@ class _Worker:
 
 
 def _let_forks_end() -> None:
-    """Let what is forked here end on SIGTERM from its first moment on, as multiprocessing's pools do with theirs."""
+    """Make SIGTERM end a forked child from its first moment on, because multiprocessing's pools end theirs with it."""
     masks = threading.local()
 
     def hold() -> None:
@@ -203,10 +203,10 @@ def _let_forks_end() -> None:
 
 
 def _serve(pipe: Connection) -> None:
-    """Call the functions that come, until there will be no more."""
+    """Run the calls that arrive, until the parent closes the pipe."""
     for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # what the function starts ignores them too
-    signal.signal(signal.SIGTERM, lambda *_: None)  # but this one ends what it starts
+        signal.signal(number, signal.SIG_IGN)  # programs that the function starts ignore them too
+    signal.signal(signal.SIGTERM, lambda *_: None)  # a handler, which is not inherited: SIGTERM ends them
     _let_forks_end()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -221,18 +221,18 @@ def _serve(pipe: Connection) -> None:
             pipe.send(None)
             pipe.send((False, traceback.format_exc()))
             continue
-        pipe.send(None)  # from here on it is the task's time
+        pipe.send(None)  # now the task's run time begins
         try:
             answer = True, function(*args, **kwargs)
         except Exception:
             answer = False, traceback.format_exc()
         if os.getpid() != ours:
-            os._exit(0)  # a child that the function has forked, and that came back from it: it must not answer
+            os._exit(0)  # a child that the function forked has returned: only its parent may answer
         pipe.send(answer)
 
 
 def _end_with_parent() -> None:
-    """Let no task run on that nobody waits for."""
+    """Kill this process when its parent ends, because its result would be lost."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

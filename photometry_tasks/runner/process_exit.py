@@ -1,4 +1,4 @@
-"""Why a process died: its exit code, and the limits of memory and time that it lived under, in words."""
+"""Why a process died, in words: its exit code, and its limits of memory and CPU time."""
 
 import resource
 import signal
@@ -8,19 +8,19 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
-#: A control group of the first kind without a limit says a number about as large as an address can be.
+#: A control group of version 1 without a limit reports a number near the largest address.
 _NO_LIMIT = 2**60
 
 
 def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
-    """Say why a process ended that should not have.
+    """Return why a process ended unexpectedly.
 
     Parameters
     ----------
     exitcode : int or None
-        Negative: the signal that killed it.
+        Negative: the number of the signal that killed it.
     oom_kills : int, optional
-        What `count_oom_kills` returned before.
+        The result of `count_oom_kills` before the process started.
     """
     if exitcode is None or exitcode >= 0:
         return f"its process ended with exit code {exitcode}"
@@ -31,27 +31,27 @@ def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
     text = f"its process was killed by {name}"
     if name == "SIGKILL":
         was_oom = oom_kills is not None and count_oom_kills() != oom_kills
-        return f"{text}{': out of memory' if was_oom else ', as when memory runs out'}; {describe_memory_limit()}"
+        return f"{text}{': out of memory' if was_oom else ', possibly out of memory'}; {describe_memory_limit()}"
     if name == "SIGXCPU":
-        return f"{text}: its limit of CPU time (RLIMIT_CPU) was reached"
+        return f"{text}: its CPU time limit (RLIMIT_CPU) was reached"
     if name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
-        return f"{text}, as when compiled code fails or cannot get memory; {describe_memory_limit()}"
+        return f"{text}, possibly a fault in compiled code or a lack of memory; {describe_memory_limit()}"
     return text
 
 
 def describe_memory_limit() -> str:
-    """Say how much memory a process here may have, as far as it is known: its control groups', or RLIMIT_AS."""
+    """Return the memory limit of a process here, as far as it can be read: of its control groups, or RLIMIT_AS."""
     limits = [(limit, "control group") for limit in _read_numbers("memory.max", "memory.limit_in_bytes")]
     limits.append((resource.getrlimit(resource.RLIMIT_AS)[0], "RLIMIT_AS"))
-    known = [(limit, kind) for limit, kind in limits if 0 <= limit < _NO_LIMIT]
-    if not known:
-        return "no limit of memory is set but the machine's"
-    limit, kind = min(known)
-    return f"the limit of memory is {limit / 1e6:.0f} MB ({kind})"
+    finite = [(limit, kind) for limit, kind in limits if 0 <= limit < _NO_LIMIT]
+    if not finite:
+        return "the only memory limit is the machine's"
+    limit, kind = min(finite)
+    return f"the memory limit is {limit / 1e6:.0f} MB ({kind})"
 
 
 def count_oom_kills() -> int | None:
-    """Return how many processes of this control group the kernel has killed for memory, ever; None if not known."""
+    """Return how many processes of this control group the kernel has killed for memory; None if it cannot be read."""
     for folder in _memory_groups():
         for name in ("memory.events", "memory.oom_control"):
             with suppress(OSError, KeyError, ValueError):
@@ -62,12 +62,12 @@ def count_oom_kills() -> int | None:
 def _read_numbers(*names: str) -> Iterator[int]:
     for folder in _memory_groups():
         for name in names:
-            with suppress(OSError, ValueError):  # "max" is none
+            with suppress(OSError, ValueError):  # "max" means no limit
                 yield int((folder / name).read_text())
 
 
 def _memory_groups() -> Iterator[Path]:
-    """Yield the control group of this process that counts memory, and those that it is in (cgroups(7))."""
+    """Yield the control group of this process that counts memory, then its parent groups (cgroups(7))."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, name = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""A function, an executor and a TaskManager: all tasks done."""
+"""Run a function on the pending tasks of a TaskManager, in the workers of an executor."""
 
 import math
 import time
@@ -21,42 +21,44 @@ from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
 from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_importable, run_task
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
+from photometry_tasks.text import count_of
 
-#: Seconds that a finished result may wait for others, to be saved together with them.
+#: Seconds that a finished result may wait, so that several results are saved together.
 _PATIENCE = 1.0
 
-#: Tasks shorter than this (seconds) are handed out ahead, so many seconds of work: their results are saved together.
+#: If tasks take less than `_SHORT` seconds on average, each worker gets up to `_AHEAD` seconds of work in advance, at
+#: most `_MOST_AHEAD` tasks: their results are saved together.
 _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 
-#: Seconds after which it is looked whether anything is to be done: a lock cannot be waited for much longer at once.
+#: Longest single wait, seconds: Python limits the timeout of a lock.
 _LONGEST_WAIT = 3600.0
 
-#: Dead workers one after the other, without a result between, that end the run: it is not the tasks.
+#: Number of worker deaths in a row, without a result between them, that ends the run: the cause is not the tasks.
 _DEATHS_IN_A_ROW = 100
 
-#: Which part of its lease a manager on a server may be silent; and after which part, or how many seconds, it looks
-#: again whether tasks have come back from others.
-_SILENCE, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 5.0
+#: Share of the lease after which a manager on a server sends a heartbeat; share of the lease, and at most seconds,
+#: after which an idle manager looks for tasks that came back from other managers.
+_HEARTBEAT, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 5.0
 
 
 @dataclass
 class RunReport:
-    """How far a run has come.
+    """The progress of a run.
 
     Attributes
     ----------
     saved : int
-        Results saved.
+        Saved results.
     errors : int
-        Those of them with status ERROR.
+        Saved results with status ERROR.
     late : int
-        Results that were refused, since others had taken the tasks.
+        Results that were refused, because other managers had taken the tasks.
     wall_time : float
         Seconds since the run began.
     manager_time : float
-        Seconds of them that getting, starting and saving took.
+        Part of `wall_time` that claiming tasks and saving results took, seconds.
     is_out_of_time : bool
-        Whether it ended since the next task would hardly have been done in time.
+        Whether the run ended because the next task would hardly have finished in time.
     """
 
     saved: int = 0
@@ -80,10 +82,10 @@ def run_tasks(
     progress: Callable[[RunReport], None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> RunReport:
-    """Run a function on the pending tasks, in worker processes, and save the results as they come.
+    """Run a function on the pending tasks, in worker processes, and save each result soon after its task finishes.
 
-    The manager stays in this process, and tells a server that it is alive. A worker's exception becomes a result with
-    status ERROR and the traceback in its errors; so does its death, with the reason.
+    The manager stays in this process, and sends heartbeats to a server. If the function raises an exception, the task
+    becomes an ERROR with the traceback; if a worker dies, its task becomes an ERROR with the reason.
 
     Parameters
     ----------
@@ -91,25 +93,25 @@ def run_tasks(
     function : callable
         Takes a task (dict, see `TaskManager.get_task`) and returns the result's fields: `status`,
         `method_used` and `details` (see `TaskManager.save_result`); `time` and `worker_wait_time` are filled
-        in. It stands at the top level of a module, so that the workers can import it. If that is the script
-        itself, what the script does stands under ``if __name__ == "__main__":``, since they import it too.
+        in. Define it at the top level of a module, so that the workers can import it. If that module is the script
+        itself, put the script's statements under ``if __name__ == "__main__":``, because the workers import it too.
     jobs : int, optional
         Number of workers; by default the number of processors that this process may use.
     executor : callable, optional
-        Takes the number of workers, and returns the `concurrent.futures.Executor` that runs them:
+        Takes the number of workers, and returns a `concurrent.futures.Executor` with that number of workers:
         ``mpi4py.futures.MPIPoolExecutor``, or ``lambda jobs: client.get_executor()`` of a Dask client. By default
-        they are processes on this machine.
+        the workers are processes on this machine.
     limit : int, optional
-        Stop after so many tasks.
+        Largest number of tasks to run.
     task_timeout : float, optional
-        Seconds after which a task is given up, and its process killed. Only without `executor`.
+        Run time in seconds after which a task becomes an ERROR, and its process is killed. Only without `executor`.
     grace : float, optional
-        Seconds that what runs may go on after Ctrl-C, SIGTERM or SIGUSR1.
+        Seconds that running tasks may continue after Ctrl-C, SIGTERM or SIGUSR1.
     stop_after : float, optional
-        Seconds after which the run should have ended: no task is begun that would hardly be done by then, going by
-        the run times seen. In a SLURM job that is half a minute before its end, or earlier if this says so.
+        Seconds after which the run should have ended: no task starts that would hardly finish by then, according to
+        the last run times. If SLURM_JOB_END_TIME is set, the limit is at the latest half a minute before that time.
     progress : callable, optional
-        Called with the report after results were saved, and at the end.
+        Called with the report each time results were saved, and at the end.
     **constraints
         Which tasks to run: arguments of `build_constraints`.
 
@@ -120,19 +122,20 @@ def run_tasks(
     Raises
     ------
     KeyboardInterrupt, SystemExit
-        On Ctrl-C; on SIGTERM or SIGUSR1, with 128 and the number of the signal as exit code. What was done is saved,
-        and the rest is pending; so it is after any other error. A second signal ends what runs at once.
+        On Ctrl-C; on SIGTERM or SIGUSR1, with 128 + the number of the signal as exit code. Finished results are saved,
+        and unfinished tasks are pending again, as after any other error. A second signal ends running tasks at once.
     WorkerError
         If the workers cannot import the function.
     TooManyWorkerDeathsError
-        If 100 workers died one after the other.
+        If 100 workers died in a row.
 
     Notes
     -----
-    On a server, the run does not end while others are at tasks of these constraints: they may come back.
+    On a server, the run does not end while other managers run tasks that match the constraints: these tasks may come
+    back.
 
-    Where one dead worker breaks the whole executor, as it does `concurrent.futures.ProcessPoolExecutor`, a new one is
-    made, and the tasks that were under way are run again, one at a time: that shows which of them it was.
+    If one dead worker breaks the whole executor, as in `concurrent.futures.ProcessPoolExecutor`, a new executor is
+    created, and the tasks in flight are run again, one at a time: a task that breaks it again becomes an ERROR.
     """
     jobs = check_jobs(jobs, executor)
     limit = None if limit is None else check_positive("limit", limit)
@@ -140,15 +143,19 @@ def run_tasks(
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
     task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
     if task_timeout == 0:
-        raise invalid_argument("task_timeout", task_timeout, "a task needs some time; leave it out for no limit")
+        raise invalid_argument(
+            "task_timeout", task_timeout, "a positive number of seconds is expected; leave it out for no limit"
+        )
     if executor is None:
         executor = partial(WorkerPool, task_timeout=task_timeout)
     elif task_timeout is not None:
         raise invalid_argument(
-            "task_timeout", task_timeout, "an executor of your own ends tasks by its own means; leave it out"
+            "task_timeout",
+            task_timeout,
+            "it works only for the default worker processes; leave it out if you give an executor",
         )
     check_importable(function)
-    # Checked once: an iterable may be one that can be read only once.
+    # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
     run = _Run(manager, function, checked, executor, jobs, limit, progress)
     with Shutdown(grace, find_time_limit(stop_after), run.wake_up) as shutdown:
@@ -157,7 +164,7 @@ def run_tasks(
 
 
 class _Run:
-    """The tasks in flight, between the manager and the executor."""
+    """A run: the tasks in flight between the manager and the executor."""
 
     def __init__(
         self,
@@ -177,29 +184,31 @@ class _Run:
         self._others = find_children()
         self._executor = make_executor(jobs)
         if not hasattr(self._executor, "submit"):
-            raise invalid_argument("executor", make_executor, "a function is expected that returns an Executor")
+            raise invalid_argument(
+                "executor", make_executor, "a function that returns a concurrent.futures.Executor is expected"
+            )
         self._jobs = jobs
         self._to_come = math.inf if limit is None else limit
         self._progress = progress
-        self._begun = self._last_sign = time.perf_counter()
+        self._begun = self._last_heartbeat = time.perf_counter()
         self._started: set[int] = set()
         self._in_flight: dict[Future[Result], dict[str, Any]] = {}
         self._done: list[Result] = []
         self._done_since = 0.0
         self._mean_time: float | None = None
         self._deaths_in_a_row = 0
-        # Of an executor that broke as a whole: the tasks to be tried one at a time, and the one that is.
+        # After an executor broke: the tasks to run one at a time, and the future of the running one.
         self._suspects: deque[dict[str, Any]] = deque()
         self._alone: Future[Result] | None = None
-        self._is_broken = self._is_told = False
-        # Each finished task and each signal put something in: a queue that may be fed by a signal's handler.
+        self._is_broken = self._has_warned = False
+        # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
 
     def wake_up(self) -> None:
         self._finished.put(None)
 
     def work(self, shutdown: Shutdown) -> None:
-        """Run the tasks until there are none, or it is time to stop."""
+        """Run tasks until none is left, or the run has to stop."""
         try:
             while True:
                 is_stopping = shutdown.is_requested()
@@ -223,22 +232,23 @@ class _Run:
             self._progress(self.report)
 
     def _cancel_waiting(self, shutdown: Shutdown) -> None:
-        """Take back what has not begun, and say so once."""
+        """Cancel the tasks that have not started, and warn once."""
         running = sum(not future.cancel() for future in list(self._in_flight))
         left = shutdown.get_seconds_left() or 0.0
-        if running and left >= 1 and not self._is_told:
-            message = "%s: nothing more is begun; %d running tasks may go on for %.0f s, or until a second signal"
-            self._manager.logger.warning(message, shutdown.reason, running, left)
-            self._is_told = True
+        if running and left >= 1 and not self._has_warned:
+            message = "%s: stopping (%s): no new task starts; %s may continue for %.0f s, or until a second signal"
+            arguments = self._manager.todo_file, shutdown.reason, count_of(running, "running task"), left
+            self._manager.logger.warning(message, *arguments)
+            self._has_warned = True
 
     def _awaits_more(self) -> bool:
-        """Whether it may hand out more tasks, and more may come: what others are at comes back if they fall silent."""
+        """Whether tasks of other managers may still come back, and be run here."""
         return bool(self._to_come) and self._manager.has_tasks_elsewhere(**self._constraints)
 
     # --- handing out -------------------------------------------------------------------------------------
 
     def _wanted_in_flight(self) -> int:
-        """Return how many tasks should be in flight: where they are short, some wait for each worker."""
+        """Return how many tasks should be in flight: if tasks are short, some wait for each worker."""
         if self._mean_time is None or self._mean_time > _SHORT:
             return self._jobs
         return self._jobs * (1 + min(_MOST_AHEAD, math.ceil(_AHEAD / max(self._mean_time, 1e-6))))
@@ -252,7 +262,7 @@ class _Run:
         lacking = target - len(self._in_flight)
         if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
-        with self._managing():
+        with self._timing_manager():
             tasks = self._manager.claim_tasks(int(min(lacking, self._to_come)), **self._constraints)
             self._started.update(task["priority"] for task in tasks)
         self._to_come -= len(tasks)
@@ -280,12 +290,12 @@ class _Run:
     # --- taking results ----------------------------------------------------------------------------------
 
     def _wait(self, shutdown: Shutdown, *, is_idle: bool) -> None:
-        """Wait until a task is finished, a signal has come, or it is time to look, to save or to stop."""
+        """Wait until a task finishes, a signal arrives, or a heartbeat, a save or the end of the run is due."""
         timeouts = [_LONGEST_WAIT] if (left := shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
         lease = self._manager.lease
         if lease is not None:
-            silence = time.perf_counter() - self._last_sign
-            timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _SILENCE * lease) - silence)
+            elapsed = time.perf_counter() - self._last_heartbeat
+            timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _HEARTBEAT * lease) - elapsed)
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
         try:
@@ -296,8 +306,8 @@ class _Run:
                 future = self._finished.get_nowait()
         except Empty:
             pass
-        if lease is not None and time.perf_counter() - self._last_sign >= _SILENCE * lease:
-            with self._managing():
+        if lease is not None and time.perf_counter() - self._last_heartbeat >= _HEARTBEAT * lease:
+            with self._timing_manager():
                 self._manager.heartbeat()
 
     def _take(self, future: Future[Result], shutdown: Shutdown) -> None:
@@ -326,7 +336,7 @@ class _Run:
         self._done.append(result)
 
     def _is_save_due(self) -> bool:
-        """Whether the results that wait are to be saved: enough for a batch, or the first has waited long enough."""
+        """Whether to save the waiting results: they fill a batch, or the first has waited long enough."""
         if not self._done:
             return False
         is_late = time.perf_counter() - self._done_since >= _PATIENCE
@@ -342,7 +352,7 @@ class _Run:
                 raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(last.errors))
 
     def _save_together(self, results: list[Result]) -> None:
-        with self._managing():
+        with self._timing_manager():
             statuses = self._manager.save_results(results)
         self._started.difference_update(result.priority for result in results)
         self.report.late += statuses.count(None)
@@ -352,12 +362,12 @@ class _Run:
     # --- the end -----------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """End what still runs, save what is done, and return the rest to pending; what can't be is logged."""
+        """End running tasks, save finished results, and return unfinished tasks to pending; failures are logged."""
         try:
-            # One that broke may wait for ever for processes that are gone.
+            # A broken executor may wait without end for processes that have died.
             shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
         except Exception:
-            self._manager.logger.exception("The executor could not be shut down")
+            self._manager.logger.exception("%s: the executor could not be shut down", self._manager.todo_file)
         for future in self._in_flight:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._done.append(future.result())
@@ -365,18 +375,20 @@ class _Run:
             try:
                 self._save_together([result])
             except Exception:
-                self._manager.logger.exception("A finished result could not be saved")
+                message = "%s: the finished result of task %d could not be saved"
+                self._manager.logger.exception(message, self._manager.todo_file, result.priority)
         try:
             self._manager.release_tasks(self._started)
         except Exception:
-            self._manager.logger.exception("%d tasks could not be returned to pending", len(self._started))
+            message = "%s: %s could not be returned to pending"
+            self._manager.logger.exception(message, self._manager.todo_file, count_of(len(self._started), "task"))
 
     @contextmanager
-    def _managing(self) -> Iterator[None]:
+    def _timing_manager(self) -> Iterator[None]:
         begun = time.perf_counter()
         try:
             yield
         finally:
-            now = self._last_sign = time.perf_counter()
+            now = self._last_heartbeat = time.perf_counter()
             self.report.manager_time += now - begun
             self.report.wall_time = now - self._begun

@@ -1,4 +1,4 @@
-"""When a run is to stop: signals, and the time that a batch system gives it."""
+"""When a run stops: signals, and time limits of the caller or the batch system."""
 
 import os
 import signal
@@ -10,28 +10,28 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-#: Seconds before a batch system's own limit at which all should be on disk.
+#: Seconds before the batch system's time limit at which a run ends, so that everything is on disk in time.
 _RESERVE = 30.0
 
-#: How many run times tell how long the next task may take, and which share of them it is not to exceed.
+#: How many of the last run times give the forecast of the next one, and the quantile that is the forecast.
 _SEEN, _SHARE = 200, 0.95
 
 
 class Shutdown:
-    """Watches for Ctrl-C, SIGTERM and SIGUSR1, as a batch system sends them, and for the end of the time.
+    """Watches for Ctrl-C, for SIGTERM and SIGUSR1 of a batch system, and for the time limit.
 
-    The first signal asks that nothing more is handed out, and gives what runs some time; a second one takes it away.
-    A signal that the program has taken care of itself, or that is ignored, is left alone; so are all in a thread that
-    is not the main one. They are put back at the end.
+    After the first signal no new task starts, and running tasks may continue for `grace` seconds; a second signal ends
+    that time. A signal is not watched if the program has its own handler for it, or ignores it, or if the run is not in
+    the main thread. The handlers are restored at the end.
 
     Parameters
     ----------
     grace : float
-        Seconds that what runs may go on after a signal.
+        Seconds that running tasks may continue after a signal.
     stop_after : float or None
-        Seconds from now after which all should have ended.
+        Seconds from now after which the run should have ended.
     wake_up : callable
-        Called when a signal has come.
+        Called at each signal.
     """
 
     def __init__(self, grace: float, stop_after: float | None, wake_up: Callable[[], None]) -> None:
@@ -76,11 +76,11 @@ class Shutdown:
         raise SystemExit(128 + (self._signal or 0))
 
     def add_run_time(self, elaptime: float) -> None:
-        """Take into account how long a task took, seconds."""
+        """Add a task's run time (seconds) to the forecast of the next one."""
         self._seen.append(elaptime)
 
     def is_requested(self) -> bool:
-        """Whether nothing more is to be handed out: a signal came, or the next task would hardly end in time."""
+        """Whether no new task may start: after a signal, or if the next task would hardly end before the time limit."""
         if self._deadline is not None and not self._is_out_of_time:
             next_time = sorted(self._seen)[int(_SHARE * len(self._seen))] if self._seen else 0.0
             self._is_out_of_time = time.monotonic() + next_time >= self._deadline
@@ -88,24 +88,24 @@ class Shutdown:
 
     @property
     def reason(self) -> str:
-        """Why nothing more is to be handed out."""
-        return "The time is over" if self._signal is None else signal.Signals(self._signal).name
+        """Why no new task may start: the name of the signal, or "time limit"."""
+        return "time limit" if self._signal is None else signal.Signals(self._signal).name
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the time was over before all tasks were handed out."""
+        """Whether the time limit was reached before all tasks had started."""
         return self._is_out_of_time
 
     def get_seconds_left(self) -> float | None:
-        """Return how long what runs may still go on; None: to its end."""
+        """Return the seconds that running tasks may still continue; None: no limit."""
         ends = [end for end in (self._ends_at, self._deadline) if end is not None]
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
 
 def find_time_limit(stop_after: float | None) -> float | None:
-    """Return after how many seconds to stop: as was asked for, or half a minute before SLURM ends the job."""
+    """Return the seconds after which to stop: `stop_after`, or 30 s before SLURM ends the job if that is earlier."""
     limits = [] if stop_after is None else [stop_after]
     with suppress(KeyError, ValueError):
-        # Whole seconds since 1970, as srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
+        # In whole seconds since 1970; srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
         limits.append(max(0.0, int(os.environ["SLURM_JOB_END_TIME"]) - time.time() - _RESERVE))
     return min(limits, default=None)

@@ -1,4 +1,4 @@
-"""One task in a worker process: the pipeline's function is called, and its result checked."""
+"""One task in a worker process: call the pipeline's function, and check its result."""
 
 import pickle
 import sys
@@ -12,42 +12,42 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.runner.process_exit import describe_memory_limit
 from photometry_tasks.status import STATUS
 
-#: A pipeline's function: it takes a task and returns the fields of its result.
+#: A pipeline's function: takes a task, and returns the fields of its result.
 PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
 
-#: When this process finished its last task, or was started.
+#: Time at which this process finished its last task, or started.
 _idle_since = time.perf_counter()
 
 
 def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
-    """Run the function on a task, and check what it returns; what goes wrong in it is a result with status ERROR."""
+    """Run the function on a task, and check its result; an exception or a malformed result becomes an ERROR."""
     global _idle_since
     begun = time.perf_counter()
     times = {"worker_wait_time": begun - _idle_since}
     try:
         fields = function(dict(task))
         times["time"] = time.perf_counter() - begun
-        # Checked here, so that only plain values travel, and what is malformed is this task's error alone.
+        # Checked in the worker: only plain values are sent, and a malformed result fails only its own task.
         identity = {"priority": task["priority"], "attempt": task.get("attempt")}
         result = check_result({**task, **times, **fields, **identity})
     except BaseException as error:
         times["time"] = time.perf_counter() - begun
         text = traceback.format_exc()
         if isinstance(error, MemoryError):
-            text += f"In this process {describe_memory_limit()}.\n"
+            text += f"In this process, {describe_memory_limit()}.\n"
         result = build_failure(task, text, **times)
     _idle_since = time.perf_counter()
     return result
 
 
 def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times: float) -> Result:
-    """Return the result of a task that gave none."""
+    """Return an ERROR as the result of a task that failed."""
     failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
     return check_result({**task, **times, **failure})
 
 
 def check_importable(function: PhotometryFunction) -> None:
-    """Check that the workers can import a function, as far as that can be told here.
+    """Check that the workers can import a function, as far as this process can check it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Recognise a TODO-list's schema, and bring it to the one of this release: the only caller of Alembic."""
+"""Recognise and upgrade the schema of a TODO-list: the only caller of Alembic."""
 
 import ast
 import threading
@@ -14,10 +14,10 @@ from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
-#: Not Alembic's usual name: a PostgreSQL database may hold other programs' tables too, and their revision.
+#: Not Alembic's default name: another program in the same PostgreSQL database may use that for its own revision.
 VERSION_TABLE = "photometry_tasks_version"
 
-# As Alembic makes it.
+# As Alembic creates it.
 _version = Table(
     VERSION_TABLE,
     MetaData(),
@@ -27,27 +27,27 @@ _version = Table(
 
 
 def alembic_ini() -> Path:
-    """Return the path of `alembic.ini`, beside `migrations/`: in a checkout, or in the installed package."""
+    """Return the path of `alembic.ini`, in a checkout or in the installed package; `migrations/` is next to it."""
     package = Path(__file__).parents[1]
     installed = package / "alembic.ini"
     return installed if installed.is_file() else package.parent / "alembic.ini"
 
 
-#: The scripts of the revisions by their numbers, oldest first. Alembic need not be loaded to know.
+#: The scripts of the revisions by their numbers, oldest first, found without loading Alembic.
 REVISIONS = {path.name[:4]: path for path in sorted((alembic_ini().parent / "migrations/versions").glob("[0-9]*.py"))}
 HEAD = list(REVISIONS)[-1]
 
-#: Alembic keeps the environment that it runs in a global variable.
+#: Alembic stores its running environment in a global variable: one thread at a time.
 _alembic_lock = threading.Lock()
 
 
 def create_schema(connection: Connection, fill: Callable[[], None] = lambda: None) -> None:
-    """Make the tables of this release in an empty database.
+    """Create the tables of this release in an empty database.
 
     Parameters
     ----------
     fill : callable, optional
-        Called before the indexes are made: they are made faster of all rows at once.
+        Adds rows before the indexes are created: building an index from all rows at once is faster.
     """
     tables = _find_tables(connection)
     for table in tables:
@@ -63,13 +63,13 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
 
 
 def _find_tables(connection: Connection) -> list[Table]:
-    """Return the tables that a TODO-list of this release has, in an order in which they can be made."""
+    """Return the tables of a TODO-list of this release, in the order of their creation."""
     tables = list(Base.metadata.sorted_tables)
     return tables + ServerBase.metadata.sorted_tables if is_server(connection.dialect) else tables
 
 
 def is_current(layout: Mapping[str, TableLayout]) -> bool:
-    """Whether the tables of a TODO-file with the revision of this release are as the models describe them."""
+    """Whether the tables of a TODO-file with the revision of this release match the models."""
     return all(
         table.name in layout
         and not any(find_problems(layout[table.name], table))
@@ -79,19 +79,19 @@ def is_current(layout: Mapping[str, TableLayout]) -> bool:
 
 
 def is_at_head(connection: Connection) -> bool:
-    """Whether there is a list with the revision of this release: who joins a run need not look any closer."""
+    """Whether there is a list with the revision of this release: a manager that joins a run checks no more."""
     inspector = inspect(connection)
     has_revision = inspector.has_table("todolist") and inspector.has_table(VERSION_TABLE)
     return has_revision and connection.execute(select(_version.c.version_num)).scalars().all() == [HEAD]
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:
-    """Say what `upgrade` would change in a TODO-list, a line for each thing; it is only read.
+    """Return a line for each change that `upgrade` would make to a TODO-list. The list is only read.
 
     Returns
     -------
     list of str
-        Empty if it has the schema of this release.
+        Empty if the list has the schema of this release.
 
     Raises
     ------
@@ -100,15 +100,15 @@ def find_changes(connection: Connection, path: object) -> list[str]:
     inspector = inspect(connection)
     tables = set(inspector.get_table_names())
     revision = _read_revision(connection, tables, path)
-    known = list(REVISIONS)
-    lacking = known if revision is None else known[known.index(revision) + 1 :]
+    revisions = list(REVISIONS)
+    lacking = revisions if revision is None else revisions[revisions.index(revision) + 1 :]
     later = [f"revision {name}: {_describe_revision(name)}" for name in lacking]
     if revision is None and not is_sqlite(connection.dialect):
         check_names_are_free(connection, path)
-        return later  # from nothing; the server's database may hold what it likes besides
+        return later  # a new list; other tables in the database do not matter
     if "todolist" not in tables:
         tables.discard(VERSION_TABLE)
-        found = f"it has the tables {', '.join(sorted(tables))}, but no todolist" if tables else "it has no tables"
+        found = f"it has no table todolist, only {', '.join(sorted(tables))}" if tables else "it has no tables"
         raise NotATodoFileError(path=path, found=found)
     if revision is None:
         from photometry_tasks.schema import legacy
@@ -119,7 +119,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
 
 
 def check_names_are_free(connection: Connection, path: object) -> None:
-    """Check that a database without a TODO-list has no tables with the names of ours.
+    """Check that a database without a TODO-list has no tables with the names of a TODO-list's tables.
 
     Raises
     ------
@@ -144,28 +144,28 @@ def _find_tasoc_tables() -> list[Table]:
 
 
 def _find_lost(connection: Connection, tables: list[Table], revision: str, path: object) -> list[str]:
-    """Say what a TODO-list of a revision lacks: other programs may have dropped it, or created a table their way."""
+    """Return a line for each table or index to create: another program may have dropped it or created its own."""
     layout = read_layout(connection, [table.name for table in tables])
     lost: list[str] = []
     problems: list[str] = []
     for table in tables:
         if table.name in layout:
             problems += find_problems(layout[table.name], table)
-            lost += [f"index {index.name} is made" for index in find_lacking_indexes(layout[table.name], table)]
+            lost += [f"index {index.name} is created" for index in find_lacking_indexes(layout[table.name], table)]
         else:
-            lost.append(f"table {table.name} is made")
+            lost.append(f"table {table.name} is created")
     if problems:
         raise NotATodoFileError(path=path, found=f"it has revision {revision}, but {'; '.join(problems)}")
     return lost
 
 
 def has_list(connection: Connection) -> bool:
-    """Whether there is a TODO-list at all."""
+    """Whether the database has a TODO-list, with any schema."""
     return inspect(connection).has_table("todolist")
 
 
 def check_exists(connection: Connection, path: object) -> None:
-    """Check that there is a TODO-list.
+    """Check that the database has a TODO-list.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def check_exists(connection: Connection, path: object) -> None:
 
 
 def check_current(connection: Connection, path: object) -> None:
-    """Check that there is a TODO-list with the schema of this release; it is only read.
+    """Check that the database has a TODO-list with the schema of this release. The list is only read.
 
     Raises
     ------
@@ -189,9 +189,9 @@ def check_current(connection: Connection, path: object) -> None:
 
 
 def find_foreign(connection: Connection) -> list[str]:
-    """Name the tables, and the columns of our tables, that other programs have added."""
+    """Return the names of the tables, and of the columns in TODO-list tables, that other programs added."""
     inspector = inspect(connection)
-    # In a SQLite file the case of names means nothing.
+    # SQLite ignores the case of names.
     fold: Callable[[str], str] = str.lower if is_sqlite(connection.dialect) else str
     ours = {*Base.metadata.tables, *ServerBase.metadata.tables, VERSION_TABLE}
     foreign = [f"table {name}" for name in sorted(inspector.get_table_names()) if fold(name) not in ours]
@@ -202,7 +202,7 @@ def find_foreign(connection: Connection) -> list[str]:
 
 
 def check_upgradable(connection: Connection, path: object) -> None:
-    """Check that nothing keeps a TODO-list from being upgraded; it is only read.
+    """Check that a TODO-list can be upgraded. The list is only read.
 
     Raises
     ------
@@ -216,12 +216,14 @@ def check_upgradable(connection: Connection, path: object) -> None:
 
 
 def convert_older_file(connection: Connection, path: object) -> None:
-    """Bring a file without a revision to the schema of TASOC 6.3; what is empty stays so. The first revision calls it.
+    """Upgrade a file without a revision to the schema of TASOC 6.3; an empty file stays empty.
+
+    The first revision calls this function.
 
     Raises
     ------
     NotATodoFileError, CannotUpgradeError
-        If it is no TODO-file, or cannot be upgraded, or if a server's database has tables of these names.
+        If the file is not a TODO-file or cannot be upgraded, or if a database on a server has tables of these names.
     """
     if not is_sqlite(connection.dialect):
         check_names_are_free(connection, path)
@@ -232,7 +234,7 @@ def convert_older_file(connection: Connection, path: object) -> None:
 
 
 def upgrade(connection: Connection, path: object) -> None:
-    """Bring a TODO-list to the schema of this release, in a transaction that the caller began for it.
+    """Upgrade a TODO-list to the schema of this release, in a transaction of the caller.
 
     Raises
     ------
@@ -262,7 +264,7 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
 
 
 def _complete(connection: Connection) -> None:
-    """Create again the tables and indexes that other programs have dropped."""
+    """Create the tables and indexes again that other programs dropped."""
     tables = _find_tables(connection)
     layout = read_layout(connection, [table.name for table in tables])
     for table in tables:

@@ -1,4 +1,4 @@
-"""The layout of tables: as a database has them, as the models describe them, and how the two differ."""
+"""The layout of tables: read it from a database, and compare it with the models."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -11,17 +11,17 @@ from photometry_tasks.sql.functions import is_sqlite
 
 
 class ColumnLayout(NamedTuple):
-    """A column as the database has it.
+    """A column of a table in a database.
 
     Attributes
     ----------
     type : str
-        As it was declared; empty on a server, where nobody asks.
+        The declared type; empty on a server, where it is not compared.
     is_required : bool
         Whether it is NOT NULL.
     default : str or None
     key : int
-        Its place in the primary key, from 1; 0 outside it.
+        Position in the primary key, from 1; 0 for other columns.
     is_generated : bool
     """
 
@@ -36,7 +36,7 @@ class ColumnLayout(NamedTuple):
 
 
 class IndexLayout(NamedTuple):
-    """An index as the database has it; None stands for an expression among its columns."""
+    """An index in a database; None stands for an expression among its columns."""
 
     columns: tuple[str | None, ...]
     is_unique: bool
@@ -44,7 +44,7 @@ class IndexLayout(NamedTuple):
 
 
 class TableLayout(NamedTuple):
-    """A table as the database has it, with names in lower case.
+    """A table in a database, with names in lower case.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class TableLayout(NamedTuple):
 
 
 def read_layout(connection: Connection, names: Collection[str]) -> dict[str, TableLayout]:
-    """Return the layout of those of the tables that exist."""
+    """Return the layout of the named tables that exist."""
     if is_sqlite(connection.dialect):
         return read_sqlite_layout(connection.exec_driver_sql, names)
     inspector = inspect(connection)
@@ -112,14 +112,14 @@ WHERE t.type = 'table' AND lower(t.name) IN ({names}) AND lower(f."table") = 'to
 
 
 def read_sqlite_layout(execute: Callable[[str], Iterable[Any]], names: Collection[str]) -> dict[str, TableLayout]:
-    """Return the layout of those of the tables that exist in a SQLite file, whatever the case of their names.
+    """Return the layout of the named tables that exist in a SQLite file; the case of names is ignored.
 
     Parameters
     ----------
     execute : callable
-        Runs SQL, and returns rows. Opening gives the driver's, so that SQLAlchemy need not connect.
+        Runs SQL, and returns rows. Opening a file passes the driver's: SQLAlchemy need not connect.
     names : collection of str
-        Names of tables of ours.
+        Names of tables, in lower case.
     """
     quoted = ", ".join(f"'{name}'" for name in names)
     layout: dict[str, TableLayout] = {}
@@ -142,30 +142,30 @@ def read_sqlite_layout(execute: Callable[[str], Iterable[Any]], names: Collectio
 
 
 def find_problems(found: TableLayout, table: Table) -> Iterator[str]:
-    """Say why a table cannot be used as one of the models describes it."""
+    """Yield a line for each reason why a table cannot be used with its model."""
     for column in table.columns:
         has = found.columns.get(column.name)
         if has is None:
             yield f"{table.name} has no column {column.name}"
-        # A key that may be NULL, as in older files, is a key all the same.
+        # In older files a key may be NULL: it is accepted.
         elif not (has.is_required or has.key or column.nullable):
             yield f"{table.name}.{column.name} may be NULL"
     key = sorted((column.key, name) for name, column in found.columns.items() if column.key)
     if [name for _, name in key] != [column.name for column in table.primary_key]:
-        yield f"the primary key of {table.name} is {[name for _, name in key]}"
+        yield f"the primary key of {table.name} is {', '.join(name for _, name in key) or 'missing'}"
     yield from find_unfilled(found.columns, {column.name for column in table.columns}, table.name)
 
 
-def find_unfilled(columns: Mapping[str, ColumnLayout], known: Collection[str], table: str) -> Iterator[str]:
-    """Name other programs' columns that a row of ours leaves without the value that they need."""
+def find_unfilled(columns: Mapping[str, ColumnLayout], ours: Collection[str], table: str) -> Iterator[str]:
+    """Yield a line for each other program's column that needs a value, which our new rows do not give."""
     for name, column in columns.items():
         is_filled = column.key or column.is_generated or not column.is_required or column.default is not None
-        if name not in known and not is_filled:
+        if name not in ours and not is_filled:
             yield f"{table}.{name} is NOT NULL and has no default"
 
 
 def find_lacking_indexes(found: TableLayout, table: Table) -> list[Index]:
-    """Return the indexes of a model that its table lacks, or has in another way."""
+    """Return the indexes of a model that its table lacks or that differ there."""
     lacking = []
     for index in table.indexes:
         is_partial = any(option.endswith("_where") for option in index.dialect_kwargs)

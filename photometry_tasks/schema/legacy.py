@@ -1,10 +1,10 @@
-"""TODO-files of the TASOC pipeline since release 3.0 (2019), and how they come by the schema of release 6.3.
+"""Upgrade TODO-files of the TASOC pipeline, since release 3.0 (2019), to the schema of release 6.3.
 
-A file does not say of which release it is. It is looked at: what it has is kept, and what it lacks is added; so a
-file that somebody else has upgraded half-way is nothing special.
+A file does not name its release. The upgrade compares its tables with those of release 6.3, and adds what is missing;
+therefore it also completes a partial upgrade by another program.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, create_engine
@@ -15,38 +15,39 @@ from photometry_tasks.errors import CannotUpgradeError, NotATodoFileError
 from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_unfilled, read_layout
 from photometry_tasks.schema.table_rebuild import quote, rebuild_table
 from photometry_tasks.schema.tasoc_6_3 import metadata
+from photometry_tasks.text import list_first
 
 # --- how older releases differ ---------------------------------------------------------------------------
 
-#: Columns that every release has; the others can be added.
+#: Columns of every release; other columns can be added.
 _REQUIRED = {
     "todolist": {*metadata.tables["todolist"].columns.keys()} - {"cadence"},
     "diagnostics": {*metadata.tables["diagnostics"].columns.keys()} - {"method_used", "worker_wait_time", "edge_flux"},
     "photometry_skipped": {"priority", "skipped_by"},
 }
 
-#: Columns that went with release 5.0: todolist has the same.
+#: Columns that release 5.0 dropped: todolist has the same values.
 _GONE: dict[str, set[str]] = {"diagnostics": {"starid"}}
 
-#: Indexes of releases before 5.0, in whose place others came.
+#: Indexes of releases before 5.0, which release 5.0 replaced.
 _GONE_INDEXES = {"priority_idx", "starid_datasource_idx"}
 
-# Exposures of full-frame images took 1800 s in the first two years of TESS and 600 s in the next two. Pixel files
-# had 120 s only; from sector 27 on there are some of 20 s too, and the list alone does not tell which.
+# The cadence of full-frame images was 1800 s in the first two years of TESS and 600 s in the next two. The cadence of
+# target pixel files was 120 s. From sector 27 on it may be 20 s too, and the list does not show which.
 _CADENCE = (
     "CASE WHEN datasource = 'ffi' AND sector < 27 THEN 1800 "
     "WHEN datasource = 'ffi' AND sector BETWEEN 27 AND 55 THEN 600 "
     "WHEN datasource <> 'ffi' AND sector < 27 THEN 120 END"
 )
 
-# The method that was asked for is the one that was used, unless the pipeline changed over by itself.
+# The requested method is the used method, unless the pipeline switched to another method.
 _METHOD_USED = (
     "coalesce(nullif((SELECT t.method FROM todolist AS t WHERE t.priority = diagnostics.priority "
     "AND t.method IN ('aperture', 'halo', 'psf', 'linpsf')), 'aperture'), "
     "CASE WHEN instr(errors, 'Automatically switched to Halo photometry') THEN 'halo' ELSE 'aperture' END)"
 )
 
-#: What no two rows may share, and how to say that they do.
+#: Columns whose values must be unique, with the words for an error.
 _DISTINCT: dict[str, dict[tuple[str, ...], str]] = {
     "todolist": {
         ("priority",): "of the same priority",
@@ -58,11 +59,11 @@ _DISTINCT: dict[str, dict[tuple[str, ...], str]] = {
 _RULES = {"todolist": {"cadence": _CADENCE}, "diagnostics": {"method_used": _METHOD_USED}}
 
 
-#: What helps where another program's things cannot be kept.
-_REMEDY = "Drop it, upgrade, and make it again as fits the new tables."
+#: The remedy if an object of another program cannot be kept.
+_REMEDY = "Drop it, upgrade, and create it again for the new tables."
 
 
-# --- looking at a file -----------------------------------------------------------------------------------
+# --- reading a file --------------------------------------------------------------------------------------
 
 
 def _read(connection: Connection) -> dict[str, TableLayout]:
@@ -70,7 +71,7 @@ def _read(connection: Connection) -> dict[str, TableLayout]:
 
 
 def _build_wanted() -> dict[str, TableLayout]:
-    """Return the tables of release 6.3 as SQLite has them."""
+    """Return the layout of the tables of release 6.3 in SQLite."""
     with _open_scratch() as scratch:
         metadata.create_all(scratch)
         return _read(scratch)
@@ -87,12 +88,12 @@ def _open_scratch() -> Iterator[Connection]:
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:
-    """Say what `upgrade` would change, a line for each thing.
+    """Return a line for each change that `upgrade` would make.
 
     Raises
     ------
     NotATodoFileError
-        If this is the file of no release.
+        If the file is of no release.
     """
     lines: list[str] = []
     problems: list[str] = []
@@ -102,27 +103,27 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         if found is None and name == "todolist":
             problems.append("it has no table todolist")
         elif found is None:
-            lines.append(f"table {name} is made")
+            lines.append(f"table {name} is created")
         else:
             problems += _find_problems(name, found, table)
             lines += _find_column_changes(name, found, table)
             lacking = find_lacking_indexes(found, metadata.tables[name])
-            lines += [f"index {index.name} is made" for index in lacking]
-            lines += [f"index {index} goes" for index in sorted(_GONE_INDEXES & found.indexes.keys())]
+            lines += [f"index {index.name} is created" for index in lacking]
+            lines += [f"index {index} is dropped" for index in sorted(_GONE_INDEXES & found.indexes.keys())]
     if problems:
         raise NotATodoFileError(path=path, found="; ".join(problems))
     return lines
 
 
 def _find_problems(name: str, found: TableLayout, wanted: TableLayout) -> Iterator[str]:
-    """Say what the file of no release has."""
+    """Yield a line for each difference that no release explains."""
     for column in sorted(_REQUIRED[name] - found.columns.keys()):
         yield f"{name} has no column {column}"
     for column, has in found.columns.items():
         if column in wanted.columns and has.is_generated:
             yield f"{name}.{column} is a generated column"
         if has.key and column != "priority" and name != "photometry_skipped":
-            yield f"{name}.{column} is in the key"
+            yield f"{name}.{column} is in the primary key"
     yield from find_unfilled(found.columns, {*wanted.columns, *_GONE.get(name, ())}, name)
 
 
@@ -134,21 +135,21 @@ def _find_column_changes(name: str, found: TableLayout, wanted: TableLayout) -> 
         elif has != should:
             yield f"{name}.{column} becomes {should}"
     for column in sorted(_GONE.get(name, set()) & found.columns.keys()):
-        yield f"{name}.{column} goes; todolist has it too"
+        yield f"{name}.{column} is dropped; todolist has it too"
     if found.references != wanted.references:
-        yield f"{name} refers to todolist as it should"
+        yield f"the foreign keys of {name} to todolist are corrected"
 
 
 # --- upgrading -------------------------------------------------------------------------------------------
 
 
 def upgrade(connection: Connection, path: object) -> None:
-    """Give a file of any release the schema of 6.3, in a transaction of the caller with foreign keys off.
+    """Upgrade a file of any release to the schema of 6.3, in a transaction of the caller with foreign keys off.
 
     Raises
     ------
     NotATodoFileError, CannotUpgradeError
-        If it cannot be; nothing was written then.
+        If the file cannot be upgraded; nothing is written then.
     """
     check_upgradable(connection, path)
     try:
@@ -158,7 +159,7 @@ def upgrade(connection: Connection, path: object) -> None:
 
 
 def check_upgradable(connection: Connection, path: object) -> None:
-    """Check that nothing keeps a file from being upgraded; it is only read.
+    """Check that a file can be upgraded. The file is only read.
 
     Raises
     ------
@@ -177,19 +178,20 @@ def _check_values(connection: Connection, path: object, name: str, found: TableL
         has = found.columns.get(column)
         is_sound = has is not None and has.is_required and (has == should or not should.key)
         if not should.is_required or is_sound or column == "method_used":
-            continue  # the rule for method_used leaves nothing open
+            continue  # the rule for method_used always gives a value
         value = _build_value(name, column, found)
         is_wrong = f"typeof({value}) <> 'integer'" if should.key else f"{value} IS NULL"
         rows = connection.exec_driver_sql(
-            f"SELECT priority FROM {name} WHERE {is_wrong} LIMIT 4"  # noqa: S608 - nothing of it comes from outside
+            f"SELECT priority FROM {name} WHERE {is_wrong} LIMIT 4"  # noqa: S608 - built from our own names
         )
         if not (priorities := rows.scalars().all()):
             continue
-        problem = f"{name}.{column} is unknown in the rows with priority {_show(priorities)}"
-        remedy = "Give them a value, then try again."
+        fault = "is not an integer" if should.key else "has no value"
+        problem = f"{name}.{column} {fault} for priority {list_first(priorities, 3)}"
+        remedy = "Correct these values, then try again."
         if column == "cadence":
-            problem += ", and does not follow from their datasource and sector"
-            remedy = "The file must be made anew from its target list, with `photometry-tasks init`."
+            problem += ", and does not follow from datasource and sector"
+            remedy = "Create the file again from its target list, with `photometry-tasks init`."
         raise CannotUpgradeError(path=path, problem=problem, remedy=remedy)
 
 
@@ -199,26 +201,22 @@ def _check_duplicates(connection: Connection, path: object, name: str, found: Ta
         held += [{"priority"}] if found.columns["priority"].key else []
         if any(unique <= set(columns) for unique in held) or not set(columns) & found.columns.keys():
             continue
-        # Most rows differ in the first two columns already, and older files have an index on these.
+        # Most rows differ in the first two columns, and older files have an index on these.
         first = ", ".join(columns[:2])
         values = ", ".join(_build_value(name, column, found) for column in columns)
         groups = connection.exec_driver_sql(
-            f"SELECT group_concat(priority, ', ') FROM {name} "  # noqa: S608 - nothing of it comes from outside
+            f"SELECT group_concat(priority, ', ') FROM {name} "  # noqa: S608 - built from our own names
             f"WHERE ({first}) IN (SELECT {first} FROM {name} GROUP BY {first} HAVING count(*) > 1) "
             f"GROUP BY {values} HAVING count(*) > 1 LIMIT 4"
         )
         if shown := groups.scalars().all():
             problem = f"{name} has rows {are}: those with priority {'; '.join(shown[:3])}{'; …' * (len(shown) > 3)}"
-            remedy = "Delete all but one of them, then try again."
+            remedy = "Delete all but one row of each group, then try again."
             raise CannotUpgradeError(path=path, problem=problem, remedy=remedy)
 
 
-def _show(priorities: Sequence[object]) -> str:
-    return ", ".join(map(str, priorities[:3])) + ", …" * (len(priorities) > 3)
-
-
 def _rehearse(connection: Connection, path: object) -> None:
-    """Upgrade a copy without rows, and look whether all that other programs made still works."""
+    """Upgrade a copy without rows, and check that the objects of other programs still work."""
     objects = connection.exec_driver_sql(
         """SELECT type, name, lower(tbl_name) AS "table", sql FROM sqlite_master
         WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!'
@@ -230,7 +228,7 @@ def _rehearse(connection: Connection, path: object) -> None:
                 scratch.exec_driver_sql(thing.sql)
             except DatabaseError as error:
                 if thing.table in metadata.tables:
-                    problem = f"{thing.type} {thing.name} could not be made again ({error.orig})"
+                    problem = f"{thing.type} {thing.name} cannot be created again ({error.orig})"
                     raise CannotUpgradeError(path=path, problem=problem, remedy=_REMEDY) from None
         before = dict(_find_broken(scratch))
         try:
@@ -245,7 +243,7 @@ def _rehearse(connection: Connection, path: object) -> None:
 
 
 def _find_broken(connection: Connection) -> Iterator[tuple[str, str]]:
-    """Say which views, triggers and foreign keys do not work, and why."""
+    """Yield the views, triggers and foreign keys that do not work, each with the reason."""
     execute = connection.exec_driver_sql
     tries = [
         (f"{kind} {name}", statement)
@@ -286,7 +284,7 @@ def _change(connection: Connection) -> None:
             values = {column: _build_value(table.name, column, found) for column in wanted[table.name].columns}
             rebuild_table(connection, table, values, _GONE.get(table.name, set()), _GONE_INDEXES | ours)
     for name, found in _read(connection).items():
-        # Only those of our tables: another program's table may have an index of the same name.
+        # Only indexes of our tables: a table of another program may have an index of the same name.
         lacking = find_lacking_indexes(found, metadata.tables[name])
         for index in sorted(found.indexes.keys() & {*_GONE_INDEXES, *(str(index.name) for index in lacking)}):
             connection.exec_driver_sql(f"DROP INDEX {index}")

@@ -1,8 +1,9 @@
-"""Give a table of a SQLite file other columns, and keep what other programs added to it, as they wrote it.
+"""Change the columns of a table in a SQLite file, and keep the additions of other programs as written.
 
-SQLite changes few things of a table in place. For the others a new table takes the rows, and then the indexes and
-triggers, of the old one (https://sqlite.org/lang_altertable.html, section 7). Reflecting the old table would lose
-checks without a name, collations and generated columns; so its own SQL is taken apart and put together again.
+SQLite can change few properties of a table in place. For other changes, a new table receives the rows, and then the
+indexes and triggers, of the old table (https://sqlite.org/lang_altertable.html, section 7). Reflecting the old table
+would lose unnamed checks, collations and generated columns. Therefore the SQL of the old table is parsed, and the SQL
+of the new table is built from its parts.
 """
 
 import re
@@ -14,37 +15,37 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateTable
 
-#: The name of the old table for as long as its rows are copied.
+#: The name of the old table while its rows are copied.
 _OLD = "photometry_tasks_old"
 
-#: SQLite's result codes for a statement that is wrong, and for a row that breaks a rule; not, say, for a full disk.
+#: SQLite's result codes for a wrong statement and for a row that violates a constraint; not for a full disk.
 _CANNOT_BE = {1, 19}
 
 
 def rebuild_table(
     connection: Connection, table: Table, values: Mapping[str, str], unwanted: Collection[str], indexes: Collection[str]
 ) -> None:
-    """Make a table anew with the columns of `table`, besides those that other programs added.
+    """Rebuild a table with the columns of `table` and the columns that other programs added.
 
-    It has to run in a transaction with foreign keys off: dropping the old table would delete what refers to it.
+    The caller's transaction must have foreign keys off: dropping the old table would delete the rows that refer to it.
 
     Parameters
     ----------
     values : mapping
-        For each column of `table` the SQL expression for its value, from those of the old table.
+        The SQL expression for each column of `table`, from columns of the old table.
     unwanted : collection of str
-        Columns of the old table that go.
+        Columns of the old table to drop.
     indexes : collection of str
-        Names of indexes that the caller makes anew. All others are kept.
+        Names of the indexes that the caller creates again. All other indexes are kept.
 
     Raises
     ------
     ValueError
-        If something cannot be kept; it says what.
+        If an object of another program cannot be kept; the message names it.
     """
     execute = connection.exec_driver_sql
     (sql,) = execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND lower(name) = ?", (table.name,)).one()
-    # Of a generated column there is nothing to copy.
+    # Values of generated columns are not copied.
     found = execute("SELECT lower(name) FROM pragma_table_xinfo(?) WHERE NOT hidden", (table.name,)).scalars()
     stored = [name for name in found if name not in unwanted]
     copied = {**values, **{name: quote(name) for name in stored if name not in values}}
@@ -53,11 +54,11 @@ def rebuild_table(
         "AND sql IS NOT NULL ORDER BY type, rowid",
         (table.name,),
     ).all()
-    # Without this, SQLite would let the views, triggers and foreign keys of all other tables follow the old one.
+    # Without the pragma, SQLite would rename the table in all views, triggers and foreign keys too.
     execute("PRAGMA legacy_alter_table=ON")
     execute(f"ALTER TABLE {table.name} RENAME TO {_OLD}")
     execute("PRAGMA legacy_alter_table=OFF")
-    with _named(f"what was added to the table {table.name}"):
+    with _named(f"an addition to the table {table.name}"):
         execute(build_table_sql(sql, str(CreateTable(table).compile(connection)), unwanted))
         execute(
             f"INSERT INTO {table.name} ({', '.join(map(quote, copied))}) "  # noqa: S608 - names are quoted
@@ -72,7 +73,7 @@ def rebuild_table(
 
 @contextmanager
 def _named(thing: str) -> Iterator[None]:
-    """Say of what SQLite could not make again whose it is."""
+    """Raise a ValueError that names an object if SQLite cannot create it again."""
     try:
         yield
     except (IntegrityError, OperationalError) as error:
@@ -82,24 +83,24 @@ def _named(thing: str) -> Iterator[None]:
 
 
 def quote(name: str) -> str:
-    """Return a name as SQL."""
+    """Return a name quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def build_table_sql(old: str, new: str, unwanted: Collection[str]) -> str:
-    """Return the SQL of a new table with what another program had added to the old one.
+    """Return the SQL of a new table with the additions of other programs to the old table.
 
     Parameters
     ----------
     old, new : str
         CREATE TABLE statements.
     unwanted : collection of str
-        Columns of the old table that go.
+        Columns of the old table to drop.
 
     Raises
     ------
     ValueError
-        If the old table has something that cannot be kept; it says what.
+        If a part of the old table cannot be kept; the message names it.
     """
     if not old.startswith("CREATE TABLE"):
         raise ValueError("a virtual table cannot be changed")
@@ -118,11 +119,11 @@ def build_table_sql(old: str, new: str, unwanted: Collection[str]) -> str:
     rules = [part.text for part in new_parts if part.name is None]
     rules += [part.text for part in old_parts if part.name is None and not _is_replaced(part, ours)]
     head = new[: new.index("(")].strip()
-    # Each on a line of its own: a text may end with a comment.
+    # One line for each part, since a part may end with a comment.
     return f"{head} (\n\t" + "\n\t, ".join(columns + rules) + "\n)"
 
 
-# --- taking SQL apart ------------------------------------------------------------------------------------
+# --- parsing SQL -----------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(
     r"""(?P<blank> \s+ | --[^\n]* | /\*.*?(?:\*/|\Z) )
@@ -134,7 +135,7 @@ _TOKEN = re.compile(
 
 
 class _Token(NamedTuple):
-    """A word or sign of SQL, and where it stands."""
+    """A word or sign of SQL, with its position."""
 
     text: str
     start: int
@@ -147,7 +148,7 @@ class _Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name that it stands for; SQLite takes no notice of case."""
+        """The unquoted name in lower case; SQLite ignores case."""
         text, sign = self.text, self.text[0]
         if sign in "\"'`":
             text = text[1:-1].replace(sign * 2, sign)
@@ -157,12 +158,12 @@ class _Token(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A column (with its name) or a rule of a table, as it was written."""
+    """A column or, without a name, a constraint of a table, as written."""
 
     name: str | None
     text: str
     tokens: list[_Token]
-    sql: str  # of the whole table
+    sql: str  # the SQL of the whole table
 
 
 def _read_tokens(sql: str) -> Iterator[_Token]:
@@ -176,7 +177,7 @@ def _read_tokens(sql: str) -> Iterator[_Token]:
 
 
 def _split(sql: str) -> tuple[list[_Part], str]:
-    """Return the columns and rules of a CREATE TABLE statement, and the options after them."""
+    """Return the columns and constraints of a CREATE TABLE statement, and the options after them."""
     tokens = list(_read_tokens(sql))
     first = next(number for number, token in enumerate(tokens) if token.text == "(")
     last = next(number for number, token in enumerate(tokens) if token.text == ")" and token.depth == 0)
@@ -195,7 +196,7 @@ def _build_part(sql: str, text: str, tokens: list[_Token]) -> _Part:
 
 
 def _split_clauses(tokens: list[_Token]) -> list[tuple[str, list[_Token]]]:
-    """Return what stands after a column's name and type: the keyword of each clause, and its tokens."""
+    """Return the clauses after a column's name and type: the keyword and the tokens of each clause."""
     clauses: list[tuple[str, list[_Token]]] = []
     is_named = False
     for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
@@ -219,7 +220,7 @@ def _split_clauses(tokens: list[_Token]) -> list[tuple[str, list[_Token]]]:
 
 
 def _extras(old: _Part) -> Iterator[str]:
-    """Yield what a column of ours has in the old table beyond what the new one gives it."""
+    """Yield the clauses of a column that only the old table has."""
     for keyword, tokens in _split_clauses(old.tokens[1:]):
         text = old.sql[tokens[0].start : tokens[-1].end]
         if keyword in ("CHECK", "UNIQUE", "COLLATE") or (keyword == "REFERENCES" and not _refers_to_tasks(tokens)):
@@ -234,7 +235,7 @@ def _refers_to_tasks(tokens: list[_Token]) -> bool:
 
 
 def _is_replaced(rule: _Part, ours: set[str]) -> bool:
-    """Whether the new table has this rule: the key, and that a priority is one of todolist."""
+    """Whether the new table replaces a constraint: the primary key, or a foreign key to todolist."""
     keywords = [token.keyword for token in rule.tokens]
     kind = keywords[2] if keywords[0] == "CONSTRAINT" else keywords[0]
     if kind == "FOREIGN":

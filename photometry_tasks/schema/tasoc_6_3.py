@@ -1,4 +1,4 @@
-"""The tables of TASOC's release 6.3 (2023), as the first revision makes them. What came later stands in models.py."""
+"""The tables of TASOC release 6.3 (2023), which the first revision creates. For later additions see models.py."""
 
 from sqlalchemy import (
     DOUBLE_PRECISION,

@@ -1,4 +1,4 @@
-"""How many tasks have each status, in all and on each CCD."""
+"""Count tasks by status, in the whole list and on each CCD."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name f
 
 
 def count_by_status(connection: Connection) -> Counter[int | None]:
-    """Count the tasks by their status; pending ones as None."""
+    """Return the number of tasks with each status; None stands for pending."""
     return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
 
 
 def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]]:
-    """Count the tasks by camera and CCD, and in each by the name of their status."""
+    """Return the number of tasks by (camera, CCD), and there by the name of the status."""
     counts: dict[tuple[int, int], dict[str, int]] = {}
     for camera, ccd, status, number in connection.execute(statements.COUNT_BY_CCD):
         counts.setdefault((camera, ccd), dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
@@ -25,7 +25,7 @@ def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]
 
 
 def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
-    """Return counts by the name of the status: pending ones as PENDING, and every name is there."""
+    """Return counts by the name of the status: every name is a key, and pending is PENDING."""
     named = dict.fromkeys(_NAMES.values(), 0)
     for status, number in counts.items():
         named[_name(status)] += number
@@ -33,5 +33,5 @@ def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
 
 
 def _name(status: int | None) -> str:
-    """Return the name of a status; a number that another program wrote is UNKNOWN."""
+    """Return the name of a status; a number outside STATUS, which another program wrote, is UNKNOWN."""
     return _NAMES.get(status, STATUS.UNKNOWN.name)

@@ -1,4 +1,4 @@
-"""One transaction: Core statements at the driver's cost, and the tasks that they move from status to status."""
+"""One transaction: run Core statements at the driver's cost, and count the status changes of tasks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -12,18 +12,18 @@ Row = tuple[Any, ...]
 
 
 class DriverCursor:
-    """Runs Core statements on a cursor of the driver; each is compiled when it is first used.
+    """Run Core statements on a cursor of the driver; each statement is compiled at its first use.
 
     SQLAlchemy itself takes several times as long as the driver for a statement that changes one row.
 
     Parameters
     ----------
     cursor
-        A cursor of the driver's connection. Statements join the transaction that is open there.
+        A cursor of the driver's connection. Statements join the open transaction of this connection.
     dialect : sqlalchemy.Dialect
-        Compiles statements, with parameters by position.
+        Compiles statements with positional parameters.
     integrity_error : type
-        The driver's exception for a row that breaks a rule.
+        The driver's exception for a row that violates a constraint of the database.
     """
 
     def __init__(self, cursor: Any, dialect: Dialect, integrity_error: type[Exception]) -> None:
@@ -44,12 +44,12 @@ class DriverCursor:
         return rows
 
     def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> int:
-        """Run a statement, and return how many rows it changed."""
+        """Run a statement, and return the number of changed rows."""
         sql, arrange = compile_statement(statement, self._dialect)
         return int(self._cursor.execute(sql, arrange(parameters)).rowcount)
 
     def executemany(self, statement: Executable, parameters: Iterable[Mapping[str, Any]]) -> int:
-        """Run a statement once for each mapping of parameters, and return how many rows it changed in all."""
+        """Run a statement once for each mapping of parameters, and return the total number of changed rows."""
         sql, arrange = compile_statement(statement, self._dialect)
         rows = list(map(arrange, parameters))
         if not rows:
@@ -61,11 +61,14 @@ class DriverCursor:
         return int(self._cursor.rowcount)
 
     def run_sql(self, sql: str) -> Any:
-        """Run SQL of the database's own, as a pragma, and return the driver's cursor."""
+        """Run SQL that only this database has, such as a pragma, and return the driver's cursor."""
         return self._cursor.execute(sql)
 
     def savepoint(self, work: Callable[[], bool]) -> bool:
-        """Return the result of `work`; roll back its changes if that is False or a row breaks a rule."""
+        """Return the result of `work`, and roll back its changes if the result is False.
+
+        If a row violates a constraint of the database, the result is False.
+        """
         self._cursor.execute("SAVEPOINT photometry_tasks")
         try:
             is_done = work()
@@ -83,12 +86,14 @@ class DriverCursor:
 
 @lru_cache(2000)
 def compile_statement(statement: Executable, dialect: Dialect) -> tuple[str, Callable[[Mapping[str, Any]], Row]]:
-    """Return a statement's SQL, and a function from parameters by name to parameters by position."""
-    compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # each statement of ours has it
-    required = {name: None for name, bind in compiled.binds.items() if bind.required}
-    state = compiled.construct_expanded_state(required)
+    """Return the SQL of a statement, and a function that turns named parameters into positional parameters."""
+    compiled: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # all our statements have it
+    required = {bind.key: bind for bind in compiled.binds.values() if bind.required}
+    if lists := sorted(name for name, bind in required.items() if bind.expanding):
+        raise ValueError(f"{', '.join(lists)}: a statement with a list runs on the connection of SQLAlchemy")
+    state = compiled.construct_expanded_state(dict.fromkeys(required))
     names = state.positiontup
-    own = {name: compiled.binds[name].effective_value for name in set(names) - required.keys()}
+    own = {name: state.parameters[name] for name in set(names) - required.keys()}
     return state.statement, _build_arranger(names, own)
 
 
@@ -104,21 +109,21 @@ def _build_arranger(names: Sequence[str], own: Mapping[str, Any]) -> Callable[[M
 
 
 class Transaction:
-    """The changes that a method makes to a TODO-list, all of them or none.
+    """The changes of one method to a TODO-list: all are committed, or none.
 
-    Statements that are built once run at the driver's cost: `fetch_one`, `fetch_all`, `execute`, `executemany`,
-    `savepoint`. Any other runs on `connection`.
+    Statements that are built once run at the driver's cost, with `fetch_one`, `fetch_all`, `execute`, `executemany`
+    and `savepoint`. All other statements run on `connection`.
 
     Attributes
     ----------
     connection : sqlalchemy.Connection
-        For statements that depend on lists, and for rows that are streamed.
+        For statements with lists of values, and for streamed rows.
     is_shared : bool
         Whether other managers may change the list at the same time.
     moved : dict
-        By status, with None for pending: how many tasks have it more than before.
+        Increase of the number of tasks, by status; None stands for pending.
     reset_from : int or None
-        The lowest priority of a task that went back to pending.
+        The lowest priority of the tasks that returned to pending.
     """
 
     __slots__ = (
@@ -145,12 +150,12 @@ class Transaction:
         self.reset_from: int | None = None
 
     def count_move(self, old: int | None, new: int | None, number: int = 1) -> None:
-        """Count tasks that go from one status to another."""
+        """Count tasks whose status changes from `old` to `new`."""
         self.moved[old] = self.moved.get(old, 0) - number
         self.moved[new] = self.moved.get(new, 0) + number
 
     def count_reset(self, priorities: Iterable[int]) -> None:
-        """Count tasks that go back to pending."""
+        """Record the lowest priority of tasks that return to pending."""
         lowest = min(priorities, default=None)
         if lowest is not None and (self.reset_from is None or lowest < self.reset_from):
             self.reset_from = lowest

@@ -1,4 +1,4 @@
-"""The differences between databases: which one it is, and functions that each spells its own way."""
+"""Differences between databases: the kind of a database, and functions with different names in SQL."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 def is_sqlite(dialect: Dialect) -> bool:
-    """Whether this is SQLite, in whose files the TASOC pipeline keeps its TODO-lists."""
+    """Whether the dialect is SQLite; the TASOC pipeline keeps its TODO-lists in SQLite files."""
     return dialect.name == "sqlite"
 
 
 def is_server(dialect: Dialect) -> bool:
-    """Whether this is PostgreSQL, on which many managers share a TODO-list."""
+    """Whether the dialect is PostgreSQL, where many managers share a TODO-list."""
     return dialect.name == "postgresql"
 
 
 class as_bytes(FunctionElement[bytes]):  # noqa: N801 - used as a function
-    """A text as bytes: SQLite does not check that a text is one."""
+    """A text as bytes: SQLite does not check that a stored text is valid UTF-8."""
 
     type = LargeBinary()
     inherit_cache = True
 
 
 class whole_part(FunctionElement[int]):  # noqa: N801
-    """A number without what stands behind the point, as an integer."""
+    """A number truncated to an integer."""
 
     type = Integer()
     inherit_cache = True
@@ -48,4 +48,4 @@ def _whole_part(element: whole_part, compiler: Any, **given: Any) -> str:
 
 @compiles(whole_part, "postgresql")
 def _truncated(element: whole_part, compiler: Any, **given: Any) -> str:
-    return f"CAST(trunc({compiler.process(element.clauses, **given)}) AS INTEGER)"  # a cast alone would round
+    return f"CAST(trunc({compiler.process(element.clauses, **given)}) AS INTEGER)"  # a cast alone rounds

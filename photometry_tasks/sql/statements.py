@@ -1,4 +1,4 @@
-"""Every query and update of the hot paths, built once; and those that depend on constraints. Pure: no execution."""
+"""The statements of the hot paths, built once, and builders of statements with constraints. Pure: no execution."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,13 +17,13 @@ _started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
 
 
 def _integers(name: str) -> sa.BindParameter[Any]:
-    """Take a list of integers into the statement's text: there may be more than a driver takes as parameters."""
+    """Return a parameter whose integers are written into the SQL: a driver limits the number of its parameters."""
     return sa.bindparam(name, expanding=True, literal_execute=True)
 
 
-# --- handing out -----------------------------------------------------------------------------------------
+# --- getting tasks ---------------------------------------------------------------------------------------
 
-#: What a task dict holds, in this order.
+#: The keys of a task dict, in this order.
 TASK_COLUMNS = (
     _task.priority,
     _task.starid,
@@ -40,7 +40,7 @@ _TASK_NAMES = tuple(column.name for column in TASK_COLUMNS)
 
 
 def build_task(row: Sequence[Any]) -> dict[str, Any]:
-    """Return a row of `TASK_COLUMNS` as the dict that is handed out."""
+    """Return the task dict of a row of `TASK_COLUMNS`."""
     return dict(zip(_TASK_NAMES, row, strict=True))
 
 
@@ -50,19 +50,19 @@ PENDING_TASK: sa.Select[Any] = _pending.where(_task.priority == sa.bindparam("ta
 
 
 def build_next_priorities(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
-    """Select the priorities of the pending tasks, in their order; otherwise as `build_next_tasks`."""
+    """Select the priorities of the tasks that `build_next_tasks` selects."""
     return _next(sa.select(_task.priority).where(_is_pending), conditions, names)
 
 
 def build_next_tasks(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
-    """Select the pending tasks in order of priority: from the parameter `start` on, and at most `limit`.
+    """Select pending tasks by priority, from the parameter `start` on, at most the parameter `limit`.
 
     Parameters
     ----------
     conditions : iterable
-        Expressions that the tasks have to match.
+        Expressions that the tasks match.
     names : collection of str
-        The constraints that these stand for.
+        Names of the constraints from which the conditions were built.
     """
     return _next(_pending, conditions, names)
 
@@ -79,9 +79,9 @@ def _next(
         .limit(sa.bindparam("limit"))
     )
     if "priority" in names:
-        return found  # the key itself
-    # Files have statistics that TASOC's code took when all was pending or nothing, and that mislead SQLite's planner.
-    # Most other constraints pass over many tasks, row by row: that is fastest without an index.
+        return found  # SQLite finds these by the key
+    # The index is prescribed: TASOC's code runs ANALYZE when all tasks are pending or none is, and such statistics
+    # mislead SQLite's planner. Most constraints pass over many rows, which is fastest without an index.
     index = "INDEXED BY starid_idx" if "starid" in names else "NOT INDEXED" if names else _PENDING_IDX
     return found.with_hint(todolist, index, "sqlite")
 
@@ -97,14 +97,14 @@ PRIORITY_RANGE: sa.Select[Any] = sa.select(
 
 
 def build_numbered_task(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Select one of the pending tasks, by its number in order of priority: the parameter `number`, from 0 on."""
+    """Select the pending task with the parameter `number` in the order of priorities, counted from 0."""
     one = sa.select(_task.priority).where(_is_pending, *conditions).order_by(_task.priority)
     chosen = one.limit(1).offset(sa.bindparam("number")).scalar_subquery()
     return sa.select(*TASK_COLUMNS).where(_task.priority == chosen)
 
 
 def build_count_pending(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Count the pending tasks."""
+    """Count the pending tasks that match the conditions."""
     return sa.select(sa.func.count()).select_from(todolist).where(_is_pending, *conditions)
 
 
@@ -118,11 +118,12 @@ STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority ==
 
 # --- saving ----------------------------------------------------------------------------------------------
 
-#: What makes two rows the same target.
+#: Two rows with equal values in these columns have the same target.
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
 
-#: The task of a result; whether it was saved before, and is in a skip, on either side; whose its light-curve path is.
+#: The task of a result; whether a result was saved before, and whether a skip has the task on either side; the priority
+#: of the task that owns the light-curve path.
 TASK_OF_RESULT: sa.Select[Any] = sa.select(
     *TARGET_COLUMNS,
     _task.tmag,
@@ -144,7 +145,7 @@ RIVALS: sa.Select[Any] = sa.select(_task.priority, _task.tmag, _task.status).whe
 SET_STATUS: sa.Update = (
     sa.update(todolist).where(_task.priority == sa.bindparam("task")).values(status=sa.bindparam("new_status"))
 )
-#: Changes no row where the task was not started, is another target's, or is in a skip.
+#: Changes no row if the task is not STARTED, has another target, or is in a skip.
 SAVE_STARTED: sa.Update = (
     sa.update(todolist)
     .where(
@@ -161,7 +162,7 @@ INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
 SKIPS_OF_TASK: sa.Select[Any] = sa.select(_skip.priority, _skip.skipped_by).where(
     sa.or_(_skip.priority == sa.bindparam("task"), _skip.skipped_by == sa.bindparam("task"))
 )
-#: Who is skipped by a task, without a result of its own: only a result of that task can have written it.
+#: Tasks without a result that a task skips: only an earlier result of that task can have written such a skip.
 UNMEASURED_RIVALS: sa.Select[Any] = sa.select(_skip.priority).where(
     _skip.skipped_by == sa.bindparam("task"), ~sa.exists().where(diagnostics.c.priority == _skip.priority)
 )
@@ -173,7 +174,7 @@ DELETE_SKIPS_OF: sa.Delete = sa.delete(photometry_skipped).where(_skip.priority 
 # --- back to pending -------------------------------------------------------------------------------------
 
 
-#: Tasks in one of the states that opening returns to pending. The hint: see `_next`.
+#: Tasks that opening returns to pending. For the hint see `_next`.
 _interrupted = (
     sa.select(_task.priority)
     .where(sa.or_(*(_task.status == sa.literal_column(str(status.value)) for status in RESET_AT_OPENING)))
@@ -183,12 +184,12 @@ HAS_INTERRUPTED_TASKS: sa.Select[Any] = sa.select(_interrupted.exists())
 
 
 def build_interrupted_tasks(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Select the priorities of the tasks that were cut short or went wrong."""
+    """Select the priorities of interrupted and failed tasks."""
     return _interrupted.where(*conditions)
 
 
 def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, Any]) -> sa.Select[Any]:
-    """Select the priorities of the tasks that `TaskManager.reset_tasks` is asked for.
+    """Select the priorities of the tasks that the arguments of `TaskManager.reset_tasks` choose.
 
     Raises
     ------
@@ -205,10 +206,10 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
 
 
 def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[Any]:
-    """Count by status the tasks that go back to pending when chosen tasks are reset, as `transitions` resets them.
+    """Count by status the tasks that return to pending if `transitions.reset_tasks` resets the chosen tasks.
 
-    With the chosen tasks go those that only they had skipped, and so on to the end: all that a chain of skips leads to,
-    without the tasks that another task still skips.
+    A task returns to pending too if only reset tasks skip it, and so on along each chain of skips. A task that any
+    other task still skips stays SKIPPED.
     """
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
     is_chosen = _skip.priority.in_(sa.select(first.c.priority))
@@ -219,7 +220,7 @@ def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[A
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
-    # Two tasks that skip each other, as in TASOC's files, keep each other SKIPPED.
+    # In TASOC's files two tasks may skip each other: each keeps the other SKIPPED.
     back = photometry_skipped.alias("back")
     is_mutual = sa.exists().where(back.c.priority == _skip.skipped_by, back.c.skipped_by == _skip.priority)
     kept = (
@@ -253,7 +254,7 @@ def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[A
 SKIPPED_BY_ANY: sa.Select[Any] = (
     sa.select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
 )
-#: Of the tasks given, those that are SKIPPED and that nothing skips any more.
+#: The SKIPPED tasks among the given ones that no task skips any more.
 NO_LONGER_SKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
     _task.priority.in_(_integers("priorities")),
     _task.status == STATUS.SKIPPED.value,
@@ -268,15 +269,15 @@ COUNT_CHOSEN: sa.Select[Any] = (
 )
 SET_PENDING: sa.Update = sa.update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=sa.null())
 
-# Where others may change the list at the same time.
+# For lists that other managers may change at the same time.
 LOCK_TASKS: sa.Select[Any] = (
     sa.select(_task.priority)
     .where(_task.priority.in_(_integers("priorities")))
-    .order_by(_task.priority)  # everywhere the same: so two can rarely wait for each other
+    .order_by(_task.priority)  # the same order everywhere: deadlocks are rare
     .with_for_update()
 )
 _has_live_attempt = sa.exists().where(attempts.c.priority == _task.priority, attempts.c.ended.is_(None))
-#: A task that runs is not pending, though nothing skips it any more.
+#: A running task becomes STARTED, not pending.
 SET_PENDING_OR_STARTED: sa.Update = (
     sa.update(todolist)
     .where(_task.priority.in_(_integers("priorities")))
@@ -285,7 +286,7 @@ SET_PENDING_OR_STARTED: sa.Update = (
 
 
 def build_unowned(chosen: sa.Select[Any]) -> sa.Select[Any]:
-    """Select the tasks of a selection without a live attempt."""
+    """Select the chosen tasks that have no live attempt."""
     return chosen.where(~_has_live_attempt)
 
 
@@ -307,15 +308,15 @@ COUNT_BY_CCD: sa.Select[Any] = (
 
 
 def build_running_tasks(limit: int) -> sa.Select[Any]:
-    """Select the first of the tasks that are STARTED: what files of every release tell of them."""
+    """Select the first STARTED tasks, with the columns that files of every release have."""
     columns = [column for column in TASK_COLUMNS if column is not _task.cadence]
     return sa.select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
 
 
 def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
-    """Select tasks with status ERROR and their errors: those that are known to be the last, then from the end on.
+    """Select tasks with status ERROR and their errors: first the priorities in `last`, then in descending priority.
 
-    Tasks are handed out in order of priority, so that these are about the last too.
+    Managers take tasks in the order of priorities, so the highest priorities failed about last.
     """
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
     errors = as_bytes(diagnostics.c.errors).label("errors")
@@ -326,7 +327,7 @@ def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
     return failed.order_by(*first, _task.priority.desc()).limit(limit)
 
 
-# --- pace ------------------------------------------------------------------------------------------------
+# --- progress --------------------------------------------------------------------------------------------
 
 INSERT_PROGRESS: sa.Insert = sa.insert(progress)
 ADD_PROGRESS: sa.Update = (
@@ -348,5 +349,5 @@ PROGRESS: sa.Select[Any] = (
 TARGETS: sa.Select[Any] = sa.select(*TARGET_COLUMNS)
 TARGET_OF_TASK: sa.Select[Any] = TARGETS.where(_task.priority == sa.bindparam("task"))
 LAST_PRIORITY: sa.Select[Any] = sa.select(sa.func.coalesce(sa.func.max(_task.priority), sa.literal_column("0")))
-#: What a list of targets gives: all but the status.
+#: Columns that a list of targets fills: all but the status.
 LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)

@@ -1,6 +1,6 @@
-"""How tasks go from one status to another, with all that hangs on it.
+"""Change the status of tasks, and with it their diagnostics and skips.
 
-Each function works inside a transaction of its caller, and never commits.
+Each function runs in a transaction of its caller, and never commits.
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.status import STATUS
 
-#: Priorities in one statement: a text of about 100 kB.
+#: Priorities per statement: about 100 kB of SQL.
 _CHUNK = 10_000
 
-_NOBODY = Decision()
+_NO_SKIPS = Decision()
 
 
 def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
-    """Mark pending tasks as STARTED; those that are STARTED already stay so.
+    """Mark pending tasks as STARTED; STARTED tasks stay STARTED.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
 
 
 def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
-    """Return those of the tasks that are STARTED to pending."""
+    """Return the STARTED tasks among the given ones to pending."""
     released = transaction.executemany(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
     transaction.count_move(STATUS.STARTED.value, None, released)
     if released:
@@ -57,16 +57,16 @@ def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
 
 
 class Saved(NamedTuple):
-    """What became of a result.
+    """The outcome of saving a result.
 
     Attributes
     ----------
     status : STATUS
-        What the task has now.
+        The new status of the task.
     errors : str or None
-        What was stored with it.
+        The stored errors.
     target : dict
-        What the task is of: `statements.TARGET_COLUMNS` by name, and perhaps others.
+        The target of the task: `statements.TARGET_COLUMNS` by name, and possibly other columns.
     """
 
     status: STATUS
@@ -95,7 +95,7 @@ class _Task(NamedTuple):
 
 
 def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> bool:
-    """Store a result of a log again, if there still is such a task, and of the same target."""
+    """Store a logged result again if its task still exists and has the same target; return whether it did."""
     found = transaction.fetch_one(statements.TARGET_OF_TASK, {"task": result.priority})
     if found != tuple(map(target.get, statements.TARGET_NAMES)):
         return False
@@ -104,7 +104,7 @@ def replay_result(transaction: Transaction, result: Result, target: dict[str, An
 
 
 def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Saved]:
-    """Store results, one after the other, and skip whom the brightest star in each aperture covers.
+    """Store results in their order, and skip the tasks that the brightest star in each aperture covers.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
 
 
 def _save_together(transaction: Transaction, results: Collection[Result]) -> list[Saved]:
-    """Store results that concern no task but their own; where one turns out to, do it one after the other."""
+    """Store results that concern only their own tasks in one batch; if any concerns another task, one by one."""
     together: list[Saved] = []
     statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
         rows.append(result.diagnostics)
 
     def write() -> bool:
-        # The conditions of the first statement, and that the second breaks no rule, are what _save asks.
+        # The conditions of SAVE_STARTED and the constraints of diagnostics cover all that _save looks up.
         return (
             transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
@@ -159,7 +159,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
         path, owner = row["lightcurve"], task.lightcurve_owner
         errors.append(f"The light-curve path {path!r} belongs to the task with priority {owner} already")
         status, row["lightcurve"] = STATUS.ERROR, None
-    decision = _decide(transaction, result, task) if result.skip_targets else _NOBODY
+    decision = _decide(transaction, result, task) if result.skip_targets else _NO_SKIPS
     if decision.is_skipped:
         status = STATUS.SKIPPED
     if decision.error is not None:
@@ -169,9 +169,9 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
     if task.is_in_skips and status is not STATUS.SKIPPED:
-        # While it ran, a brighter star skipped it: that holds only if its own result says so too.
+        # A brighter star's result skipped the task while it ran. The skip stays only if the task's own result agrees.
         transaction.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
-    if decision is not _NOBODY:
+    if decision is not _NO_SKIPS:
         _write_skips(transaction, result.priority, decision, may_exist=task.is_in_skips)
     return Saved(status, row["errors"], task.target)
 
@@ -185,14 +185,14 @@ def _look_up(transaction: Transaction, result: Result) -> _Task:
 
 
 def _free_stale_rivals(transaction: Transaction, priority: int) -> None:
-    """Return rivals to pending that a lost result had skipped: TASOC reset an ERROR, and left its rivals SKIPPED."""
+    """Return to pending the rivals that a lost result skipped: TASOC resets an ERROR but leaves its rivals SKIPPED."""
     rivals = [rival for (rival,) in transaction.fetch_all(statements.UNMEASURED_RIVALS, {"task": priority})]
     transaction.executemany(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
     reset_tasks(transaction, _no_longer_skipped(transaction, rivals))
 
 
 def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
-    """Look up the rivals; what the result says of its task counts, and the table fills in what it lacks."""
+    """Look up the rivals, and apply the rule. Values of the result take precedence over those of the table."""
     said = {name: getattr(task, name) if own is None else own for name, own in result.target.items()}
     target = Target(result.priority, said["starid"], said["datasource"], said["tmag"])
     neighbours = build_neighbours(target, result.skip_targets)
@@ -212,7 +212,7 @@ def _write_skips(transaction: Transaction, priority: int, decision: Decision, *,
     if decision.skipped_by is not None:
         skips.append((priority, decision.skipped_by))
     if skips and may_exist:
-        # Written by the other side's result: no skip is written twice.
+        # The rival's result may have written the same skip: no skip is written twice.
         existing = set(transaction.fetch_all(statements.SKIPS_OF_TASK, {"task": priority}))
         skips = [skip for skip in skips if skip not in existing]
     skipped = STATUS.SKIPPED.value
@@ -226,12 +226,12 @@ def _write_skips(transaction: Transaction, priority: int, decision: Decision, *,
 
 
 def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
-    """Return tasks to pending, and with them those that only they had skipped, and so on to the end.
+    """Return tasks to pending, and then, along each chain of skips, the tasks that no task skips any more.
 
     Returns
     -------
     int
-        How many tasks went back in all.
+        The number of all tasks that returned to pending.
     """
     execute = transaction.connection.execute
     waiting, number = list(priorities), 0
@@ -254,7 +254,7 @@ def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
 
 
 def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> list[int]:
-    """Return those of the tasks that are SKIPPED, and that nothing skips any more."""
+    """Return the SKIPPED tasks among the given ones that no task skips any more."""
     found: list[int] = []
     for chunk in _chunks(priorities):
         _lock(transaction, chunk)
@@ -263,38 +263,38 @@ def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> l
 
 
 def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
-    """Keep others from changing tasks until the transaction ends; what is read after this is as it stays."""
+    """Keep other managers from changing tasks until the transaction ends; later reads stay valid until then."""
     if transaction.is_shared:
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
 
 
 def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
-    """Return the tasks that were cut short or went wrong to pending, as `reset_tasks` does, unless they run."""
+    """Return interrupted and failed tasks to pending, as `reset_tasks` does, unless they run."""
     return reset_selected_tasks(transaction, statements.build_interrupted_tasks(conditions))
 
 
 def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
-    """Return the tasks whose priorities a statement selects to pending, as `reset_tasks` does, unless they run."""
+    """Return to pending the tasks whose priorities a statement selects, as `reset_tasks` does, unless they run."""
     execute = transaction.connection.execute
     if not transaction.is_shared:
         return reset_tasks(transaction, execute(chosen).scalars().all())
     chosen = statements.build_unowned(chosen)
     still: list[int] = []
     for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
-        _lock(transaction, chunk)  # what others have done with them until now counts
+        _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
         still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
     return reset_tasks(transaction, still)
 
 
 def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:
-    """Do as `reset_selected_tasks`, and return how many tasks went back by the name of their status."""
+    """Call `reset_selected_tasks`, and return the number of reset tasks by the name of their old status."""
     reset_selected_tasks(transaction, chosen)
     counts = name_counts({status: -number for status, number in transaction.moved.items()})
     return {name: number for name, number in counts.items() if number > 0}
 
 
 def reset_all_tasks(transaction: Transaction) -> None:
-    """Return every task to pending, and empty the tables of results; how many it were is not counted."""
+    """Return every task to pending, and empty the tables of results; the tasks are not counted."""
     for statement in statements.RESET_EVERYTHING:
         transaction.connection.execute(statement)
 

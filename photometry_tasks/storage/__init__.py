@@ -1,1 +1,1 @@
-"""Where TODO-lists are kept: SQLite files and PostgreSQL servers."""
+"""The databases that hold TODO-lists: SQLite files and PostgreSQL servers."""

@@ -1,7 +1,7 @@
-"""The protocols of a database and of a task store: what another kind of database has to implement.
+"""The protocols of a database and of a task store, which each kind of database implements.
 
-`storage/sqlite` and `storage/postgresql` implement both; `storage/open.py` chooses between them. The manager, the
-readers and the commands use nothing else.
+The implementations are in `storage/sqlite` and `storage/postgresql`; `storage/open.py` chooses between them. The
+manager, the readers and the commands use nothing else.
 """
 
 from collections import Counter
@@ -34,19 +34,19 @@ class OpenOptions:
     reset : bool
         Return interrupted and failed tasks to pending.
     conditions : sequence of sqlalchemy.ColumnElement
-        Which of these tasks return to pending.
+        Conditions on the interrupted and failed tasks that return to pending.
     load_into_memory : bool
         Work on a copy in memory.
     upgrade : bool
-        Upgrade an older schema; False: refuse it.
+        Upgrade an older schema; if False, refuse the list.
     is_durable : bool
-        Whether each result survives a power cut too.
+        Whether each saved result survives a power cut.
     lease : float
         Seconds without a heartbeat after which other managers take this manager's tasks.
     max_attempts : int
-        Lost attempts in a row after which a task becomes an ERROR.
+        Lost attempts in a row after which a task gets status ERROR.
     summary : Path or None
-        Where the manager writes its summary.
+        The file for the manager's summary.
     """
 
     cleanup: bool
@@ -79,10 +79,10 @@ class Database(SharedDatabase, Protocol):
         """
 
     def begin_upgrade(self) -> AbstractContextManager[Connection]:
-        """Run one transaction that may change the schema, while no other can."""
+        """Run one transaction that may change the schema, while no other upgrade or load can run."""
 
     def begin_load(self) -> AbstractContextManager[Connection]:
-        """Run one transaction that adds many rows, while no other can do so or change the schema."""
+        """Run one transaction that adds many rows, while no other upgrade or load can run."""
 
     def lock_tables(self) -> None:
         """Keep other managers from changing the list until the open transaction ends."""
@@ -96,11 +96,11 @@ class Database(SharedDatabase, Protocol):
         Raises
         ------
         RowRefusedError
-            If the database cannot hold one of them.
+            If the database cannot hold a record.
         """
 
     def ensure_schema(self) -> None:
-        """Bring a file to the schema of this release; on a server, check that it has it.
+        """Upgrade a file to the schema of this release; on a server, check that the list has this schema.
 
         Raises
         ------
@@ -111,16 +111,16 @@ class Database(SharedDatabase, Protocol):
         """Renew the planner's statistics after many rows were added, where the planner needs them."""
 
     def recover(self) -> None:
-        """Take in the journal of a killed writer, where there may be one."""
+        """Complete or roll back the last write of a killed writer, if it left a journal."""
 
     def find_damage(self) -> list[str]:
         """Return a line for each damage that the database itself finds."""
 
     def find_result_log(self) -> Path | None:
-        """Return the log of a killed manager whose results the list lacks, or None."""
+        """Return the log with results of a killed manager that the list lacks, or None."""
 
     def close(self) -> None:
-        """Close the connection; an open transaction is rolled back."""
+        """Roll back an open transaction, and close the connection."""
 
 
 class TaskStore(Protocol):
@@ -133,7 +133,7 @@ class TaskStore(Protocol):
     path : Path or None
         The file; None on a server.
     lease : float or None
-        Seconds without a heartbeat after which other managers take this manager's tasks; None where no other can.
+        Seconds without a heartbeat after which other managers take this manager's tasks; None for a file.
     connection : ManagerConnection
         The connection that the manager shares with its callers.
     """
@@ -159,7 +159,7 @@ class TaskStore(Protocol):
         """Start the next pending tasks, and return them with the numbers of their attempts."""
 
     def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:
-        """Whether other managers run or lock tasks that may come back."""
+        """Whether other managers run or lock tasks that may return to pending."""
 
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
         """Mark tasks as STARTED, all or none."""
@@ -168,19 +168,19 @@ class TaskStore(Protocol):
         """Return tasks that this manager has started to pending."""
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
-        """Save results, all or none; None stands for one whose attempt is no longer the live one."""
+        """Save results, all or none; return None for each result whose attempt is no longer live."""
 
     def heartbeat(self) -> None:
-        """Send a sign of life, where other managers wait for one."""
+        """Send a heartbeat, if other managers can take this manager's tasks."""
 
     def count_by_status(self) -> Counter[int | None]:
         """Return how many tasks have each status, with None for pending."""
 
     def publish_status(self) -> None:
-        """Publish the list's status now and then, where readers cannot see it in the list itself."""
+        """Publish the list's status at intervals, if readers cannot read the list itself."""
 
     def is_in_place(self) -> bool:
-        """Whether the list is still where it was opened."""
+        """Whether the open list was neither replaced nor deleted."""
 
     def backup(self) -> None:
         """Write a list that is in memory to disk."""
@@ -191,7 +191,7 @@ class TaskStore(Protocol):
         Returns
         -------
         Path or None
-            The other file that holds the list, if its own was replaced.
+            The other file to which the list was saved, if another program replaced or changed the original.
         """
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SharedDatabase(Protocol):
-    """The part of a database that its callers can get at."""
+    """The part of a database that a manager shares with its callers."""
 
     @property
     def connection(self) -> Connection:
@@ -29,17 +29,17 @@ class SharedDatabase(Protocol):
         Raises
         ------
         UnsupportedOnServerError
-            On a server; it names the attribute that was asked for.
+            On a server; the error names the attribute.
         """
 
     def has_changes(self) -> bool:
-        """Whether an open transaction has changed something."""
+        """Whether an open transaction has uncommitted changes."""
 
     def is_lost(self) -> bool:
-        """Whether the connection is cut."""
+        """Whether the connection is lost."""
 
     def finish_interrupted(self) -> None:
-        """Roll back a transaction of the manager that Ctrl-C has interrupted."""
+        """Roll back the manager's transaction if Ctrl-C interrupted it."""
 
     def rollback(self) -> None:
         """Roll back the open transaction."""
@@ -48,7 +48,7 @@ class SharedDatabase(Protocol):
         """Keep a forked child from closing the connection, even at its exit."""
 
     def close(self) -> None:
-        """Close the connection; an open transaction is rolled back."""
+        """Roll back an open transaction, and close the connection."""
 
 
 class ManagerConnection:
@@ -57,9 +57,9 @@ class ManagerConnection:
     Parameters
     ----------
     database : SharedDatabase
-        `close` closes it.
+        The database, which `close` closes.
     name : str
-        Names the list in errors.
+        The name of the list in errors.
     """
 
     def __init__(self, database: SharedDatabase, name: str) -> None:
@@ -90,14 +90,14 @@ class ManagerConnection:
 
     @property
     def session(self) -> Session:
-        """The ORM session, created when it is first asked for."""
+        """The ORM session, created at its first use."""
         self.check_open()
         if self._session is None or self._session.bind is not self._database.connection:
             self._session = Session(self._database.connection)
         return self._session
 
     def check_open(self) -> None:
-        """Check that the manager is open, and that its own thread and process make the call.
+        """Check that the manager is open, and that the call comes from its own thread and process.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class ManagerConnection:
         if has_changes or (session is not None and _has_changes(session)):
             raise UncommittedChangesError(method=method)
         if session is not None:
-            # Nothing but a read can be open now. Its objects would hide the changes that the method makes.
+            # Only a read can be open here. Its objects would hide the changes that the method makes.
             session.rollback()
 
     def is_forked(self) -> bool:
@@ -138,7 +138,7 @@ class ManagerConnection:
         return self._owner[0] != os.getpid()
 
     def discard_changes(self) -> None:
-        """Roll back the caller's uncommitted changes, from any thread: the garbage collector runs in any."""
+        """Roll back the caller's uncommitted changes, from any thread: the garbage collector may run there."""
         self._owner = os.getpid(), threading.get_ident()
         self._close_session()
         self._database.rollback()
@@ -147,7 +147,7 @@ class ManagerConnection:
         """Close the session and the connection."""
         self.is_open = False
         if self._cursor is not None:
-            self._cursor.close()  # its unread rows would hold the file
+            self._cursor.close()  # its unread rows would keep the file locked
         self._close_session()
         self._database.close()
 

@@ -1,4 +1,4 @@
-"""Where a TODO-list is: the path of a SQLite file, or the URL of a database on a server."""
+"""The location of a TODO-list: the path of a SQLite file, or the URL of a database on a server."""
 
 import errno
 import os
@@ -17,12 +17,12 @@ _URL = re.compile(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://")
 
 @dataclass(frozen=True)
 class Location:
-    """Where a TODO-list is.
+    """The location of a TODO-list.
 
     Attributes
     ----------
     name : str
-        The path as it was given, or the URL without its password.
+        The path as given, or the URL without its password.
     path : Path or None
         The absolute path of the file, which need not exist; None on a server.
     url : str
@@ -43,13 +43,13 @@ class Location:
         return None if self.path is None else find_todo_file(self.path)
 
     def write_output(self, output: Path, write: Callable[[Path], None]) -> None:
-        """Write a file for the user as a whole, through a symlink, but never over the TODO-file.
+        """Write an output file as a whole, through a symlink, but never over the TODO-file or its own files.
 
         Parameters
         ----------
         output : Path
         write : callable
-            Writes the content into the empty file that it is given.
+            Writes the content into an empty file; its argument is the path.
 
         Raises
         ------
@@ -59,27 +59,27 @@ class Location:
             is_todo_file_or_beside(output, self.path)
             or (output.exists() and self.path.exists() and output.samefile(self.path))
         ):
-            raise invalid_argument("output", str(output), "this is the TODO-file, or lies beside it; give another path")
+            raise invalid_argument("output", str(output), "this is the TODO-file or belongs to it; give another path")
         output = output.resolve()
         if not output.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(output.parent))
+            raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(output.parent))
         with os_errors(output):
             replace_file(output, write)
 
 
 def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
-    """Return where a TODO-list is.
+    """Parse the path or the URL of a TODO-list.
 
     Parameters
     ----------
     target : str, os.PathLike or Location
         A path; a directory stands for the `todo.sqlite` in it. Or a URL: postgresql+psycopg://user:password@host/database,
-        or sqlite:/// and a path, in which no character is quoted.
+        or sqlite:/// and a path without percent-encoding.
 
     Raises
     ------
     InvalidArgumentError
-        If it is the URL of something else.
+        If the target is any other URL.
     """
     if isinstance(target, Location):
         return target

@@ -1,4 +1,4 @@
-"""From a location to a TODO-list: open it to read or to work, create it, upgrade it."""
+"""Open, create or upgrade the TODO-list at a location."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -13,7 +13,7 @@ from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import open_todo_file, upgrade_todo_file
 from photometry_tasks.storage.upgrade import upgrade_schema
 
-#: Adds the rows of a new list, before its indexes are created.
+#: A function that adds the rows of a new list, before its indexes are created.
 Fill = Callable[[Database], None]
 
 
@@ -23,16 +23,16 @@ def open_store(location: Location, options: OpenOptions) -> TaskStore:
     Raises
     ------
     TodoError
-        If there is none, or it cannot be opened: see `TaskManager`.
+        If there is no TODO-list, or it cannot be opened: see `TaskManager`.
     """
     path = location.find_file()
     if path is not None:
         return open_todo_file(path, options)
     if options.load_into_memory:
         raise invalid_argument(
-            "load_into_memory", True, "a list on a server cannot be loaded into memory; leave it out"
+            "load_into_memory", True, "a list on a server cannot be loaded into memory; leave this argument out"
         )
-    from photometry_tasks.storage.postgresql.store import PostgreSQLStore  # a tenth of the time to import the package
+    from photometry_tasks.storage.postgresql.store import PostgreSQLStore  # a tenth of the package's import time
 
     return PostgreSQLStore.open(location.url, options)
 
@@ -49,7 +49,7 @@ def open_database(location: Location) -> Database:
 
 
 def open_read_only(location: Location) -> Database:
-    """Open an existing TODO-list to read it; managers may be at work on it.
+    """Open an existing TODO-list read-only; managers may work on it meanwhile.
 
     Raises
     ------
@@ -67,26 +67,26 @@ def open_read_only(location: Location) -> Database:
 
 
 def create_list(location: Location, fill: Fill) -> bool:
-    """Create a TODO-list and fill it, as a whole, unless there is one already.
+    """Create and fill a TODO-list as a whole, unless a list or another file exists there.
 
     Parameters
     ----------
     location : Location
-        A path where there is no file, or a database without a list.
+        A path without a file, or a database without a list.
     fill : callable
         Adds the rows of the list. If it raises, no list is created.
 
     Returns
     -------
     bool
-        False if there is a list, or another file, already; it is not touched.
+        False if a list or another file exists there; it is not changed.
 
     Raises
     ------
     FileNotFoundError
         If the directory does not exist.
     NotATodoFileError
-        If other programs' tables have the names of ours.
+        If a table of another program has the name of a table of the list.
     TodoFileInUseError, LeftoverLogError, NotWritableError, DiskFullError, MountWithoutLocksError, ServerError
     """
 
@@ -106,9 +106,9 @@ def create_list(location: Location, fill: Fill) -> bool:
 
 
 def upgrade_list(location: Location) -> list[str]:
-    """Bring a TODO-list to the schema of this release, and return a line for each change.
+    """Upgrade a TODO-list to the schema of this release, and return a line for each change.
 
-    In a file that includes the results that a killed manager logged beside it.
+    For a file, this also saves the results that a killed manager logged.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Upgrade the schema of a TODO-list, whatever database holds it."""
+"""Upgrade the schema of a TODO-list in any database."""
 
 import logging
 
@@ -12,7 +12,7 @@ _logger = logging.getLogger("photometry_tasks")
 
 
 def upgrade_schema(database: Database) -> list[str]:
-    """Bring a TODO-list to the schema of this release in one transaction, and return a line for each change.
+    """Upgrade a TODO-list to the schema of this release in one transaction, and return a line for each change.
 
     Raises
     ------
@@ -21,12 +21,12 @@ def upgrade_schema(database: Database) -> list[str]:
     """
     try:
         with database.begin_upgrade() as connection:
-            # Another process may have upgraded it since the caller looked.
+            # Another process may have upgraded the list since the caller checked it.
             changes = schema.find_changes(connection, database.name)
             if changes:
                 schema.upgrade(connection, database.name)
     except DatabaseError as error:
-        remedy = "`photometry-tasks check` may say more."
+        remedy = "Look for the cause with `photometry-tasks check`."
         raise CannotUpgradeError(path=database.name, problem=error.orig, remedy=remedy) from error
     for change in changes:
         _logger.info("%s: upgraded: %s", database.name, change)

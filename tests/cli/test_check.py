@@ -1,4 +1,4 @@
-"""`photometry-tasks check` and `upgrade`: what they find and say, and their exit codes."""
+"""`photometry-tasks check` and `upgrade`: their output and exit codes."""
 
 import sqlite3
 import zlib
@@ -27,7 +27,7 @@ def change(path: Path, sql: str) -> None:
 
 @pytest.fixture
 def done(todo: Callable[..., Path]) -> Path:
-    """A file with a result, a skipped task and pending ones."""
+    """Create a file with results, a skipped task and a pending task."""
     path = todo({"tmag": 8}, {"tmag": 9}, {"tmag": 10}, {})
     with TaskManager(path) as manager:
         manager.save_result(result_of({"priority": 1}, skip_targets=[102], filepath_lightcurve="lc/1.fits"))
@@ -36,10 +36,10 @@ def done(todo: Callable[..., Path]) -> Path:
 
 
 def test_a_sound_file(done: Path) -> None:
-    """A sound file has no faults, and is not changed by being checked."""
+    """A sound file has no faults, and the check does not change it."""
     before = done.read_bytes(), done.stat().st_mtime_ns
     result = run("check", done)
-    assert (result.exit_code, result.output) == (0, f"{done}: faults found: 0.\n")
+    assert (result.exit_code, result.output) == (0, f"{done}: 0 faults found.\n")
     assert (done.read_bytes(), done.stat().st_mtime_ns) == before
     assert list(done.parent.iterdir()) == [done]
 
@@ -47,26 +47,26 @@ def test_a_sound_file(done: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "fault"),
     [
-        ("DELETE FROM diagnostics WHERE priority = 3", "tasks finished without a row in diagnostics: 3\n"),
-        ("UPDATE todolist SET status = NULL", "tasks pending with a row in diagnostics: 1, 3\n"),
-        ("UPDATE todolist SET status = 17 WHERE priority > 1", "tasks of a status that does not exist: 2, 3, 4\n"),
-        ("DELETE FROM todolist WHERE priority = 3", "1 rows of diagnostics refer to what is not there\n"),
-        ("DELETE FROM todolist WHERE priority = 1", "1 rows of photometry_skipped refer to what is not there\n"),
+        ("DELETE FROM diagnostics WHERE priority = 3", "finished tasks without diagnostics: 3\n"),
+        ("UPDATE todolist SET status = NULL", "pending tasks with diagnostics: 1, 3\n"),
+        ("UPDATE todolist SET status = 17 WHERE priority > 1", "tasks with a status that does not exist: 2, 3, 4\n"),
+        ("DELETE FROM todolist WHERE priority = 3", "diagnostics: 1 row with a reference to a missing row\n"),
+        ("DELETE FROM todolist WHERE priority = 1", "photometry_skipped: 1 row with a reference to a missing row\n"),
         (
             "DROP INDEX unique_target_idx; UPDATE todolist SET starid = 104 WHERE priority = 3",
-            "has an older schema (among others, index unique_target_idx is made)",
+            "has an older schema (among others: index unique_target_idx is created)",
         ),
         (
             "PRAGMA writable_schema=1; UPDATE sqlite_master SET sql = replace(sql, 'UNIQUE ', '') "
             "WHERE name = 'diagnostics_lightcurve_idx'; PRAGMA writable_schema=0; VACUUM; PRAGMA writable_schema=1; "
             "UPDATE diagnostics SET lightcurve = 'lc/1.fits'; UPDATE sqlite_master SET "
             "sql = replace(sql, 'CREATE INDEX', 'CREATE UNIQUE INDEX') WHERE name = 'diagnostics_lightcurve_idx'",
-            "tasks with the light-curve path of another: 1\n",
+            "tasks with the light-curve path of another task: 1\n",
         ),
         (
             "PRAGMA writable_schema=1; UPDATE sqlite_master SET sql = replace(sql, '(status)', '(camera)') "
             "WHERE name = 'status_idx'; PRAGMA writable_schema=0",
-            "SQLite says: row 2 missing from index status_idx\n",
+            "SQLite reports: row 2 missing from index status_idx\n",
         ),
     ],
 )
@@ -79,13 +79,13 @@ def test_faults(done: Path, sql: str, fault: str) -> None:
 
 
 def test_many_faults_are_shown_in_part(tmp_path: Path) -> None:
-    """Of many tasks with a fault some are shown."""
+    """Of many tasks with a fault, the first five are listed."""
     path = make_file(tmp_path / "todo.sqlite", [{"status": 1}] * 9)
-    assert "tasks finished without a row in diagnostics: 1, 2, 3, 4, 5, …\n" in run("check", path).output
+    assert "finished tasks without diagnostics: 1, 2, 3, 4, 5, …\n" in run("check", path).output
 
 
 def test_leftovers(done: Path) -> None:
-    """What a killed writer left beside the file is named."""
+    """Leftover files of a killed writer are named."""
     temporary = f".photometry_tasks-{zlib.crc32(bytes(done.resolve())):08x}-0123456789abcdef.tmp"
     done.with_name(temporary).touch()
     with closing(sqlite3.connect(done)) as connection:
@@ -93,26 +93,26 @@ def test_leftovers(done: Path) -> None:
         connection.execute("UPDATE todolist SET camera = 2")
         connection.commit()
         output = run("check", done).output
-    assert "todo.sqlite-wal lies beside it" in output
-    assert f"{temporary} lies beside it" in output
+    assert "leftover file todo.sqlite-wal: another program" in output
+    assert f"leftover file {temporary}: another program" in output
 
 
 def test_a_file_whose_writer_was_killed(tmp_path: Path) -> None:
-    """With a half-done transaction beside it a file is not read; a command says what recovers it, and it does."""
+    """A file with an interrupted transaction is not read; the error names the command that rolls it back."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "6.3", 1000)
     copy = tmp_path / "copy.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA cache_size=1")
         connection.execute("BEGIN")
         connection.execute("UPDATE todolist SET camera = 9, tmag = 3.25")
-        # As a kill would leave them: the file half written, and the journal.
+        # As after a kill: the half-written file, and the journal.
         copy.write_bytes(path.read_bytes())
         copy.with_name("copy.sqlite-journal").write_bytes(path.with_name("todo.sqlite-journal").read_bytes())
         connection.execute("ROLLBACK")
     for command in ("check", "status"):
         result = run(command, copy)
         assert result.exit_code == 1
-        assert f"takes back what was left undone: `photometry-tasks upgrade {copy}`" in result.output
+        assert f"Roll the interrupted write back with `photometry-tasks upgrade {copy}`" in result.output
     assert run("upgrade", copy).exit_code == 0
     assert run("check", copy).exit_code == 0
     with closing(sqlite3.connect(copy)) as connection:
@@ -120,13 +120,13 @@ def test_a_file_whose_writer_was_killed(tmp_path: Path) -> None:
 
 
 def test_an_older_file(tmp_path: Path) -> None:
-    """An older file counts as a fault, with what keeps it from being upgraded; status shows it all the same."""
+    """An older file is a fault, and so is any reason against its upgrade; `status` shows the file nevertheless."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     result = run("check", path)
     assert "has an older schema" in result.output
     assert result.exit_code == 1
     change(path, "UPDATE todolist SET sector = 99 WHERE priority = 1")
-    assert "todolist.cadence is unknown in the rows with priority 1," in run("check", path).output
+    assert "todolist.cadence has no value for priority 1," in run("check", path).output
     change(path, "UPDATE todolist SET sector = 1 WHERE priority = 1")
     before = path.read_bytes()
     assert '"numtasks": 60' in run("status", path, "--json").output
@@ -134,7 +134,7 @@ def test_an_older_file(tmp_path: Path) -> None:
 
 
 def test_upgrade(tmp_path: Path) -> None:
-    """`upgrade --check` says what would happen and exits 1 if something would; `upgrade` does it, once."""
+    """`upgrade --check` lists the changes, with exit code 1 if there are any; `upgrade` makes them, once."""
     path = old_files.make_old_file(tmp_path / "to do.sqlite", "5.0")
     before = path.read_bytes()
     asked = run("upgrade", path, "--check")
@@ -142,22 +142,23 @@ def test_upgrade(tmp_path: Path) -> None:
     lines = asked.output.splitlines()
     assert lines[:4] == [
         "todolist.cadence is added",
-        "index todolist_datasource_idx is made",
-        "index unique_target_idx is made",
-        "revision 0001: The schema of TASOC's release 6.3",
+        "index todolist_datasource_idx is created",
+        "index unique_target_idx is created",
+        "revision 0001: Schema of TASOC release 6.3",
     ]
     assert [line.partition(":")[0] for line in lines[3:-1]] == [f"revision {name}" for name in REVISIONS]
-    assert lines[-1] == f"{path} would be upgraded to revision {HEAD}."
+    next_step = f" Upgrade it with `photometry-tasks upgrade '{path}'`."
+    assert lines[-1] == f"{path} would be upgraded to revision {HEAD}.{next_step}"
     assert path.read_bytes() == before
-    told = run("upgrade", path)
-    assert told.exit_code == 0
-    assert told.output == asked.output.replace("would be upgraded", "is upgraded")
+    upgraded = run("upgrade", path)
+    assert upgraded.exit_code == 0
+    assert upgraded.output == asked.output.replace("would be upgraded", "is upgraded").replace(next_step, "")
     for arguments in ((path, "--check"), (path,)):
         again = run("upgrade", *arguments)
         assert (again.exit_code, again.output) == (0, f"{path} is up to date: revision {HEAD}.\n")
 
 
 def test_upgrade_of_nothing(tmp_path: Path) -> None:
-    """A path where nothing is is an error, and nothing is made there."""
+    """A path without a file is an error, and no file is created."""
     assert run("upgrade", tmp_path / "todo.sqlite").exit_code == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""The commands, run as a user runs them."""
+"""The commands, run like a user runs them."""
 
 import json
 import shlex
@@ -23,16 +23,17 @@ GOOD = "tests.support.functions:good"
 
 
 def test_from_a_list_to_results(call: Call, tmp_path: Path) -> None:
-    """init, run and status go from a target list to counted results."""
+    """`init`, `run` and `status` lead from a target list to counted results."""
     (tmp_path / "list.csv").write_text(MIT)
-    made = call("init", "todo.sqlite", "list.csv", "--datasource", "both")
-    assert made.stdout == "4 tasks added to todo.sqlite; 0 were listed already.\n"
+    created = call("init", "todo.sqlite", "list.csv", "--datasource", "both")
+    next_step = "Run pending tasks with `photometry-tasks run todo.sqlite MODULE:FUNCTION`.\n"
+    assert created.stdout == f"4 tasks added to todo.sqlite, 0 already listed. {next_step}"
     again = call("init", "todo.sqlite", "list.csv", "--datasource", "both")
-    assert again.stdout == "0 tasks added to todo.sqlite; 4 were listed already.\n"
+    assert again.stdout == f"0 tasks added to todo.sqlite, 4 already listed. {next_step}"
     run = call("run", "todo.sqlite", GOOD, "--jobs", "1", "--summary", "out/summary.json", "--datasource", "ffi")
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("2 results (0 errors) in ")
-    assert run.stdout.endswith("2 tasks are pending.\n")
+    assert run.stdout.endswith(f" 2 tasks pending. {next_step}")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["OK"] == 2
     status = call("status", "todo.sqlite")
     rows = [[word for word in line.split() if word.isalnum()] for line in status.stdout.splitlines()]
@@ -55,7 +56,7 @@ def test_from_a_list_to_results(call: Call, tmp_path: Path) -> None:
     ],
 )
 def test_constraints(todo: Callable[..., Path], call: Call, options: list[str], chosen: str) -> None:
-    """Each option chooses the tasks that it names, and no others."""
+    """Each option chooses exactly the tasks that it names."""
     rows = [
         {
             "tmag": float(number),
@@ -77,7 +78,7 @@ def test_constraints(todo: Callable[..., Path], call: Call, options: list[str], 
 
 
 def test_status_as_json(todo: Callable[..., Path], call: Call) -> None:
-    """Status --json prints the counts by status, and by camera and CCD, which add up."""
+    """`status --json` prints counts by status, and by camera and CCD, which add up."""
     path = todo({"status": 1}, {"status": None}, {"status": 2, "camera": 2}, {"status": None, "camera": 2, "ccd": 4})
     found = json.loads(call("status", path, "--json").stdout)
     assert (found["todo_file"], found["numtasks"]) == (str(path), 4)
@@ -87,7 +88,7 @@ def test_status_as_json(todo: Callable[..., Path], call: Call) -> None:
 
 
 def test_status_changes_nothing(todo: Callable[..., Path], call: Call) -> None:
-    """Looking leaves the file as it is: no status is reset, nothing is left beside it."""
+    """`status` does not change the file: no status is reset, and no file is left beside it."""
     path = todo({"status": 6})
     before = path.read_bytes()
     assert call("status", path).returncode == 0
@@ -96,7 +97,7 @@ def test_status_changes_nothing(todo: Callable[..., Path], call: Call) -> None:
 
 
 def test_status_while_a_manager_works(opened: Callable[..., TaskManager], call: Call) -> None:
-    """Status works while the file is in use, and shows what is saved."""
+    """`status` works while the file is in use, and shows the saved results."""
     manager = opened(*many(3))
     manager.save_result(result_of({"priority": 1}))
     assert json.loads(call("status", manager.todo_file, "--json").stdout)["status"]["OK"] == 1
@@ -104,17 +105,17 @@ def test_status_while_a_manager_works(opened: Callable[..., TaskManager], call: 
 
 
 def test_a_run_goes_on(todo: Callable[..., Path], call: Call) -> None:
-    """A second run takes what the first left, and what went wrong."""
+    """A second run takes the tasks that are pending or failed."""
     path = todo(*many(9))
     first = call("run", path, "tests.support.functions:every_third_raises", "--jobs", "1", "--limit", "5")
-    assert "5 results (1 errors)" in first.stdout
+    assert "5 results (1 error)" in first.stdout
     second = call("run", path, GOOD, "--jobs", "1")
     assert "5 results (0 errors)" in second.stdout
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 9)]
 
 
 def test_a_module_in_the_current_directory(todo: Callable[..., Path], call: Call, tmp_path: Path) -> None:
-    """A function of a file in the current directory is found."""
+    """A function in a module of the current directory is found."""
     text = "def photometry(task): return {'status': 1, 'method_used': 'mine'}\n"
     (tmp_path / "mypipeline.py").write_text(text)
     path = todo({})
@@ -124,7 +125,7 @@ def test_a_module_in_the_current_directory(todo: Callable[..., Path], call: Call
 
 
 def test_looking_cannot_write(todo: Callable[..., Path]) -> None:
-    """The connection that status uses is one for reading only."""
+    """The connection of `status` is read-only."""
     with (
         closing(SQLiteDatabase.open_read_only(todo({}))) as database,
         pytest.raises(sqlite3.OperationalError, match="readonly"),
@@ -140,9 +141,9 @@ def foreign(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["status", "nothing.sqlite"], "There is no TODO-file at"),
+        (["status", "nothing.sqlite"], "does not exist. Create a TODO-file with"),
         (["run", "nothing.sqlite", GOOD], "photometry-tasks init"),
-        (["status", "foreign.sqlite"], "no todolist"),
+        (["status", "foreign.sqlite"], "it has no table todolist"),
         (["run", "todo.sqlite", "tests.support.functions"], "give it as package.module:function"),
         (["run", "todo.sqlite", "no_such_module:f"], "No module named 'no_such_module'"),
         (["run", "todo.sqlite", "tests.support.functions:no_such"], "no_such"),
@@ -150,7 +151,7 @@ def foreign(path: Path) -> None:
         (["run", "todo.sqlite", GOOD, "--jobs", "0"], "--jobs"),
         (["run", "todo.sqlite", GOOD, "--camera", "x"], "--camera"),
         (["run", "todo.sqlite", GOOD, "--cadence", "tpf"], "--cadence"),
-        (["run", "todo.sqlite", GOOD, "--cadence", "ffi", "--cadence", "120"], "'ffi' stands alone"),
+        (["run", "todo.sqlite", GOOD, "--cadence", "ffi", "--cadence", "120"], "'ffi' cannot be combined"),
         (["run", "todo.sqlite", GOOD, "--tmag-min", "nan"], "tmag_min=nan"),
         (["run", "todo.sqlite", GOOD, "--grace", "-1"], "--grace"),
         (["run", "todo.sqlite", GOOD, "--stop-after", "1h"], "--stop-after"),
@@ -163,28 +164,28 @@ def foreign(path: Path) -> None:
         (["run", "todo.sqlite", GOOD, "--task-timeout", "nan"], "--task-timeout"),
         (["run", "todo.sqlite", GOOD, "--stop-after", "inf"], "--stop-after"),
         (["report", "todo.sqlite", "-o", "todo.sqlite"], "this is the TODO-file"),
-        (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file, or lies beside it"),
-        (["report", "todo.sqlite", "-o", "nowhere/report.html"], "There is no such directory: '"),
-        (["export", "todo.sqlite", "nowhere/out.csv"], "There is no such directory: '"),
-        (["export", "todo.sqlite", "out.fits"], "ends with .csv, .parquet, .ecsv is expected"),
+        (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file or belongs to it"),
+        (["report", "todo.sqlite", "-o", "nowhere/report.html"], "This directory does not exist; create it first: '"),
+        (["export", "todo.sqlite", "nowhere/out.csv"], "This directory does not exist; create it first: '"),
+        (["export", "todo.sqlite", "out.fits"], "ends with .csv or .parquet or .ecsv"),
         (["export", "todo.sqlite", "out.csv", "--status", "DONE"], "'DONE' is not one of"),
-        (["reset", "todo.sqlite"], "Which tasks? Give --status"),
+        (["reset", "todo.sqlite"], "No tasks are chosen. Give --status"),
         (["report", "todo.sqlite"], "--output"),
         (["report", "nothing.sqlite", "-o", "out.html"], "photometry-tasks init"),
         (["status", "postgresql://me:secret@127.0.0.1:1/db"], "connection failed"),
-        (["status", "todo.sqlite", "--task", "1"], "a file keeps no attempts"),
-        (["work", "todo.sqlite", GOOD], "Only a list on a server has several workers"),
+        (["status", "todo.sqlite", "--task", "1"], "a file does not store attempts"),
+        (["work", "todo.sqlite", GOOD], "`work` needs a PostgreSQL URL"),
         (["init", "new.sqlite", "no_such.csv"], "No such file or directory: 'no_such.csv'"),
         (["init", "new.sqlite", "bad.csv"], "bad.csv, line 2: column Camera: 'x'"),
         (["init", "new.sqlite"], "LIST.csv"),
-        (["init", "nowhere/new.sqlite", "good.csv"], "no such directory"),
-        (["init", "foreign.sqlite", "good.csv"], "no todolist"),
+        (["init", "nowhere/new.sqlite", "good.csv"], "This directory does not exist"),
+        (["init", "foreign.sqlite", "good.csv"], "it has no table todolist"),
     ],
 )
 def test_errors(
     todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
 ) -> None:
-    """What a user can mend is told in a few words, without a traceback, and nothing is made."""
+    """An error that a user can correct is printed without a traceback, and no file is created."""
     path = todo({"status": 2}, *many(5))
     foreign(tmp_path / "foreign.sqlite")
     (tmp_path / "bad.csv").write_text("TICID,Camera,CCD,Tmag\n1,x,1,9\n")
@@ -196,7 +197,7 @@ def test_errors(
     assert run.exit_code in (1, 2)
     assert says in run.stderr
     assert sorted(tmp_path.iterdir()) == before
-    # Opening would have returned the ERROR to pending.
+    # Opening the file would have returned the ERROR to pending.
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 2") == [(1,)]
 
 
@@ -210,7 +211,7 @@ def test_all_commands(call: Call) -> None:
 def test_help(
     todo: Callable[..., Path], call: Call, tmp_path: Path, command: str, request: pytest.FixtureRequest
 ) -> None:
-    """Every command has help with an example in it, which runs."""
+    """The help of every command has an example, which runs."""
     shown = CliRunner().invoke(main, [command, "--help"], prog_name="photometry-tasks").stdout
     assert f"Usage: photometry-tasks {command}" in shown
     example = " ".join(shown.partition("Example: ")[2].partition("Options:")[0].split())
@@ -228,18 +229,18 @@ def test_help(
 
 
 def test_demo(call: Call) -> None:
-    """The demo measures its whole invented sector, skips neighbours, and says where the file is."""
+    """The demo measures its whole invented sector, skips neighbours, and prints the path of the results."""
     run = call("demo")
     assert run.returncode == 0, run.stderr
     assert "invented" in run.stdout
-    path = Path(run.stdout.splitlines()[-1].removeprefix("The results are in "))
+    path = Path(run.stdout.splitlines()[-1].removeprefix("The results are in ").partition(". ")[0])
     counts: dict[Any, int] = dict(query(path, "SELECT status, count(*) FROM todolist GROUP BY 1"))
     assert set(counts) == {1, 5}
     assert counts[1] + counts[5] == 640
     assert counts[5] > 10
     skipped = query(path, "SELECT count(DISTINCT priority) FROM photometry_skipped")
     assert skipped == [(counts[5],)]
-    # It measures what it simulated: fluxes agree with the magnitudes to 20 % for stars that stand alone.
+    # For stars without neighbours in the aperture, fluxes are 70 % to 110 % of those from the magnitudes.
     fluxes = query(
         path,
         "SELECT mean_flux, tmag FROM diagnostics JOIN todolist USING (priority)"

@@ -1,4 +1,4 @@
-"""A list goes from a file to a server and back, row by row and bit by bit, or not at all."""
+"""`copy_list`: a file is copied to a server and back, with every row and every bit, or not at all."""
 
 import shutil
 import sqlite3
@@ -35,7 +35,7 @@ from tests.support.lists import Rows, checksum, make_file, query, result_of
 from tests.support.paths import SHARED
 from tests.support.servers import SECRET, owned_databases
 
-#: The ends of what a column holds, and what lies close to them.
+#: The limits of the columns, and values close to them.
 INTEGERS = [2**63 - 1, -(2**63), 0, -1, 2**53 + 1]
 REALS = [float("inf"), float("-inf"), 5e-324, -5e-324, sys.float_info.max, 0.1 + 0.2, 1 / 3, 1e23, 0.0, None]
 TEXTS = ["", "\n", "a\tb\r\nc", "\\N", "\\.", "\\x41", "'\"", "α é 🌟 \u2028", "x" * 100_000, "NULL", " ", None]
@@ -43,14 +43,14 @@ TEXTS = ["", "\n", "a\tb\r\nc", "\\N", "\\.", "\\x41", "'\"", "α é 🌟 \u2028
 
 @pytest.fixture
 def server(postgresql: Engine) -> Iterator[str]:
-    """Make an empty database with a user whose password needs quoting, and return its URL."""
+    """Create empty databases with a user whose password needs quoting, and return the URL of the first."""
     with owned_databases(postgresql, "copyist", "copying", "copying_too") as url:
         yield url
 
 
 @pytest.fixture
 def on_server(server: str) -> Iterator[Engine]:
-    """Connect to that database as any other program would."""
+    """Return an engine for the database, as another program would use."""
     engine = create_engine(server)
     yield engine
     engine.dispose()
@@ -61,7 +61,7 @@ def engine_of(path: Path) -> Engine:
 
 
 def rows_of(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows of our tables, with floats as their bits."""
+    """Return all rows of the tables of a TODO-list, with floats as their bits."""
     with engine.connect() as connection:
         found = {
             table.name: [tuple(map(bits_of, row)) for row in connection.execute(select(table))]
@@ -76,7 +76,7 @@ def bits_of(value: object) -> object:
 
 
 def make_used(path: Path) -> Path:
-    """Make a file on which a manager has worked, with results of all kinds, skips, and one task still running."""
+    """Create a file with results of all kinds, skips, and a task that is still STARTED."""
     rows: Rows = [{"starid": 500 + number, "tmag": 8 + number / 7} for number in range(40)]
     rows[3].update(datasource="tpf:77", method="halo", tmag=None)
     make_file(path, rows)
@@ -96,15 +96,14 @@ def make_used(path: Path) -> Path:
         task = manager.get_task()
         assert task is not None
     with closing(sqlite3.connect(path)) as other, other:
-        other.execute(
-            "UPDATE todolist SET status = 6 WHERE priority = ?", (task["priority"],)
-        )  # as a killed one leaves it
-        other.execute("INSERT INTO photometry_skipped SELECT * FROM photometry_skipped LIMIT 1")  # as older files have
+        # As after a killed manager.
+        other.execute("UPDATE todolist SET status = 6 WHERE priority = ?", (task["priority"],))
+        other.execute("INSERT INTO photometry_skipped SELECT * FROM photometry_skipped LIMIT 1")  # as in older files
     return path
 
 
 def make_extreme(path: Path) -> Path:
-    """Make a file with every value that a column can hold at its ends."""
+    """Create a file with the limits of all columns."""
     make_file(path, [])
     tasks, results = [], []
     for number in range(60):
@@ -148,7 +147,7 @@ def make_extreme(path: Path) -> Path:
 
 @pytest.mark.parametrize("make", [make_used, make_extreme])
 def test_to_a_server_and_back(make: Callable[[Path], Path], server: str, on_server: Engine, tmp_path: Path) -> None:
-    """What a file holds is on the server, and in the file made of that, bit for bit; nothing lies beside either."""
+    """A file, its copy on a server and a copy of that have the same rows, bit for bit; no other file is left."""
     path, back = make(tmp_path / "todo.sqlite"), tmp_path / "back.sqlite"
     before, rows = checksum(path), rows_of(engine_of(path))
     expected = Copied(len(rows["todolist"]), len(rows["diagnostics"]), len(rows["photometry_skipped"]), [])
@@ -163,7 +162,7 @@ def test_to_a_server_and_back(make: Callable[[Path], Path], server: str, on_serv
 
 
 def test_values_that_only_a_server_holds(server: str, on_server: Engine) -> None:
-    """From server to server -0.0 keeps its sign and NaN stays, of which SQLite has neither."""
+    """A copy from server to server keeps -0.0 and NaN, which SQLite cannot store."""
     with on_server.begin() as connection:
         create_schema(connection)
         connection.execute(text("INSERT INTO todolist VALUES (1, 1, 1, 'ffi', 1, 1, 1, NULL, '-0.0', NULL, 1)"))
@@ -175,7 +174,7 @@ def test_values_that_only_a_server_holds(server: str, on_server: Engine) -> None
 
 
 def test_nan_goes_to_a_file_as_null(server: str, on_server: Engine, tmp_path: Path) -> None:
-    """NaN, which SQLite stores as NULL, is refused where a file has to have a number, and nothing is left behind."""
+    """NaN becomes NULL in a file; if the column must not be NULL, the copy is refused and leaves no file."""
     with on_server.begin() as connection:
         create_schema(connection)
         connection.execute(text("INSERT INTO todolist VALUES (1, 1, 1, 'ffi', 1, 1, 1, NULL, 'NaN', NULL, 1)"))
@@ -190,7 +189,7 @@ def test_nan_goes_to_a_file_as_null(server: str, on_server: Engine, tmp_path: Pa
 
 
 def test_from_file_to_file(tmp_path: Path) -> None:
-    """A file is copied to a file, and the URL of a file is as good as its path."""
+    """A file is copied to a file, by path or by URL."""
     path, copy = make_extreme(tmp_path / "todo.sqlite"), tmp_path / "copy.sqlite"
     assert copy_list(f"sqlite:///{path}", f"sqlite:///{copy}").tasks == 60
     assert rows_of(engine_of(copy)) == rows_of(engine_of(path))
@@ -198,10 +197,10 @@ def test_from_file_to_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("release", ["3.0", "4.4", "5.0", "6.0"])
 def test_real_old_files(release: str, server: str, on_server: Engine, tmp_path: Path) -> None:
-    """Real files of TASOC's releases, once upgraded, come through a server unchanged."""
+    """Upgraded files of TASOC's real releases are equal after a copy to a server and back."""
     real = SHARED / f"data/legacy/todo-v{release}.sqlite"
     if not real.is_file():
-        pytest.skip(f"the real files are not at {real.parent}")
+        pytest.skip(f"the real files are not in {real.parent}")
     path, back = tmp_path / "todo.sqlite", tmp_path / "back.sqlite"
     shutil.copy(real, path)
     TaskManager(path).close()
@@ -213,7 +212,7 @@ def test_real_old_files(release: str, server: str, on_server: Engine, tmp_path: 
 
 
 def test_what_others_added_is_named(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """Tables and columns of other programs stay behind, and are named; the server's own tables are not."""
+    """Tables and columns of other programs are left out and named; the tables of workers and attempts are not named."""
     path, back = make_used(tmp_path / "todo.sqlite"), tmp_path / "back.sqlite"
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE corr_settings (a)")
@@ -223,7 +222,7 @@ def test_what_others_added_is_named(tmp_path: Path, server: str, on_server: Engi
     left_out = ["table Odd name", "table corr_settings", "column todolist.corr_status", "column diagnostics.Extra"]
     assert copy_list(path, server).left_out == left_out
     with TaskManager(server):
-        pass  # a worker is registered
+        pass  # registers a worker
     with on_server.begin() as connection:
         connection.execute(text("ALTER TABLE photometry_skipped ADD COLUMN why TEXT"))
         connection.execute(text('CREATE TABLE "Todolist" (a INTEGER)'))
@@ -233,11 +232,11 @@ def test_what_others_added_is_named(tmp_path: Path, server: str, on_server: Engi
     ) == [(2,)]
 
 
-# --- the copies are worked on ----------------------------------------------------------------------------
+# --- managers on the copies ------------------------------------------------------------------------------
 
 
 def test_managers_work_on_the_copies(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A manager goes on where the list was copied, on the server and in a file; what was running is pending again."""
+    """A manager continues a copied list, on the server and in a file; running tasks are pending again."""
     path, back = make_used(tmp_path / "todo.sqlite"), tmp_path / "back.sqlite"
     copy_list(path, server)
     with on_server.connect() as connection:
@@ -261,7 +260,7 @@ def test_managers_work_on_the_copies(tmp_path: Path, server: str, on_server: Eng
 
 
 def test_one_moment_is_copied(tmp_path: Path, server: str) -> None:
-    """While managers work on the source, the copy is of one moment: the counts of its tables agree."""
+    """While managers use the source, the copy is of one moment: the counts of its tables agree."""
     path, back = make_used(tmp_path / "todo.sqlite"), tmp_path / "back.sqlite"
     with TaskManager(path, cleanup_constraints={"priority": []}) as manager:
 
@@ -279,11 +278,11 @@ def test_one_moment_is_copied(tmp_path: Path, server: str) -> None:
 
 
 def test_progress(tmp_path: Path, server: str) -> None:
-    """Who copies is told now and then how far it is, and at the end that it is all done."""
+    """`progress` is called after every 10,000 rows, and at the end with all rows."""
     path = make_file(tmp_path / "todo.sqlite", [{}] * 25_000)
-    told: list[tuple[int, int | None]] = []
-    copy_list(path, server, progress=lambda done, total: told.append((done, total)))
-    assert told == [(10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
+    calls: list[tuple[int, int | None]] = []
+    copy_list(path, server, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
 
 
 # --- refused ---------------------------------------------------------------------------------------------
@@ -295,7 +294,7 @@ def tables_of(engine: Engine) -> list[str]:
 
 
 def test_a_target_that_is_not_empty(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A target with tasks is refused and not changed; the error says how many, and what to do, but no password."""
+    """A target with tasks is refused and not changed; the error gives their number and the remedy, but no password."""
     path, other = make_used(tmp_path / "todo.sqlite"), make_file(tmp_path / "other.sqlite", [{}] * 3)
     note = tmp_path / "note.txt"
     note.write_text("not a database")
@@ -309,7 +308,7 @@ def test_a_target_that_is_not_empty(tmp_path: Path, server: str, on_server: Engi
     for source in (path, server, other):
         with pytest.raises(InvalidArgumentError, match=r"target=.*holds 3 tasks, and is not replaced; give the path"):
             copy_list(source, other)
-    with pytest.raises(InvalidArgumentError, match=r"target=.*another file is there, and is not replaced"):
+    with pytest.raises(InvalidArgumentError, match=r"target=.*this file exists, and is not replaced"):
         copy_list(path, note)
     assert rows_of(on_server) == rows
     assert (checksum(path), checksum(other), checksum(note)) == before
@@ -317,17 +316,17 @@ def test_a_target_that_is_not_empty(tmp_path: Path, server: str, on_server: Engi
 
 
 def test_a_target_whose_list_is_empty(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A list without a row is filled as it is; one with a row anywhere, or an older schema, is refused."""
+    """A list without rows is filled; a list with any row, or with an older schema, is refused."""
     path = make_used(tmp_path / "todo.sqlite")
     with on_server.begin() as connection:
         create_schema(connection)
         connection.execute(text("INSERT INTO photometry_tasks_progress VALUES (60, 1, 0, 1.5, NULL)"))
-    with pytest.raises(InvalidArgumentError, match=r"holds 0 tasks \(rows: {'photometry_tasks_progress': 1}\)"):
+    with pytest.raises(InvalidArgumentError, match=r"holds 0 tasks \(rows: photometry_tasks_progress 1\)"):
         copy_list(path, server)
     with on_server.begin() as connection:
         connection.execute(text("DELETE FROM photometry_tasks_progress"))
         connection.execute(text("DROP INDEX status_idx"))
-    with pytest.raises(OutdatedSchemaError, match="index status_idx is made"):
+    with pytest.raises(OutdatedSchemaError, match="index status_idx is created"):
         copy_list(path, server)
     with on_server.begin() as connection:
         connection.execute(text("CREATE INDEX status_idx ON todolist (status)"))
@@ -336,7 +335,7 @@ def test_a_target_whose_list_is_empty(tmp_path: Path, server: str, on_server: En
 
 
 def test_two_at_once(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """Of two who copy to one empty database at once, one is done and the other is refused."""
+    """If two copies to the same empty database run at once, one succeeds and the other is refused."""
     path = make_used(tmp_path / "todo.sqlite")
 
     def copy() -> Copied | InvalidArgumentError:
@@ -352,7 +351,7 @@ def test_two_at_once(tmp_path: Path, server: str, on_server: Engine) -> None:
 
 
 def test_an_outdated_source(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A source that would have to be upgraded is refused, and so is one that is no list, or not there."""
+    """A source is refused if it must be upgraded, is not a list, or does not exist."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "4.4")
     before = checksum(path)
     with pytest.raises(OutdatedSchemaError, match="photometry-tasks upgrade"):
@@ -368,13 +367,13 @@ def test_an_outdated_source(tmp_path: Path, server: str, on_server: Engine) -> N
         copy_list(server, tmp_path / "back.sqlite")
     with pytest.raises(TodoFileNotFoundError):
         copy_list(tmp_path / "none.sqlite", server)
-    with pytest.raises(FileNotFoundError, match="no such directory"):
+    with pytest.raises(FileNotFoundError, match="This directory does not exist"):
         copy_list(make_file(tmp_path / "new.sqlite", []), tmp_path / "none" / "todo.sqlite")
     assert HEAD != "0004"
 
 
 def test_results_that_are_not_in_the_file(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A file whose results stand in a log beside it is refused: of a manager that works, and of a killed one."""
+    """A file with results in a log is refused, for an open manager and for a killed manager."""
     path = make_file(tmp_path / "todo.sqlite", [{}] * 3)
     with TaskManager(path, load_into_memory=True) as manager:
         task = manager.get_task()
@@ -395,14 +394,14 @@ def test_results_that_are_not_in_the_file(tmp_path: Path, server: str, on_server
     ("change", "message"),
     [
         ("UPDATE diagnostics SET mask_size = x'0500000000000000' WHERE priority = 7", r"diagnostics\.mask_size is b'"),
-        ("UPDATE diagnostics SET lightcurve = x'41' WHERE priority = 7", r"lightcurve is b'A' in the .* begins with 7"),
+        ("UPDATE diagnostics SET lightcurve = x'41' WHERE priority = 7", r"lightcurve is b'A' in .* with priority 7"),
         ("UPDATE todolist SET tmag = 'bright' WHERE priority = 7", r"todolist\.tmag is 'bright' in the row"),
         ("UPDATE todolist SET cadence = 1.5 WHERE priority = 7", r"todolist\.cadence is 1\.5 in the row"),
         ("UPDATE diagnostics SET errors = 'a' || char(0) WHERE priority = 7", r"errors is 'a\\x00' in the row"),
     ],
 )
 def test_values_of_another_type(change: str, message: str, tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A value that the server's column cannot hold is named with its row, and nothing is kept of the copy."""
+    """If a column of the server cannot hold a value, the error names it and its row, and nothing is copied."""
     path = make_extreme(tmp_path / "todo.sqlite")
     with closing(sqlite3.connect(path)) as other, other:
         other.execute(change)
@@ -413,7 +412,7 @@ def test_values_of_another_type(change: str, message: str, tmp_path: Path, serve
 
 
 def test_rows_that_refer_to_nothing(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A result without its task, which only a program without foreign keys leaves, is refused and named."""
+    """A result without its task, as a program without foreign keys can leave it, is refused and named."""
     path = make_extreme(tmp_path / "todo.sqlite")
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("DELETE FROM todolist WHERE priority = 33")
@@ -426,7 +425,7 @@ def test_rows_that_refer_to_nothing(tmp_path: Path, server: str, on_server: Engi
 
 
 def test_interrupted(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """A copy that is broken off leaves nothing behind, in either direction, and can be made again."""
+    """An interrupted copy in either direction leaves nothing, and can be repeated."""
     path, back = make_file(tmp_path / "todo.sqlite", [{}] * 10_001), tmp_path / "back.sqlite"
 
     def interrupt(_done: int, _total: int | None) -> None:
@@ -444,7 +443,7 @@ def test_interrupted(tmp_path: Path, server: str, on_server: Engine) -> None:
 
 
 def test_a_damaged_source(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """What cannot be read of a source is an error of the source, and nothing is kept of the copy."""
+    """If the source is damaged, the error says so, and nothing is copied."""
     path = make_file(tmp_path / "todo.sqlite", [{}] * 5000)
     with closing(sqlite3.connect(path)) as other, other:
         (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'todolist'").fetchone()
@@ -458,7 +457,7 @@ def test_a_damaged_source(tmp_path: Path, server: str, on_server: Engine) -> Non
 
 
 def test_tables_of_the_same_name(tmp_path: Path, server: str, on_server: Engine) -> None:
-    """Another program's table that is named as one of ours is no list: nothing is added beside it."""
+    """A database in which another program uses the name of a TODO-list's table is refused, and no table is added."""
     path = make_extreme(tmp_path / "todo.sqlite")
     with on_server.begin() as connection:
         connection.execute(text("CREATE TABLE diagnostics (note text)"))

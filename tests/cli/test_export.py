@@ -1,4 +1,4 @@
-"""Results out: CSV, Parquet and ECSV."""
+"""`export_tasks` and `photometry-tasks export`: CSV, Parquet and ECSV."""
 
 import csv
 import math
@@ -15,6 +15,7 @@ from astropy.table import Table
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidArgumentError, OutdatedSchemaError
 from photometry_tasks.export import export_tasks
+from photometry_tasks.text import count_of
 from tests.support.commands import Call
 from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.old_files import make_old_file
@@ -24,7 +25,7 @@ SQL = "SELECT * FROM todolist AS t LEFT JOIN diagnostics AS d ON d.priority = t.
 
 @pytest.fixture
 def filled(todo: Callable[..., Path]) -> Path:
-    """Make a file with all that is odd: NULL, infinity, quotes, commas, lines, other scripts, large numbers."""
+    """Create a file with unusual values: NULL, infinity, quotes, commas, lines, other scripts, large numbers."""
     path = todo(
         {"tmag": None, "starid": 2**62},
         {"tmag": -1.46, "datasource": "tpf", "cadence": 120},
@@ -47,7 +48,7 @@ def filled(todo: Callable[..., Path]) -> Path:
 
 
 def expected(path: Path, where: str = "") -> list[tuple[Any, ...]]:
-    """Return the rows as the file has them, without the second priority."""
+    """Return the rows of the file, without the second column priority."""
     return [row[:11] + row[12:] for row in query(path, SQL.format(where))]
 
 
@@ -79,7 +80,7 @@ READERS = {"csv": read_csv, "parquet": read_parquet, "ecsv": read_ecsv}
 
 @pytest.mark.parametrize("kind", list(READERS))
 def test_every_value(filled: Path, tmp_path: Path, kind: str) -> None:
-    """What is read back is what the file has, to the last bit; only ECSV has a line break as two characters."""
+    """Every value is equal when read back, to the last bit; only ECSV writes a line break as two characters."""
     target = tmp_path / f"out.{kind}"
     before = checksum(filled)
     assert export_tasks(filled, target) == 4
@@ -113,16 +114,16 @@ def test_units(filled: Path, tmp_path: Path) -> None:
     ],
 )
 def test_the_command(filled: Path, call: Call, options: list[str], where: str) -> None:
-    """Only what was chosen is written, and how much that is."""
+    """Only the chosen tasks are written, and the command prints their number."""
     run = call("export", filled, "out.csv", *options)
     assert run.returncode == 0, run.stderr
     rows = expected(filled, where)
-    assert run.stdout == f"{len(rows)} tasks written to out.csv.\n"
+    assert run.stdout == f"{count_of(len(rows), 'task')} written to out.csv.\n"
     assert read_csv(filled.parent / "out.csv") == rows
 
 
 def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
-    """A symlink stays one, and the file behind it is written."""
+    """A symlink is kept, and its target is written."""
     folder = tmp_path / "folder"
     folder.mkdir()
     link = tmp_path / "out.csv"
@@ -133,7 +134,7 @@ def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
 
 
 def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
-    """The file may be in use: what is written is one state of it."""
+    """If the file is in use, one state of it is written."""
     with TaskManager(filled) as manager:
         manager.save_result(result_of({"priority": 4}))
         assert export_tasks(filled, tmp_path / "out.csv", status=[STATUS.OK.value]) == 2
@@ -141,7 +142,7 @@ def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.fits", "out", "todo.csv", "link.csv"])
 def test_bad_targets(filled: Path, tmp_path: Path, name: str) -> None:
-    """Another kind of file, or the TODO-file itself, is refused before anything is written."""
+    """Another suffix, or the TODO-file itself, is refused before anything is written."""
     path = filled.rename(tmp_path / "todo.csv")
     if name == "link.csv":
         (tmp_path / name).symlink_to(path)
@@ -153,7 +154,7 @@ def test_bad_targets(filled: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_an_older_file(tmp_path: Path) -> None:
-    """A file that has to be upgraded first is refused with the command for it."""
+    """A file with an older schema is refused, and the error names the command that upgrades it."""
     path = make_old_file(tmp_path / "old.sqlite", "4.4")
     with pytest.raises(OutdatedSchemaError, match="photometry-tasks upgrade"):
         export_tasks(path, tmp_path / "out.csv")
@@ -161,7 +162,7 @@ def test_an_older_file(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_old_file(filled: Path, tmp_path: Path) -> None:
-    """A table that cannot be written to its end does not take the place of an earlier one."""
+    """If the export fails, it does not replace an earlier file."""
     target = tmp_path / "out.parquet"
     target.write_text("earlier")
     import sqlite3
@@ -179,8 +180,9 @@ MEASURE = """
 import sys
 from pathlib import Path
 from photometry_tasks.export import export_tasks
+from photometry_tasks.text import count_of
 number = export_tasks(Path(sys.argv[1]), Path(sys.argv[2]))
-# Of this program alone: what getrusage tells may be that of the process which it was forked from.
+# Not getrusage: its value may include the process that started this program.
 (peak,) = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(number, peak)
 """
@@ -189,7 +191,7 @@ print(number, peak)
 @pytest.mark.parametrize("kind", list(READERS))
 @pytest.mark.parametrize("number", [60_000, pytest.param(2_000_000, marks=pytest.mark.slow)])
 def test_memory(tmp_path: Path, kind: str, number: int) -> None:
-    """However many rows there are, no more than 200 MB are taken."""
+    """An export of any number of rows takes at most 200 MB."""
     path = make_file(tmp_path / "todo.sqlite", [{}])
     import sqlite3
     from contextlib import closing

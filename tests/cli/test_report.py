@@ -1,4 +1,4 @@
-"""The report: what its page says is what is in the file, whatever the file holds, and the page stands alone."""
+"""The report: the page shows the content of any file, and needs no other file."""
 
 import base64
 import os
@@ -26,7 +26,7 @@ VOID = {"br", "meta"}
 
 
 class Page(HTMLParser):
-    """The page as text, with its elements and attributes; tags that do not balance are refused."""
+    """The page as text, with its elements and attributes; unbalanced tags fail."""
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
 
 def read(path: Path) -> Page:
-    """Read the report of a file, which must not be changed by it, nor anything be left beside it."""
+    """Build the report of a file, and check that the file and its directory are not changed."""
     before, beside = checksum(path), set(path.parent.iterdir())
     page = Page(build_report(path))
     assert (checksum(path), set(path.parent.iterdir())) == (before, beside)
@@ -77,7 +77,7 @@ def change(path: Path, sql: str, rows: list[tuple[object, ...]] | None = None) -
 
 
 def make_survey(path: Path, number: int) -> Path:
-    """Make a list of all 16 CCDs, nine tenths of it done in two runs that are four days apart."""
+    """Create a list with all 16 CCDs, most of it finished, in two runs with four days between them."""
     rows: Rows = [
         {
             "camera": 1 + n % 4,
@@ -111,23 +111,23 @@ def page(survey: Path) -> Page:
     return read(survey)
 
 
-# --- what it says ----------------------------------------------------------------------------------------
+# --- content ---------------------------------------------------------------------------------------------
 
 
 def test_counts(survey: Path, page: Page) -> None:
-    """The tiles hold how many tasks there are of each status, and which share is done."""
+    """The tiles show the number of tasks with each status, and the share of finished tasks."""
     counts = dict(query(survey, "SELECT status, count(*) FROM todolist GROUP BY status"))
-    assert "tasks 10,000 done" in page.text
+    assert "tasks 10,000 finished" in page.text
     for name, status in [("PENDING", None), *((status.name, status.value) for status in STATUS)]:
         shown = f" {name} {counts.get(status, 0):,} "
         assert (shown in page.text) == (name not in ("ABORT", "UNKNOWN"))
     done = sum(counts.get(status, 0) for status in FINISHED)
-    assert f"done {done / 100:.1f} %" in page.text
-    assert f"Done: {done:,} of 10,000." in page.text
+    assert f"finished {done / 100:.1f} %" in page.text
+    assert f"Finished: {done:,} of 10,000." in page.text
 
 
 def test_focal_plane(survey: Path, page: Page) -> None:
-    """Each CCD shows the share of its tasks that is done, and the share of those that is ERROR."""
+    """Each CCD shows the share of finished tasks, and the share of ERROR in the finished tasks."""
     ccds = query(
         survey,
         "SELECT camera, ccd, count(*), sum(status IN (1, 2, 3, 4, 5)), sum(status = 2) FROM todolist GROUP BY 1, 2",
@@ -140,7 +140,7 @@ def test_focal_plane(survey: Path, page: Page) -> None:
 
 
 def test_shares_are_not_rounded_to_all_or_nothing(todo: Callable[..., Path]) -> None:
-    """A share is shown as 100 % or 0 % only where it is all or nothing."""
+    """Only exact shares of 1 and 0 are shown as 100 % and 0 %."""
     path = todo(*({"camera": 1 + n // 3000, "status": 1 if n and n != 3001 else None} for n in range(6000)))
     change(path, "UPDATE todolist SET status = NULL WHERE camera = 2 AND priority <> 6000")
     text = read(path).text
@@ -150,22 +150,22 @@ def test_shares_are_not_rounded_to_all_or_nothing(todo: Callable[..., Path]) -> 
 
 
 def test_pictures_say_what_they_show(survey: Path, page: Page) -> None:
-    """Each picture has a label for those who do not see it, with the figures that matter."""
+    """Each figure has a label for screen readers, with the important numbers."""
     assert page.tags.count("svg") == 3
     tmags, times, pace = page.labels[1:]
     assert tmags.startswith("Tasks by status in each half magnitude from 3 to 15")
     assert "Results by run time and magnitude" in times
     assert "over 2 runs from 2026-10-26 07:34 to 2026-10-30 12:33 UTC; at most " in pace
     (without,) = query(survey, "SELECT count(*) FROM todolist WHERE tmag IS NULL")
-    assert f"Tasks without a magnitude, which are not drawn: {without[0]:,}." in page.text
+    assert f"Tasks without a magnitude, not drawn: {without[0]:,}." in page.text
     ((drawn, results),) = query(survey, "SELECT count(tmag), count(*) FROM diagnostics JOIN todolist USING (priority)")
-    assert f"Drawn: {drawn:,} of {results:,} results" in page.text
+    assert f"Results drawn: {drawn:,} of {results:,}." in page.text
     ((saved, errors),) = query(survey, "SELECT sum(saved), sum(errors) FROM photometry_tasks_progress")
-    assert f"Results saved: {saved:,}, of them ERROR: {errors:,}; from 2026-10-26 07:34" in page.text
+    assert f"Results saved: {saved:,}, with ERROR: {errors:,}; from 2026-10-26 07:34" in page.text
 
 
 def test_median_run_time(todo: Callable[..., Path]) -> None:
-    """The median of the run times is right to 2.3 %."""
+    """The median of the run times is precise to 2.3 %."""
     path = todo(*({"tmag": 10.1, "status": 1} for _ in range(101)))
     rows: list[tuple[object, ...]] = [(n, "aperture", 0.5 * n) for n in range(1, 102)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (?, ?, ?)", rows)
@@ -176,7 +176,7 @@ def test_median_run_time(todo: Callable[..., Path]) -> None:
 
 
 def test_pauses_are_cut_out(todo: Callable[..., Path]) -> None:
-    """Runs that are years apart are drawn beside each other, with the time at which each began."""
+    """Runs with years between them are drawn next to each other, with their start times."""
     path = todo({})
     starts = [600, 1_000_000_020, 4_000_000_020]
     minutes: list[tuple[object, ...]] = [(start + 60 * n, 6, 1, 1.0, None) for start in starts for n in range(40)]
@@ -186,14 +186,14 @@ def test_pauses_are_cut_out(todo: Callable[..., Path]) -> None:
     assert page.labels[-1].endswith(label)
     for text in ("1970-01-01", "00:10", "2001-09-09", "01:47", "2096-10-02", "07:07"):
         assert text in page.pieces
-    assert "minutes of work, without the pauses" in page.pieces
+    assert "minutes of work, without pauses" in page.pieces
 
 
 # --- errors ----------------------------------------------------------------------------------------------
 
 
 def test_errors_are_grouped(opened: Callable[..., TaskManager]) -> None:
-    """Errors count together by their last line without its numbers; shown is the first task that has them."""
+    """Errors are grouped by their last line without its numbers, and the first task of each group is shown."""
     manager = opened(*({"starid": 1000 + n} for n in range(6)))
     texts = ["a\nno stamp for TIC 123", "no stamp for TIC 456\n \n", "at 0x7f2a\nno stamp for TIC 7", "row 5", "row 6"]
     for priority, text in enumerate(texts, start=1):
@@ -203,29 +203,29 @@ def test_errors_are_grouped(opened: Callable[..., TaskManager]) -> None:
     text = read(Path(manager.todo_file)).text
     assert "3 2 no stamp for TIC # first: priority 1, TIC 1000" in text
     assert "2 2 row # first: priority 4, TIC 1003" in text
-    assert "2 of 2 kinds" in text
+    assert "Kinds shown: 2 of 2." in text
 
 
 def test_only_the_commonest_errors(todo: Callable[..., Path]) -> None:
-    """Of 30 kinds of errors the 15 commonest are shown, in that order."""
+    """Of 26 kinds of errors, the 15 most frequent are shown, in descending order."""
     kinds = [chr(ord("A") + kind) * 3 for kind in range(26) for _ in range(kind + 1)]
     path = todo(*({"status": 2} for _ in kinds))
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, kind) for n, kind in enumerate(kinds, start=1)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
     text = read(path).text
     assert re.findall(r"\b([A-Z])\1\1\b", text) == [chr(ord("Z") - n) for n in range(15)]
-    assert "15 of 26 kinds" in text
+    assert "Kinds shown: 15 of 26." in text
 
 
 def test_errors_that_are_all_different(todo: Callable[..., Path]) -> None:
-    """Of more than 20,000 kinds of errors the rest is counted together: the memory is limited."""
+    """Errors beyond 20,000 kinds are counted together, which limits the memory."""
     path = todo(*({"status": 2} for _ in range(20_010)))
     letters = str.maketrans("0123456789", "abcdefghij")
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, str(n).translate(letters)) for n in range(1, 20_011)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
     text = read(path).text
-    assert "15 of 20,000 kinds" in text
-    assert "Errors of yet other kinds: 10." in text
+    assert "Kinds shown: 15 of 20,000." in text
+    assert "Errors of further kinds: 10." in text
 
 
 HOSTILE = [
@@ -239,7 +239,7 @@ HOSTILE = [
 
 
 def test_hostile_errors(todo: Callable[..., Path]) -> None:
-    """Errors are text: no element, reference or control character comes out of them, and long lines are cut."""
+    """Errors are shown as text: without elements, references or control characters, and with long lines shortened."""
     path = todo(*({"status": 2} for _ in range(8)))
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, text) for n, text in enumerate(HOSTILE, start=1)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
@@ -261,7 +261,7 @@ def test_hostile_errors(todo: Callable[..., Path]) -> None:
 
 
 def test_hostile_file_name(tmp_path: Path) -> None:
-    """A file's name is text too, whatever its bytes."""
+    """A file name of any bytes is shown as text too."""
     path = make_file(tmp_path / "<b>&amp;.sqlite", [])
     assert "<b>&amp;.sqlite" in read(path).text
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.sqlite"))
@@ -273,43 +273,43 @@ def test_hostile_file_name(tmp_path: Path) -> None:
 
 
 def test_an_empty_list(todo: Callable[..., Path]) -> None:
-    """A list without a task has a report, which says so."""
+    """A list without tasks has a report."""
     page = read(todo())
-    assert "tasks 0 done –" in page.text
+    assert "tasks 0 finished –" in page.text
     assert "1.1 – ERROR –" in page.text
     assert "No task has a magnitude." in page.text
     assert "There are no results." in page.text
-    assert "nothing has been saved yet" in page.text
-    assert "There are none." in page.text
+    assert "no result has been saved yet" in page.text
+    assert "There are no errors." in page.text
     assert "svg" not in page.tags
 
 
 def test_nothing_finished(todo: Callable[..., Path]) -> None:
-    """A list of which nothing is finished shows its magnitudes, and words in place of the other pictures."""
+    """A list without finished tasks shows its magnitudes, and a text in place of each other figure."""
     page = read(todo({}, {}, {}))
-    assert "tasks 3 done 0 %" in page.text
+    assert "tasks 3 finished 0 %" in page.text
     assert page.tags.count("svg") == 1
 
 
 def test_all_finished(todo: Callable[..., Path]) -> None:
-    """A list of which all is finished is done to 100 %."""
+    """A list with finished tasks only is finished to 100 %."""
     page = read(todo(*({"status": status} for status in FINISHED)))
-    assert "tasks 5 done 100 %" in page.text
+    assert "tasks 5 finished 100 %" in page.text
     assert "ABORT 1" in page.text
 
 
 def test_no_magnitudes(todo: Callable[..., Path]) -> None:
-    """Where no task has a magnitude, they are counted in words, and so are their results."""
+    """If no task has a magnitude, the page gives the numbers of tasks and results as text."""
     path = todo({"tmag": None, "status": 1}, {"tmag": None})
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (1, 'psf', 2.5)")
     page = read(path)
     assert "No task has a magnitude." in page.text
     assert "not drawn: 2." in page.text
-    assert "Drawn: 0 of 1 results" in page.text
+    assert "Results drawn: 0 of 1." in page.text
 
 
 def test_odd_numbers(todo: Callable[..., Path]) -> None:
-    """Infinite, negative and vast numbers, and statuses that do not exist, neither stop the report nor stretch it."""
+    """Infinite, negative and huge numbers, and statuses that do not exist, neither stop the report nor stretch it."""
     inf = float("inf")
     tmags = [-1.46, -0.2, 0.2, inf, -inf, 1e300, 12.0, 12.0, 12.0, 12.0, 40.0]
     rows: Rows = [{"tmag": tmag, "status": 1, "priority": 2**62 + n} for n, tmag in enumerate(tmags)]
@@ -322,15 +322,15 @@ def test_odd_numbers(todo: Callable[..., Path]) -> None:
     change(path, "INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", minutes)
     page = read(path)
     assert "UNKNOWN 1" in page.text
-    assert "beyond -30 to 40, which are not drawn: 3." in page.text
-    assert "Drawn: 4 of 11 results" in page.text
+    assert "outside -30 to 40, not drawn: 3." in page.text
+    assert "Results drawn: 4 of 11." in page.text
     assert any("magnitude from -1.5 to 40.5" in label for label in page.labels)
     assert f"first: priority {2**62}" in page.text
     assert "from 1970-01-01 00:00 to 1970-01-01 00:01 UTC" in page.text
 
 
 def test_another_mission(todo: Callable[..., Path]) -> None:
-    """Cameras and CCDs of other missions are shown as they are, and those of TESS are not added."""
+    """Cameras and CCDs of another mission are shown, and TESS's are not added."""
     page = read(todo({"camera": 0, "ccd": 84, "status": 2}, {"camera": 24, "ccd": 1}, {"camera": -3, "ccd": 10**12}))
     assert "0.84 100 % ERROR 100 %" in page.text
     assert "24.1 0 % ERROR –" in page.text
@@ -339,51 +339,51 @@ def test_another_mission(todo: Callable[..., Path]) -> None:
 
 
 def test_many_ccds(todo: Callable[..., Path]) -> None:
-    """Of more than 400 CCDs the rest is counted."""
+    """CCDs beyond 400 are only counted."""
     page = read(todo(*({"camera": n // 10, "ccd": n} for n in range(1000))))
-    assert "600 more CCDs are not shown." in page.text
+    assert "CCDs not shown: 600." in page.text
     assert page.text.count("ERROR –") == 400
 
 
 @pytest.mark.parametrize("release", ["3.0", "4.4", "6.3"])
 def test_old_files(tmp_path: Path, release: str) -> None:
-    """A file of an older release is shown, and its lack of times is put in words."""
+    """A file of an older release is shown, and the page says that it has no times."""
     page = read(old_files.make_old_file(tmp_path / "todo.sqlite", release))
-    assert "tasks 60 done 80.0 %" in page.text
+    assert "tasks 60 finished 80.0 %" in page.text
     assert "OK 24" in page.text
-    assert "Drawn: 45 of 48 results" in page.text
+    assert "Results drawn: 45 of 48." in page.text
     assert "12 0 Automatically switched to Halo photometry first: priority 1, TIC 1000" in page.text
-    assert "When its results were saved was not noted" in page.text
+    assert "The list has no record of the times of its results" in page.text
     assert page.tags.count("svg") == 2
 
 
 def test_a_list_that_nobody_has_opened(tmp_path: Path) -> None:
-    """A file with nothing but `todolist` is shown."""
+    """A file with only the table `todolist` is shown."""
     page = read(old_files.make_old_file(tmp_path / "todo.sqlite", "6.0", results=False))
-    assert "tasks 60 done 0 %" in page.text
+    assert "tasks 60 finished 0 %" in page.text
     assert "There are no results." in page.text
 
 
 def test_a_file_in_use(opened: Callable[..., TaskManager]) -> None:
-    """The report shows what is saved while a manager goes on working."""
+    """The report shows the saved results while a manager has the file open."""
     manager = opened({}, {})
     manager.save_result(result_of({"priority": 1}))
     page = Page(build_report(Path(manager.todo_file)))
-    assert "tasks 2 done 50.0 %" in page.text
+    assert "tasks 2 finished 50.0 %" in page.text
     manager.save_result(result_of({"priority": 2}))
 
 
 def test_results_that_are_not_in_the_file(opened: Callable[..., TaskManager]) -> None:
-    """Results of a manager in memory lie beside the file until the next backup, and the page says so."""
+    """Results of a manager in memory are in its log until the next backup, and the page says so."""
     manager = opened({}, {}, load_into_memory=True)
     manager.save_result(result_of({"priority": 1}))
     page = Page(build_report(Path(manager.todo_file)))
-    assert "todo.sqlite-results lies beside it" in page.text
-    assert "tasks 2 done 0 %" in page.text
+    assert "The log todo.sqlite-results holds results since the last backup" in page.text
+    assert "tasks 2 finished 0 %" in page.text
 
 
 def test_no_todo_file(tmp_path: Path) -> None:
-    """What is no TODO-file, or not there, is refused as everywhere."""
+    """Another file, or a path without a file, is refused."""
     path = tmp_path / "other.sqlite"
     change(path, "CREATE TABLE other (id INTEGER)")
     with pytest.raises(NotATodoFileError):
@@ -393,7 +393,7 @@ def test_no_todo_file(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib(todo: Callable[..., Path]) -> None:
-    """Where matplotlib lacks, the module is imported all the same, and the report raises ImportError."""
+    """Without Matplotlib, the module can be imported, and `build_report` raises ImportError."""
     script = (
         "import sys; sys.modules['matplotlib'] = None\nfrom pathlib import Path\n"
         "from photometry_tasks.report import build_report\n"
@@ -407,7 +407,7 @@ def test_without_matplotlib(todo: Callable[..., Path]) -> None:
 
 
 def test_it_stands_alone(page: Page) -> None:
-    """The page has no script and refers to nothing outside it; its images are in it."""
+    """The page has no script and refers to no other file; it contains its images."""
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert "://" not in page.source
     assert "@import" not in page.source
@@ -423,11 +423,11 @@ def test_it_stands_alone(page: Page) -> None:
 
 
 def test_nothing_global_is_changed(survey: Path) -> None:
-    """The program's own settings of matplotlib, and its figures, stay as they are."""
+    """The caller's settings of Matplotlib are not changed, and pyplot is not loaded."""
     script = (
         "import sys, matplotlib\nfrom pathlib import Path\nfrom photometry_tasks.report import build_report\n"
         "def settings():\n    now = matplotlib.rcParams\n"
-        "    return {name: now[name] for name in now if name != 'backend'}\n"  # asking for that one loads pyplot
+        "    return {name: now[name] for name in now if name != 'backend'}\n"  # reading `backend` loads pyplot
         "before = settings()\nbuild_report(Path(sys.argv[1]))\n"
         "print(before == settings(), 'matplotlib.pyplot' in sys.modules)"
     )
@@ -455,17 +455,17 @@ def test_size_and_time_of_a_sector(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_it_is_drawn(page: Page, tmp_path: Path, width: int) -> None:
-    """A browser draws the page in colours of every picture, and nothing of it is wider than the window."""
+    """A browser draws the colours of every figure, and no element is wider than the window."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
-        pytest.skip("there is no Chromium to draw the page with")
+        pytest.skip("Chromium is not installed")
     from matplotlib.image import imread
 
     frame, picture = tmp_path / "frame.html", tmp_path / "report.png"
-    # A browser without a head tells nothing but a picture: what is too wide empties it.
+    # A headless browser returns only a picture: an element that is too wide empties the page.
     probe = "<script>if (document.documentElement.scrollWidth > innerWidth) document.body.innerHTML = ''</script>"
     (tmp_path / "report.html").write_text(page.source.replace("</body>", probe + "</body>"), encoding="utf-8")
-    # Its own window is never narrower than 500 pixels while a page is loaded, a frame is.
+    # While a page loads, a window is never narrower than 500 pixels, but a frame can be.
     style = f"position: fixed; left: 0; top: 0; border: 0; width: {width}px; height: 3400px"
     frame.write_text(f'<!DOCTYPE html><body><iframe src="report.html" style="{style}"></iframe></body>')
     options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
@@ -477,7 +477,7 @@ def test_it_is_drawn(page: Page, tmp_path: Path, width: int) -> None:
     assert run.returncode == 0, run.stderr
     pixels = (imread(picture)[:, :, :3] * 255).round().astype(int)
     assert pixels.shape == (3400, width, 3)
-    # OK above, SKIPPED in the shares, the pace, and the dark end of the map of run times.
+    # OK in the numbers, SKIPPED in the shares, the results per minute, and the medians.
     for colour in ("#009E73", "#56B4E9", "#0072B2", "#D55E00"):
         red, green, blue = bytes.fromhex(colour[1:])
         assert (abs(pixels - [red, green, blue]).max(axis=2) <= 2).sum() > 100, colour

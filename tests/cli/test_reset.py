@@ -1,4 +1,4 @@
-"""Doing chosen tasks again."""
+"""Resetting chosen tasks to pending."""
 
 import os
 import pty
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.both_databases
 
 
 def fill(manager: TaskManager) -> None:
-    """1 and 2 OK, 3 and 4 ERROR, 5 WARNING and covers 6, which is SKIPPED; 7 STARTED, 8 pending."""
+    """Save results: 1 and 2 OK, 3 and 4 ERROR, 5 WARNING and covers 6, which is SKIPPED; 7 is STARTED, 8 pending."""
     for priority in (1, 2):
         manager.save_result(result_of({"priority": priority}))
     manager.save_result(result_of({"priority": 3}, STATUS.ERROR, errors=["no stamp", "50% of it"]))
@@ -37,7 +37,7 @@ def statuses(path: str | Path) -> list[int | None]:
 
 
 def state(path: str | Path) -> Any:
-    """Return what is the same of a list that was not touched: all of a file, or a server's rows."""
+    """Return everything that must stay equal in an unchanged list: a whole file, or the rows on a server."""
     if "://" not in str(path):
         return checksum(Path(path)), list(Path(path).parent.iterdir())
     tables = ("todolist", "diagnostics", "photometry_skipped")
@@ -63,12 +63,12 @@ def state(path: str | Path) -> Any:
 )
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, counts: Any, back: set[int]) -> None:
-    """The chosen tasks are pending without results, with those that only they skipped, and counted; no others are."""
+    """Chosen tasks, and tasks that only they skipped, return to pending without results, and are counted."""
     target = todo(*ROWS)
     manager = TaskManager(target, load_into_memory=in_memory)
     fill(manager)
     before = [status for (status,) in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
-    if "://" in str(target):  # there, what runs stays with its worker, until that closes
+    if "://" in str(target):  # a running task stays with its manager until that closes
         back = back - {7}
         counts = {name: number for name, number in counts.items() if name != "STARTED"} if back else counts
         before[6] = None
@@ -86,7 +86,7 @@ def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, cou
 
 
 def test_they_are_handed_out_again(opened: Callable[..., TaskManager]) -> None:
-    """What was reset comes next, whatever was handed out before."""
+    """A reset task is the next one, even after later tasks were returned."""
     manager = opened(*ROWS)
     fill(manager)
     task = manager.get_task(camera=1)
@@ -105,26 +105,27 @@ def make(todo: Callable[..., Path]) -> Path:
 
 
 def test_the_command(todo: Callable[..., Path], call: Call) -> None:
-    """Without a terminal it does what it says, and no other task changes: not even those that opening would reset."""
+    """Without a terminal the command resets the chosen tasks only, not even tasks that opening would reset."""
     path = make(todo)
     run = call("reset", path, "--status", "warning", "--camera", "1")
     assert run.returncode == 0, run.stderr
-    assert "2 tasks (1 WARNING, 1 SKIPPED) are pending again." in run.stdout
-    is_on_server = "://" in str(path)  # there closing gives back what is not finished
+    assert "2 tasks (1 WARNING, 1 SKIPPED) returned to pending." in run.stdout
+    is_on_server = "://" in str(path)  # there closing releases unfinished tasks
     assert statuses(path) == [1, 1, 2, 2, None, None, None if is_on_server else 6, None]
 
 
 def test_a_dry_run(todo: Callable[..., Path], call: Call) -> None:
-    """It says what would happen, and does not touch the list."""
+    """A dry run prints the counts, and does not change the list."""
     path = make(todo)
     before = state(path)
     run = call("reset", path, "--status", "WARNING,ERROR", "--dry-run")
-    assert run.stdout == "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED) would go back to pending.\n"
+    counts = "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED)"
+    assert run.stdout == f"{counts} would return to pending. Leave --dry-run out to reset them.\n"
     assert state(path) == before
 
 
 def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:
-    """A file of an older release is counted as it would be after the upgrade, and is not touched."""
+    """In a file of an older release the counts are as after an upgrade, and the file is not changed."""
     path = make_old_file(tmp_path / "todo.sqlite", "4.4")
     before = checksum(path)
     ((number,),) = query(path, "SELECT count(*) FROM todolist WHERE status = 1")
@@ -144,20 +145,23 @@ def save_in_memory(connection: Connection, path: Path) -> None:
 
 @pytest.mark.files_only
 def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:
-    """What a killed manager left in its log is taken in before tasks are chosen; a dry run says that it is not."""
+    """Results that a killed manager logged are saved before tasks are chosen; a dry run does not count them."""
     path = todo(*ROWS)
     with running(save_in_memory, path) as (process, connection):
         assert connection.recv() == "saved"
         kill(process)
-    assert "A log of results lies beside it" in call("reset", path, "--status", "WARNING", "--dry-run").stdout
+    assert (
+        "todo.sqlite-results: the results in this log are not counted."
+        in call("reset", path, "--status", "WARNING", "--dry-run").stdout
+    )
     run = call("reset", path, "--status", "WARNING", "--camera", "1")
-    assert "2 tasks (2 WARNING) are pending again" in run.stdout
+    assert "2 tasks (2 WARNING) returned to pending" in run.stdout
     assert statuses(path) == [None, 3, None, None, None, None, None, None]
 
 
 @pytest.mark.files_only
 def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
-    """A file that somebody works on is refused before anything is said of its tasks."""
+    """A file in use is refused before its tasks are counted."""
     path = make(todo)
     with TaskManager(path):
         run = call("reset", path, "--status", "OK")
@@ -168,7 +172,7 @@ def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
 
 @pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])
 def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
-    """In a terminal it asks first, and goes on only if the answer is yes."""
+    """In a terminal the command asks first, and resets only if the answer is yes."""
     path = make(todo)
     ours, theirs = pty.openpty()
     command = [COMMAND, "reset", str(path), "--error-like", "faint"]
@@ -177,8 +181,8 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
         output, _ = run.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert "1 tasks (1 ERROR) go back to pending." in output
-    assert "Go on?" in output
+    assert "1 task (1 ERROR) will return to pending." in output
+    assert "Continue?" in output
     assert run.returncode == (0 if is_done else 1)
     assert statuses(path)[3] == (None if is_done else 2)
 
@@ -186,14 +190,14 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "Which tasks? Give --status"),
+        ([], "No tasks are chosen. Give --status"),
         (["--status", "ERROR,BAD"], "'BAD' is not one of UNKNOWN, OK"),
         (["--status", "PENDING"], "'PENDING' is not one of"),
         (["--tmag-min", "nan"], "tmag_min=nan"),
     ],
 )
 def test_wrong_options(todo: Callable[..., Path], call: Call, options: list[str], says: str) -> None:
-    """What makes no sense is told in a line, and nothing changes."""
+    """Invalid options are an error in one line, and the list is not changed."""
     path = make(todo)
     before = state(path)
     run = call("reset", path, *options)

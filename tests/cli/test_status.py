@@ -1,4 +1,4 @@
-"""Seeing how a TODO-list stands, while somebody works on it and afterwards."""
+"""The status of a TODO-list, while it is in use and afterwards."""
 
 import itertools
 import json
@@ -28,8 +28,8 @@ from tests.support.processes import kill, received, running
 
 
 def work(connection: Connection, path: Path, in_memory: bool) -> None:
-    """Save 12 results, of which every fourth is an ERROR, start two more, and wait."""
-    # As if each save came long after the one before.
+    """Save 12 results, every fourth an ERROR, start two more tasks, and wait."""
+    # As if each save happened long after the previous one.
     throughput._INTERVAL = status_file._INTERVAL = 0.0
     status_file._SHARE = 0
     with TaskManager(path, load_into_memory=in_memory, backup_interval=None) as manager:
@@ -46,7 +46,7 @@ def work(connection: Connection, path: Path, in_memory: bool) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
-    """Counts, rate, mean time, errors, running tasks and holder are shown, on disk from the file, else as published."""
+    """Counts, rate, mean time, errors, running tasks and holder come from the file on disk, or from the status file."""
     path = todo(*({"tmag": float(number), "camera": 1 + number % 4} for number in range(30)))
     with running(work, path, in_memory) as (process, connection):
         assert connection.recv() == "ready"
@@ -70,12 +70,12 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
     assert shown.returncode == 0, shown.stderr
     for text in (
         "In use by process",
-        "results a second over the last ten minutes",
+        "results per second over the last 10 minutes",
         "[red]no stamp for TIC 12",
         "0.5 s",
     ):
         assert text in shown.stdout
-    assert ("As published" in shown.stdout) == in_memory
+    assert ("Published by a manager" in shown.stdout) == in_memory
     assert list(path.parent.iterdir()) == [path]
     after = get_overview(path)
     assert (after["holder"], after["age"], after["status"]["OK"]) == (None, None, 9)
@@ -84,7 +84,7 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
 
 
 def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a manager on disk keeps readers out, they see what it publishes, and how old that is."""
+    """If a manager on disk locks readers out, they read the published status, with its age."""
     monkeypatch.setattr(lock, "find_mount", lambda _: Mount("/", "nfs4", "rw"))
     monkeypatch.setattr(status_file, "_INTERVAL", 0.0)
     monkeypatch.setattr(status_file, "_SHARE", 0)
@@ -98,7 +98,7 @@ def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest
 
 
 def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is published at most every ten seconds, and no more often than each hundredth of the time."""
+    """The status is published at most every 10 s, and takes at most a hundredth of the time."""
     times: list[float] = []
     real = status_file.read_overview
 
@@ -120,7 +120,7 @@ def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
-    """When the run was killed nobody is named as the holder; results that lie in a log are told of."""
+    """After a kill, the list has no holder, and the status mentions results in a log."""
     path = todo(*many(30))
     with running(work, path, in_memory) as (process, connection):
         assert connection.recv() == "ready"
@@ -129,18 +129,18 @@ def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) ->
     found = get_overview(path)
     assert found["holder"] is None
     assert found["has_log"] == in_memory
-    assert ("A log of results lies beside it" in call("status", path).stdout) == in_memory
+    assert ("Results that a killed manager logged are not counted" in call("status", path).stdout) == in_memory
     with TaskManager(path) as manager:
         assert manager.summary["OK"] == 9
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_looking_locks_nothing(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """Whoever looks changes nothing, and keeps nobody from opening the file."""
+    """Reading the status changes and locks nothing."""
     path = todo(*many(5))
     before = checksum(path)
     assert get_overview(path)["numtasks"] == 5
-    (tmp_path / "todo.sqlite-lock").write_text("process 1 on nowhere\n")  # a killed manager's
+    (tmp_path / "todo.sqlite-lock").write_text("process 1 on nowhere\n")  # of a killed manager
     assert get_overview(path)["holder"] is None
     assert checksum(path) == before
     with TaskManager(path) as manager:
@@ -160,19 +160,19 @@ def test_looking_locks_nothing(todo: Callable[..., Path], tmp_path: Path) -> Non
     ids=["empty", "another mission", "running", "an ERROR without diagnostics", "a foreign status"],
 )
 def test_odd_lists(todo: Callable[..., Path], call: Call, rows: Any) -> None:
-    """Whatever is in the list, it can be shown."""
+    """The status of any list can be shown."""
     shown = call("status", todo(*rows))
     assert shown.returncode == 0, shown.stderr
-    assert "Nobody works on it" in shown.stdout
+    assert "Not in use." in shown.stdout
 
 
 def test_share_is_not_rounded_up(todo: Callable[..., Path], call: Call) -> None:
-    """A CCD is at 100 % when its last task is done, not before."""
+    """The share of a CCD is 100 % only when its last task is finished."""
     assert "99.9 % of 2000" in call("status", todo({}, *({"status": 1} for _ in range(1999)))).stdout
 
 
 def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
-    """Bytes that are not UTF-8, as another program may write them, are shown as far as they go."""
+    """Bytes that are not UTF-8, which another program may write, are shown as far as they can be decoded."""
     path = todo({"status": 2})
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
@@ -183,7 +183,7 @@ def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
 
 
 def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    """If how many results came cannot be written, results are saved all the same, and the manager closes."""
+    """If the throughput cannot be written, results are saved nevertheless, and the manager closes."""
     path = todo(*many(20))
     with pytest.MonkeyPatch.context() as patch, TaskManager(path) as manager:
         patch.setattr(throughput, "_INTERVAL", 0.0)
@@ -194,13 +194,13 @@ def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.Log
         assert manager.summary["OK"] == 3
     assert "could not be written" in caplog.text
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(3,)]
-    with TaskManager(path) as manager:  # opening makes it again
+    with TaskManager(path) as manager:  # opening creates the table again
         manager.save_result(result_of({"priority": 4}))
     assert query(path, "SELECT saved FROM photometry_tasks_progress") == [(1,)]
 
 
 def test_watch(todo: Callable[..., Path]) -> None:
-    """--watch shows it anew until Ctrl-C."""
+    """`--watch` updates the status until Ctrl-C."""
     path = todo(*many(5))
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
@@ -223,24 +223,24 @@ def test_watch(todo: Callable[..., Path]) -> None:
 
 
 def test_json_and_watch(todo: Callable[..., Path], call: Call) -> None:
-    """The two exclude each other."""
+    """--json and --watch exclude each other."""
     run = call("status", todo({}), "--json", "--watch")
     assert run.returncode == 2
-    assert "--watch stands alone" in run.stderr
+    assert "--watch cannot be combined with --json" in run.stderr
 
 
 def test_lines_where_no_terminal_is(todo: Callable[..., Path], call: Call) -> None:
-    """Without a terminal the progress is a line at the beginning and every half minute, without control characters."""
+    """Without a terminal, progress is a line at the start and every half minute, without control characters."""
     run = call("run", todo(*many(5)), "tests.support.functions:good", "--jobs", "1")
-    assert re.fullmatch(r"Measuring: 0/5 tasks, 0/s, left \?\n", run.stderr)
+    assert re.fullmatch(r"Measuring: 0/5 tasks, 0/s, time left: unknown\n", run.stderr)
 
 
 def test_the_rate(todo: Callable[..., Path]) -> None:
-    """It is taken over the last ten minutes; what was before counts in the mean time only."""
+    """The rate covers the last ten minutes; earlier results count in the mean run time only."""
     path = todo(*many(5))
     now = int(time.time())
     with TaskManager(path) as manager:
-        # Two hours ago another run was going.
+        # Another run ended two hours ago.
         rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
         manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
         manager.conn.commit()
@@ -250,18 +250,18 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
     with TaskManager(path) as manager:
         manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
         manager.conn.commit()
-    # It was going all these ten minutes.
+    # The run lasted all of the ten minutes.
     assert get_overview(path)["rate"] == pytest.approx(100 / 600)
 
 
 def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row begins with the manager, and another when a minute is over; after a break, a minute before a result."""
+    """A row begins with the manager, and another after each minute; after a break, a minute before a result."""
     now = [10_000.0]
     monkeypatch.setattr(throughput.time, "time", lambda: now[0])
     ticks = itertools.count(step=20)
     monkeypatch.setattr(throughput.time, "monotonic", lambda: next(ticks))
     manager = opened(*many(20))
-    # At 10,300 nothing had come for a while; then the clock is set back by an hour, and goes on.
+    # No result came for a while before 10,300; later the clock is set back by an hour.
     moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 6_700, 6_711, 6_722]
     for priority, moment in enumerate(moments, start=1):
         now[0] = float(moment)

@@ -1,4 +1,4 @@
-"""Target lists in: rows and CSV files become a TODO-file."""
+"""`add_targets` and `add_target_lists`: rows and CSV files become tasks."""
 
 import math
 import sqlite3
@@ -25,7 +25,7 @@ from tests.support.target_lists import MIT
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Callable[..., Path]:
-    """Write a target list; it lies in a folder of its own, so that the TODO-file's folder stays to be looked at."""
+    """Return a function that writes a target list, outside the directory of the TODO-file."""
 
     def write(text: str, name: str = "list.csv") -> Path:
         folder = tmp_path / "lists"
@@ -38,7 +38,7 @@ def listed(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the TODO-file is to be made."""
+    """Return the path of a TODO-file that does not exist yet."""
     (tmp_path / "run").mkdir()
     return tmp_path / "run" / "todo.sqlite"
 
@@ -47,7 +47,7 @@ ROW = {"starid": 5, "sector": 1, "camera": 2, "ccd": 3, "tmag": 10.0}
 
 
 def test_mit_list(listed: Callable[..., Path], target: Path) -> None:
-    """A list of MIT is read as it is: its columns, its comments, its sector."""
+    """A list of MIT is read with its columns, its comments and its sector."""
     assert add_target_lists(target, [listed(MIT)], datasource="both") == Added(4, 0)
     assert query(target, "SELECT * FROM todolist ORDER BY priority") == [
         (1, 8196058, 1, "ffi", 3, 4, 1800, "halo", 1.5, None, 340),
@@ -62,7 +62,7 @@ def test_mit_list(listed: Callable[..., Path], target: Path) -> None:
 
 
 def test_columns_of_todolist(listed: Callable[..., Path], target: Path) -> None:
-    """A list with the columns of todolist gives every value; priority and status of the list do not count."""
+    """A list with the columns of todolist gives every value, except for priority and status, which are ignored."""
     path = listed(
         "priority,starid,sector,datasource,camera,ccd,cadence,method,tmag,status,cbv_area,note\n"
         '77,5,27,tpf:9,1,2,20,psf,8.5,1,123,"a, b"\n'
@@ -84,19 +84,19 @@ def test_columns_of_todolist(listed: Callable[..., Path], target: Path) -> None:
     ],
 )
 def test_cadence(target: Path, datasource: str, sector: int, cadence: int) -> None:
-    """Without a cadence it is what TESS took in that sector."""
+    """The default cadence is that of TESS in the sector."""
     add_targets(target, [{**ROW, "datasource": datasource, "sector": sector}])
     assert query(target, "SELECT cadence FROM todolist") == [(cadence,)]
 
 
 def test_given_cadence(target: Path) -> None:
-    """A cadence that is given holds for rows without one only."""
+    """The argument `cadence` applies only to rows without a cadence."""
     add_targets(target, [ROW, {**ROW, "starid": 6, "cadence": 20}], cadence=158)
     assert query(target, "SELECT starid, cadence FROM todolist") == [(5, 158), (6, 20)]
 
 
 def test_numbers_of_numpy(target: Path) -> None:
-    """Sector and cadence may be NumPy's, in rows and as arguments: they are stored as integers."""
+    """NumPy's numbers in rows and arguments are stored as SQLite's integers and reals."""
     rows = [{"starid": np.int64(1), "camera": 1, "ccd": np.int8(2), "tmag": np.float32(9.5)}]
     add_targets(target, rows, sector=np.int64(5), cadence=np.int16(200))
     sql = "SELECT typeof(starid), typeof(sector), typeof(cadence), typeof(ccd), typeof(tmag), sector FROM todolist"
@@ -105,7 +105,7 @@ def test_numbers_of_numpy(target: Path) -> None:
 
 @pytest.mark.parametrize("datasource", [np.array(["ffi"]), ["ffi", "tpf"], b"ffi", 3])
 def test_an_odd_datasource(target: Path, datasource: Any) -> None:
-    """What is no text is an error that names row and column."""
+    """A datasource that is not a text is an error that names the row and the column."""
     with pytest.raises(InvalidTargetError, match="row 1: column datasource"):
         add_targets(target, [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "datasource": datasource}])
 
@@ -113,7 +113,7 @@ def test_an_odd_datasource(target: Path, datasource: Any) -> None:
 @pytest.mark.parametrize("column", ["starid", "camera", "ccd", "sector", "cadence", "cbv_area"])
 @pytest.mark.parametrize("value", [-1, 2**70, 1.5])
 def test_numbers_out_of_range(target: Path, column: str, value: Any) -> None:
-    """A number that is negative, too large or not whole is an error that names row and column."""
+    """A negative, too large or fractional number is an error that names the row and the column."""
     row = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0, "cadence": 120, "cbv_area": 111}
     with pytest.raises(InvalidTargetError, match=f"row 1: column {column}"):
         add_targets(target, [row | {column: value}])
@@ -123,7 +123,7 @@ def test_numbers_out_of_range(target: Path, column: str, value: Any) -> None:
 
 
 def test_order(target: Path) -> None:
-    """Brightest first, ties by star id and datasource, without a magnitude last."""
+    """Priorities are in order of brightness, ties by star id and datasource, without a magnitude last."""
     rows = [
         {**ROW, "starid": starid, "tmag": tmag, "datasource": datasource}
         for starid, tmag, datasource in [
@@ -154,7 +154,7 @@ def test_order(target: Path) -> None:
     ],
 )
 def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
-    """Without a method it is halo for the brightest in full-frame images, else left to the pipeline."""
+    """The default method is halo for the brightest targets of full-frame images, else NULL."""
     add_targets(target, [{**ROW, **row}])
     assert query(target, "SELECT method FROM todolist") == [(method,)]
 
@@ -180,7 +180,7 @@ def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
 )
 @settings(max_examples=25, deadline=None)
 def test_texts_are_as_numbers(rows: list[dict[str, Any]]) -> None:
-    """The rules of method, cadence and area give the same row, whether values come as numbers or as texts."""
+    """Rows of numbers and rows of texts give the same tasks."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder) / "numbers.sqlite", Path(folder) / "texts.sqlite"
         add_targets(files[0], rows)
@@ -190,7 +190,7 @@ def test_texts_are_as_numbers(rows: list[dict[str, Any]]) -> None:
 
 
 def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> None:
-    """A second run adds new targets behind what is there, and touches nothing else."""
+    """A second call adds new targets after the existing tasks, which are not changed."""
     first = listed(MIT)
     assert add_target_lists(target, [first]) == Added(2, 0)
     with TaskManager(target) as manager:
@@ -204,13 +204,13 @@ def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> No
 
 
 def test_a_target_that_is_listed_twice(target: Path) -> None:
-    """The first of two rows for one target counts."""
+    """If a target is listed twice, the first row counts."""
     assert add_targets(target, [ROW, {**ROW, "tmag": 3.0}, {**ROW, "sector": 2}]) == Added(2, 1)
     assert query(target, "SELECT sector, tmag FROM todolist ORDER BY sector") == [(1, 10.0), (2, 10.0)]
 
 
 def test_rows_from_anywhere(target: Path) -> None:
-    """Rows may come from a generator and hold NumPy's numbers."""
+    """Rows may come from a generator or a cursor, and hold NumPy's numbers."""
     rows = (
         {"starid": np.int64(n), "sector": np.uint8(2), "camera": np.int32(1), "ccd": 1, "tmag": np.float32(9.5)}
         for n in range(3)
@@ -227,14 +227,14 @@ def test_rows_from_anywhere(target: Path) -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    """A directory stands for the todo.sqlite in it, for making it too."""
+    """A directory stands for the todo.sqlite in it, also when that is created."""
     add_targets(tmp_path, [ROW])
     assert [path.name for path in tmp_path.iterdir()] == ["todo.sqlite"]
     assert add_targets(tmp_path, [ROW]) == Added(0, 1)
 
 
 def test_progress(target: Path) -> None:
-    """Progress is reported while reading and while writing, and ends at all of them."""
+    """`progress` is called while reading and while writing, and at the end with all targets."""
     calls: list[tuple[int, int | None]] = []
     rows = [{**ROW, "starid": number} for number in range(25_000)]
     add_targets(target, rows, progress=lambda done, total: calls.append((done, total)))
@@ -243,7 +243,7 @@ def test_progress(target: Path) -> None:
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_all_or_nothing(target: Path, is_there: bool) -> None:
-    """If writing ends half-way nothing was added, and a file that was not there is not made."""
+    """If writing fails, no target is added, and no file is created."""
     if is_there:
         add_targets(target, [ROW])
 
@@ -274,24 +274,24 @@ HEADER = "starid,camera,ccd,tmag,sector\n"
         (HEADER + f"{10**19},1,1,9,1\n", "line 2", "column starid"),
         (HEADER + "1,,1,9,1\n", "line 2", "column camera has no value"),
         (HEADER + "1,1,1,9,\n", "line 2", "column sector has no value; give it with --sector"),
-        (HEADER + "1,1,1,9\n", "line 2", "it has 4 fields, and the header has 5"),
-        (HEADER + "1,1,1,9,1,2\n", "line 2", "it has 6 fields"),
+        (HEADER + "1,1,1,9\n", "line 2", "the line has 4 fields, but the header has 5"),
+        (HEADER + "1,1,1,9,1,2\n", "line 2", "the line has 6 fields"),
         (HEADER + '1,1,1,9,"1\n', "line 2", "unexpected end of data"),
         (HEADER[:-8] + "\n1,1,1,9\n", "line 2", "column sector has no value"),
         ("starid,datasource,camera,ccd,tmag,sector\n1,tpf:x,1,1,9,1\n", "line 2", "column datasource: 'tpf:x'"),
-        ("starid,camera,ccd,sector\n1,1,1,1\n", "list.csv", "it has no column tmag; it has starid, camera"),
+        ("starid,camera,ccd,sector\n1,1,1,1\n", "list.csv", "column tmag is missing; the list has starid, camera"),
         ("starid,camera,ccd,tmag,sector,,,\n1,1,1,x,1,,,\n", "line 2", "column tmag: 'x'"),
-        ("starid,TICID,camera,ccd,tmag,sector\n1,1,1,1,1,1\n", "list.csv", "it has the column starid twice"),
-        ("", "list.csv", "it has no header line"),
-        ("# sector 1\n", "list.csv", "it has no header line"),
-        (HEADER, "list.csv", "it lists no targets"),
+        ("starid,TICID,camera,ccd,tmag,sector\n1,1,1,1,1,1\n", "list.csv", "column starid occurs twice"),
+        ("", "list.csv", "the header line is missing"),
+        ("# sector 1\n", "list.csv", "the header line is missing"),
+        (HEADER, "list.csv", "the list has no targets"),
         ("# sector 1\n# sector 2\nTICID,Camera,CCD,Tmag\n1,1,1,9\n", "list.csv", r"several sectors \(1, 2\)"),
     ],
 )
 def test_bad_rows(listed: Callable[..., Path], target: Path, text: str, where: str, problem: str) -> None:
-    """A bad row is an error with file, line and column, and no file is made."""
+    """A bad row is an error with the file, the line and the column, and no file is created."""
     path = listed(text)
-    with pytest.raises(InvalidTargetError, match=rf"{where}: .*{problem}.*Nothing was added") as caught:
+    with pytest.raises(InvalidTargetError, match=rf"{where}: .*{problem}.*No target was added") as caught:
         add_target_lists(target, [path])
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, ValueError)
@@ -299,7 +299,7 @@ def test_bad_rows(listed: Callable[..., Path], target: Path, text: str, where: s
 
 
 def test_a_bad_row_leaves_an_existing_file_alone(listed: Callable[..., Path], target: Path) -> None:
-    """A bad row in the second list adds nothing of the first either."""
+    """If the second list has a bad row, no target of the first list is added either."""
     add_targets(target, [ROW])
     before = checksum(target)
     with pytest.raises(InvalidTargetError, match=r"bad\.csv, line 2"):
@@ -323,20 +323,20 @@ def test_a_bad_row_leaves_an_existing_file_alone(listed: Callable[..., Path], ta
     ],
 )
 def test_bad_rows_from_anywhere(target: Path, change: dict[str, Any], problem: str) -> None:
-    """A bad row that is no file's is named by its number."""
+    """A bad row that does not come from a file is named by its number."""
     with pytest.raises(InvalidTargetError, match=problem):
         add_targets(target, [ROW, {**ROW, **change}])
     assert list(target.parent.iterdir()) == []
 
 
 def test_a_row_that_is_none(target: Path) -> None:
-    """What has no columns is named by its number."""
-    with pytest.raises(InvalidTargetError, match=r"row 1: \(5, 1, 2\) is no mapping"):
+    """A row without columns is named by its number."""
+    with pytest.raises(InvalidTargetError, match=r"row 1: \(5, 1, 2\) is not a mapping"):
         add_targets(target, [(5, 1, 2)])  # type: ignore[list-item]
 
 
 def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
-    """A misspelt tmag is not taken for a star without a magnitude."""
+    """A row without the column tmag is an error: the name may be misspelt."""
     with pytest.raises(InvalidTargetError, match="row 1: column tmag is missing"):
         add_targets(target, [{name: value for name, value in ROW.items() if name != "tmag"}])
 
@@ -345,16 +345,16 @@ def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
     "given", [{"sector": -1}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
 )
 def test_bad_arguments(target: Path, given: dict[str, Any]) -> None:
-    """What is given for all rows is checked before any is read."""
+    """The arguments for all rows are checked before a row is read."""
     with pytest.raises(InvalidArgumentError, match=next(iter(given))):
         add_targets(target, [ROW], **given)
     assert list(target.parent.iterdir()) == []
 
 
 def test_contradicting_sectors(listed: Callable[..., Path], target: Path) -> None:
-    """A sector that contradicts the list's comments is an error; the same one, or the choice of one, is none."""
+    """A sector that contradicts the comments of a list is an error, and a sector that the comments name is valid."""
     path = listed(MIT)
-    with pytest.raises(InvalidTargetError, match="its comments say sector 1, and sector 2 was asked for"):
+    with pytest.raises(InvalidTargetError, match="the comments name sector 1, but sector 2 was given"):
         add_target_lists(target, [path], sector=2)
     add_target_lists(target, [path], sector=1)
     several = listed("# sector 1 and sector 2\nTICID,Camera,CCD,Tmag\n1,1,1,9\n", "several.csv")
@@ -363,15 +363,15 @@ def test_contradicting_sectors(listed: Callable[..., Path], target: Path) -> Non
 
 
 def test_not_a_text(target: Path) -> None:
-    """A list that is no text is an error that names it."""
+    """A list that is not UTF-8 is an error that names the list."""
     path = target.with_name("list.csv")
     path.write_bytes(HEADER.encode() + b"1,1,1,9,1\n\xff\xfe\n")
-    with pytest.raises(InvalidTargetError, match=r"list\.csv"):
+    with pytest.raises(InvalidTargetError, match=r"list\.csv, after line \d: the text is not UTF-8"):
         add_target_lists(target, [path])
 
 
 def test_a_foreign_file_is_not_added_to(target: Path) -> None:
-    """What is no TODO-file is refused before the lists are read, and not changed."""
+    """A database of another program is refused before the lists are read, and not changed."""
     with closing(sqlite3.connect(target)) as connection:
         connection.execute("CREATE TABLE bookmarks (url)")
     before = checksum(target)
@@ -381,7 +381,7 @@ def test_a_foreign_file_is_not_added_to(target: Path) -> None:
 
 
 def test_the_log_of_a_deleted_file(target: Path) -> None:
-    """A log that a killed program left of a file that was then deleted is not laid over a new one."""
+    """The log of a deleted TODO-file, whose manager was killed, is not applied to a new file."""
     script = (
         "import os, sys; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1])\n"
         "tm.start_task(1); os._exit(0)"
@@ -389,7 +389,7 @@ def test_the_log_of_a_deleted_file(target: Path) -> None:
     add_targets(target, [ROW])
     subprocess.run([sys.executable, "-c", script, str(target)], check=True)
     target.unlink()
-    with pytest.raises(LeftoverLogError, match=r"todo\.sqlite-wal was left by .* Delete it too"):
+    with pytest.raises(LeftoverLogError, match=r"todo\.sqlite-wal belongs to a .* deleted\. Delete it too"):
         add_targets(target, [{**ROW, "starid": 6}])
     for log in target.parent.iterdir():
         log.unlink()
@@ -398,13 +398,13 @@ def test_the_log_of_a_deleted_file(target: Path) -> None:
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
-    """A TODO-file in a directory that is not there is a FileNotFoundError that names the directory."""
-    with pytest.raises(FileNotFoundError, match=r"no such directory.*nowhere"):
+    """If the directory of the TODO-file does not exist, a FileNotFoundError names the directory."""
+    with pytest.raises(FileNotFoundError, match=r"This directory does not exist.*nowhere"):
         add_targets(tmp_path / "nowhere" / "todo.sqlite", [ROW])
 
 
 def test_real_lists(target_lists: dict[int, Path], target: Path) -> None:
-    """Both real lists load as they are: 15,899 and 20,000 targets, each for TPF and FFI."""
+    """Both real lists load without changes: 15,899 and 20,000 targets, each for TPF and FFI."""
     assert add_target_lists(target, target_lists.values(), datasource="both") == Added(71_798, 0)
     counts = Counter(dict.fromkeys([]))
     for sector, datasource, cadence, number in query(

@@ -1,4 +1,4 @@
-"""Batches: the same as one by one, all or nothing, in few statements."""
+"""Batches: equal to single results, all or none, in few statements."""
 
 import shutil
 import sqlite3
@@ -31,7 +31,7 @@ def statuses(manager: TaskManager) -> list[int | None]:
     return [row[0] for row in ask(manager, "SELECT status FROM todolist ORDER BY priority")]
 
 
-# --- the same as one by one ---
+# --- equal to single results ---
 
 RESULTS = st.lists(
     st.tuples(
@@ -56,7 +56,7 @@ RESULTS = st.lists(
 def test_a_batch_is_as_one_by_one(
     tmp_path: Path, rows: list[dict[str, Any]], results: list[Any], started: set[int], in_memory: bool
 ) -> None:
-    """Over random crowded fields, a batch leaves the same rows, answers and summary as its results one by one."""
+    """In random crowded fields, a batch gives the same rows, answers and summary as its results saved one by one."""
     folder = tmp_path / "field"
     folder.mkdir()
     try:
@@ -73,7 +73,7 @@ def test_a_batch_is_as_one_by_one(
                 given = task if is_whole else {"priority": task["priority"]}
                 details = {} if path is None else {"filepath_lightcurve": path}
                 batch.append(result_of(given, status, skip_targets=listed, mean_flux=number / 7, **details))
-            assert managers[0].summary == managers[1].summary  # from here on the counts are kept by difference
+            assert managers[0].summary == managers[1].summary  # from now on the counts are updated by differences
             for priority in chosen:
                 managers[0].start_task(priority)
             managers[1].start_tasks(chosen)
@@ -89,7 +89,7 @@ def test_a_batch_is_as_one_by_one(
 
 
 def test_getting_many(opened: Callable[..., TaskManager]) -> None:
-    """`get_tasks` gives what `get_task` would, one started after the other; at most so many, and none twice."""
+    """`get_tasks` returns the tasks that `get_task` would return in turn, at most `limit`, and none twice."""
     manager = opened(*[{"camera": 1 + number % 2} for number in range(20)])
     tasks = manager.get_tasks(7, camera=2)
     assert [task["priority"] for task in tasks] == [2, 4, 6, 8, 10, 12, 14]
@@ -105,14 +105,14 @@ def test_getting_many(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, None, "3", True])
 def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit: Any) -> None:
-    """Anything else is a ValueError that names it."""
+    """A limit that is not a natural number is a ValueError that names it."""
     with pytest.raises(ValueError, match="limit="):
         opened({}).get_tasks(limit)
 
 
 @pytest.mark.parametrize("started", [[], [1], [1, 2, 4]], ids=str)
 def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: list[int]) -> None:
-    """In a batch too, tasks that were not started count, and rivals that a lost result had skipped are freed."""
+    """In a batch too, unstarted tasks are saved, and rivals that a lost result skipped return to pending."""
     manager = opened({}, {}, {"status": SKIPPED}, {})
     tell(manager, "INSERT INTO photometry_skipped VALUES (3, 1)")
     assert manager.summary["SKIPPED"] == 1
@@ -125,7 +125,7 @@ def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: l
 
 
 def test_a_batch_that_was_not_started(opened: Callable[..., TaskManager]) -> None:
-    """The counts are those of the table also where no task of a batch was started."""
+    """The counts equal those of the table even if no task of a batch was started."""
     manager = opened({}, {}, {})
     assert manager.summary["numtasks"] == 3
     manager.save_results([result_of(task) for task in manager.get_tasks(2)])
@@ -145,7 +145,7 @@ TRIGGERS = {
 
 @pytest.mark.parametrize("trigger", TRIGGERS)
 def test_triggers_of_other_programs(tmp_path: Path, trigger: str) -> None:
-    """What other programs' triggers do is seen, and is the same for a batch as one by one."""
+    """The manager sees changes by triggers of other programs, and they are equal for a batch and for single results."""
     answers = []
     for name in ("singly", "together"):
         path = make_file(tmp_path / name, [{} for _ in range(6)])
@@ -174,13 +174,13 @@ def test_triggers_of_other_programs(tmp_path: Path, trigger: str) -> None:
     assert answers[0] == answers[1]
 
 
-# --- all or nothing ---
+# --- all or none ---
 
 
 @pytest.mark.parametrize(
     ("priorities", "error", "message"),
     [
-        ([1, 9, 2], UnknownTaskError, "no task with priority 9"),
+        ([1, 9, 2], UnknownTaskError, "Task 9 does not exist"),
         ([1, 3, 2], TaskFinishedError, r"Task 3 is finished \(status OK\)"),
         ([1, "x"], ValueError, "priorities='x'"),
         (7, ValueError, "priorities=7: a list is expected"),
@@ -190,7 +190,7 @@ def test_triggers_of_other_programs(tmp_path: Path, trigger: str) -> None:
 def test_starting_all_or_none(
     opened: Callable[..., TaskManager], priorities: Any, error: type[Exception], message: str, in_memory: bool
 ) -> None:
-    """One task that cannot be started keeps the others from it, and is named."""
+    """If one task cannot be started, none is, and the error names it."""
     manager = opened({}, {}, {"status": 1}, load_into_memory=in_memory)
     with pytest.raises(error, match=message):
         manager.start_tasks(priorities)
@@ -203,7 +203,7 @@ def test_starting_all_or_none(
 @pytest.mark.parametrize(
     ("offending", "error", "message"),
     [
-        ({"priority": 9}, UnknownTaskError, "no task with priority 9"),
+        ({"priority": 9}, UnknownTaskError, "Task 9 does not exist"),
         ({"time": float("nan")}, InvalidResultError, "Result of task 3: time=nan"),
         ({"status": STATUS.STARTED}, InvalidResultError, "Result of task 3: status="),
     ],
@@ -212,7 +212,7 @@ def test_starting_all_or_none(
 def test_saving_all_or_none(
     todo: Callable[..., Path], offending: dict[str, Any], error: type[Exception], message: str, in_memory: bool
 ) -> None:
-    """One result that cannot be saved keeps the others from it, and is named; the log of memory mode has none."""
+    """If one result cannot be saved, none is, and the error names it; in memory mode none is logged."""
     path = todo({}, {}, {}, {})
     manager = TaskManager(path, load_into_memory=in_memory)
     manager.start_tasks([1, 2, 3])
@@ -232,7 +232,7 @@ def test_saving_all_or_none(
 
 @pytest.mark.files_only
 def test_backups_and_summaries_count_results(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """The intervals are of results, not of batches."""
+    """The intervals count results, not batches."""
     path = todo(*[{}] * 20)
     written = tmp_path / "summary.json"
     with TaskManager(path, summary=written, summary_interval=8, load_into_memory=True, backup_interval=8) as manager:
@@ -253,7 +253,7 @@ class Trace:
     def __init__(self, manager: TaskManager) -> None:
         self.manager = manager
         self.seen: list[str] = []
-        manager.get_task()  # SQLAlchemy's connection is made with the first
+        manager.get_task()  # the first call creates SQLAlchemy's connection
 
     def of(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> list[str]:
         self.seen.clear()
@@ -268,7 +268,7 @@ class Trace:
 @pytest.mark.files_only
 @IN_MEMORY
 def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """However long the list, a call runs a handful of statements, and a batch two for each result and a few more."""
+    """For a list of any length, a call runs few statements, and a batch two for each result and a few more."""
     manager = opened(*[{} for _ in range(600)], load_into_memory=in_memory)
     trace = Trace(manager)
     for _ in range(40):
@@ -277,7 +277,7 @@ def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: 
         manager.start_task(task["priority"])
         manager.save_result(result_of(task))
     priority = task["priority"] + 1
-    assert len(trace.of(manager.get_task)) <= 4  # the last may be no longer pending
+    assert len(trace.of(manager.get_task)) <= 4  # the last task may no longer be pending
     assert len(trace.of(manager.start_task, priority)) == 4  # BEGIN, data_version, UPDATE, COMMIT
     assert len(trace.of(manager.save_result, result_of({"priority": priority}))) == 6
     tasks = manager.get_tasks(100)
@@ -298,7 +298,7 @@ CONSTRAINTS: list[dict[str, Any]] = [
 
 
 def find_scans(manager: TaskManager, statements: Iterable[str]) -> list[str]:
-    """Return what SQLite would read whole tables for."""
+    """Return the statements for which SQLite reads whole tables."""
     scans = []
     for sql in {sql for sql in statements if sql.startswith(("SELECT", "UPDATE", "DELETE", "INSERT"))}:
         for *_, detail in manager.conn.execute(f"EXPLAIN QUERY PLAN {sql}"):
@@ -310,7 +310,7 @@ def find_scans(manager: TaskManager, statements: Iterable[str]) -> list[str]:
 @pytest.mark.files_only
 @pytest.mark.parametrize("analysed", ["never", "all pending", "all done"])
 def test_nothing_reads_the_whole_table(todo: Callable[..., Path], analysed: str) -> None:
-    """Whatever statistics the file has, no call that a task needs scans a table."""
+    """With any statistics in the file, no call in the life of a task scans a table."""
     path = todo(*[{"tmag": number / 40, "camera": 1 + number % 4} for number in range(600)])
     with TaskManager(path) as manager:
         if analysed != "never":
@@ -336,7 +336,7 @@ def test_nothing_reads_the_whole_table(todo: Callable[..., Path], analysed: str)
 
 @pytest.mark.files_only
 def test_opening_reads_no_table(todo: Callable[..., Path]) -> None:
-    """Opening a file of today looks at its schema and at what was interrupted, and analyses nothing."""
+    """Opening a current file checks its schema, resets interrupted tasks, and renews no statistics."""
     path = todo(*[{} for _ in range(50)])
     with TaskManager(path) as manager:
         manager.start_tasks([1, 2])
@@ -347,7 +347,7 @@ def test_opening_reads_no_table(todo: Callable[..., Path]) -> None:
 
 @pytest.mark.files_only
 def test_statistics_of_what_changes_are_not_kept(todo: Callable[..., Path]) -> None:
-    """Compacting renews the statistics, but not of the statuses, which are others a moment later."""
+    """Compacting renews the statistics, but not of the statuses, which change soon."""
     path = todo(*[{} for _ in range(50)])
     TaskManager(path, cleanup=True).close()
     indexes = {name for (name,) in query(path, "SELECT idx FROM sqlite_stat1 WHERE tbl = 'todolist'")}

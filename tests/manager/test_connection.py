@@ -58,7 +58,7 @@ def test_one_connection(opened: Callable[..., TaskManager], in_memory: bool) -> 
 
 @IN_MEMORY
 def test_committed_changes_are_the_managers_too(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """What the caller commits through cursor or session the manager sees at once."""
+    """The manager sees commits through cursor or session at once."""
     manager = opened({}, {}, {}, load_into_memory=in_memory)
     manager.cursor.execute("UPDATE todolist SET status = 1 WHERE priority = ?", [1])
     manager.conn.commit()
@@ -76,10 +76,10 @@ def test_committed_changes_are_the_managers_too(opened: Callable[..., TaskManage
 @pytest.mark.parametrize("change", CHANGES)
 @IN_MEMORY
 def test_uncommitted_changes(opened: Callable[..., TaskManager], method: str, change: str, in_memory: bool) -> None:
-    """While the caller's changes are uncommitted every method raises and leaves them to be committed."""
+    """While changes of the caller are uncommitted, every method raises and leaves them uncommitted."""
     manager = opened({}, {"tmag": 10.0}, load_into_memory=in_memory)
     CHANGES[change](manager)
-    with pytest.raises(UncommittedChangesError, match=f"roll them back, then call {method} again"):
+    with pytest.raises(UncommittedChangesError, match=f"roll back these changes, then call {method} again"):
         METHODS[method](manager)
     if change in ("cursor", "conn"):
         manager.conn.commit()
@@ -94,7 +94,7 @@ def test_uncommitted_changes(opened: Callable[..., TaskManager], method: str, ch
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_may_be_rolled_back(opened: Callable[..., TaskManager], change: str) -> None:
-    """After the caller rolled back the manager works and nothing of the change is there."""
+    """After a rollback by the caller, the manager works, and the changes are gone."""
     manager = opened({}, {"tmag": 10.0})
     CHANGES[change](manager)
     manager.conn.rollback()
@@ -104,7 +104,7 @@ def test_changes_may_be_rolled_back(opened: Callable[..., TaskManager], change: 
 
 
 def test_a_session_that_only_read_does_not_disturb(opened: Callable[..., TaskManager]) -> None:
-    """After reading through the session the manager works, and the session's objects then show its changes."""
+    """After reads through the session, the manager works, and the session's objects show its changes."""
     manager = opened({}, {})
     task = manager.session.get_one(Task, 1)
     assert task.status is None
@@ -116,7 +116,7 @@ def test_a_session_that_only_read_does_not_disturb(opened: Callable[..., TaskMan
 
 
 def test_new_and_deleted_objects_are_changes(opened: Callable[..., TaskManager]) -> None:
-    """Objects that were added to the session or deleted in it are uncommitted changes too."""
+    """Added and deleted objects of the session are uncommitted changes too."""
     manager = opened({}, {})
     row = {"priority": 9, "starid": 9, "sector": 1, "camera": 1, "ccd": 1, "cadence": 120, "cbv_area": 110}
     manager.session.add(Task(**row))
@@ -134,7 +134,7 @@ def test_new_and_deleted_objects_are_changes(opened: Callable[..., TaskManager])
 @pytest.mark.parametrize("method", ["start_task", "release_tasks", "save_result"])
 @IN_MEMORY
 def test_one_method_is_one_transaction(opened: Callable[..., TaskManager], method: str, in_memory: bool) -> None:
-    """All that a method reads and writes stands between one BEGIN IMMEDIATE and one COMMIT."""
+    """All reads and writes of a method are between one BEGIN IMMEDIATE and one COMMIT."""
     manager = opened({"tmag": 5.0}, {}, {}, load_into_memory=in_memory)
     manager.save_result(result_of({"priority": 1}, STATUS.ERROR, skip_targets=[102]))
     statements: list[str] = []
@@ -152,7 +152,7 @@ def test_one_method_is_one_transaction(opened: Callable[..., TaskManager], metho
 
 
 def test_locking_mode(opened: Callable[..., TaskManager]) -> None:
-    """A pipeline's PRAGMA locking_mode=NORMAL works between calls, and others can read then."""
+    """A pipeline's PRAGMA locking_mode=NORMAL works between calls, and other programs can read then."""
     manager = opened({})
     manager.start_task(1)
     manager.cursor.execute("PRAGMA locking_mode=NORMAL")
@@ -162,7 +162,7 @@ def test_locking_mode(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_other_programs_tables_can_be_made(opened: Callable[..., TaskManager]) -> None:
-    """DDL through the cursor works, as TASOC's corrections do it."""
+    """DDL through the cursor works, as TASOC's corrections need."""
     manager = opened({})
     manager.cursor.execute("ALTER TABLE todolist ADD COLUMN corr_status INTEGER DEFAULT NULL")
     manager.cursor.execute("CREATE TABLE diagnostics_corr (priority INTEGER PRIMARY KEY REFERENCES todolist)")
@@ -173,7 +173,7 @@ def test_other_programs_tables_can_be_made(opened: Callable[..., TaskManager]) -
 
 @IN_MEMORY
 def test_foreign_keys_hold(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """Deleting a task through the cursor takes its diagnostics along, and a task that skips another stays."""
+    """Deleting a task through the cursor deletes its diagnostics; a task that skips another cannot be deleted."""
     manager = opened({"tmag": 5.0}, {}, load_into_memory=in_memory)
     manager.save_result(result_of({"priority": 1}, skip_targets=[102]))
     with pytest.raises(sqlite3.IntegrityError):
@@ -187,7 +187,7 @@ def test_foreign_keys_hold(opened: Callable[..., TaskManager], in_memory: bool) 
 
 @IN_MEMORY
 def test_the_schema_is_not_trusted(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A file may come from anybody: its triggers and views can't call what the program has added to the connection."""
+    """Triggers and views of an untrusted file cannot call functions that the program added to the connection."""
     path = todo({}, {})
     with closing(sqlite3.connect(path)) as other:
         other.create_function("steal", 1, lambda secret: secret)
@@ -202,7 +202,7 @@ def test_the_schema_is_not_trusted(todo: Callable[..., Path], in_memory: bool) -
 
 
 def test_a_busy_file(opened: Callable[..., TaskManager]) -> None:
-    """While another program holds the write lock a save fails, changes nothing, and works afterwards."""
+    """While another program holds the write lock, a save fails and changes nothing; later it works."""
     manager = opened({})
     manager.cursor.execute("PRAGMA busy_timeout=1")
     with closing(sqlite3.connect(manager.todo_file)) as other:
@@ -216,7 +216,7 @@ def test_a_busy_file(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_logger(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
-    """The logger is `photometry_tasks`, has no handlers of ours, and is the caller's to set and use."""
+    """The logger is `photometry_tasks`, has no handlers, and the caller may configure and use it."""
     manager = opened({})
     assert manager.logger is logging.getLogger("photometry_tasks")
     assert manager.logger.handlers == []
@@ -226,7 +226,7 @@ def test_logger(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFix
 
 
 def test_attributes(todo: Callable[..., Path]) -> None:
-    """The attributes that pipelines read are there."""
+    """The manager has the attributes that pipelines read."""
     with TaskManager(todo({})) as manager:
         assert manager.summary_file is None
         assert (manager.summary_interval, manager.summary_counter, manager.backup_interval) == (200, 0, 10_000)

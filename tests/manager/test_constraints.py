@@ -21,7 +21,7 @@ DATASOURCES = ["ffi", "tpf", "tpf:3", "tpf:4", "tpf:77", "tpf:abc", "tpf:", "TPF
 
 
 def random_field() -> list[dict[str, Any]]:
-    """Tasks of twelve stars, with secondaries whose primary is listed once, twice, never, or not a star at all."""
+    """Return tasks of twelve stars, with secondaries whose primary is listed once, twice, never, or is no star."""
     rng = random.Random(7)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     while len(rows) < 300:
@@ -46,7 +46,7 @@ FIELD = random_field()
 
 @pytest.fixture(scope="module")
 def databases(postgresql: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Connection]]:
-    """The same field on SQLite and on PostgreSQL."""
+    """Return connections to SQLite and PostgreSQL with the same field."""
     engines = [create_engine(f"sqlite:///{tmp_path_factory.mktemp('field')}/todo.sqlite"), postgresql]
     for engine in engines:
         Base.metadata.create_all(engine)
@@ -61,7 +61,7 @@ def databases(postgresql: Engine, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def expected(arguments: dict[str, Any]) -> set[int]:
-    """Say in plain Python what the contract says."""
+    """Return the priorities that the contract selects, in plain Python."""
     low = arguments.get("tmag_min", -np.inf)
     high = arguments.get("tmag_max", np.inf)
 
@@ -126,7 +126,7 @@ constraints = st.fixed_dictionaries(
 def test_texts_and_expressions_select_what_the_contract_says(
     databases: list[Connection], arguments: dict[str, Any]
 ) -> None:
-    """Expressions and texts select the same tasks on SQLite and on PostgreSQL, and their negation all others."""
+    """Expressions and texts select the same tasks on SQLite and PostgreSQL, and their negations all other tasks."""
     wanted = expected(arguments)
     everything = {row["priority"] for row in FIELD}
     conditions = build_constraints(**arguments)
@@ -152,18 +152,18 @@ def test_expressions_combine_with_or(
 
 
 def test_no_constraints_give_an_empty_list() -> None:
-    """Without arguments there is nothing to select by, in both modes."""
+    """Without arguments the list of conditions is empty, in both modes."""
     assert build_constraints() == []
     assert build_constraints(return_list=True) == []
 
 
 def test_both_import_paths_give_the_same_function() -> None:
-    """`photometry_tasks.taskmanager` offers build_constraints too, as TASOC's module does."""
+    """`photometry_tasks.taskmanager` has build_constraints too, like TASOC's module."""
     assert taskmanager.build_constraints is build_constraints
 
 
 def test_texts_name_the_table() -> None:
-    """A text can stand in a query that joins other tables."""
+    """A text works in a query that joins other tables."""
     texts = build_constraints(camera=1, ccd=[2, 3], datasource="tpf", return_list=True)
     assert texts == ["(todolist.camera = 1)", "(todolist.ccd IN (2, 3))", "(todolist.datasource != 'ffi')"]
 
@@ -187,12 +187,12 @@ def test_hundred_thousand_stars(databases: list[Connection]) -> None:
 
 
 def test_a_generator_is_read_once() -> None:
-    """Any iterable will do, also one that can be read only once."""
+    """Any iterable is accepted, even if it can be read only once."""
     assert build_constraints(camera=(n for n in (1, 2)), return_list=True) == ["(todolist.camera IN (1, 2))"]
 
 
 def test_the_callers_list_is_free() -> None:
-    """What the caller does to a list later does not change the constraint."""
+    """Later changes to the caller's list do not change the constraint."""
     cameras = [1, 2]
     conditions = build_constraints(camera=cameras)
     cameras.append(3)
@@ -235,20 +235,20 @@ def test_the_callers_list_is_free() -> None:
     ],
 )
 def test_bad_values_are_named(argument: str, value: object, shown: str) -> None:
-    """A value that is none raises a ValueError with the argument and the value."""
+    """An invalid value raises a ValueError with the argument and the value."""
     with pytest.raises(ValueError, match=argument) as caught:
         build_constraints(**{argument: value})  # type: ignore[arg-type]
     assert shown in str(caught.value)
 
 
 def test_a_misspelt_argument_is_a_type_error() -> None:
-    """An argument that does not exist is not ignored."""
+    """An unknown argument is a TypeError."""
     with pytest.raises(TypeError, match="cameras"):
         build_constraints(cameras=1)  # type: ignore[call-overload]
 
 
 def test_texts_are_portable(tmp_path: Path) -> None:
-    """The texts run on a connection that is SQLite's own, with nothing added by us."""
+    """The texts run on a plain SQLite connection."""
     with closing(sqlite3.connect(tmp_path / "a.sqlite")) as connection:
         connection.execute("CREATE TABLE todolist (starid, datasource, tmag, camera)")
         connection.executemany("INSERT INTO todolist VALUES (?, ?, ?, 1)", [(5, "tpf", 8.0), (6, "tpf:5", 12.0)])

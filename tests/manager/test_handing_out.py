@@ -32,7 +32,7 @@ def test_a_task_is_a_plain_dict(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_the_lowest_priority_comes_first(opened: Callable[..., TaskManager]) -> None:
-    """Pending tasks come in order of priority; every other status is passed over, UNKNOWN too."""
+    """Pending tasks come in the order of priorities; tasks with any status are passed over, UNKNOWN too."""
     manager = opened(*[{"status": status} for status in (0, 1, 3, 5)], {"priority": 9}, {"priority": 7})
     handed_out = []
     while (task := manager.get_task()) is not None:
@@ -43,7 +43,7 @@ def test_the_lowest_priority_comes_first(opened: Callable[..., TaskManager]) -> 
 
 
 def test_getting_does_not_reserve(opened: Callable[..., TaskManager]) -> None:
-    """The same task is handed out until it is started."""
+    """Until a task is started, get_task returns it again."""
     manager = opened({}, {})
     assert manager.get_task() == manager.get_task()
     manager.start_task(1)
@@ -74,7 +74,7 @@ def test_constraints(opened: Callable[..., TaskManager]) -> None:
 @pytest.mark.parametrize("method", ["get_task", "get_random_task", "get_number_tasks"])
 @pytest.mark.parametrize("arguments", [{"return_list": True}, {"cameras": 1}])
 def test_misspelt_constraints(opened: Callable[..., TaskManager], method: str, arguments: dict[str, Any]) -> None:
-    """What is no constraint is a TypeError."""
+    """An unknown constraint is a TypeError."""
     with pytest.raises(TypeError):
         getattr(opened({}), method)(**arguments)
 
@@ -98,7 +98,7 @@ operations = st.lists(
 @example(operations=[("start", 2), ("start", 3), ("release", 3), ("release", 2)], in_memory=False)
 @example(operations=[("save", 1), ("session", 1)], in_memory=True)
 def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[str, int]], in_memory: bool) -> None:
-    """Whatever changed statuses, and whoever did, the next task is the lowest pending one that matches."""
+    """After any changes of statuses, by any program, the next task is the matching pending task of lowest priority."""
     rows = [{"tmag": tmag, "camera": 1 + number % 2} for number, tmag in enumerate(TMAGS)]
     path = make_file(tmp_path / "todo.sqlite", rows)
     selections: list[dict[str, Any]] = [{}, {"camera": 2}, {"tmag_min": 8}, {"priority": [2, 3, 8], "tmag_max": 10}]
@@ -138,7 +138,7 @@ def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[
 
 @pytest.mark.files_only
 def test_a_search_goes_on_where_the_last_one_ended(opened: Callable[..., TaskManager]) -> None:
-    """Tasks that were passed over once are not read again: the steps of SQLite's machine stay the same."""
+    """A task that was passed over is not read again: SQLite's virtual machine needs no more steps."""
     manager = opened(*[{"camera": 1} for _ in range(20_000)], *[{"camera": 2} for _ in range(50)])
     steps = []
     for _ in range(50):
@@ -155,7 +155,7 @@ def test_a_search_goes_on_where_the_last_one_ended(opened: Callable[..., TaskMan
 
 @pytest.mark.parametrize("name", ["starid", "priority", "camera", "cadence"])
 def test_an_empty_list_matches_nothing(opened: Callable[..., TaskManager], name: str) -> None:
-    """There is no such task, and none at random; and without the list there is."""
+    """An empty list selects no task, also at random; without the list there is a task."""
     manager = opened({}, {})
     for constraints in ({name: []}, {name: (), "tmag_min": 3}):
         assert manager.get_task(**constraints) is None
@@ -166,7 +166,7 @@ def test_an_empty_list_matches_nothing(opened: Callable[..., TaskManager], name:
 
 
 def test_a_list_that_is_changed_in_place(opened: Callable[..., TaskManager]) -> None:
-    """What counts is what the list holds when the call is made."""
+    """The content of the list at the time of the call counts."""
     manager = opened(*[{} for _ in range(5)])
     stars = [104]
     assert [task["priority"] for task in manager.get_tasks(9, starid=stars)] == [4]
@@ -176,9 +176,9 @@ def test_a_list_that_is_changed_in_place(opened: Callable[..., TaskManager]) -> 
     assert manager.get_task(starid=stars) is None
 
 
-@pytest.mark.files_only  # on a server each of 10,000 draws is a round trip
+@pytest.mark.files_only  # on a server each draw is a round trip
 def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:
-    """Each pending task is drawn equally often, and no other is (chi-squared; one run in a million fails by chance)."""
+    """Only pending tasks are drawn, equally often (chi-squared; one run in a million fails by chance)."""
     gaps = [{"priority": priority, "status": 1 if priority % 3 else None} for priority in (*range(1, 31), 3000)]
     manager = opened(*gaps)
     number = manager.get_number_tasks()
@@ -190,7 +190,7 @@ def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_starting(opened: Callable[..., TaskManager]) -> None:
-    """start_task sets STARTED; a second start of the same task is no error."""
+    """start_task sets STARTED; starting a task twice is no error."""
     manager = opened({}, {})
     manager.start_task(np.int64(2))  # type: ignore[arg-type]
     manager.start_task(2)
@@ -202,7 +202,7 @@ def test_starting(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("status", [STATUS.UNKNOWN, STATUS.OK, STATUS.WARNING, STATUS.SKIPPED])
 def test_a_finished_task_cannot_be_started(opened: Callable[..., TaskManager], status: STATUS) -> None:
-    """Starting a finished task is an error that names its status, and changes nothing."""
+    """Starting a finished task is an error that names its status and changes nothing."""
     manager = opened({"status": status.value})
     with pytest.raises(TaskFinishedError, match=f"Task 1 is finished .status {status.name}") as caught:
         manager.start_task(1)
@@ -212,9 +212,9 @@ def test_a_finished_task_cannot_be_started(opened: Callable[..., TaskManager], s
 
 
 def test_an_unknown_task_cannot_be_started(opened: Callable[..., TaskManager]) -> None:
-    """Starting a task that is not there is a LookupError, and the manager goes on working."""
+    """Starting an unknown task is a LookupError, and the manager still works."""
     manager = opened({})
-    with pytest.raises(UnknownTaskError, match="priority 77"):
+    with pytest.raises(UnknownTaskError, match="Task 77"):
         manager.start_task(77)
     assert issubclass(UnknownTaskError, LookupError)
     manager.start_task(1)
@@ -222,13 +222,13 @@ def test_an_unknown_task_cannot_be_started(opened: Callable[..., TaskManager]) -
 
 @pytest.mark.parametrize("priority", [None, "1", 1.0, True, [1]])
 def test_a_priority_is_an_integer(opened: Callable[..., TaskManager], priority: Any) -> None:
-    """What is no integer is a ValueError that names the argument."""
+    """A priority that is not an integer is a ValueError that names the argument."""
     with pytest.raises(ValueError, match="taskid"):
         opened({}).start_task(priority)
 
 
 def test_releasing(opened: Callable[..., TaskManager]) -> None:
-    """release_tasks returns started tasks to pending, and leaves finished, skipped and unknown ones alone."""
+    """release_tasks returns started tasks to pending, and ignores finished, skipped and unknown tasks."""
     manager = opened({}, {}, {"status": 1}, {"status": 5})
     manager.start_task(1)
     manager.start_task(2)

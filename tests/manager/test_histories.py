@@ -1,4 +1,4 @@
-"""All promises together: random histories of calls, kills and reopenings against the model in plain Python."""
+"""All contracts together: random histories of calls, kills and reopenings, compared with a model in plain Python."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ from tests.support.lists import empty_list, make_file, query, result_of
 from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 from tests.support.processes import kill, running
 
-#: How a file is opened.
+#: Arguments for opening a file.
 WAYS = st.sampled_from(
     [
         {},
@@ -40,7 +40,7 @@ QUERIES = (
 
 
 def serve(connection: Connection, target: str, arguments: dict[str, Any]) -> None:
-    """Hold a manager, and make the calls that the test asks for."""
+    """Open a manager, and make the calls that the test sends."""
     with TaskManager(target, **arguments) as manager:
         connection.send(None)
         for name, values, named in iter(connection.recv, "close"):
@@ -58,9 +58,9 @@ def serve(connection: Connection, target: str, arguments: dict[str, Any]) -> Non
 
 
 class Histories(RuleBasedStateMachine):
-    """A manager in a process of its own, and the model; after each step both are the same.
+    """A manager in another process, and the model; after each step both are equal.
 
-    For another database, `make`, `begin`, `check_end` and WAYS are what differs.
+    A subclass for another database overrides `make`, `begin`, `check_end` and `ways`.
     """
 
     ways = WAYS
@@ -89,7 +89,7 @@ class Histories(RuleBasedStateMachine):
         self.connection.send((name, values, named))
         return self.connection.recv()
 
-    # --- what happens ---
+    # --- the calls ---
 
     @initialize(rows=rows_of_a_field, data=st.data())
     def first_opening(self, rows: list[dict[str, Any]], data: st.DataObject) -> None:
@@ -244,8 +244,8 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill_and_reopen(self, data: st.DataObject) -> None:
         kill(self.process)
-        # In memory mode neither a start nor a release is logged: a task that was started may never have been, and one
-        # that was given back may still be STARTED, as far as the file goes.
+        # In memory mode neither a start nor a release is logged: in the file a started task may still be pending, and
+        # a released task still STARTED.
         status = self.model.status
         unsure: dict[int, int | None] = {}
         if "load_into_memory" in self.way:
@@ -261,7 +261,7 @@ class Histories(RuleBasedStateMachine):
                 break
         self.model = model
 
-    # --- what must hold ---
+    # --- the invariant ---
 
     @invariant()
     def both_are_the_same(self) -> None:
@@ -295,7 +295,7 @@ class Histories(RuleBasedStateMachine):
 
 
 class ServerHistories(Histories):
-    """The same on a server, where a killed manager's tasks come back when its lease is over."""
+    """Histories on a server, where a killed manager's tasks are rescued after its lease expired."""
 
     ways = st.just({"max_attempts": 1000})
     is_shared = True
@@ -319,7 +319,7 @@ class ServerHistories(Histories):
 @pytest.mark.parametrize("examples", [4, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["file", "server"])
 def test_histories(kind: str, examples: int, request: pytest.FixtureRequest) -> None:
-    """Whatever is called, killed and reopened, in whatever order and mode, the manager is what the model is."""
+    """After any calls, kills and reopenings, in any order and mode, manager and model are equal."""
     machine = Histories
     if kind == "server":
         machine = ServerHistories

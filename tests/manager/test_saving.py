@@ -21,7 +21,7 @@ pytestmark = pytest.mark.both_databases
 
 
 def stored(manager: TaskManager, priority: int = 1) -> dict[str, Any]:
-    """Return the diagnostics row, with the types that the database keeps."""
+    """Return the row of diagnostics, with the types of the database."""
     sql = f"SELECT * FROM diagnostics WHERE priority = {priority}"
     return dict(manager.session.connection().exec_driver_sql(sql).mappings().one())
 
@@ -36,7 +36,7 @@ def everything(manager: TaskManager) -> list[Any]:
 
 
 def test_every_field_goes_where_it_belongs(opened: Callable[..., TaskManager]) -> None:
-    """Each detail is stored in its column; what we do not know is ignored."""
+    """Each detail is stored in its column; unknown details are ignored."""
     manager = opened({})
     task = manager.get_task()
     assert task is not None
@@ -91,7 +91,7 @@ def test_every_field_goes_where_it_belongs(opened: Callable[..., TaskManager]) -
 
 
 def test_a_result_may_be_bare(opened: Callable[..., TaskManager]) -> None:
-    """Only priority, status, method_used and time are needed; the rest is NULL, and stamp_resizes 0."""
+    """Only priority, status, method_used and time are required; other columns are NULL, and stamp_resizes is 0."""
     manager = opened({})
     manager.save_result({"priority": 1, "status": STATUS.OK, "method_used": "aperture", "time": 1})
     given = {"priority": 1, "method_used": "aperture", "elaptime": 1.0, "stamp_resizes": 0}
@@ -106,7 +106,7 @@ class PipelineStatus(enum.Enum):
 
 
 class PipelineNumber(enum.IntEnum):
-    """The same as integers."""
+    """The enum of a pipeline, with integers as members."""
 
     ABORT = 4
 
@@ -123,7 +123,7 @@ class PipelineNumber(enum.IntEnum):
     ],
 )
 def test_statuses(opened: Callable[..., TaskManager], status: Any, number: int) -> None:
-    """A status may be ours, another enum's with the same value, or the integer; the stored one is returned."""
+    """A status may be a STATUS, another enum's member of equal value, or the integer; the stored status is returned."""
     manager = opened({})
     assert manager.save_result(result_of({"priority": 1}, status)) is STATUS(number)
     assert status_of(manager) == number
@@ -168,7 +168,7 @@ def test_integers_of_every_width(opened: Callable[..., TaskManager], value: Any)
 
 @pytest.mark.parametrize("nan", [math.nan, np.nan, np.float32("nan"), np.array(np.nan), None])
 def test_nan_is_null(opened: Callable[..., TaskManager], nan: Any) -> None:
-    """NaN is stored as NULL wherever it stands; so is None."""
+    """NaN and None are stored as NULL in every field."""
     manager = opened({})
     details = dict.fromkeys(("mean_flux", "variance", "ptp", "mask_size", "contamination"), nan)
     details["pos_centroid"] = (nan, 3.0)
@@ -179,7 +179,7 @@ def test_nan_is_null(opened: Callable[..., TaskManager], nan: Any) -> None:
 
 
 def test_masked_values_are_null(opened: Callable[..., TaskManager]) -> None:
-    """A masked value is not known: NULL, and not what lies under the mask."""
+    """A masked value is stored as NULL, not as the number under the mask."""
     manager = opened({})
     values = np.ma.masked_array([1.0, 2.0], mask=[True, False])
     manager.save_result(
@@ -192,7 +192,7 @@ def test_masked_values_are_null(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, np.float32("inf"), 1.7e308, 5e-324, 10**300, -0.0])
 def test_infinite_and_huge_numbers_stay(opened: Callable[..., TaskManager], value: Any) -> None:
-    """Infinity and the ends of the range are kept; a zero has no sign."""
+    """Infinity and the ends of the range are stored unchanged; a zero has no sign."""
     manager = opened({})
     manager.save_result(result_of({"priority": 1}, mean_flux=value))
     assert str(stored(manager)["mean_flux"]) == str(float(value) + 0.0)
@@ -214,14 +214,14 @@ def test_infinite_and_huge_numbers_stay(opened: Callable[..., TaskManager], valu
     ],
 )
 def test_errors(opened: Callable[..., TaskManager], errors: Any, text: str | None) -> None:
-    """Errors are joined by newlines; one text is one error; what no database holds is written out."""
+    """Errors are joined by newlines; a text is one error; characters that no database stores are escaped."""
     manager = opened({})
     manager.save_result(result_of({"priority": 1}, errors=errors))
     assert stored(manager)["errors"] == text
 
 
 def test_a_path_with_nul_or_in_another_encoding(opened: Callable[..., TaskManager]) -> None:
-    """A light-curve path that no database can hold as it is is written out."""
+    """Characters of a light-curve path that no database stores are escaped."""
     manager = opened({}, {})
     manager.save_result(result_of({"priority": 1}, filepath_lightcurve="a\0b"))
     manager.save_result(result_of({"priority": 2}, filepath_lightcurve=Path("caf\udce9.fits")))
@@ -230,7 +230,7 @@ def test_a_path_with_nul_or_in_another_encoding(opened: Callable[..., TaskManage
 
 
 def test_no_argument_is_changed(opened: Callable[..., TaskManager]) -> None:
-    """The result, its details and the lists in them are the caller's."""
+    """The caller's result, its details and the lists in them are not changed."""
     manager = opened({"datasource": "tpf:5"})
     task = manager.get_task()
     assert task is not None
@@ -244,7 +244,7 @@ def test_no_argument_is_changed(opened: Callable[..., TaskManager]) -> None:
 GOOD: dict[str, Any] = {"priority": 1, "status": 1, "method_used": "aperture", "time": 1.0}
 
 
-@pytest.mark.files_only  # it is refused before any database is asked
+@pytest.mark.files_only  # refused before any database access
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -315,25 +315,25 @@ def test_malformed_results(opened: Callable[..., TaskManager], change: dict[str,
     assert status_of(manager) == 1
 
 
-@pytest.mark.files_only  # it is refused before any database is asked
+@pytest.mark.files_only  # refused before any database access
 @pytest.mark.parametrize("missing", ["priority", "status", "method_used", "time"])
 def test_missing_fields(opened: Callable[..., TaskManager], missing: str) -> None:
-    """A field that is missing is named."""
+    """The error names a missing field."""
     result = {name: value for name, value in GOOD.items() if name != missing}
-    with pytest.raises(ValueError, match=f"{missing}.*it is missing"):
+    with pytest.raises(ValueError, match=f"{missing}.*the field is missing"):
         opened({}).save_result(result)
 
 
-@pytest.mark.files_only  # it is refused before any database is asked
+@pytest.mark.files_only  # refused before any database access
 @pytest.mark.parametrize("result", [None, 5, "result", [1]])
 def test_no_result_at_all(opened: Callable[..., TaskManager], result: Any) -> None:
-    """What is no mapping is a ValueError."""
+    """A result that is not a mapping is a ValueError."""
     with pytest.raises(ValueError, match="a dict is expected"):
         opened({}).save_result(result)
 
 
 def test_an_unknown_task(opened: Callable[..., TaskManager]) -> None:
-    """A result of a task that is not in the list is a LookupError and changes nothing."""
+    """A result of an unknown task is a LookupError and changes nothing."""
     manager = opened({})
     before = everything(manager)
     with pytest.raises(UnknownTaskError, match="77"):
@@ -343,7 +343,7 @@ def test_an_unknown_task(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_a_second_save_replaces_the_first(opened: Callable[..., TaskManager]) -> None:
-    """The diagnostics row of a second result replaces the whole first one."""
+    """The row of diagnostics of a second result replaces the first row."""
     manager = opened({})
     manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors="boom", mask_size=3, filepath_lightcurve="a"))
     manager.save_result(result_of({"priority": 1}, STATUS.OK, filepath_lightcurve="a"))
@@ -354,7 +354,7 @@ def test_a_second_save_replaces_the_first(opened: Callable[..., TaskManager]) ->
 
 
 def test_one_light_curve_for_ten_tasks(opened: Callable[..., TaskManager]) -> None:
-    """A path that another task has already makes the result an ERROR that says so; ten results keep ten rows."""
+    """If another task has the same light-curve path, the result becomes an ERROR that says so; all ten rows are stored."""
     manager = opened(*[{} for _ in range(10)])
     for priority in range(1, 11):
         manager.save_result(result_of({"priority": priority}, filepath_lightcurve="same.fits", errors=["boom"]))
@@ -370,7 +370,7 @@ def test_one_light_curve_for_ten_tasks(opened: Callable[..., TaskManager]) -> No
 
 
 def test_values_are_bound(opened: Callable[..., TaskManager]) -> None:
-    """Text that looks like SQL touches no other row, wherever it stands."""
+    """SQL in a text of any field changes no other row."""
     manager = opened({}, *[{} for _ in range(20)])
     injected = "ffi') OR 1=1; UPDATE todolist SET status = 5; --"
     manager.save_result(
@@ -389,7 +389,7 @@ def test_values_are_bound(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_saved_result_is_on_disk_after_closing(todo: Callable[..., Path], in_memory: bool) -> None:
-    """What was saved is read by plain SQLite afterwards."""
+    """After closing, plain SQLite reads the saved result."""
     path = todo({})
     with TaskManager(path, load_into_memory=in_memory) as manager:
         manager.save_result(GOOD)
@@ -397,7 +397,7 @@ def test_a_saved_result_is_on_disk_after_closing(todo: Callable[..., Path], in_m
 
 
 def test_a_result_survives_a_kill(todo: Callable[..., Path]) -> None:
-    """A result whose save returned is there after the process was killed; what it had begun comes back."""
+    """After a kill, each saved result is in the file, and started tasks return to pending."""
     path = todo({}, {})
     script = (
         "import sys, signal, os; from photometry_tasks import TaskManager; tm = TaskManager(sys.argv[1], lease=1e-3)\n"

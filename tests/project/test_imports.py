@@ -1,4 +1,4 @@
-"""The package as a whole: what importing loads, where dialects are named, and that the example is the demo."""
+"""The package as a whole: the modules that an import loads, the places of dialects, the example."""
 
 import ast
 import subprocess
@@ -39,7 +39,7 @@ def test_importing_loads_nothing() -> None:
 
 
 def test_a_name_loads_what_it_needs() -> None:
-    """The first public name loads SQLAlchemy and our own modules, and no other library."""
+    """The first public name loads SQLAlchemy and the modules of the package, and no other library."""
     loaded = loaded_by("from photometry_tasks import TaskManager, STATUS, build_constraints")
     assert "sqlalchemy.orm" in loaded
     assert not loaded & HEAVY
@@ -53,8 +53,8 @@ def test_the_public_names() -> None:
     assert not hasattr(photometry_tasks, "no_such_name")
 
 
-def test_only_two_rooms_know_dialects() -> None:
-    """Dialects are named in `storage` and in `sql/functions.py` alone."""
+def test_only_two_rooms_name_dialects() -> None:
+    """Only `storage` and `sql/functions.py` name dialects."""
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
         place = path.relative_to(PACKAGE)
@@ -66,8 +66,8 @@ def test_only_two_rooms_know_dialects() -> None:
                 assert not (node.module or "").startswith("sqlalchemy.dialects"), place
 
 
-def test_nobody_asks_which_database_it_is() -> None:
-    """No `isinstance` on a database or a store outside `storage`: the protocol has a method for it."""
+def test_no_isinstance_on_databases() -> None:
+    """Outside `storage`, no `isinstance` names a database or a store: the protocols have methods instead."""
     for path in PACKAGE.rglob("*.py"):
         if "storage" in path.relative_to(PACKAGE).parts:
             continue
@@ -79,17 +79,17 @@ def test_nobody_asks_which_database_it_is() -> None:
 
 
 def test_few_files_at_the_top() -> None:
-    """The package's own folder holds at most a dozen files: the rest is in rooms."""
+    """The package's own folder has at most 12 files: all others are in rooms."""
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 12
 
 
 def test_the_example_is_the_demo() -> None:
-    """The example to be copied is the code that the demo runs."""
+    """The example for users is the code of the demo."""
     assert (ROOT / "examples" / "aperture_photometry.py").read_text() == (PACKAGE / "demo.py").read_text()
 
 
 def test_without_docstrings() -> None:
-    """With -OO, where Python drops docstrings, a message still holds what was found."""
+    """With -OO, where Python drops docstrings, the message of an error still holds its values."""
     script = "from photometry_tasks.errors import UnknownTaskError as E; print(E(priority=5))"
     run = subprocess.run([sys.executable, "-OO", "-c", script], capture_output=True, text=True)
     assert run.stdout == "priority=5\n"

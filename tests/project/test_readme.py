@@ -1,4 +1,4 @@
-"""Every block of the README runs, as it stands there; and what is built holds all that is needed."""
+"""Every block of the README runs unchanged, and the built packages are complete."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def environment_without_ours() -> dict[str, str]:
 
 
 def test_reliability_names_tests_that_exist() -> None:
-    """Each test that docs/reliability.md names is there."""
+    """Each test that docs/reliability.md names exists."""
     text = (ROOT / "docs" / "reliability.md").read_text()
     files = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     for file, names in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text):
@@ -39,20 +39,20 @@ def test_reliability_names_tests_that_exist() -> None:
 
 
 def test_no_other_blocks() -> None:
-    """Each block is in a language that one of these tests runs."""
+    """Each block has a language that these tests run."""
     assert {language for language, _ in BLOCKS} == {"sh", "python"}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run the first command in a fresh copy; return its virtual environment, and what it printed."""
+    """Run the first command in a new copy of the checkout; return its virtual environment and its output."""
     checkout = tmp_path_factory.mktemp("fresh") / "checkout"
     ignored = shutil.ignore_patterns(".git", ".venv", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, checkout, symlinks=True, ignore=ignored)
     environment = environment_without_ours()
     run = subprocess.run(["bash", "-euc", START], cwd=checkout, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    # What follows has only what pip has installed.
+    # The next tests use only the installed package.
     virtual = checkout.parent / ".venv"
     (checkout / ".venv").rename(virtual)
     shutil.rmtree(checkout)
@@ -60,18 +60,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_the_first_command(installed: tuple[Path, str]) -> None:
-    """In a fresh copy with a fresh virtual environment the first command sets up and measures the invented sector."""
-    path = installed[1].splitlines()[-1].removeprefix("The results are in ")
+    """In a new copy with a new virtual environment, the first command creates and measures the invented sector."""
+    path = installed[1].splitlines()[-1].removeprefix("The results are in ").partition(". ")[0]
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
 
 
 def test_upgrading_without_a_checkout(installed: tuple[Path, str], tmp_path: Path) -> None:
-    """From the installed wheel alone: upgrading by command and by opening, and Alembic's own commands."""
+    """From the installed wheel alone, the upgrade command, opening, and Alembic's own commands work."""
     binaries = tmp_path / "bin"
     binaries.mkdir()
     python = installed[0] / "bin" / "python"
     for name, module in (("photometry-tasks", "photometry_tasks.cli"), ("alembic", "alembic.config")):
-        # The environment was moved, and the paths in its own scripts with it.
+        # The paths in the scripts of the environment are wrong, since it was moved.
         (binaries / name).write_text(f'#!/bin/sh\nexec "{python}" -m {module} "$@"\n')
         (binaries / name).chmod(0o755)
     environment = environment_without_ours()
@@ -89,7 +89,7 @@ def test_upgrading_without_a_checkout(installed: tuple[Path, str], tmp_path: Pat
 
 
 def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
-    """The wheel that is built from the sdist holds the same files as the one from the checkout, migrations included."""
+    """The wheel from the sdist holds the same files as the wheel from the checkout, with the migrations."""
 
     def build(source: Path, kind: str, folder: Path) -> Path:
         command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
@@ -114,7 +114,7 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
 
 
 def test_the_commands(tmp_path: Path) -> None:
-    """The commands for one's own targets run on a list of the name that the README gives."""
+    """The commands for a user's own targets run on a list with the name that the README gives."""
     (tmp_path / "all_targets_S001_v1.csv").write_text(MIT)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     run = subprocess.run(
@@ -125,7 +125,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def test_the_programs(tmp_path: Path) -> None:
-    """The programs run one after the other, and print what they found."""
+    """The programs run one after the other, and print the expected lines."""
     printed = [
         subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         for text in PYTHON
@@ -134,7 +134,7 @@ def test_the_programs(tmp_path: Path) -> None:
 
 
 def test_the_links() -> None:
-    """What the README links to is there."""
+    """Each link of the README leads to a file that exists."""
     for target in re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text()):
         assert target.startswith("https://") or (ROOT / target).exists()
 

@@ -1,4 +1,4 @@
-"""Executors of every kind run a list to its end, with the same rows."""
+"""Executors of every kind run a list to its end, and save the same rows."""
 
 import math
 import os
@@ -25,7 +25,7 @@ FROM todolist JOIN diagnostics USING (priority) ORDER BY 1"""
 
 
 def run_over_mpi(path: Path, function: str) -> subprocess.CompletedProcess[str]:
-    """Run over three ranks: one that has the file, and two that work."""
+    """Run on three ranks: one has the file open, and two are workers."""
     launch = [str(Path(sys.executable).with_name("mpiexec")), "-n", "3", sys.executable, "-m", "mpi4py.futures"]
     command = ["-m", "photometry_tasks.cli", "run", str(path), f"tests.support.functions:{function}"]
     workers = ["--executor", "mpi4py.futures:MPIPoolExecutor", "--jobs", "2"]
@@ -49,7 +49,7 @@ if __name__ == "__main__":
 
 
 def run_over_dask(path: Path, function: str, *stop_after: str) -> subprocess.CompletedProcess[str]:
-    """Run over a cluster of two workers on this machine."""
+    """Run on a cluster of two workers on this machine."""
     script = path.with_name("script.py")
     script.write_text(DASK)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -58,7 +58,7 @@ def run_over_dask(path: Path, function: str, *stop_after: str) -> subprocess.Com
 
 
 def run_over_processes(path: Path, function: str) -> subprocess.CompletedProcess[str]:
-    """Run over our own pool."""
+    """Run on the default pool."""
     command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command += [f"tests.support.functions:{function}"]
@@ -70,7 +70,7 @@ EXECUTORS = {"mpi": run_over_mpi, "dask": run_over_dask, "processes": run_over_p
 
 @pytest.mark.parametrize("name", list(EXECUTORS))
 def test_the_same_rows(tmp_path: Path, name: str) -> None:
-    """MPI over three ranks, a Dask cluster and the pool of processes give every task its result, and the same ones."""
+    """Three MPI ranks, a Dask cluster and the pool of processes save the same result for every task."""
     path = make_file(tmp_path / "todo.sqlite", many(200))
     run = EXECUTORS[name](path, "every_third_raises")
     assert run.returncode == 0, run.stderr
@@ -81,7 +81,7 @@ def test_the_same_rows(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mpi", "dask"])
 def test_the_workers_do_the_work(tmp_path: Path, name: str) -> None:
-    """The tasks run in other processes than the one that has the file, and in more than one of them."""
+    """The tasks run in more than one process, and none in the process that has the file open."""
     path = make_file(tmp_path / "todo.sqlite", many(40))
     run = EXECUTORS[name](path, "says_its_process_slowly")
     assert run.returncode == 0, run.stderr
@@ -89,12 +89,12 @@ def test_the_workers_do_the_work(tmp_path: Path, name: str) -> None:
 
 
 def test_a_dead_dask_worker(tmp_path: Path) -> None:
-    """A task that kills Dask's workers is an ERROR with Dask's own reason; the others have their results."""
+    """A task that kills Dask's workers becomes an ERROR with Dask's own reason; the other tasks have their results."""
     path = make_file(tmp_path / "todo.sqlite", many(20))
     run = run_over_dask(path, "task_5_kills_dask")
     assert run.returncode == 0, run.stderr
     failed = dict(query(path, "SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL"))
-    assert 5 in failed  # and those that were each time on the worker that died, which is Dask's to tell
+    assert 5 in failed  # Dask also blames tasks that were on a dying worker each time
     assert len(failed) <= 4
     assert all("all those workers died" in text for text in failed.values())
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(20 - len(failed),)]
@@ -102,7 +102,7 @@ def test_a_dead_dask_worker(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_dask_when_the_time_is_over(tmp_path: Path) -> None:
-    """What still runs on Dask's workers when the time is over is pending again, and the run ends in order."""
+    """At the time limit, tasks that run on Dask's workers return to pending, and the run ends without an error."""
     path = make_file(tmp_path / "todo.sqlite", many(5))
     run = run_over_dask(path, "waits_from_task_3", "8")
     assert run.returncode == 0, run.stderr
@@ -111,7 +111,7 @@ def test_dask_when_the_time_is_over(tmp_path: Path) -> None:
 
 
 def test_threads(opened: Callable[..., TaskManager]) -> None:
-    """Any executor of concurrent.futures does: threads too, for a function that lets them run side by side."""
+    """Any executor of concurrent.futures works, threads too."""
     manager = opened(*many(50))
     report = run_tasks(manager, functions.good, jobs=4, executor=ThreadPoolExecutor)
     assert (report.saved, report.errors) == (50, 0)
@@ -119,7 +119,7 @@ def test_threads(opened: Callable[..., TaskManager]) -> None:
 
 
 class CannotEnd(ThreadPoolExecutor):
-    """An executor that fails when it is to end."""
+    """An executor whose shutdown fails."""
 
     def shutdown(self, *_: Any, **__: Any) -> None:
         super().shutdown()
@@ -127,10 +127,10 @@ class CannotEnd(ThreadPoolExecutor):
 
 
 def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
-    """If shutting it down fails, all results are saved, nothing stays STARTED, and it is logged."""
+    """If the shutdown fails, all results are saved, no task stays STARTED, and the failure is logged."""
     manager = opened(*many(50))
     assert run_tasks(manager, functions.good, jobs=2, executor=CannotEnd).saved == 50
-    assert "The executor could not be shut down" in caplog.text
+    assert "the executor could not be shut down" in caplog.text
     manager.reset_tasks(status=STATUS.OK)
 
     def fail(_: Any) -> None:
@@ -142,28 +142,28 @@ def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog:
 
 
 def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
-    """When the time is over the processes of a ProcessPoolExecutor are ended too, so that the program can."""
+    """At the time limit the processes of a ProcessPoolExecutor are killed, so that the program can end."""
     manager = opened(*many(5))
-    others = {child.pid for child in psutil.Process().children()}  # such as other tests' servers
+    others = {child.pid for child in psutil.Process().children()}  # such as servers of other tests
     pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
     report = run_tasks(manager, functions.does_not_end, jobs=1, executor=pool, stop_after=6)
     assert (report.saved, report.is_out_of_time) == (1, True)
-    tracker = resource_tracker._resource_tracker._pid  # multiprocessing's own, which stays
+    tracker = resource_tracker._resource_tracker._pid  # multiprocessing keeps it running
     children = [child for child in psutil.Process().children() if child.pid not in {*others, tracker}]
     assert psutil.wait_procs(children, timeout=30)[1] == []
     assert manager.get_number_tasks() == 4
 
 
 def test_what_is_no_executor(opened: Callable[..., TaskManager]) -> None:
-    """A function that makes something else is refused before any task is started."""
+    """A function that returns no executor is refused before any task starts."""
     manager = opened(*many(5))
-    with pytest.raises(ValueError, match="a function is expected that returns an Executor"):
+    with pytest.raises(ValueError, match=r"a function that returns a concurrent\.futures\.Executor"):
         run_tasks(manager, functions.good, jobs=2, executor=math.sqrt)  # type: ignore[arg-type]
     assert manager.get_number_tasks() == 5
 
 
 def test_an_executor_that_fails(opened: Callable[..., TaskManager]) -> None:
-    """What an executor's own failure says ends the run; nothing is blamed on the tasks."""
+    """A failure of the executor ends the run with its own exception; no task becomes an ERROR."""
 
     class Failing(Executor):
         def submit(self, *_: Any, **__: Any) -> Future[Any]:

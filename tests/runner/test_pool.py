@@ -1,4 +1,4 @@
-"""Workers that die, hang, or cannot do their part."""
+"""Workers that die, hang, or cannot run the function."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ def runs_of_each() -> Counter[int]:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_functions_that_kill_their_process(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """A task that kills its process is an ERROR with the reason; no other task notices, and each is run once."""
+    """A task that kills its process becomes an ERROR with the reason; no other task is affected, and each runs once."""
     manager = opened(*many(500), load_into_memory=in_memory)
     report = run_tasks(manager, functions.kills_itself, jobs=2)
     assert (report.saved, report.errors) == (500, 3)
@@ -59,7 +59,7 @@ def test_functions_that_kill_their_process(opened: Callable[..., TaskManager], i
 
 
 def test_an_executor_that_breaks_as_a_whole(opened: Callable[..., TaskManager]) -> None:
-    """Where a dead worker breaks the executor, the suspects are run one at a time, and the culprits are found."""
+    """If a dead worker breaks the executor, the tasks in flight run again one at a time, to find the fatal ones."""
     manager = opened(*many(40))
     pool = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
     report = run_tasks(manager, functions.task_3_kills_itself, jobs=3, executor=pool)
@@ -70,11 +70,11 @@ def test_an_executor_that_breaks_as_a_whole(opened: Callable[..., TaskManager]) 
     assert manager.summary["OK"] == 38
     runs = runs_of_each()
     assert max(runs.values()) <= 2
-    assert sum(runs.values()) <= 40 + 3 + 1  # what was under way when it broke, and the other culprit
+    assert sum(runs.values()) <= 40 + 3 + 1  # the tasks in flight when it broke, and the other fatal one
 
 
 def test_a_task_that_hangs(opened: Callable[..., TaskManager]) -> None:
-    """A task that takes too long is an ERROR that names the limit, and the program that it waited for is gone."""
+    """A task that exceeds its time limit becomes an ERROR with that limit, and its child program is killed."""
     manager = opened(*many(6))
     report = run_tasks(manager, functions.hangs_in_a_program, jobs=2, task_timeout=0.5)
     assert (report.saved, report.errors) == (6, 1)
@@ -87,24 +87,24 @@ def test_a_task_that_hangs(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.fixture
 def control_group() -> Iterator[Path]:
-    """Make a control group with 300 MB of memory."""
+    """Create a control group with 300 MB of memory."""
     entry = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line), None)
     if entry is None:
-        pytest.skip("memory is counted by control groups of the second kind here, where a process cannot move itself")
+        pytest.skip("control groups of version 2 count memory here, and a process cannot move itself into one")
     group = Path("/sys/fs/cgroup/memory" + entry.split(":", 2)[2]) / f"photometry-tasks-{os.getpid()}"
     try:
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(300 * 10**6))
     except OSError as error:
-        pytest.skip(f"no control group can be made here: {error}")
+        pytest.skip(f"no control group can be created here: {error}")
     yield group
-    while (group / "cgroup.procs").read_text():  # the last are about to end
+    while (group / "cgroup.procs").read_text():  # the last processes are about to end
         os.sched_yield()
     group.rmdir()
 
 
 def test_out_of_memory(todo: Callable[..., Path], tmp_path: Path, control_group: Path) -> None:
-    """A worker that the kernel kills for memory is an ERROR that says so, and names the limit."""
+    """If the kernel kills a worker for memory, its task becomes an ERROR with this reason and the limit."""
     path = todo(*many(5))
     command = [
         sys.executable,
@@ -126,28 +126,28 @@ def test_out_of_memory(todo: Callable[..., Path], tmp_path: Path, control_group:
         path, "SELECT priority, errors FROM todolist JOIN diagnostics USING (priority) WHERE status = 2"
     )
     assert priority == 2
-    assert "killed by SIGKILL: out of memory; the limit of memory is 300 MB (control group)" in text
+    assert "killed by SIGKILL: out of memory; the memory limit is 300 MB (control group)" in text
 
 
 def test_limit_of_address_space(opened: Callable[..., TaskManager]) -> None:
-    """A task that gets no more memory is an ERROR that names the limit."""
+    """A task that gets no more memory becomes an ERROR with the limit."""
     manager = opened(*many(1))
     run_tasks(manager, functions.has_little_address_space, jobs=1)
-    assert "the limit of memory is 3000 MB (RLIMIT_AS)" in errors_of(manager)[1]
+    assert "the memory limit is 3000 MB (RLIMIT_AS)" in errors_of(manager)[1]
 
 
 def test_limit_of_cpu_time(opened: Callable[..., TaskManager]) -> None:
-    """A task that uses up its CPU time is an ERROR that says so."""
+    """A task that uses up its CPU time becomes an ERROR with this reason."""
     manager = opened(*many(3))
     report = run_tasks(manager, functions.has_little_cpu_time, jobs=1)
     assert (report.saved, report.errors) == (3, 1)
-    assert "SIGXCPU: its limit of CPU time (RLIMIT_CPU)" in errors_of(manager)[2]
+    assert "SIGXCPU: its CPU time limit (RLIMIT_CPU)" in errors_of(manager)[2]
 
 
 def test_a_function_that_the_workers_do_not_find(
     opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the workers cannot import the function the run ends, saying why, and no task is blamed."""
+    """If the workers cannot import the function, the run ends with the reason, and no task becomes an ERROR."""
     manager = opened(*many(30))
     module = tmp_path / "soon_gone.py"
     module.write_text("def photometry(task):\n    return task\n")
@@ -161,7 +161,7 @@ def test_a_function_that_the_workers_do_not_find(
 
 
 def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """A script that runs again in its workers is told so, and no task is blamed."""
+    """A script that runs again in its workers ends with an error message, and no task becomes an ERROR."""
     path = todo(*many(30))
     (tmp_path / "script.py").write_text(
         "import sys\nfrom photometry_tasks import TaskManager\nfrom photometry_tasks.runner import run_tasks\n"
@@ -175,7 +175,7 @@ def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> 
 
 
 def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """When one worker after the other dies the run ends: it is not the tasks. What was tried is an ERROR."""
+    """If many workers die in a row, the run ends, and the tasks that they ran are ERRORs."""
     manager = opened(*many(30))
     monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
     with pytest.raises(TooManyWorkerDeathsError, match="exit code 7"):
@@ -185,7 +185,7 @@ def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest
 
 
 def test_processes_of_the_function(opened: Callable[..., TaskManager]) -> None:
-    """A function may have processes of its own: they can be ended, and one that comes back from it answers nothing."""
+    """A function may start processes: SIGTERM ends them, and a forked child that returns sends no result."""
     manager = opened(*many(12))
     report = run_tasks(manager, functions.uses_a_pool_of_its_own, jobs=2, task_timeout=30)
     assert (report.saved, report.errors) == (12, 0)
@@ -200,23 +200,23 @@ def test_processes_of_the_function(opened: Callable[..., TaskManager]) -> None:
 def test_a_function_that_cuts_its_connection(
     opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that lives on without its connection is killed, and its task an ERROR."""
+    """A process that closes its connection and stays alive is killed, and its task becomes an ERROR."""
     monkeypatch.setattr(pool._Worker._end, "__defaults__", (0.1,))
     manager = opened(*many(4))
     report = run_tasks(manager, functions.cuts_its_connection, jobs=1)
     assert (report.saved, report.errors) == (4, 1)
-    assert "had cut its connection" in errors_of(manager)[2]
+    assert "had closed its connection" in errors_of(manager)[2]
 
 
 def test_importing_is_not_the_tasks_time(opened: Callable[..., TaskManager]) -> None:
-    """What a worker takes to import the function does not count for the limit of a task."""
+    """The import of the function does not count towards the time limit of a task."""
     manager = opened(*many(4))
     report = run_tasks(manager, functions.SlowToImport(), jobs=2, task_timeout=0.5)
     assert (report.saved, report.errors) == (4, 0)
 
 
 def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
-    """However short a task may take, each gets its own result, and never another's."""
+    """With a tiny time limit each task still gets its own result, never that of another task."""
     manager = opened(*many(30))
     report = run_tasks(manager, functions.good, jobs=2, task_timeout=1e-9)
     assert report.saved == 30
@@ -227,7 +227,7 @@ def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskManager], jobs: int) -> None:
-    """A pool that refuses the next task is replaced, and every task is done."""
+    """A pool that refuses the next task is replaced, and all tasks are run."""
     manager = opened(*many(6))
     pools: list[ProcessPoolExecutor] = []
 
@@ -236,7 +236,7 @@ def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskMana
         return pools[-1]
 
     def kill_the_workers(_report: RunReport) -> None:
-        """Wait until the pool has noticed that its workers are dead."""
+        """Kill the workers, and wait until the pool reports that it is broken."""
         if len(pools) > 1:
             return
         for process in active_children():
@@ -256,25 +256,25 @@ def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskMana
 
 @pytest.mark.parametrize("value", ["1e11", "99999999999999999999", "inf", "nan", "soon", ""])
 def test_nonsense_of_slurm(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """An end of the job that is none, or in the far future, is no limit."""
+    """A malformed or far-future end of the job sets no limit."""
     monkeypatch.setenv("SLURM_JOB_END_TIME", value)
     report = run_tasks(opened(*many(2)), functions.good, jobs=1, stop_after=1e12)
     assert (report.saved, report.is_out_of_time) == (2, False)
 
 
 def test_a_result_does_not_wait_for_the_others(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """A finished result is saved while the tasks beside it still run."""
+    """A finished result is saved while other tasks still run."""
     manager = opened(*many(4))
 
     def show(report: RunReport) -> None:
         if report.saved == 2:
-            (tmp_path / "go").touch()  # the other two wait for this
+            (tmp_path / "go").touch()  # the other two tasks wait for this file
 
     assert run_tasks(manager, functions.waits_from_task_3, jobs=2, progress=show).saved == 4
 
 
 def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """When the run is killed its workers end too, in the midst of a task; the next run takes the tasks up."""
+    """If the run is killed, its workers end too, even during a task; the next run returns their tasks to pending."""
     path = todo(*many(8))
     command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
     process = subprocess.Popen(
@@ -299,15 +299,18 @@ def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path
     ("arguments", "says"),
     [
         ({"task_timeout": -1}, "task_timeout"),
-        ({"task_timeout": 0}, "a task needs some time"),
+        ({"task_timeout": 0}, "a positive number of seconds"),
         ({"grace": float("nan")}, "grace"),
         ({"stop_after": "soon"}, "stop_after"),
-        ({"executor": ProcessPoolExecutor}, "jobs=None: say how many workers"),
-        ({"executor": ProcessPoolExecutor, "jobs": 1, "task_timeout": 5}, "task_timeout=5.0: an executor of your own"),
+        ({"executor": ProcessPoolExecutor}, "jobs=None: an executor needs a number of workers"),
+        (
+            {"executor": ProcessPoolExecutor, "jobs": 1, "task_timeout": 5},
+            "task_timeout=5.0: it works only for the default",
+        ),
     ],
 )
 def test_bad_arguments(opened: Callable[..., TaskManager], arguments: dict[str, Any], says: str) -> None:
-    """What makes no sense is a ValueError that names it, before any task is started."""
+    """An invalid argument is a ValueError with its name, before any task starts."""
     manager = opened({})
     with pytest.raises(ValueError, match=says):
         run_tasks(manager, functions.good, **arguments)
@@ -315,7 +318,7 @@ def test_bad_arguments(opened: Callable[..., TaskManager], arguments: dict[str, 
 
 
 def test_status_of_a_dead_task(opened: Callable[..., TaskManager]) -> None:
-    """The next opening returns it to pending, as any ERROR."""
+    """The next opening returns the task of a dead worker to pending, as any ERROR."""
     manager = opened(*many(1))
     run_tasks(manager, functions.always_dies, jobs=1)
     assert manager.summary[STATUS.ERROR.name] == 1

@@ -1,7 +1,8 @@
-"""The main job: a function, a pool of processes, and a TaskManager."""
+"""`run_tasks` with the default pool: results, errors, interruptions."""
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import UnknownTaskError
 from photometry_tasks.runner import RunReport, run_tasks
+from photometry_tasks.text import count_of
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
@@ -36,7 +38,7 @@ def test_all_tasks_are_done(opened: Callable[..., TaskManager], in_memory: bool)
 
 
 def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
-    """The tasks run in as many other processes as were asked for."""
+    """The tasks run in the requested number of worker processes."""
     manager = opened(*many(60))
     run_tasks(manager, functions.says_its_process, jobs=2)
     processes = {int(row[0]) for row in manager.cursor.execute("SELECT DISTINCT method_used FROM diagnostics")}
@@ -45,7 +47,7 @@ def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> None:
-    """What the function raises becomes that task's ERROR with the traceback; the others go on."""
+    """If the function raises an exception, its task becomes an ERROR with the traceback; the other tasks continue."""
     manager = opened(*many(9))
     report = run_tasks(manager, functions.every_third_raises, jobs=2)
     assert (report.saved, report.errors) == (9, 3)
@@ -62,7 +64,7 @@ def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> 
 
 @pytest.mark.parametrize("function", [functions.rubbish, functions.exits, functions.raises_a_base_exception])
 def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function: Any) -> None:
-    """A function that returns no result, or leaves by SystemExit, makes an ERROR that says what was wrong."""
+    """A malformed result, SystemExit and other base exceptions become an ERROR with the reason."""
     manager = opened(*many(5))
     report = run_tasks(manager, function, jobs=1)
     assert (report.saved, report.errors) == (5, 5)
@@ -72,17 +74,17 @@ def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function
 
 
 def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
-    """A neighbour that is skipped in time is not run, and what was in flight loses nothing; the counts add up."""
+    """A neighbour that is skipped in time does not run; tasks in flight keep their results, and the counts add up."""
     manager = opened(*many(400))
     report = run_tasks(manager, functions.covers_the_next_hundred, jobs=2)
     assert manager.get_number_tasks() == 0
     assert manager.summary["OK"] + manager.summary["SKIPPED"] == 400
-    # A hundred are skipped by each, and 64 at most are in flight.
+    # Each result skips 100 tasks, and at most 64 are in flight.
     assert report.saved < 400
 
 
 def test_fields_that_a_function_may_change(opened: Callable[..., TaskManager]) -> None:
-    """The function's time and sector count, and its result stays that of the task that it was given."""
+    """The function's own time is saved, and its result is saved for the task that it was given."""
     manager = opened(*many(3))
     run_tasks(manager, functions.another_sector, jobs=1)
     assert manager.summary["OK"] == 3
@@ -91,7 +93,7 @@ def test_fields_that_a_function_may_change(opened: Callable[..., TaskManager]) -
 
 
 def test_limit_and_constraints(opened: Callable[..., TaskManager]) -> None:
-    """Only so many tasks are run, and only those that match."""
+    """At most `limit` tasks run, and only tasks that match the constraints."""
     manager = opened(*[{"camera": 1 + number % 2} for number in range(20)])
     seen: list[int] = []
     report = run_tasks(
@@ -107,14 +109,14 @@ def test_limit_and_constraints(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_nothing_to_do(opened: Callable[..., TaskManager]) -> None:
-    """A list without pending tasks is done at once."""
+    """With no pending task, the run ends at once."""
     report = run_tasks(opened({"status": 1}), functions.good)
     assert (report.saved, report.errors) == (0, 0)
 
 
 @pytest.mark.parametrize("arguments", [{"jobs": 0}, {"jobs": 1.5}, {"limit": 0}, {"limit": "5"}])
 def test_bad_numbers(opened: Callable[..., TaskManager], arguments: dict[str, Any]) -> None:
-    """A number of jobs or tasks that is none is a ValueError, before any task is started."""
+    """An invalid number of jobs or tasks is a ValueError, before any task starts."""
     manager = opened({})
     with pytest.raises(ValueError, match=next(iter(arguments))):
         run_tasks(manager, functions.good, **arguments)
@@ -122,7 +124,7 @@ def test_bad_numbers(opened: Callable[..., TaskManager], arguments: dict[str, An
 
 
 def test_a_function_that_workers_cannot_import(opened: Callable[..., TaskManager]) -> None:
-    """A lambda is refused before any task is started, saying why."""
+    """A lambda is refused with the reason, before any task starts."""
     manager = opened({})
     with pytest.raises(ValueError, match="define it at the top level of a module"):
         run_tasks(manager, lambda task: task)
@@ -134,17 +136,17 @@ def fail(_report: RunReport) -> None:
 
 
 def test_a_failing_progress_callback(opened: Callable[..., TaskManager]) -> None:
-    """An exception in the caller's own code ends the run; what was done is saved, the rest pending."""
+    """An exception in the callback ends the run; finished results are saved, other tasks are pending."""
     manager = opened(*many(300))
     with pytest.raises(ZeroDivisionError):
         run_tasks(manager, functions.good, jobs=2, progress=fail)
     assert manager.summary["STARTED"] == 0
-    assert 1 <= manager.summary["OK"] < 150  # a batch, and what was done meanwhile
+    assert 1 <= manager.summary["OK"] < 150  # a batch, and the results that finished meanwhile
     assert manager.summary["OK"] + manager.get_number_tasks() == 300
 
 
 def test_a_result_that_cannot_be_saved(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
-    """When one result cannot be saved the run ends, and the finished ones beside it are saved all the same."""
+    """If a result cannot be saved, the run ends, and the other finished results are saved."""
     manager = opened(*many(300))
 
     def delete_one(_report: RunReport) -> None:
@@ -156,14 +158,14 @@ def test_a_result_that_cannot_be_saved(opened: Callable[..., TaskManager], caplo
 
     with pytest.raises(UnknownTaskError):
         run_tasks(manager, functions.good, jobs=2, progress=delete_one)
-    assert "A finished result could not be saved" in caplog.text
+    assert re.search(r"the finished result of task \d+ could not be saved", caplog.text)
     assert manager.summary["STARTED"] == 0
     assert manager.summary["OK"] > 32
     assert manager.summary["OK"] + manager.get_number_tasks() == 299
 
 
 def test_a_worker_that_does_not_end(opened: Callable[..., TaskManager]) -> None:
-    """A worker that takes no notice of being told to end is ended."""
+    """A worker that ignores SIGTERM is killed."""
     manager = opened(*many(4))
     with pytest.raises(ZeroDivisionError):
         run_tasks(manager, functions.does_not_end, jobs=1, progress=fail)
@@ -172,7 +174,7 @@ def test_a_worker_that_does_not_end(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_constraints_that_can_be_read_once(opened: Callable[..., TaskManager]) -> None:
-    """A constraint may be a generator: all its tasks are run."""
+    """A constraint may be a generator: all its tasks run."""
     manager = opened(*many(20))
     report = run_tasks(manager, functions.good, jobs=1, starid=(star for star in range(101, 111)))
     assert report.saved == 10
@@ -180,7 +182,7 @@ def test_constraints_that_can_be_read_once(opened: Callable[..., TaskManager]) -
 
 @pytest.mark.parametrize("limit", [None, 1])
 def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limit: int | None) -> None:
-    """A Ctrl-C while the manager works is held back until it has done, and then stops the run, the last one too."""
+    """Ctrl-C in the progress callback stops the run after it, also after the last result."""
     manager = opened(*many(300))
     after: list[int] = []
 
@@ -191,14 +193,14 @@ def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limi
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks(manager, functions.good, jobs=2, limit=limit, progress=interrupt)
-    assert len(after) >= 2  # and at the end
+    assert len(after) >= 2  # called again at the end
     assert manager.summary["STARTED"] == 0
     assert manager.summary["OK"] + manager.get_number_tasks() == 300
     assert manager.summary["OK"] < 150
 
 
 def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
-    """A function that was typed at the prompt is refused, saying why: the workers could not import it."""
+    """A function from the prompt is refused with the reason: the workers could not import it."""
     script = (
         "import sys; from photometry_tasks import TaskManager; from photometry_tasks.runner import run_tasks\n"
         "def photometry(task): return task\n"
@@ -209,7 +211,7 @@ def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
 
 
 def test_in_another_thread(todo: Callable[..., Path]) -> None:
-    """A run in a thread that is not the main one works; there is no Ctrl-C to be held back there."""
+    """A run works in a thread other than the main thread, where signals cannot be watched."""
     path = todo(*many(4))
     reports = []
 
@@ -224,13 +226,13 @@ def test_in_another_thread(todo: Callable[..., Path]) -> None:
 
 
 def test_the_handler_is_put_back(opened: Callable[..., TaskManager]) -> None:
-    """After a run Ctrl-C is the program's own again."""
+    """After a run, the handler of Ctrl-C is restored."""
     run_tasks(opened({}), functions.good, jobs=1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
-    """A worker ignores Ctrl-C, so that it is the parent who decides."""
+    """A worker ignores Ctrl-C, because the parent decides."""
     manager = opened({})
     run_tasks(manager, functions.says_what_ctrl_c_does, jobs=1)
     (row,) = manager.cursor.execute("SELECT method_used FROM diagnostics").fetchall()
@@ -241,7 +243,7 @@ def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
 @pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "terminal"])
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool, moment: str) -> None:
-    """Ctrl-C stops a run at once: what was done is saved, the rest pending, no process stays, nothing is printed."""
+    """Ctrl-C stops a run: results are saved, other tasks pending, no process is left, no traceback is printed."""
     path = todo(*many(30))
     command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "--jobs", "2"]
     command += ["--grace", "0", "tests.support.functions:hangs_from_task_5", *(["--in-memory"] if in_memory else [])]
@@ -260,7 +262,7 @@ def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in
     ((saved,),) = query(path, "SELECT count(*) FROM diagnostics")
     assert saved <= 4
     assert saved >= 1 or moment == "a worker begins"
-    assert f"{saved} results are saved, the other tasks are pending" in errors
+    assert f"Stopped: {count_of(saved, 'result')} saved, unfinished tasks pending." in errors
     found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
     assert found == [(None, 30 - saved), *([(STATUS.OK.value, saved)] if saved else [])]
     (tmp_path / "hangs").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A run that is to stop: by signals, and when its time is over."""
+"""Stopping a run: by signals, and at its time limit."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a run in a process group of its own, whose programs are not told to ignore Ctrl-C."""
+    """Start runs in separate process groups, with Python's handler of Ctrl-C."""
     processes = []
 
     def start_run(path: Path, function: str, *options: str) -> subprocess.Popen[str]:
@@ -81,19 +81,20 @@ WAITS = "tests.support.functions:waits_from_task_3"
 def test_what_runs_is_finished(
     todo: Callable[..., Path], start: Callable[..., Any], number: int, whole_group: bool, in_memory: bool
 ) -> None:
-    """After a signal nothing more is begun, and what runs is finished and saved; the exit code is 128 + n."""
+    """After a signal no new task starts, and running tasks are finished and saved; the exit code is 128 + n."""
     path = todo(*many(30))
     process = start(path, WAITS, *(["--in-memory"] if in_memory else []))
     wait_until_begun(process, {3, 4})
     (os.killpg if whole_group else os.kill)(process.pid, number)
     assert process.stderr is not None
     assert process.stderr.readline().startswith("Measuring")
-    told = process.stderr.readline()
-    assert told.startswith(f"{signal.Signals(number).name}: nothing more is begun; 2 running tasks may go on")
+    warning = process.stderr.readline()
+    reason = f"{path}: stopping ({signal.Signals(number).name}): no new task starts; 2 running tasks may continue for "
+    assert warning.startswith(reason)
     Path("go").touch()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
-    assert "Stopped. 4 results are saved, the other tasks are pending" in errors
+    assert "Stopped: 4 results saved, unfinished tasks pending." in errors
     assert begun() == {1, 2, 3, 4}
     found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
     assert found == [(None, 26), (STATUS.OK.value, 4)]
@@ -103,21 +104,21 @@ def test_what_runs_is_finished(
 def test_a_second_signal_ends_it_at_once(
     todo: Callable[..., Path], start: Callable[..., Any], first: int, second: int
 ) -> None:
-    """A second signal does not wait for what runs; what was done is saved, and the first one's number is told."""
+    """A second signal ends running tasks at once; finished results are saved, and the exit code gives a signal."""
     path = todo(*many(30))
     process = start(path, WAITS, "--grace", "3600")
     wait_until_begun(process, {3, 4})
     os.kill(process.pid, first)
     os.kill(process.pid, second)
     process.communicate(timeout=60)
-    # Of two signals that wait, the system hands over the one with the lower number first.
+    # The system delivers the pending signal with the lower number first.
     assert process.returncode in (128 + first, 128 + second)
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
     assert workers_of(process.pid) == []
 
 
 def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
-    """What still runs when the grace is over is ended, and pending again."""
+    """Tasks that run longer than the grace are ended, and return to pending."""
     path = todo(*many(30))
     process = start(path, WAITS, "--grace", "0.2")
     wait_until_begun(process, {3, 4})
@@ -128,7 +129,7 @@ def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) ->
 
 
 def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager]) -> None:
-    """Going by the run times seen, no task is begun that would hardly be done in time; that is no error."""
+    """No task starts that would hardly finish in time, according to the last run times; this is no error."""
     manager = opened(*many(30))
     report = run_tasks(manager, functions.takes_half_a_second, jobs=1, stop_after=4.2)
     assert report.is_out_of_time
@@ -140,7 +141,7 @@ def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager])
 
 @pytest.mark.parametrize("by_slurm", [False, True])
 def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, by_slurm: bool) -> None:
-    """What still runs when the time is over is ended, and pending again."""
+    """Tasks that run at the time limit are ended, and return to pending."""
     if by_slurm:
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 36))
     manager = opened(*many(5))
@@ -151,7 +152,7 @@ def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytes
 
 
 def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
-    """If there is no time nothing is begun."""
+    """With no time left, no task starts."""
     manager = opened(*many(5))
     report = run_tasks(manager, functions.good, jobs=1, stop_after=0)
     assert (report.saved, report.is_out_of_time) == (0, True)
@@ -159,15 +160,15 @@ def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_the_command_says_that_time_is_over(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
-    """The command says what is left, and that is no error."""
+    """At the time limit the command prints the number of pending tasks, and exits with 0."""
     process = start(todo(*many(5)), WAITS, "--stop-after", "6")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "its time was over: 3 tasks are pending" in output
+    assert "The time limit was reached. 3 tasks pending." in output
 
 
 def test_handlers_are_put_back(opened: Callable[..., TaskManager]) -> None:
-    """After a run the signals are the program's own again; one that it had taken itself was never touched."""
+    """After a run the handlers are restored; a signal with a handler of the program keeps it during the run."""
     during: list[Any] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     mine = signal.signal(signal.SIGUSR1, functions.good)
@@ -191,7 +192,7 @@ def test_handlers_are_put_back(opened: Callable[..., TaskManager]) -> None:
 def test_a_sector_is_stopped_and_continued(
     target_lists: dict[int, Path], tmp_path: Path, start: Callable[..., Any], in_memory: bool
 ) -> None:
-    """A real sector, stopped by SIGTERM at three random moments and continued: every task gets exactly one result."""
+    """A real sector is stopped by SIGTERM at three random moments and continued: every task gets exactly one result."""
     path = tmp_path / "todo.sqlite"
     number, _ = add_target_lists(path, [target_lists[1]])
     options = ["--in-memory"] if in_memory else []

@@ -1,4 +1,4 @@
-"""A column of diagnostics is added in three places: the model, a revision, and where its value comes from."""
+"""A new column of diagnostics needs changes in three places: the model, a revision, and the source of its value."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def downgrade() -> None:
     op.drop_column("diagnostics", "snr")
 '''
 
-#: Saves one by one and together, with and without a value for the new column.
+#: Saves results one by one and together, with and without a value for the new column.
 SCRIPT = """
 import sys
 from photometry_tasks import TaskManager
@@ -47,7 +47,7 @@ with TaskManager(sys.argv[1], load_into_memory=sys.argv[2:] == ["memory"]) as ma
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the package in which diagnostics has one more column, behind the errors."""
+    """Return a copy of the package with a new column of diagnostics, after the errors."""
     copy = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("photometry_tasks", "migrations"):
@@ -79,14 +79,14 @@ QUERY = "SELECT snr, mean_flux, errors FROM diagnostics ORDER BY priority"
 
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 def test_on_a_file(checkout: Path, tmp_path: Path, mode: str) -> None:
-    """A file is upgraded, and each value stands in its own column."""
+    """A file is upgraded, and each value is in its own column."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(4)])
     save_in(checkout, path, mode)
     assert query(path, QUERY) == FOUND
 
 
 def test_on_a_server(checkout: Path, postgresql: Engine, tmp_path: Path) -> None:
-    """The same on a server."""
+    """On a server too, each value is in its own column."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(4)])
     with owned_databases(postgresql, "columnist", "columns") as url:
         command = [sys.executable, "-m", "photometry_tasks.cli"]

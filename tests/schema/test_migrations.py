@@ -1,4 +1,4 @@
-"""Alembic's own commands on the migrations, on SQLite and PostgreSQL; and that new and migrated databases agree."""
+"""Alembic's commands on SQLite and PostgreSQL; new and migrated databases are equal."""
 
 import ast
 import os
@@ -55,12 +55,12 @@ def succeed(*arguments: str) -> str:
 
 
 def within(chosen: Callable[..., object], *arguments: object, todo: object = None, ini: Path | None = None) -> str:
-    """Run a command of Alembic in this process, which takes a tenth of the time."""
+    """Run a command of Alembic in this process, in a tenth of the time."""
     printed = StringIO()
     options = Namespace(x=[] if todo is None else [f"todo={todo}"])
     config = Config(str(ini or schema.alembic_ini()), stdout=printed, output_buffer=printed, cmd_opts=options)
     with pytest.MonkeyPatch.context() as patch:
-        # Its logging would take pytest's handlers away.
+        # Alembic's logging configuration would remove pytest's handlers.
         patch.setattr("logging.config.fileConfig", lambda *_, **__: None)
         chosen(config, *arguments)
     return printed.getvalue()
@@ -68,20 +68,20 @@ def within(chosen: Callable[..., object], *arguments: object, todo: object = Non
 
 @pytest.fixture
 def server(postgresql: Engine) -> Iterator[str]:
-    """Make an empty database with a user whose password needs quoting, and return its URL."""
+    """Return the URL of a new empty database; the user's password needs quoting."""
     with owned_databases(postgresql, "astronomer", "migrations") as url:
         yield url
 
 
 def test_the_library_knows_the_revisions() -> None:
-    """The revisions that the library names without loading Alembic are those of the scripts, in their order."""
+    """The library finds the revisions of the scripts, in their order, without loading Alembic."""
     scripts = ScriptDirectory.from_config(Config(str(schema.alembic_ini())))
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(schema.REVISIONS)
     assert scripts.get_current_head() == schema.HEAD
 
 
 def test_every_command(tmp_path: Path) -> None:
-    """From a TASOC file to head and back to 6.3: each command says and does what it should."""
+    """Each command works, from a TASOC file to head and back to release 6.3."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     todo = f"todo={path}"
     before = path.read_bytes()
@@ -103,7 +103,7 @@ def test_every_command(tmp_path: Path) -> None:
     assert (read_rows(path), describe(path)) == (rows, described)
     head = path.read_bytes()
     refused = alembic("-x", todo, "downgrade", "base")
-    assert "FAILED: There is no way back below TASOC's release 6.3" in refused.stdout
+    assert "FAILED: A TODO-list cannot be downgraded below TASOC release 6.3" in refused.stdout
     assert refused.returncode != 0
     assert path.read_bytes() == head
     assert list(tmp_path.iterdir()) == [path]
@@ -115,9 +115,9 @@ def test_history() -> None:
 
 
 def test_from_nothing(tmp_path: Path) -> None:
-    """A file that is not there is made by upgrading, and by no other command."""
+    """If the file does not exist, only the command `upgrade` creates it."""
     path = tmp_path / "todo.sqlite"
-    assert "There is no TODO-file" in alembic("-x", f"todo={path}", "current").stdout
+    assert "does not exist" in alembic("-x", f"todo={path}", "current").stdout
     assert list(tmp_path.iterdir()) == []
     succeed("-x", f"todo={path}", "upgrade", "head")
     assert list(tmp_path.iterdir()) == [path]
@@ -125,7 +125,7 @@ def test_from_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_no_todo_file_is_refused(tmp_path: Path) -> None:
-    """Alembic's command makes no tables in another program's file, nor in one of zero length."""
+    """The command `upgrade` creates no tables in a file of another program or in an empty file."""
     path = tmp_path / "places.sqlite"
     path.touch()
     run = alembic("-x", f"todo={path}", "upgrade", "head")
@@ -141,7 +141,7 @@ def test_what_is_no_todo_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
-    """While the models have not changed, there is no new revision, whatever other programs added; else there is."""
+    """A new revision is written only if the models differ from the file; additions of other programs do not count."""
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "migrations", checkout / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", checkout)
@@ -164,7 +164,7 @@ def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
     assert "status_idx" in new.read_text()
 
 
-# --- which TODO-list ---
+# --- the path of the TODO-list ---
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
 )
 @pytest.mark.parametrize("prefix", ["", "sqlite:///", "sqlite+pysqlite:///"])
 def test_odd_paths(tmp_path: Path, name: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths with characters that mean something elsewhere lead to that file, from all three places."""
+    """A path with special characters leads to its file, from each of the three places."""
     path = make_file(tmp_path / "plain.sqlite", []).rename(tmp_path / name)
     target = f"{prefix}{path}"
     ini = tmp_path / "alembic.ini"
@@ -194,7 +194,7 @@ def test_odd_paths(tmp_path: Path, name: str, prefix: str, monkeypatch: pytest.M
 
 
 def test_the_order_of_the_three(tmp_path: Path) -> None:
-    """-x goes before the environment variable, and that before alembic.ini."""
+    """-x takes precedence over the environment variable, and this over alembic.ini."""
     paths = [tmp_path / name for name in ("x.sqlite", "environment.sqlite", "ini.sqlite")]
     for path in paths:
         make_file(path, [])
@@ -209,7 +209,7 @@ def test_the_order_of_the_three(tmp_path: Path) -> None:
 
 
 def test_none_of_the_three() -> None:
-    """Without a TODO-list the error names the three ways to give one."""
+    """Without a TODO-list, the error names the three ways to give its path."""
     run = alembic("current")
     assert run.returncode != 0
     for way in ("-x todo=PATH_OR_URL", "PHOTOMETRY_TASKS_TODO", "sqlalchemy.url"):
@@ -220,7 +220,7 @@ def test_none_of_the_three() -> None:
 
 
 def test_postgresql(server: str, tmp_path: Path) -> None:
-    """Alembic's commands work on PostgreSQL, with a password that needs quoting, beside another program's Alembic."""
+    """Alembic's commands work on PostgreSQL, with a quoted password and next to another program's revisions."""
     engine = create_engine(server)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"))
@@ -242,7 +242,7 @@ def test_postgresql(server: str, tmp_path: Path) -> None:
         connection.execute(text(task.format(2, 600)))
         connection.execute(text("INSERT INTO photometry_skipped VALUES (2, 1)"))
     within(command.downgrade, "0001", todo=server)
-    with pytest.raises(CommandError, match="no way back"):
+    with pytest.raises(CommandError, match="cannot be downgraded"):
         within(command.downgrade, "base", todo=server)
     assert within(command.current, todo=server) == "0001\n"
     within(command.upgrade, "head", todo=server)
@@ -270,7 +270,7 @@ def describe_server(engine: Engine) -> dict[str, object]:
 
 
 def test_new_and_migrated_agree_on_postgresql(server: str) -> None:
-    """Made by the models or by the migrations, online or from --sql: the same, name by name; types are wide."""
+    """The models, the migrations and the SQL of --sql create the same schema with wide types."""
     engine = create_engine(server)
     with engine.begin() as connection:
         schema.create_schema(connection)
@@ -300,7 +300,7 @@ def run_sql(engine: Engine, sql: str) -> None:
 
 
 def test_new_and_migrated_agree_on_sqlite(tmp_path: Path) -> None:
-    """Alembic finds no difference between the models and a file that was made, or upgraded from any release."""
+    """Alembic finds no difference between the models and a new file or an upgraded file of any release."""
     paths = [make_file(tmp_path / "new.sqlite", [])]
     for release in old_files.RELEASES:
         paths.append(old_files.make_old_file(tmp_path / f"{release}.sqlite", release))
@@ -315,13 +315,13 @@ def test_new_and_migrated_agree_on_sqlite(tmp_path: Path) -> None:
 
 
 def test_sql_is_for_postgresql(tmp_path: Path) -> None:
-    """--sql of a SQLite file is refused: it would have to be looked at."""
+    """--sql of a SQLite file is refused: an upgrade has to read the file."""
     path = make_file(tmp_path / "todo.sqlite", [])
     assert "--sql is for PostgreSQL" in alembic("-x", f"todo={path}", "upgrade", "head", "--sql").stdout
 
 
 def test_the_upgrade_command_on_postgresql(server: str) -> None:
-    """`photometry-tasks upgrade URL` makes the tables, names no password, and waits while somebody else upgrades."""
+    """`photometry-tasks upgrade URL` creates the tables, shows no password, and waits for another upgrade."""
     engine = create_engine(server)
     shown = make_url(server).set(query={}).render_as_string(hide_password=True)
     ours = [sys.executable, "-m", "photometry_tasks.cli", "upgrade", server]
@@ -355,7 +355,7 @@ def test_the_upgrade_command_on_postgresql(server: str) -> None:
     ],
 )
 def test_a_server_that_is_not_there(url: str, message: str) -> None:
-    """A server that does not answer, and a URL of something else, are errors without the password."""
+    """If the server does not answer or the URL is wrong, the error does not show the password."""
     with pytest.raises(CommandError, match=message) as caught:
         within(command.upgrade, "head", todo=url)
     result = CliRunner().invoke(main, ["upgrade", url])
@@ -371,7 +371,7 @@ REVISIONS = sorted((ROOT / "migrations" / "versions").glob("*.py"))
 
 @pytest.mark.parametrize("path", REVISIONS, ids=lambda path: path.stem)
 def test_a_revision_is_frozen(path: Path) -> None:
-    """A revision imports nothing of the package, which will change after it."""
+    """A revision imports nothing of the package, which changes later."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
@@ -379,7 +379,7 @@ def test_a_revision_is_frozen(path: Path) -> None:
 
 
 def test_the_baseline_is_the_first_revision(tmp_path: Path) -> None:
-    """The tables that older files are converted to are those that the first revision makes."""
+    """Older files are converted to the tables that the first revision creates."""
     created, converted = tmp_path / "created.sqlite", tmp_path / "converted.sqlite"
     succeed("-x", f"todo={created}", "upgrade", "0001")
     engine = create_engine(f"sqlite:///{converted}")
@@ -392,7 +392,7 @@ def test_the_baseline_is_the_first_revision(tmp_path: Path) -> None:
 
 
 def test_upgrading_a_file_that_another_program_creates(tmp_path: Path) -> None:
-    """While `init` makes a file, Alembic's `upgrade` does not put an empty list in its place."""
+    """While `init` creates a file, Alembic's `upgrade` does not replace it by an empty list."""
     path = tmp_path / "todo.sqlite"
     refused = []
 

@@ -60,12 +60,12 @@ def test_todolist_has_the_columns_of_the_contract(todo: Callable[..., Path]) -> 
 
 
 def test_priority_is_the_row_id(todo: Callable[..., Path]) -> None:
-    """The key is SQLite's row id, so that looking up by priority reads no index."""
+    """The key is SQLite's row id: a look-up by priority reads no index."""
     assert query(todo({"priority": 17}), "SELECT rowid, priority FROM todolist") == [(17, 17)]
 
 
 def test_diagnostics_has_the_columns_of_the_contract(todo: Callable[..., Path]) -> None:
-    """Diagnostics has its columns in TASOC's order, and only three of them must have a value."""
+    """Diagnostics has its columns in TASOC's order, and only three require a value."""
     found = columns(todo(), "diagnostics")
     assert [column[0] for column in found] == DIAGNOSTICS
     assert [column[0] for column in found if column[2]] == ["priority", "method_used", "elaptime"]
@@ -98,7 +98,7 @@ def test_indexes(todo: Callable[..., Path]) -> None:
 
 
 def test_foreign_keys(todo: Callable[..., Path]) -> None:
-    """Deleting a task takes its rows along, except that a task that skips another stays."""
+    """Deleting a task deletes its rows too; a task that skips another cannot be deleted."""
     path = todo()
     sql = 'SELECT "from", "table", "to", on_update, on_delete FROM pragma_foreign_key_list({!r}) ORDER BY 1'
     assert query(path, sql.format("diagnostics")) == [("priority", "todolist", "priority", "CASCADE", "CASCADE")]
@@ -119,11 +119,11 @@ def test_postgresql_has_wide_types(postgresql: Engine) -> None:
         Base.metadata.drop_all(postgresql)
 
 
-# --- a file that was made by other programs ---
+# --- files of other programs ---
 
 
 def make_tasoc_list(path: Path) -> Path:
-    """As TASOC's own preparation leaves it: todolist alone, with its indexes."""
+    """Create a file as TASOC's preparation does: only todolist, with its indexes."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             """CREATE TABLE todolist (
@@ -140,7 +140,7 @@ def make_tasoc_list(path: Path) -> Path:
 
 
 def test_a_list_that_was_never_opened_works(tmp_path: Path) -> None:
-    """A list with todolist alone gets the tables of results at its first opening."""
+    """If a list has only todolist, the first opening adds the tables of results."""
     path = make_tasoc_list(tmp_path / "todo.sqlite")
     with TaskManager(path) as manager:
         task = manager.get_task()
@@ -152,7 +152,7 @@ def test_a_list_that_was_never_opened_works(tmp_path: Path) -> None:
 
 
 def test_what_other_programs_added_stays(tmp_path: Path) -> None:
-    """Columns, indexes on expressions, and tables of other programs are kept and do not disturb."""
+    """Columns, indexes on expressions and tables of other programs are kept and cause no errors."""
     path = make_tasoc_list(tmp_path / "todo.sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
@@ -175,7 +175,7 @@ def test_what_other_programs_added_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", list(Base.metadata.tables))
 def test_each_table_is_looked_at(todo: Callable[..., Path], table: str) -> None:
-    """The fast look at a file's schema asks for each table of the models."""
+    """The fast check of a file's schema includes each table of the models."""
     with closing(sqlite3.connect(todo())) as connection:
         assert has_current_schema(connection)
         connection.execute(f"ALTER TABLE {table} RENAME TO something_else")

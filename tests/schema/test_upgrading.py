@@ -1,4 +1,4 @@
-"""Contract 10: a file of any release since 3.0 opens, and nothing but what had to be changed is."""
+"""Contract 10: a file of any release since 3.0 opens, with the necessary changes and no others."""
 
 import shutil
 import signal
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 LEGACY = ["3.0", "4.4", "5.0", "6.0"]
 
-#: What other programs add to a file.
+#: Additions of other programs to a file.
 FOREIGN = """
     ALTER TABLE todolist ADD COLUMN corr_status INTEGER DEFAULT NULL;
     ALTER TABLE todolist ADD COLUMN "Weird, (name)" TEXT COLLATE NOCASE DEFAULT 'a,b)'
@@ -62,7 +62,7 @@ def by_priority(rows: Rows) -> dict[int, dict[str, Any]]:
 
 
 def read_sql(path: Path) -> set[tuple[str, str]]:
-    """Return the SQL of what other programs made, as it was written."""
+    """Return the SQL of the objects of other programs, as written."""
     ours = {"todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version", "photometry_tasks_progress"}
     return {
         (name, sql)
@@ -77,14 +77,14 @@ INDEXES = {str(index.name) for table in Base.metadata.tables.values() for index 
 
 
 def check_sound(path: Path) -> None:
-    """Check that SQLite finds no damage, and that the closed file is alone."""
+    """Check that SQLite finds no damage, and that the closed file left no other files."""
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
     assert query(path, "PRAGMA foreign_key_check") == []
     assert not list(path.parent.glob(f"{path.name}-*"))
 
 
 def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool = False) -> None:
-    """Compare value by value with the file before, and the rules where there was no value."""
+    """Compare each value with the old file or, if it had none, with the rule."""
     after = read_rows(path)
     assert after.keys() - before.keys() <= {
         "photometry_tasks_version",
@@ -138,7 +138,7 @@ def use(path: Path, *, in_memory: bool) -> None:
 
 @pytest.fixture(params=[*old_files.RELEASES, *(f"legacy {name}" for name in LEGACY)])
 def old_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Make a file of a release, or take a real one."""
+    """Create a file of a release, or copy a real file."""
     kind, _, release = request.param.rpartition(" ")
     path = tmp_path / "todo.sqlite"
     if not kind:
@@ -153,7 +153,7 @@ def old_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("foreign", [False, True], ids=["", "foreign"])
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_every_release_is_upgraded(old_file: Path, foreign: bool, by_tasoc: bool) -> None:
-    """A file of any release gets today's schema; no value changes, and what other programs made stays."""
+    """A file of any release gets the current schema; values and objects of other programs are kept."""
     if by_tasoc:
         old_files.open_as_tasoc(old_file)
     if foreign:
@@ -173,7 +173,7 @@ def test_every_release_is_upgraded(old_file: Path, foreign: bool, by_tasoc: bool
 
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_an_upgraded_file_is_as_a_new_one(old_file: Path, by_tasoc: bool) -> None:
-    """Names, types, defaults, keys, foreign keys and indexes are those of a file made today."""
+    """Names, types, defaults, keys, foreign keys and indexes equal those of a new file."""
     if by_tasoc:
         old_files.open_as_tasoc(old_file)
     upgrade(old_file)
@@ -183,7 +183,7 @@ def test_an_upgraded_file_is_as_a_new_one(old_file: Path, by_tasoc: bool) -> Non
 @pytest.mark.parametrize("release", old_files.RELEASES)
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_a_list_that_was_never_opened(tmp_path: Path, release: str, by_tasoc: bool) -> None:
-    """A file with todolist alone gets the tables of results."""
+    """If a file has only todolist, the upgrade adds the tables of results."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", release, results=False)
     before = read_rows(path)
     if by_tasoc:
@@ -197,7 +197,7 @@ def test_a_list_that_was_never_opened(tmp_path: Path, release: str, by_tasoc: bo
 @pytest.mark.parametrize("lacking", ["DROP INDEX status_idx", "DROP TABLE photometry_skipped", "DROP INDEX {0}idx"])
 @pytest.mark.parametrize("release", ["3.0", "5.0", "6.3"])
 def test_half_way_files(tmp_path: Path, release: str, lacking: str) -> None:
-    """A file that somebody has changed by hand gets what it lacks, whatever that is."""
+    """If a table or an index was dropped by hand, the upgrade creates it."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", release)
     index = {"3.0": "priority_", "5.0": "unique_target_", "6.3": "diagnostics_lightcurve_"}[release]
     with closing(sqlite3.connect(path)) as connection:
@@ -213,7 +213,7 @@ def test_half_way_files(tmp_path: Path, release: str, lacking: str) -> None:
 
 @pytest.mark.parametrize("release", ["3.0", "6.3"])
 def test_case_does_not_matter(tmp_path: Path, release: str) -> None:
-    """Columns whose names another tool wrote in capitals are the same columns, as for SQLite itself."""
+    """The case of column names is ignored, as in SQLite."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", release)
     with closing(sqlite3.connect(path)) as connection:
         for table, column in (("todolist", "tmag"), ("todolist", "priority"), ("diagnostics", "lightcurve")):
@@ -227,7 +227,7 @@ def test_case_does_not_matter(tmp_path: Path, release: str) -> None:
 
 @pytest.mark.parametrize("setting", ["encoding='UTF-16'", "page_size=512", "auto_vacuum=1", "journal_mode=WAL"])
 def test_other_kinds_of_file(tmp_path: Path, setting: str) -> None:
-    """Encoding, page size, and what else a SQLite file may differ in, do not matter."""
+    """Files with other encodings, page sizes and modes are upgraded too."""
     path = tmp_path / "todo.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA {setting}")
@@ -240,7 +240,7 @@ def test_other_kinds_of_file(tmp_path: Path, setting: str) -> None:
 
 
 def test_a_cadence_that_is_known_stays(tmp_path: Path) -> None:
-    """Only where the cadence is NULL does the rule give one."""
+    """The rule gives a cadence only if the cadence is NULL."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "5.0")
     old_files.open_as_tasoc(path)
     with closing(sqlite3.connect(path)) as connection:
@@ -252,7 +252,7 @@ def test_a_cadence_that_is_known_stays(tmp_path: Path) -> None:
 
 
 def test_rows_that_refer_to_nothing_stay(tmp_path: Path) -> None:
-    """What was dangling before stays so: it is somebody else's to mend, and no reason to refuse the file."""
+    """Rows that refer to missing rows are kept and do not prevent the upgrade."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DELETE FROM todolist WHERE priority = 11")
@@ -264,7 +264,7 @@ def test_rows_that_refer_to_nothing_stay(tmp_path: Path) -> None:
 
 
 def test_the_caller_gets_foreign_keys(tmp_path: Path) -> None:
-    """After the upgrade, for which they are off, foreign keys hold on the manager's connection."""
+    """Foreign keys are off during the upgrade, and on again on the manager's connection."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     with TaskManager(path) as manager:
         assert manager.conn.execute("PRAGMA foreign_keys").fetchone()[0] == 1
@@ -275,7 +275,7 @@ def test_the_caller_gets_foreign_keys(tmp_path: Path) -> None:
 
 
 def test_upgrade_false_refuses(tmp_path: Path) -> None:
-    """With upgrade=False an older file is refused with the command to run, and not changed; a new one opens."""
+    """With upgrade=False an older file is refused with the command to run, and not changed; a current file opens."""
     path = old_files.make_old_file(tmp_path / "to do.sqlite", "6.0")
     before = path.read_bytes()
     with pytest.raises(OutdatedSchemaError, match=r"photometry-tasks upgrade '.*/to do.sqlite'"):
@@ -286,7 +286,7 @@ def test_upgrade_false_refuses(tmp_path: Path) -> None:
 
 
 def test_in_memory_the_file_is_upgraded_at_once(tmp_path: Path) -> None:
-    """In memory mode the file on disk is upgraded by opening too, before any result is accepted."""
+    """In memory mode too, opening upgrades the file on disk, before any result is accepted."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     with TaskManager(path, load_into_memory=True) as manager:
         assert query(path, "SELECT version_num FROM photometry_tasks_version") == [(HEAD,)]
@@ -305,13 +305,13 @@ def test_targets_can_be_added_to_an_old_file(tmp_path: Path) -> None:
 
 
 def test_a_table_that_another_program_made_anew(todo: Callable[..., Path]) -> None:
-    """TASOC's overwriting drops tables with our indexes, and makes them its own way: opening completes them."""
+    """If TASOC's overwriting created tables again without our indexes, opening completes them."""
     path = todo({})
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             f"DROP TABLE photometry_skipped; {old_files.build_skipped('6.3')}; DROP TABLE diagnostics"
         )
-    with pytest.raises(OutdatedSchemaError, match="table diagnostics is made"):
+    with pytest.raises(OutdatedSchemaError, match="table diagnostics is created"):
         TaskManager(path, upgrade=False)
     TaskManager(path).close()
     assert describe(path) == describe(make_file(path.with_name("new.sqlite"), []))
@@ -319,7 +319,7 @@ def test_a_table_that_another_program_made_anew(todo: Callable[..., Path]) -> No
 
 @pytest.mark.parametrize("lost", ["DROP TABLE photometry_tasks_version", "DELETE FROM photometry_tasks_version"])
 def test_a_lost_revision(todo: Callable[..., Path], lost: str) -> None:
-    """A file of today whose revision was lost is looked at like any other, and gets it back."""
+    """If the revision of a current file is lost, the file is upgraded like an older file and gets its revision back."""
     path = todo({})
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(lost)
@@ -358,7 +358,7 @@ NEW = "CREATE TABLE t (\n\ta INTEGER NOT NULL, \n\tb TEXT, \n\tCONSTRAINT t_pkey
     ],
 )
 def test_what_is_kept_of_a_table(old: str, kept: list[str]) -> None:
-    """The new table is the new columns and rules, and of the old one what the new does not say."""
+    """The new table has the new columns and constraints, and the additions of the old table."""
     sql = build_table_sql(old, NEW, ())
     for text in kept:
         assert text in sql
@@ -382,12 +382,12 @@ def test_what_is_kept_of_a_table(old: str, kept: list[str]) -> None:
     ],
 )
 def test_what_cannot_be_kept_of_a_table(old: str, problem: str) -> None:
-    """What has no place in the new table is named."""
+    """If a part of the old table cannot be kept, the error names it."""
     with pytest.raises(ValueError, match=problem):
         build_table_sql(old, NEW, ())
 
 
-# --- killed, and at the same time ---
+# --- kills and concurrent upgrades ---
 
 _OPEN = """
 import sys
@@ -409,7 +409,7 @@ except TodoFileInUseError:
 
 
 def start_upgrade(path: Path) -> subprocess.Popen[str]:
-    """Start a process that upgrades the file when it is told to."""
+    """Start a process that upgrades the file when `go` is called."""
     arguments = [sys.executable, "-c", _OPEN, str(path)]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -424,7 +424,7 @@ def go(process: subprocess.Popen[str]) -> None:
 
 
 def fingerprint(path: Path) -> list[tuple[Any, ...]]:
-    """Return counts and sums that tell two states of a file apart."""
+    """Return counts and sums that differ between two states of a file."""
     return query(
         path,
         "SELECT count(*), sum(priority * starid % 9973), total(tmag), sum(status) FROM todolist UNION ALL "
@@ -468,18 +468,18 @@ def sweep_kills(tmp_path: Path, rows: int, kills: int) -> None:
 
 
 def test_a_killed_upgrade(tmp_path: Path) -> None:
-    """Killed at any moment of an upgrade of 60,000 rows, the file is the old one or the new one, and opens."""
+    """If an upgrade of 60,000 rows is killed at any moment, the file is the old or the new file, and opens."""
     sweep_kills(tmp_path, 60_000, 3)
 
 
 @pytest.mark.slow
 def test_an_upgrade_killed_often(tmp_path: Path) -> None:
-    """The same with 200,000 rows and 60 kills."""
+    """After 60 kills of upgrades of 200,000 rows, the file is the old or the new file, and opens."""
     sweep_kills(tmp_path, 200_000, 60)
 
 
 def test_two_upgrades_at_once(tmp_path: Path) -> None:
-    """Of two processes that open an old file at the same moment one upgrades; the other waits or is refused."""
+    """If two processes open an old file at the same time, one upgrades it; the other waits or is refused."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0", 20_000)
     content = fingerprint(path)
     processes = [start_upgrade(path), start_upgrade(path)]
@@ -493,7 +493,7 @@ def test_two_upgrades_at_once(tmp_path: Path) -> None:
 
 
 def test_an_upgrade_waits_for_nobody_for_ever(tmp_path: Path) -> None:
-    """While somebody else writes, an upgrade is refused after the time that SQLite waits."""
+    """While another program writes, an upgrade is refused after SQLite's timeout."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     with closing(sqlite3.connect(path, isolation_level=None)) as writer, closing(SQLiteDatabase.open(path)) as database:
         writer.execute("BEGIN IMMEDIATE")
@@ -504,11 +504,11 @@ def test_an_upgrade_waits_for_nobody_for_ever(tmp_path: Path) -> None:
         assert upgrade_schema(database)
 
 
-# --- other programs go on ---
+# --- other programs after the upgrade ---
 
 
 def test_other_programs_keep_working(tmp_path: Path) -> None:
-    """After an upgrade and a run, the plain SQL of TASOC's other programs works."""
+    """After an upgrade and a run, the plain SQL of other TASOC programs works."""
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "4.4")
     use(path, in_memory=False)
     with closing(sqlite3.connect(path)) as connection:

@@ -1,4 +1,4 @@
-"""Promise 5: disks that are full, limits, directories and mounts that cannot be written; afterwards all goes on."""
+"""Promise 5: full disks, size limits, and directories and mounts without write permission lose no accepted result."""
 
 import ctypes
 import errno
@@ -32,7 +32,7 @@ from photometry_tasks.storage.sqlite.lock import find_mount
 from tests.support.lists import checksum, make_file, query, result_of
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="being another user needs root")
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 NOBODY = 65534
 
@@ -46,12 +46,12 @@ def stored(path: Path) -> list[int]:
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return what lies beside a file that should not, while a manager works on it."""
+    """Return the unexpected files in the directory of a file that a manager has open."""
     expected = {path.name + suffix for suffix in ("", "-lock", "-results", "-status", "-wal", "-shm")}
     return sorted({other.name for other in path.parent.iterdir()} - expected)
 
 
-# --- no room ---
+# --- full disk ---
 
 
 Mount = Callable[[str, str], Path]
@@ -59,10 +59,10 @@ Mount = Callable[[str, str], Path]
 
 @pytest.fixture(scope="module")
 def own_mounts() -> Callable[..., object]:
-    """Mount what nobody but this process sees: however it ends, nothing stays mounted (unshare(2))."""
+    """Return `run` in a private mount namespace (unshare(2)): all mounts end with this process, even after a kill."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "unshare") or libc.unshare(0x00020000):  # CLONE_NEWNS
-        pytest.skip(f"this machine does not let us mount file systems: {os.strerror(ctypes.get_errno())}")
+        pytest.skip(f"mounting file systems is not permitted here: {os.strerror(ctypes.get_errno())}")
     run = functools.partial(subprocess.run, check=True)
     run(["mount", "--make-rprivate", "/"])
     return run
@@ -70,7 +70,7 @@ def own_mounts() -> Callable[..., object]:
 
 @pytest.fixture
 def mount(own_mounts: Callable[..., object], tmp_path: Path) -> Iterator[Mount]:
-    """Mount a new file system of a kind, with options."""
+    """Return a function that mounts a new file system of a kind, with options."""
     mounted: list[Path] = []
 
     def mount_one(kind: str, options: str) -> Path:
@@ -91,7 +91,7 @@ def small_disk(mount: Mount) -> Path:
 
 
 def fill_up(folder: Path) -> Path:
-    """Leave no room in a small file system."""
+    """Fill a small file system to the last byte."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (4096, 1):
@@ -104,10 +104,10 @@ def fill_up(folder: Path) -> Path:
 
 
 def save_until_full(manager: TaskManager) -> list[int]:
-    """Save results until one is refused; return those that were accepted."""
+    """Save results until the manager refuses a result; return the priorities of the accepted results."""
     accepted: list[int] = []
-    # What is tested is which call it comes from.
-    with pytest.raises(DiskFullError, match=r"disk is full.* Make room, then call again") as caught:  # noqa: PT012
+    # Any of the calls may raise the error.
+    with pytest.raises(DiskFullError, match=r"disk is full.* Free some space, then call again") as caught:  # noqa: PT012
         while (task := manager.get_task()) is not None:
             manager.save_result(result_of(task, errors=["x" * 2000]))
             accepted.append(task["priority"])
@@ -118,7 +118,7 @@ def save_until_full(manager: TaskManager) -> list[int]:
 @pytest.mark.parametrize("durability", ["normal", "full"])
 @IN_MEMORY
 def test_a_full_disk(small_disk: Path, in_memory: bool, durability: Any) -> None:
-    """What was accepted is kept, what was refused is as it was; with room again, work goes on and all is stored."""
+    """Accepted results are kept, and a refused result changes nothing; with free space, the manager continues."""
     path = make_file(small_disk / "todo.sqlite", rows(100))
     manager = TaskManager(path, load_into_memory=in_memory, backup_interval=None, durability=durability)
     manager.save_result(result_of({"priority": 1}))
@@ -147,7 +147,7 @@ def test_a_full_disk(small_disk: Path, in_memory: bool, durability: Any) -> None
 
 @IN_MEMORY
 def test_a_kill_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
-    """A manager that ends without closing on a full disk has lost nothing that it had accepted."""
+    """A manager that dies on a full disk loses no accepted result."""
     path = make_file(small_disk / "todo.sqlite", rows(100))
     reading, writing = os.pipe()
     child = os.fork()
@@ -169,7 +169,7 @@ def test_a_kill_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
 
 @IN_MEMORY
 def test_opening_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
-    """A file that cannot be worked on for lack of room is an error that says so, and is not changed."""
+    """If the disk is too full for opening, an error says so, and the file is not changed."""
     path = make_file(small_disk / "todo.sqlite", rows(1000))
     filler = fill_up(small_disk)
     before = checksum(path)
@@ -185,7 +185,7 @@ def test_opening_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
 
 @contextmanager
 def limited(size: int) -> Iterator[None]:
-    """Let this process write no file beyond a size; Python ignores the signal, so it is an error like a quota's."""
+    """Limit the size of files that this process writes; Python ignores the signal, so this raises like a quota."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -196,7 +196,7 @@ def limited(size: int) -> Iterator[None]:
 
 @IN_MEMORY
 def test_a_limit_on_the_size(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A limit on the size of files, as a quota, refuses a result; without it all goes on, and all is stored."""
+    """If a limit on file sizes is reached, a result is refused; without the limit, the manager continues."""
     path = todo(*rows(100))
     manager = TaskManager(path, load_into_memory=in_memory, backup_interval=None)
     with limited(120_000):
@@ -214,14 +214,14 @@ def test_a_limit_on_the_size(todo: Callable[..., Path], in_memory: bool) -> None
 
 
 def test_backups_under_a_limit(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    """A backup that fails is tried again at the next interval; the results are accepted, and logged meanwhile."""
+    """A failed backup is retried at the next interval; meanwhile, results are accepted and logged."""
     path = todo(*rows(300))
     with TaskManager(path, load_into_memory=True, backup_interval=10) as manager:
         with limited(30_000):
             for priority in range(1, 26):
                 manager.save_result(result_of({"priority": priority}))
             assert caplog.text.count("backup failed") == 2
-            with pytest.raises(DiskFullError, match="a limit on the size of files is reached"):
+            with pytest.raises(DiskFullError, match="a limit on file sizes is reached"):
                 manager.backup()
         assert stored(path) == []
         assert leftovers(path) == []
@@ -235,7 +235,7 @@ def test_backups_under_a_limit(todo: Callable[..., Path], caplog: pytest.LogCapt
 
 @pytest.fixture
 def as_nobody() -> Iterator[Path]:
-    """Be another user, who may do only what permissions allow, in a directory of his."""
+    """Become a user without root's rights, in a directory of that user."""
     folder = Path(tempfile.mkdtemp(prefix="nobody-"))
     shutil.chown(folder, NOBODY, NOBODY)
     os.setegid(NOBODY)
@@ -258,7 +258,7 @@ def as_root(change: Callable[[], None]) -> None:
 @pytest.mark.parametrize("read_only", ["file", "directory"])
 @IN_MEMORY
 def test_a_read_only_file_or_directory(as_nobody: Path, read_only: str, in_memory: bool) -> None:
-    """It is refused at opening, before any work, by an error that names it; nothing is changed."""
+    """Opening refuses a read-only file or directory, before any work, with an error that names it."""
     path = make_file(as_nobody / "todo.sqlite", rows(3))
     place = path if read_only == "file" else as_nobody
     place.chmod(place.stat().st_mode & ~0o222)
@@ -275,7 +275,7 @@ def test_a_read_only_file_or_directory(as_nobody: Path, read_only: str, in_memor
 @AS_ROOT
 @IN_MEMORY
 def test_a_directory_made_read_only_in_mid_run(as_nobody: Path, in_memory: bool) -> None:
-    """Saving goes on; backup and closing fail with a reason or a warning; with permission again all is stored."""
+    """Saving works; backup and closing raise or warn with the reason; with permission again, all results are stored."""
     path = make_file(as_nobody / "todo.sqlite", rows(5))
     manager = TaskManager(path, load_into_memory=in_memory)
     manager.save_result(result_of({"priority": 1}))
@@ -301,7 +301,7 @@ def test_a_directory_made_read_only_in_mid_run(as_nobody: Path, in_memory: bool)
 
 @AS_ROOT
 def test_a_rename_that_fails(as_nobody: Path) -> None:
-    """In a sticky directory another user's file cannot be replaced: the backup fails, later it holds everything."""
+    """In a sticky directory another user's file cannot be replaced: a backup fails; a later one has all results."""
     path = make_file(as_nobody / "todo.sqlite", rows(3))
     with TaskManager(path, load_into_memory=True) as manager:
         as_root(lambda: (os.chown(path, 0, 0), os.chown(as_nobody, 0, 0), as_nobody.chmod(0o1777), path.chmod(0o666)))  # type: ignore[arg-type,return-value]
@@ -317,7 +317,7 @@ def test_a_rename_that_fails(as_nobody: Path) -> None:
 
 @AS_ROOT
 def test_owner_and_group(tmp_path: Path) -> None:
-    """A backup by root leaves the file to whom it belonged."""
+    """A backup by root keeps the owner and the group of the file."""
     path = make_file(tmp_path / "todo.sqlite", rows(3))
     os.chown(path, NOBODY, 1234)
     path.chmod(0o664)
@@ -328,20 +328,20 @@ def test_owner_and_group(tmp_path: Path) -> None:
 
 @AS_ROOT
 def test_an_owner_that_cannot_be_kept(as_nobody: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where the system does not let us keep the owner, the mode stays, and a warning says so."""
+    """If the system does not permit keeping the owner, the mode is kept, and a warning is logged."""
     path = make_file(as_nobody / "todo.sqlite", rows(3))
     path.chmod(0o666)
     as_root(lambda: os.chown(path, 0, 0))
     with TaskManager(path, load_into_memory=True) as manager:
         manager.save_result(result_of({"priority": 1}))
-    assert "does not let us keep its owner or group" in caplog.text
+    assert "owner or group could not be kept" in caplog.text
     assert path.stat().st_mode & 0o7777 == 0o666
     assert stored(path) == [1]
 
 
 @AS_ROOT
 def test_the_group_can_go_on(todo: Callable[..., Path]) -> None:
-    """What lies beside the file has the file's group: another of its members may have to take it in."""
+    """All files of a TODO-file have its group: another member of the group may have to recover them."""
     path = todo(*rows(3))
     path.chmod(0o660)
     os.chown(path, -1, NOBODY)
@@ -354,7 +354,7 @@ def test_the_group_can_go_on(todo: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666])
 @IN_MEMORY
 def test_modes_and_umask(todo: Callable[..., Path], mode: int, in_memory: bool) -> None:
-    """Whatever the umask, the file keeps its mode, and what lies beside it can be used by whom the file can."""
+    """With any umask, the file keeps its mode, and the files that belong to it have the same mode."""
     path = todo(*rows(3))
     path.chmod(mode)
     before = os.umask(0o077)
@@ -380,7 +380,7 @@ def read_at_once(path: Path) -> None:
 
 @IN_MEMORY
 def test_a_file_system_that_may_be_shared(mount: Mount, in_memory: bool) -> None:
-    """Where the kind is not known to be local, no shared memory is used, and readers are refused while it works."""
+    """If the kind of file system may be shared, a manager uses no shared memory, and keeps readers out."""
     folder = mount("ramfs", "mode=755")
     path = make_file(folder / "todo.sqlite", rows(3))
     assert (find_mount(path).kind, find_mount(path).is_local) == ("ramfs", False)
@@ -395,12 +395,12 @@ def test_a_file_system_that_may_be_shared(mount: Mount, in_memory: bool) -> None
     manager.close()
     assert stored(path) == ([1] if in_memory else [1, 2])
     assert query(path, "PRAGMA journal_mode") == [("delete",)]
-    # The lock file stays: another node might see too late that it went.
+    # The lock file stays: another node might see its deletion too late.
     assert sorted(other.name for other in folder.iterdir()) == [path.name, f"{path.name}-lock"]
 
 
 def test_a_kill_where_the_file_system_may_be_shared(mount: Mount) -> None:
-    """There too the next opening recovers what a killed manager had accepted."""
+    """Without shared memory too, the next opening recovers the accepted results of a killed manager."""
     folder = mount("ramfs", "mode=755")
     path = make_file(folder / "todo.sqlite", rows(3))
     child = os.fork()
@@ -414,7 +414,7 @@ def test_a_kill_where_the_file_system_may_be_shared(mount: Mount) -> None:
     assert stored(path) == [1]
 
 
-#: As `/proc/mounts` has them on clusters; each is mounted on the test's folder.
+#: Lines of `/proc/mounts` on clusters; each stands for a mount on the test's folder.
 MOUNTS = {
     "ext4": ("ext4 rw,relatime,nolock", True, True),
     "xfs": ("xfs rw,relatime,attr2,inode64", True, True),
@@ -439,7 +439,7 @@ MOUNTS = {
 
 @pytest.fixture
 def mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let psutil read a mount table of ours in place of the system's."""
+    """Return a function that makes psutil read a given mount table instead of the system's."""
 
     def write(lines: str) -> None:
         (tmp_path / "proc" / "self").mkdir(parents=True, exist_ok=True)
@@ -452,7 +452,7 @@ def mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 @pytest.mark.parametrize("name", MOUNTS)
 @IN_MEMORY
 def test_mounts(todo: Callable[..., Path], mount_table: Callable[[str], None], name: str, in_memory: bool) -> None:
-    """What a mount is decides how the file is locked; one whose locks do not hold is refused, with its options."""
+    """The kind of mount decides how the file is locked; a mount without locks is refused, and its options are named."""
     path = todo(*rows(3))
     mount, is_local, has_locks = MOUNTS[name]
     kind, options = mount.split()
@@ -463,7 +463,7 @@ def test_mounts(todo: Callable[..., Path], mount_table: Callable[[str], None], n
         before = checksum(path)
         with pytest.raises(MountWithoutLocksError) as caught:
             TaskManager(path, load_into_memory=in_memory)
-        assert f"lies on {path.parent} ({kind}, mounted with {options})" in str(caught.value)
+        assert f"is on the mount {path.parent} ({kind}, options {options})" in str(caught.value)
         assert checksum(path) == before
         return
     with TaskManager(path, load_into_memory=in_memory) as manager:
@@ -474,7 +474,7 @@ def test_mounts(todo: Callable[..., Path], mount_table: Callable[[str], None], n
 
 
 def test_which_mount(mount_table: Callable[[str], None], tmp_path: Path) -> None:
-    """It is the one with the longest name that leads to the file; of two in one place, the last; a link is followed."""
+    """The longest mount point on the path counts; of two equal mount points the last counts; links are followed."""
     (tmp_path / "a b" / "c").mkdir(parents=True)
     (tmp_path / "a b2").mkdir()
     (tmp_path / "link").symlink_to("a b/c")
@@ -484,8 +484,8 @@ def test_which_mount(mount_table: Callable[[str], None], tmp_path: Path) -> None
     assert found == {"a b/todo": "xfs", "a b/c/todo": "nfs", "a b2/todo": "ext4", "link/todo": "nfs"}
 
 
-def test_a_system_that_does_not_tell(todo: Callable[..., Path], mount_table: Callable[[str], None]) -> None:
-    """Where mounts are unknown, the file is taken for one that others may share."""
+def test_an_unlisted_mount(todo: Callable[..., Path], mount_table: Callable[[str], None]) -> None:
+    """If the system lists no mounts, the file is treated as on a shared file system."""
     path = todo(*rows(3))
     mount_table("")
     with TaskManager(path) as manager:

@@ -1,4 +1,4 @@
-"""Promises 1 to 5 against what other programs, careless calls and Ctrl-C do to a manager at work."""
+"""Promises 1 to 5 hold against other programs, careless calls and Ctrl-C while a manager works."""
 
 import gc
 import itertools
@@ -49,16 +49,16 @@ def replace(path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_on_disk(todo: Callable[..., Path]) -> None:
-    """Saving is refused once the file is another one; closing saves all beside it and leaves the other alone."""
+    """After the file is replaced, saving raises; closing saves the list as a new file, and keeps the replacement."""
     path = todo({}, {}, {}, {})
     manager = TaskManager(path)
     save(manager, 1, 2)
     replace(path)
     other = path.read_bytes()
-    with pytest.raises(FileChangedError, match="Closing the manager saves all under another name"):
+    with pytest.raises(FileChangedError, match="Close the manager: it saves everything under another name"):
         save(manager, 3)
     assert manager.summary["OK"] == 2
-    with pytest.raises(FileChangedError, match="All was saved as"):
+    with pytest.raises(FileChangedError, match="The list was saved as"):
         manager.close()
     assert path.read_bytes() == other
     (saved,) = path.parent.glob("todo.saved-*")
@@ -69,7 +69,7 @@ def test_a_file_that_is_replaced_on_disk(todo: Callable[..., Path]) -> None:
 
 
 def test_a_file_that_is_deleted_on_disk(todo: Callable[..., Path]) -> None:
-    """Closing puts it back, with all that was accepted."""
+    """Closing creates the deleted file again, with all accepted results."""
     path = todo({}, {}, {})
     manager = TaskManager(path)
     save(manager, 1, 2)
@@ -89,7 +89,7 @@ def read_and_leave(connection: Connection, path: Path) -> None:
 def save_after_a_copy(connection: Connection, path: Path) -> None:
     manager = TaskManager(path)
     save(manager, *range(1, 11))
-    shutil.copyfile(path, path.with_name("copy"))  # closing a descriptor takes SQLite's locks away
+    shutil.copyfile(path, path.with_name("copy"))  # closing a descriptor releases SQLite's locks
     with running(read_and_leave, path) as (_, reader):
         reader.recv()
     accepted = list(range(1, 11))
@@ -102,7 +102,7 @@ def save_after_a_copy(connection: Connection, path: Path) -> None:
 
 
 def test_locks_that_another_descriptor_took_away(todo: Callable[..., Path]) -> None:
-    """What a manager accepts is stored, though a reader took the log for its own: it accepts nothing after that."""
+    """Accepted results are stored even if a reader deletes the log; the manager then accepts no more results."""
     path = todo(*[{}] * 30)
     with running(save_after_a_copy, path) as (process, connection):
         accepted = connection.recv()
@@ -112,7 +112,7 @@ def test_locks_that_another_descriptor_took_away(todo: Callable[..., Path]) -> N
 
 
 def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another program changes as soon as a backup is in its place is not taken for ours."""
+    """A change by another program directly after a backup is detected, and not overwritten."""
     manager = opened({}, {}, load_into_memory=True)
     path = Path(manager.todo_file)
 
@@ -123,7 +123,7 @@ def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monk
         os.sync()
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "sync_directory", change)  # the first that comes after the rename
+        patch.setattr(files, "sync_directory", change)  # the first call after the rename
         manager.backup()
     with pytest.raises(FileChangedError):
         manager.backup()
@@ -133,7 +133,7 @@ def test_a_change_just_after_the_rename(opened: Callable[..., TaskManager], monk
 
 
 def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another program changes between reading the file into memory and the end of opening is not overwritten."""
+    """A change by another program during opening, after the file was read into memory, is not overwritten."""
     path = todo({}, {})
     check_content = SQLiteDatabase.check_content
 
@@ -145,7 +145,7 @@ def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(SQLiteDatabase, "check_content", change)
-        with pytest.raises(FileChangedError, match="Open it again"):
+        with pytest.raises(FileChangedError, match="Open the file again"):
             TaskManager(path, load_into_memory=True)
     TaskManager(path, load_into_memory=True).close()
     assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(77.0,)]
@@ -157,7 +157,7 @@ def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pyt
 @pytest.mark.parametrize("name", ["todo.sqlite", "todo.sqlite-results", "todo.sqlite-wal", "todo.sqlite-lock", "notes"])
 @IN_MEMORY
 def test_a_summary_in_the_place_of_something_else(todo: Callable[..., Path], name: str, in_memory: bool) -> None:
-    """A summary never takes the place of the TODO-file, of what lies beside it, or of another program's file."""
+    """A summary never overwrites the TODO-file, a file that belongs to it, or a file that is not a summary."""
     path = todo({}, {})
     path.with_name("notes").write_text("mine")
     before = {other: checksum(other) for other in path.parent.iterdir()}
@@ -167,7 +167,7 @@ def test_a_summary_in_the_place_of_something_else(todo: Callable[..., Path], nam
 
 
 def test_a_refused_opening_makes_nothing(tmp_path: Path) -> None:
-    """A file that is refused leaves no folder for its summary behind."""
+    """If opening is refused, no folder for the summary is created."""
     path = tmp_path / "todo.sqlite"
     path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(TodoError):
@@ -180,7 +180,7 @@ def test_a_refused_opening_makes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [{"overwrite": True}, {"cleanup": True}], ids=str)
 def test_damage_is_found_before_all_is_deleted(tmp_path: Path, arguments: dict[str, Any]) -> None:
-    """Overwriting and compacting look the whole file through first."""
+    """Before overwriting or compacting, the whole file is checked."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(300)])
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE todolist SET status = 2")
@@ -197,7 +197,7 @@ def test_damage_is_found_before_all_is_deleted(tmp_path: Path, arguments: dict[s
 
 
 def test_a_damaged_file_in_wal_mode(tmp_path: Path) -> None:
-    """In memory mode a file in WAL mode that turns out to be damaged is not changed either."""
+    """In memory mode, a damaged file in WAL mode is not changed."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(300)])
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -221,7 +221,7 @@ def die_on_disk(connection: Connection, path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["upgrade", "init"])
 def test_commands_leave_one_file(todo: Callable[..., Path], command: str) -> None:
-    """After a manager on disk was killed, a command takes its log in, and leaves a closed file."""
+    """After a manager on disk was killed, a command recovers its write-ahead log, and leaves a single file."""
     path = todo({}, {})
     with running(die_on_disk, path) as (process, connection):
         connection.recv()
@@ -247,7 +247,7 @@ CREATE TRIGGER note_bad AFTER UPDATE OF status ON todolist WHEN new.status = 3
 
 @IN_MEMORY
 def test_a_commit_that_fails(todo: Callable[..., Path], in_memory: bool) -> None:
-    """What another program's rules refuse at the commit is undone, not logged, and the next call works."""
+    """If a rule of another program refuses the commit, it is rolled back and not logged, and the next call works."""
     path = todo({}, {}, {})
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(DEFERRED)
@@ -296,13 +296,13 @@ print(*accepted)
 
 @IN_MEMORY
 def test_ctrl_c_at_any_moment(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A manager that Ctrl-C interrupts in any call goes on working, and what it had accepted is stored."""
+    """A manager that Ctrl-C interrupts in any call continues to work, and its accepted results are stored."""
     path = todo(*[{} for _ in range(2100)])
     command = [sys.executable, "-c", _INTERRUPTED, str(path), str(in_memory), "6"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr  # Python itself says where it ignores an interrupt
+    assert run.returncode == 0, run.stderr  # Python itself reports an interrupt that it ignores
     accepted = [int(number) for number in run.stdout.split()]
-    assert 50 < len(accepted) < 2000  # of some the call was interrupted
+    assert 50 < len(accepted) < 2000  # some calls were interrupted
     stored = statuses(path)
     assert all(stored[priority - 1] == 1 for priority in accepted)
     assert list(path.parent.iterdir()) == [path]
@@ -310,7 +310,7 @@ def test_ctrl_c_at_any_moment(todo: Callable[..., Path], in_memory: bool) -> Non
 
 @contextmanager
 def interrupted_at(step: int) -> Iterator[None]:
-    """Let Ctrl-C come before the given one of the lines of the package."""
+    """Raise KeyboardInterrupt before the line with number `step` in the package."""
     lines = itertools.count()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -342,9 +342,9 @@ CALLS: dict[str, Callable[[TaskManager], Any]] = {
 @pytest.mark.parametrize("name", CALLS)
 @IN_MEMORY
 def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> None:
-    """Whatever line Ctrl-C comes before, the next calls see the table as it is, and count it right."""
+    """After Ctrl-C before any line, the next calls return the tasks and the counts of the table."""
     path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(n)} for n in range(6)])
-    gc.collect()  # else what another test has left may be closed just then, and be what is interrupted
+    gc.collect()  # otherwise the interrupt could hit the closing of another test's leftover manager
     with TaskManager(path, load_into_memory=in_memory, durability="full") as manager:
         for step in itertools.count():
             manager.start_task(1)
@@ -372,8 +372,8 @@ def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> 
     assert step > 20
 
 
-def test_an_error_while_another_is_handled(opened: Callable[..., TaskManager]) -> None:
-    """What goes wrong while the caller handles Ctrl-C is an error of its own."""
+def test_an_error_in_an_except_block(opened: Callable[..., TaskManager]) -> None:
+    """An error of a call in an `except KeyboardInterrupt` block is raised, not the interrupt."""
     manager = opened({})
     try:
         signal.raise_signal(signal.SIGINT)
@@ -387,14 +387,14 @@ def test_an_error_while_another_is_handled(opened: Callable[..., TaskManager]) -
 
 
 def test_rows_that_were_left_unread(opened: Callable[..., TaskManager]) -> None:
-    """Rows left unread while another program wrote are named as the cause; read to the end, saving works."""
+    """If unread rows block saving after another program wrote, the error names them; once read, they do not block."""
     manager = opened(*[{} for _ in range(300)])
     cursor = manager.cursor.execute("SELECT * FROM todolist")
     cursor.fetchone()
     with closing(sqlite3.connect(manager.todo_file)) as other:
         other.execute("UPDATE todolist SET tmag = 3 WHERE priority = 300")
         other.commit()
-    with pytest.raises(UnreadRowsError, match="Read them to the end"):
+    with pytest.raises(UnreadRowsError, match="Read these rows to the end"):
         save(manager, 1)
     cursor.fetchall()
     save(manager, 1)
@@ -402,7 +402,7 @@ def test_rows_that_were_left_unread(opened: Callable[..., TaskManager]) -> None:
 
 @IN_MEMORY
 def test_a_row_factory_of_the_callers(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """What the caller sets for the rows of the connection is no concern of the manager's."""
+    """A row factory that the caller sets on the connection does not affect the manager."""
     manager = opened({}, {}, load_into_memory=in_memory)
     manager.conn.row_factory = lambda cursor, row: {column[0]: row[n] for n, column in enumerate(cursor.description)}
     manager.start_task(1)
@@ -414,13 +414,13 @@ def test_a_row_factory_of_the_callers(opened: Callable[..., TaskManager], in_mem
 
 
 def test_why_the_log_stays(opened: Callable[..., TaskManager]) -> None:
-    """The reason is the rows that were left unread, whatever the caller has set for the rows of the connection."""
+    """The warning names the unread rows as the reason, with any row factory on the connection."""
     manager = opened(*[{} for _ in range(300)])
     save(manager, 1)
     manager.conn.row_factory = sqlite3.Row
     unread = manager.conn.cursor()
     unread.execute("SELECT * FROM todolist").fetchone()
-    with pytest.warns(UserWarning, match="still being read"):
+    with pytest.warns(UserWarning, match="still reading it"):
         manager.close()
 
 
@@ -441,7 +441,7 @@ def write_in_a_child(connection: Connection, path: Path, in_memory: bool) -> Non
 
 @IN_MEMORY
 def test_a_cursor_that_was_fetched_before_a_fork(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A forked child cannot write through a cursor that the parent had fetched."""
+    """A forked child cannot write through a cursor of the parent."""
     path = todo({}, {})
     with running(write_in_a_child, path, in_memory) as (process, connection):
         assert list(received(connection)) == ["not authorized"]
@@ -461,8 +461,8 @@ URLS = [
 
 @pytest.mark.parametrize("url", URLS)
 def test_no_password_is_shown(url: str, tmp_path: Path) -> None:
-    """Where a path is expected, a URL is refused, and nothing of it is shown."""
-    with pytest.raises(ValueError, match="a path is expected here, no URL") as caught:
+    """A misspelt URL is refused, and no part of it is shown."""
+    with pytest.raises(ValueError, match="this is not a path; give a path") as caught:
         TaskManager(url)
     assert "secret" not in str(caught.value)
     listed = tmp_path / "list.csv"
@@ -478,7 +478,7 @@ def test_no_password_is_shown(url: str, tmp_path: Path) -> None:
     "url", ["postgresql://joe:secret@127.0.0.1:1/db?password=secret", "postgresql+psycopg://joe:secret@127.0.0.1:x/db"]
 )
 def test_no_password_of_a_server_is_shown(url: str, tmp_path: Path) -> None:
-    """A server that cannot be reached, or a URL that is none, is named without its password."""
+    """An unreachable server or an invalid URL is named without its password."""
     with pytest.raises((OSError, ValueError)) as caught:
         TaskManager(url)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
@@ -491,13 +491,13 @@ def test_no_password_of_a_server_is_shown(url: str, tmp_path: Path) -> None:
         assert run.exit_code != 0
 
 
-# --- what lies in the way ---
+# --- unexpected files ---
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
 @pytest.mark.parametrize("suffix", ["-results", "-lock"])
 def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[[Path], None], suffix: str) -> None:
-    """A directory in the place of the lock or the log is an error of ours; a pipe keeps nobody waiting."""
+    """A directory in the place of the lock or the log raises a TodoError; a pipe there does not block."""
     path = todo({})
     make(path.with_name(path.name + suffix))
     signal.alarm(20)
@@ -512,7 +512,7 @@ def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[
 
 
 def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    """A log whose lines hold other fields than ours is kept aside, and the file opens."""
+    """A log whose lines have unexpected fields is kept under another name, and the file opens."""
     path = todo({}, {})
     with TaskManager(path, load_into_memory=True) as manager:
         manager.start_task(1)
@@ -520,12 +520,12 @@ def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogC
     lines = _encode({"generation": generation}) + _encode({"results": [[1, 2, 3]]})
     path.with_name("todo.sqlite-results").write_bytes(lines)
     TaskManager(path).close()
-    assert "are damaged or of no task of it: 1" in caplog.text
+    assert "cannot replay 1 logged result (damaged" in caplog.text
     assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
 def test_temporaries_are_private(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a backup is written, nobody else may read it, and then it has the file's mode and extended attributes."""
+    """Until a backup is complete, only its owner may read it; then it has the file's mode and extended attributes."""
     manager = opened({}, load_into_memory=True)
     path = Path(manager.todo_file)
     path.chmod(0o644)

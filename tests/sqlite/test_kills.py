@@ -1,4 +1,4 @@
-"""Promise 1 and 2: what was acknowledged survives a kill at any moment, in every mode, and the file is whole."""
+"""Promises 1 and 2: in every mode, acknowledged results survive a kill at any moment, and the file is undamaged."""
 
 import inspect
 import itertools
@@ -31,7 +31,7 @@ MODES = {
 
 
 def measure(connection: Connection, path: Path, mode: str) -> None:
-    """Save one result after the other, and tell the test of each that was acknowledged."""
+    """Save one result after the other, and send each acknowledged result to the test."""
     with TaskManager(path, **MODES[mode]) as manager:  # type: ignore[arg-type]
         while (task := manager.get_task()) is not None:
             manager.start_task(task["priority"])
@@ -41,7 +41,7 @@ def measure(connection: Connection, path: Path, mode: str) -> None:
 
 
 def check(path: Path, acknowledged: dict[int, int], mode: str) -> None:
-    """Open a file whose manager was killed, and check that it has all that was acknowledged, and nothing beside it."""
+    """Open the file of a killed manager, and check that it has all acknowledged results, and no leftover files."""
     TaskManager(path, **MODES[mode]).close()  # type: ignore[arg-type]
     rows = query(path, "SELECT t.priority, status, mean_flux FROM todolist AS t JOIN diagnostics USING (priority)")
     stored = {priority: status for priority, status, _ in rows}
@@ -57,7 +57,7 @@ def check(path: Path, acknowledged: dict[int, int], mode: str) -> None:
 
 
 def sweep(folder: Path, kills: int, seed: int) -> None:
-    """Kill managers at random moments, each on the file that the last one left, and finish it at the end."""
+    """Kill managers at random moments, one after the other on the same file, and check the file after each kill."""
     chance = random.Random(seed)
     modes = itertools.cycle(MODES)
     for number in range(kills):
@@ -86,14 +86,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_kills(folder: Path) -> None:
-    """Of 20 managers, four in each mode, killed at random moments, nothing that was acknowledged is lost."""
+    """Of 20 managers, four in each mode, that are killed at random moments, no acknowledged result is lost."""
     sweep(folder, 20, seed=random.randrange(10**6))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_many_kills(folder: Path, seed: int) -> None:
-    """Nor of 400."""
+    """Of 400 killed managers, no acknowledged result is lost."""
     sweep(folder, 100, seed)
 
 
@@ -104,7 +104,7 @@ STEPS = [inspect.getsourcefile(module) for module in (opening, result_log, paths
 
 @contextmanager
 def dying_at(step: int) -> Iterator[None]:
-    """Kill this process before the given one of the lines of our modules that put files in their places."""
+    """Kill this process before the line with number `step` in the modules that write and replace files."""
     lines = itertools.count()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -141,7 +141,7 @@ def reopen(connection: Connection, path: Path, step: int, mode: str) -> None:
 
 
 def every_step(path: Path, function: Callable[..., None], stride: int, *arguments: Any) -> Iterator[list[Any]]:
-    """Kill a process at one step after the other, each time with the same folder, until it comes to its end."""
+    """Kill a process at one step after the other, each time with the same files, until the process ends by itself."""
     before = {other: other.read_bytes() for other in path.parent.iterdir()}
     sent: list[Any] = []
     for step in itertools.count(random.randrange(stride), stride):
@@ -162,7 +162,7 @@ STRIDE = pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark
 
 @STRIDE
 def test_a_kill_at_each_step_of_a_backup(todo: Callable[..., Path], stride: int) -> None:
-    """Killed before any line of a backup, all that was acknowledged is there, and nothing lies beside the file."""
+    """After a kill before any line of a backup, all acknowledged results are stored, and no leftover file remains."""
     path = todo({}, {}, {}, {})
     for acknowledged in every_step(path, back_up, stride):
         assert len(acknowledged) >= 2
@@ -172,7 +172,7 @@ def test_a_kill_at_each_step_of_a_backup(todo: Callable[..., Path], stride: int)
 @STRIDE
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 def test_a_kill_at_each_step_of_an_opening(todo: Callable[..., Path], mode: str, stride: int) -> None:
-    """Killed before any line of an opening that finds a log, its results are there, and once."""
+    """After a kill before any line of an opening that replays a log, its results are stored exactly once."""
     path = todo({}, {}, {}, {})
     with running(back_up, path, 0) as (_, connection):
         acknowledged = dict(received(connection))

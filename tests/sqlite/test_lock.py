@@ -1,4 +1,4 @@
-"""Promise 3: one manager per file, across processes and modes; whoever is refused learns who has it."""
+"""Promise 3: one manager per file, across processes and modes; a refused manager names the holder."""
 
 import os
 import re
@@ -35,7 +35,7 @@ TARGET = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for a lock only a moment: how long it is, one test measures."""
+    """Wait only 0.1 s for a lock; `test_how_long_it_takes` measures the real time."""
     monkeypatch.setattr(lock, "_PATIENCE", 0.1)
 
 
@@ -57,7 +57,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("holder", ["disk", "memory", "killed on disk", "killed in memory"])
 @pytest.mark.usefixtures("impatient")
 def test_two_at_once(todo: Callable[..., Path], holder: str, way: str) -> None:
-    """Whoever comes second is refused, learns who the first is, and changes nothing; a dead holder is no obstacle."""
+    """A second manager is refused, names the holder, and changes nothing; a killed holder does not block."""
     path = todo({}, {})
     with running(hold, path, "memory" in holder) as (process, connection):
         pid = connection.recv()
@@ -75,7 +75,7 @@ def test_two_at_once(todo: Callable[..., Path], holder: str, way: str) -> None:
 
 
 def test_how_long_it_takes(opened: Callable[..., TaskManager]) -> None:
-    """The refusal comes within 5 seconds; the first manager goes on."""
+    """The refusal comes within 5 seconds; the first manager continues."""
     manager = opened({})
     begun = time.monotonic()
     with pytest.raises(TodoFileInUseError, match=f"process {os.getpid()} on"):
@@ -85,7 +85,7 @@ def test_how_long_it_takes(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_it_waits_for_one_that_ends(todo: Callable[..., Path]) -> None:
-    """Who opens a file while its manager is about to close it waits for that."""
+    """If a manager is about to close the file, a second manager waits for it."""
     path = todo({})
     with running(hold, path, False) as (_, connection):
         connection.recv()
@@ -97,7 +97,7 @@ def test_it_waits_for_one_that_ends(todo: Callable[..., Path]) -> None:
 @IN_MEMORY
 @pytest.mark.usefixtures("impatient")
 def test_another_descriptor(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """Opening and closing file, lock and log in the same process lets nobody in."""
+    """Opening and closing the file, the lock and the log in the same process does not release the lock."""
     manager = opened({}, load_into_memory=in_memory)
     for path in Path(manager.todo_file).parent.iterdir():
         path.read_bytes()
@@ -108,7 +108,7 @@ def test_another_descriptor(opened: Callable[..., TaskManager], in_memory: bool)
 
 @pytest.mark.usefixtures("impatient")
 def test_a_file_that_is_replaced_under_the_lock(opened: Callable[..., TaskManager]) -> None:
-    """After a backup, which replaces the file, and after another program replaced it, the lock still holds."""
+    """The lock holds after a backup, which replaces the file, and after another program replaced the file."""
     manager = opened({}, {}, load_into_memory=True)
     manager.backup()
     with pytest.raises(TodoFileInUseError):
@@ -134,7 +134,7 @@ def test_through_a_symlink(opened: Callable[..., TaskManager], tmp_path: Path) -
 
 @pytest.mark.usefixtures("impatient")
 def test_commands_are_refused_too(opened: Callable[..., TaskManager]) -> None:
-    """`upgrade`, `init` and `run` on a file in use fail and say who has it; `status` and `upgrade --check` work."""
+    """`upgrade`, `init` and `run` on a file in use fail and name the holder; `status` and `upgrade --check` work."""
     path = opened({}).todo_file
     listed = Path(path).with_name("list.csv")
     listed.write_text("starid,sector,camera,ccd,tmag\n1,1,1,1,9\n")
@@ -154,7 +154,7 @@ def make(connection: Connection, path: Path) -> None:
 
 
 def test_two_lists_at_once(tmp_path: Path) -> None:
-    """Of two processes that make the same file at the same moment one makes it, the other finds it made."""
+    """If two processes create the same file at once, the first creates it, and the second finds its tasks."""
     path = tmp_path / "todo.sqlite"
     with running(make, path) as (_, first), running(make, path) as (_, second):
         first.send("go")
@@ -167,7 +167,7 @@ def test_two_lists_at_once(tmp_path: Path) -> None:
 
 
 def hold_with_children(connection: Connection, path: Path, in_memory: bool) -> None:
-    """Hold a manager, and have children, forked and started, that do not end with it."""
+    """Open a manager, and start children, by fork and as a program, that survive it."""
     with TaskManager(path, load_into_memory=in_memory) as manager:
         manager.save_result(result_of({"priority": 1}))
         forked = os.fork()
@@ -181,7 +181,7 @@ def hold_with_children(connection: Connection, path: Path, in_memory: bool) -> N
 @IN_MEMORY
 @pytest.mark.usefixtures("impatient")
 def test_a_dead_holder_whose_children_live(todo: Callable[..., Path], in_memory: bool) -> None:
-    """Children that a killed manager has left behind, forked or started, keep nobody out."""
+    """Surviving children of a killed manager, forked or started, do not hold the lock."""
     path = todo({}, {})
     with running(hold_with_children, path, in_memory) as (process, connection):
         children = connection.recv()
@@ -225,7 +225,7 @@ def beside(path: Path) -> list[str]:
 
 @IN_MEMORY
 def test_a_forked_child_never_writes(todo: Callable[..., Path], in_memory: bool) -> None:
-    """In a forked child every use of the manager and its connection is refused, and its end changes nothing."""
+    """A forked child cannot use the manager or its connection, and the end of the child changes nothing."""
     path = todo({}, {})
     with running(use_in_a_child, path, in_memory) as (process, connection):
         *refused, left = received(connection)
@@ -240,7 +240,7 @@ def test_a_forked_child_never_writes(todo: Callable[..., Path], in_memory: bool)
 
 @pytest.mark.parametrize("use", USES)
 def test_another_thread(opened: Callable[..., TaskManager], use: str) -> None:
-    """Every use from another thread is an error that says so, and the manager goes on working."""
+    """Every use from another thread raises WrongThreadError, and the manager continues to work."""
     manager = opened({}, {})
     with ThreadPoolExecutor(1) as threads, pytest.raises(WrongThreadError, match="belongs to another thread"):
         threads.submit(USES[use], manager).result()
@@ -248,7 +248,7 @@ def test_another_thread(opened: Callable[..., TaskManager], use: str) -> None:
 
 
 def test_it_is_held_to_the_end(todo: Callable[..., Path]) -> None:
-    """A manager that is open when the interpreter exits has the lock until it is closed, then the lock file goes."""
+    """A manager that is open at exit holds the lock until it is closed; then the lock file is deleted."""
     path = todo({}, {})
     script = """if True:
         import logging, sys
@@ -256,7 +256,7 @@ def test_it_is_held_to_the_end(todo: Callable[..., Path]) -> None:
 
         class Probe(logging.Handler):
             def emit(self, record):
-                from filelock import FileLock, Timeout  # as late as the package does: the order of exit handlers counts
+                from filelock import FileLock, Timeout  # as late as in the package: the order of exit handlers counts
                 if "backed up" in record.getMessage():
                     try:
                         FileLock(sys.argv[1] + "-lock", timeout=0, thread_local=False).acquire()
@@ -269,12 +269,12 @@ def test_it_is_held_to_the_end(todo: Callable[..., Path]) -> None:
         manager.start_task(1)
     """
     run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
-    assert run.stdout == "held\nheld\n"  # at opening, which compacts, and at the end
+    assert run.stdout == "held\nheld\n"  # at opening, which compacts, and at exit
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_collected_in_another_thread(todo: Callable[..., Path]) -> None:
-    """A forgotten manager is closed in whichever thread it is collected, and the file is free again."""
+    """An unclosed manager is closed in the thread that collects it, and releases the file."""
     path = todo({}, {})
     managers = [TaskManager(path)]
     managers[0].start_task(1)
@@ -284,7 +284,7 @@ def test_collected_in_another_thread(todo: Callable[..., Path]) -> None:
     TaskManager(path).close()
 
 
-# --- changed by somebody else ---
+# --- changes by other programs ---
 
 
 def change(path: Path) -> None:
@@ -305,20 +305,20 @@ def replace(path: Path) -> None:
     copy.replace(path)
 
 
-@pytest.mark.parametrize("somebody", [change, change_in_wal, replace])
-def test_a_file_that_somebody_has_changed(todo: Callable[..., Path], somebody: Callable[[Path], None]) -> None:
-    """It is not replaced: backup() raises, and close() saves all to a file beside it, names that, and is done."""
+@pytest.mark.parametrize("interfere", [change, change_in_wal, replace])
+def test_a_file_that_somebody_has_changed(todo: Callable[..., Path], interfere: Callable[[Path], None]) -> None:
+    """A file that another program changed is not replaced: backup() raises; close() saves a new file and names it."""
     path = todo({}, {})
     path.chmod(0o640)
     manager = TaskManager(path, load_into_memory=True, backup_interval=1)
     manager.save_result(result_of({"priority": 1}, mean_flux=7.0))
-    somebody(path)
+    interfere(path)
     content = path.read_bytes()
-    with pytest.raises(FileChangedError, match=r"was changed by another program .* Closing the manager saves"):
+    with pytest.raises(FileChangedError, match=r"was changed by another program .* Close the manager: it saves"):
         manager.backup()
     manager.save_result(result_of({"priority": 2}, mean_flux=8.0))  # its automatic backup fails
     assert manager.summary["OK"] == 2
-    with pytest.raises(FileChangedError, match="All was saved as") as caught:
+    with pytest.raises(FileChangedError, match="The list was saved as") as caught:
         manager.close()
     assert path.read_bytes() == content
     (saved,) = path.parent.glob("todo.saved-*.sqlite")
@@ -329,12 +329,12 @@ def test_a_file_that_somebody_has_changed(todo: Callable[..., Path], somebody: C
     ]
     manager.close()
     with TaskManager(path, load_into_memory=True) as manager:
-        assert manager.get_number_tasks() == (2 if somebody is replace else 1)
+        assert manager.get_number_tasks() == (2 if interfere is replace else 1)
     assert query(path, "SELECT DISTINCT tmag FROM todolist") == [(3.0,)]
 
 
 def test_a_file_that_is_changed_at_once(opened: Callable[..., TaskManager]) -> None:
-    """A change is seen however soon after a backup it comes, and whatever its time and size say."""
+    """A change directly after a backup is detected, even if the time and the size of the file stay the same."""
     manager = opened({}, {}, load_into_memory=True)
     manager.backup()
     path = Path(manager.todo_file)
@@ -347,7 +347,7 @@ def test_a_file_that_is_changed_at_once(opened: Callable[..., TaskManager]) -> N
 
 
 def test_a_file_that_was_deleted(todo: Callable[..., Path]) -> None:
-    """A file that somebody has deleted is written anew: nothing is overwritten, nothing lost."""
+    """If another program deleted the file, closing writes it again: no result is lost."""
     path = todo({}, {})
     with TaskManager(path, load_into_memory=True) as manager:
         manager.save_result(result_of({"priority": 1}))

@@ -1,4 +1,4 @@
-"""Contract 4 and 9: opening, in memory and on disk, backup and closing."""
+"""Contracts 4 and 9: opening, in memory and on disk; backup; closing."""
 
 import re
 import resource
@@ -40,7 +40,7 @@ UNFINISHED = [
 ]
 
 
-#: What lies beside a file while a manager works on it in memory.
+#: The other files of a TODO-file while a manager works on it in memory.
 WORKING = ["todo.sqlite-lock", "todo.sqlite-results"]
 
 
@@ -63,14 +63,14 @@ def add_diagnostics(path: Path, *priorities: int) -> None:
 
 
 def test_a_directory_stands_for_the_file_in_it(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """A directory opens its todo.sqlite; todo_file is the absolute path."""
+    """A directory stands for the `todo.sqlite` in it; `todo_file` is the absolute path."""
     path = todo({})
     with TaskManager(tmp_path) as manager:
         assert manager.todo_file == str(path)
 
 
 def test_a_path_may_be_relative(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path is found, and stays found when the program changes its directory."""
+    """A relative path stays valid when the program changes its directory."""
     path = todo({})
     monkeypatch.chdir(path.parent)
     with TaskManager("todo.sqlite", load_into_memory=True) as manager:
@@ -84,7 +84,7 @@ def test_a_path_may_be_relative(todo: Callable[..., Path], monkeypatch: pytest.M
     "name", ["to do.sqlite", "a#b", "a?mode=memory", "100%41.sqlite", "naïve ★.sqlite", "a'b\"c", "[a-z]*", "x" * 240]
 )
 def test_odd_characters_in_paths(tmp_path: Path, name: str, in_memory: bool) -> None:
-    """Paths with characters that mean something in a URL open that file and no other."""
+    """A path with special characters of URLs or shells opens exactly that file."""
     path = make_file(tmp_path / "plain.sqlite", [{}]).rename(tmp_path / name)
     with TaskManager(path, load_into_memory=in_memory, summary=tmp_path / f"{name}.json") as manager:
         manager.save_result(result_of({"priority": 1}))
@@ -96,13 +96,13 @@ def test_odd_characters_in_paths(tmp_path: Path, name: str, in_memory: bool) -> 
 
 
 def test_a_path_with_two_slashes(todo: Callable[..., Path]) -> None:
-    """A path may begin with two slashes, which a URL would take for a host."""
+    """A path may begin with two slashes, which would begin a host in a URL."""
     with TaskManager("/" + str(todo({}))) as manager:
         assert manager.get_task() is not None
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is a FileNotFoundError that says how to make one, and is not made."""
+    """A missing file raises a FileNotFoundError with the command that creates a file, and is not created."""
     with pytest.raises(FileNotFoundError, match="photometry-tasks init"):
         TaskManager(tmp_path / "todo.sqlite")
     with pytest.raises(FileNotFoundError):
@@ -110,12 +110,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- what opening returns to pending ---
+# --- resets at opening ---
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_what_was_cut_short_is_pending_again(todo: Callable[..., Path], in_memory: bool) -> None:
-    """STARTED, ABORT and ERROR go back to pending and lose their diagnostics; the others keep both."""
+    """STARTED, ABORT and ERROR return to pending without diagnostics; other tasks keep status and diagnostics."""
     path = todo(*UNFINISHED)
     add_diagnostics(path, 2, 3, 4, 5, 6, 7, 8)
     TaskManager(path, load_into_memory=in_memory).close()
@@ -136,7 +136,7 @@ def test_what_was_cut_short_is_pending_again(todo: Callable[..., Path], in_memor
     ],
 )
 def test_cleanup_constraints(todo: Callable[..., Path], chosen: Any) -> None:
-    """Only tasks that match the constraints go back, be they arguments, texts or expressions."""
+    """Only tasks that match the constraints return to pending; constraints are arguments, texts or expressions."""
     path = todo(*UNFINISHED)
     add_diagnostics(path, 2, 3, 4)
     TaskManager(path, cleanup_constraints=chosen).close()
@@ -145,7 +145,7 @@ def test_cleanup_constraints(todo: Callable[..., Path], chosen: Any) -> None:
 
 
 def test_a_text_stands_in_parentheses(todo: Callable[..., Path]) -> None:
-    """An OR in a condition does not reach beyond it."""
+    """An OR in a condition does not affect other conditions."""
     path = todo(*UNFINISHED)
     TaskManager(path, cleanup_constraints=["camera = 2 OR camera = 3", "camera = 3"]).close()
     assert statuses(path) == [None, 6, 2, None, 1, 3, 5, 0]
@@ -153,7 +153,7 @@ def test_a_text_stands_in_parentheses(todo: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("chosen", ["camera = 2", 5, [5], {1, 2}, [None]])
 def test_other_cleanup_constraints_are_refused(todo: Callable[..., Path], chosen: Any) -> None:
-    """Anything but a dict or a list of conditions is a ValueError, before anything changed."""
+    """Any value but a dict or a list of conditions raises a ValueError, and changes nothing."""
     path = todo(*UNFINISHED)
     with pytest.raises(ValueError, match="cleanup_constraints should be dict or list"):
         TaskManager(path, cleanup_constraints=chosen)
@@ -168,7 +168,7 @@ def test_a_misspelt_cleanup_constraint_is_a_type_error(todo: Callable[..., Path]
 
 
 def test_a_bad_text_changes_nothing(todo: Callable[..., Path]) -> None:
-    """A condition that is no SQL is an error; the file is as it was, one file, and opens again."""
+    """A condition that is not SQL raises an error; the file is unchanged, and opens again."""
     path = todo(*UNFINISHED)
     with pytest.raises(Exception, match="no such column"):
         TaskManager(path, cleanup_constraints=["kamera = 2"], overwrite=True)
@@ -180,7 +180,7 @@ def test_a_bad_text_changes_nothing(todo: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_overwrite(todo: Callable[..., Path], in_memory: bool) -> None:
-    """All statuses are NULL and all results gone, whatever the constraints for cleanup."""
+    """All statuses are NULL and all results are deleted, with any `cleanup_constraints`."""
     path = todo(*UNFINISHED)
     add_diagnostics(path, 1, 5)
     with closing(sqlite3.connect(path)) as connection:
@@ -197,7 +197,7 @@ def test_overwrite(todo: Callable[..., Path], in_memory: bool) -> None:
 
 
 def test_cleanup_compacts(todo: Callable[..., Path]) -> None:
-    """cleanup=True gives free pages back and renews the statistics; without it neither happens."""
+    """Only `cleanup=True` removes free pages and renews the statistics."""
     path = todo(*[{} for _ in range(500)])
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript("CREATE TABLE other (x); DROP TABLE IF EXISTS sqlite_stat1;")
@@ -214,7 +214,7 @@ def test_cleanup_compacts(todo: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: Path, in_memory: bool) -> None:
-    """If the summary cannot be written opening fails before anything is reset."""
+    """If the summary cannot be written, opening fails before it resets a task."""
     path = todo({"status": 1})
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
@@ -224,7 +224,7 @@ def test_a_summary_that_cannot_be_written(todo: Callable[..., Path], tmp_path: P
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_file_that_is_locked(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
-    """A file that another program is writing is an error that says so, not a file of another kind."""
+    """A file that another program is writing raises TodoFileInUseError, not an error about its kind."""
     path = todo({})
     connect = database.connect
     monkeypatch.setattr(database, "connect", lambda *given: without_waiting(connect(*given)))
@@ -259,21 +259,21 @@ def without_waiting(dbapi: sqlite3.Connection) -> sqlite3.Connection:
 @pytest.mark.parametrize("argument", ["backup_interval", "summary_interval"])
 @pytest.mark.parametrize("value", [0, -1, "many", [], float("nan"), float("inf"), 0.5])
 def test_intervals_are_positive(todo: Callable[..., Path], argument: str, value: Any) -> None:
-    """An interval that int() does not make a positive integer is a ValueError that names it."""
+    """An interval that int() does not turn into a positive integer raises a ValueError that names the argument."""
     with pytest.raises(ValueError, match=argument):
         TaskManager(todo({}), **{argument: value})
 
 
 @pytest.mark.parametrize(("value", "interval"), [(None, None), (7, 7), ("7", 7), (7.9, 7)])
 def test_intervals_are_integers(opened: Callable[..., TaskManager], value: Any, interval: int | None) -> None:
-    """What int() makes a positive integer is one afterwards; None stays."""
+    """An interval is converted with int(); None stays None."""
     manager = opened({}, backup_interval=value, summary_interval=value)
     assert manager.backup_interval == interval
     assert manager.summary_interval == interval
 
 
 def test_arguments_may_be_positional(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """The arguments come in TASOC's order."""
+    """The positional arguments are in TASOC's order."""
     with TaskManager(todo({}), True, False, {"camera": 1}, tmp_path / "s.json", 10, True, 20) as manager:
         assert manager.summary_file == str(tmp_path / "s.json")
         assert (manager.summary_interval, manager.load_into_memory, manager.backup_interval) == (10, True, 20)
@@ -284,7 +284,7 @@ def test_arguments_may_be_positional(todo: Callable[..., Path], tmp_path: Path) 
 
 
 def test_memory_mode_leaves_the_file_alone_until_the_backup(todo: Callable[..., Path]) -> None:
-    """In memory mode the file on disk is as opening left it until backup(), and then the whole new state."""
+    """In memory mode the file on disk keeps its state of opening until backup(), and then has the whole new state."""
     path = todo(*UNFINISHED)
     with TaskManager(path, load_into_memory=True, overwrite=True) as manager:
         assert statuses(path) == [None] * 8
@@ -300,7 +300,7 @@ def test_memory_mode_leaves_the_file_alone_until_the_backup(todo: Callable[..., 
 
 
 def test_automatic_backup(opened: Callable[..., TaskManager]) -> None:
-    """After every backup_interval results the state is on disk."""
+    """After each `backup_interval` results, the state in memory is on disk."""
     manager = opened(*[{} for _ in range(7)], load_into_memory=True, backup_interval=3)
     on_disk = []
     for _ in range(7):
@@ -312,7 +312,7 @@ def test_automatic_backup(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_backup_on_disk_does_nothing(opened: Callable[..., TaskManager]) -> None:
-    """Without memory mode backup() leaves the file in place."""
+    """Without memory mode, backup() does not replace the file."""
     manager = opened({})
     inode = Path(manager.todo_file).stat().st_ino
     manager.backup()
@@ -320,7 +320,7 @@ def test_backup_on_disk_does_nothing(opened: Callable[..., TaskManager]) -> None
 
 
 def test_backup_is_atomic(opened: Callable[..., TaskManager]) -> None:
-    """Whoever has the file open while it is backed up keeps reading the old one, complete."""
+    """A reader that has the file open during a backup still reads the complete old file."""
     manager = opened({}, load_into_memory=True)
     manager.start_task(1)
     with Path(manager.todo_file).open("rb") as reader:
@@ -331,7 +331,7 @@ def test_backup_is_atomic(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_backup_keeps_mode_and_symlink(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """A backup goes through a symlink and keeps the mode of the file; nothing stays beside it."""
+    """A backup follows a symlink, keeps the mode of the file, and leaves no other file."""
     path = todo({})
     path.chmod(0o664)
     (tmp_path / "elsewhere").mkdir()
@@ -346,7 +346,7 @@ def test_backup_keeps_mode_and_symlink(todo: Callable[..., Path], tmp_path: Path
 
 
 def test_a_failed_backup_leaves_the_old_file(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the rename fails, the error is raised, the old file stays, nothing else does, and the next try works."""
+    """If the rename fails, the error is raised, only the old file stays, and the next backup works."""
     path = todo({})
     manager = TaskManager(path, load_into_memory=True)
     manager.start_task(1)
@@ -362,7 +362,7 @@ def test_a_failed_backup_leaves_the_old_file(todo: Callable[..., Path], monkeypa
 
 
 def test_a_file_left_in_wal_mode(todo: Callable[..., Path]) -> None:
-    """A file that a killed program left with a write-ahead log is read with it, in both modes, and closed as one."""
+    """The write-ahead log of a killed program is read in both modes, and closing leaves a single file."""
     path = todo({}, {})
     script = (
         "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode=WAL');"
@@ -381,13 +381,13 @@ def test_a_file_left_in_wal_mode(todo: Callable[..., Path]) -> None:
 
 
 def test_memory_mode_after_a_reader_kept_the_log(todo: Callable[..., Path]) -> None:
-    """A log that a reader kept beside the file is taken in before the copy: it is never laid over a later backup."""
+    """A write-ahead log that a reader kept is applied before the copy, and never to a later backup."""
     path = todo({}, {})
     manager = TaskManager(path)
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as reader:
         reader.execute("SELECT * FROM todolist").fetchall()
-        with pytest.warns(UserWarning, match="still being read"):
+        with pytest.warns(UserWarning, match="still reading it"):
             manager.close()
         with pytest.raises(TodoFileInUseError, match="Close it there, then try again"):
             TaskManager(path, load_into_memory=True)
@@ -399,13 +399,13 @@ def test_memory_mode_after_a_reader_kept_the_log(todo: Callable[..., Path]) -> N
 
 
 def test_no_backup_over_a_file_that_somebody_writes(todo: Callable[..., Path]) -> None:
-    """While another program's unfinished change lies beside the file, a backup is refused; afterwards it works."""
+    """During another program's unfinished change a backup is refused; after the change it works."""
     path = todo({}, {})
     manager = TaskManager(path, load_into_memory=True)
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("UPDATE todolist SET tmag = 3")
-        with pytest.raises(TodoFileInUseError, match=r"todo\.sqlite-journal lies beside it"):
+        with pytest.raises(TodoFileInUseError, match=r"todo\.sqlite-journal exists"):
             manager.backup()
         other.rollback()
     manager.close()
@@ -413,14 +413,14 @@ def test_no_backup_over_a_file_that_somebody_writes(todo: Callable[..., Path]) -
 
 
 def test_closing_while_somebody_writes(todo: Callable[..., Path]) -> None:
-    """If another program is writing the file when the manager closes, all is saved beside it, under its mode."""
+    """If another program writes the file at closing, the list is saved as a new file with the same mode."""
     path = todo({}, {})
     path.chmod(0o600)
     manager = TaskManager(path, load_into_memory=True)
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as other:
         other.execute("UPDATE todolist SET tmag = 3")
-        with pytest.raises(FileChangedError, match=r"All was saved as \S+todo\.saved-"):
+        with pytest.raises(FileChangedError, match=r"The list was saved as \S+todo\.saved-"):
             manager.close()
         other.commit()
     (saved,) = path.parent.glob("todo.saved-*")
@@ -430,13 +430,13 @@ def test_closing_while_somebody_writes(todo: Callable[..., Path]) -> None:
 
 
 def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
-    """When an automatic backup fails the result is saved all the same, the log says so, and the next one works."""
+    """If an automatic backup fails, the result is saved nevertheless, the failure is logged, and the next one works."""
     manager = opened({}, {}, load_into_memory=True, backup_interval=1)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limit[1]))  # Python ignores the signal, so it is an error
     try:
         manager.save_result(result_of({"priority": 1}))
-        with pytest.raises(DiskFullError, match=r"Make room, then call again"):
+        with pytest.raises(DiskFullError, match="Free some space, then call again"):
             manager.backup()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -450,16 +450,16 @@ def test_a_failed_automatic_backup(opened: Callable[..., TaskManager], caplog: p
 
 
 def test_a_copy_that_lacks_rows(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy with other row counts does not take the file's place."""
+    """A copy with other row counts does not replace the file."""
     manager = opened({}, {}, load_into_memory=True)
     manager.save_result(result_of({"priority": 1}))
     path = Path(manager.todo_file)
     before = path.read_bytes()
     count = database.count_rows
     with monkeypatch.context() as patch:
-        # As if the copy had been interrupted.
+        # As after an interrupted copy.
         patch.setattr(database, "count_rows", lambda dbapi: count(dbapi) | {"x": dbapi is manager.conn})
-        with pytest.raises(BackupError, match="of the rows"):
+        with pytest.raises(BackupError, match="the row counts differ"):
             manager.backup()
     assert path.read_bytes() == before
     assert beside(path) == WORKING
@@ -475,7 +475,7 @@ with TaskManager(sys.argv[1], load_into_memory=True, cleanup=True) as manager:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which records system calls, is not installed")
 def test_a_backup_is_synced(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """The new file is synced before it takes the old one's place, and its directory afterwards."""
+    """The new file is synced before it replaces the old file, and its directory is synced afterwards."""
     path, trace = todo({}), tmp_path / "trace"
     command = ["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,rename", "-o", str(trace), sys.executable]
     subprocess.run([*command, "-c", _BACK_UP, str(path)], check=True)
@@ -490,7 +490,7 @@ def test_a_backup_is_synced(todo: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_a_closed_file_is_one_file(todo: Callable[..., Path]) -> None:
-    """After closing there is no log beside the file, and it is in rollback journal mode."""
+    """After closing, the file has no log, and is in rollback journal mode."""
     path = todo({})
     with TaskManager(path) as manager:
         manager.start_task(1)
@@ -500,13 +500,13 @@ def test_a_closed_file_is_one_file(todo: Callable[..., Path]) -> None:
 
 
 def test_a_reader_at_closing(todo: Callable[..., Path]) -> None:
-    """If somebody still reads, closing writes everything into the file and warns; the next opening tidies up."""
+    """If another program still reads, closing writes all changes to the file and warns; the next opening cleans up."""
     path = todo({})
     manager = TaskManager(path)
     manager.start_task(1)
     with closing(sqlite3.connect(path)) as reader:
         assert reader.execute("SELECT status FROM todolist").fetchall() == [(6,)]
-        with pytest.warns(UserWarning, match="still being read"):
+        with pytest.warns(UserWarning, match="still reading it"):
             manager.close()
         copy = path.with_name("copy.sqlite")
         copy.write_bytes(path.read_bytes())
@@ -518,7 +518,7 @@ def test_a_reader_at_closing(todo: Callable[..., Path]) -> None:
 
 
 def test_others_read_while_the_manager_works(opened: Callable[..., TaskManager]) -> None:
-    """Plain SQLite reads the file during the work and sees every saved result."""
+    """While a manager works, plain SQLite can read the file and sees every change."""
     manager = opened({}, {})
     with closing(sqlite3.connect(manager.todo_file)) as reader:
         for priority in (1, 2):
@@ -527,7 +527,7 @@ def test_others_read_while_the_manager_works(opened: Callable[..., TaskManager])
 
 
 def test_rows_left_in_the_cursor(todo: Callable[..., Path]) -> None:
-    """A query whose rows were not all read does not keep the file from being closed as one file."""
+    """Unread rows of the manager's cursor do not keep the closed file from being a single file."""
     path = todo({}, {}, {})
     with TaskManager(path) as manager:
         manager.save_result(result_of({"priority": 1}))
@@ -537,7 +537,7 @@ def test_rows_left_in_the_cursor(todo: Callable[..., Path]) -> None:
 
 
 def test_a_warning_that_is_an_error(todo: Callable[..., Path]) -> None:
-    """If the warning about a reader is made an error, the connection is closed all the same."""
+    """If the warning about a reader is turned into an error, the connection is closed nevertheless."""
     path = todo({})
     manager = TaskManager(path)
     connection = manager.conn
@@ -551,8 +551,8 @@ def test_a_warning_that_is_an_error(todo: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_a_forgotten_manager_when_its_warning_is_an_error(todo: Callable[..., Path], in_memory: bool) -> None:
-    """With -W error a forgotten manager is closed first: nothing that was saved is lost."""
+def test_an_unclosed_manager_whose_warning_is_an_error(todo: Callable[..., Path], in_memory: bool) -> None:
+    """With -W error, an unclosed manager is closed before the warning: no change is lost."""
     path = todo({}, {})
     script = (
         "import sys; from photometry_tasks import TaskManager\n"
@@ -566,7 +566,7 @@ def test_a_forgotten_manager_when_its_warning_is_an_error(todo: Callable[..., Pa
 
 
 def test_close_may_be_called_twice(todo: Callable[..., Path]) -> None:
-    """A second close() does nothing; after it, methods say that the manager is closed."""
+    """A second close() does nothing; methods then raise ClosedError."""
     manager = TaskManager(todo({}))
     manager.close()
     manager.close()
@@ -579,9 +579,9 @@ def test_close_may_be_called_twice(todo: Callable[..., Path]) -> None:
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_an_exception_in_the_block(todo: Callable[..., Path], in_memory: bool) -> None:
-    """Leaving the block by an exception saves what was saved, drops what was uncommitted, and hides nothing."""
+    """An exception in the block is raised; saved changes are kept, and uncommitted changes are rolled back."""
     path = todo({}, {})
-    # The block is what is tested.
+    # The test is about the block itself.
     with pytest.raises(ZeroDivisionError), TaskManager(path, load_into_memory=in_memory) as manager:  # noqa: PT012
         manager.start_task(1)
         manager.cursor.execute("UPDATE todolist SET status = 1 WHERE priority = 2")
@@ -591,8 +591,8 @@ def test_an_exception_in_the_block(todo: Callable[..., Path], in_memory: bool) -
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_a_forgotten_manager_is_closed(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A manager that nobody closed is closed with a ResourceWarning when it is collected."""
+def test_an_unclosed_manager_is_closed(todo: Callable[..., Path], in_memory: bool) -> None:
+    """An unclosed manager is closed with a ResourceWarning when it is collected."""
     path = todo({})
     manager = TaskManager(path, load_into_memory=in_memory)
     manager.start_task(1)
@@ -604,7 +604,7 @@ def test_a_forgotten_manager_is_closed(todo: Callable[..., Path], in_memory: boo
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_manager_that_is_open_at_exit_is_closed(todo: Callable[..., Path], in_memory: bool) -> None:
-    """When the interpreter exits, an open manager is closed with a ResourceWarning."""
+    """At the exit of the interpreter, an open manager is closed with a ResourceWarning."""
     path = todo({})
     script = (
         "import sys; from photometry_tasks import TaskManager\n"
@@ -621,7 +621,7 @@ def test_a_manager_that_is_open_at_exit_is_closed(todo: Callable[..., Path], in_
 @pytest.mark.parametrize("locking_mode", ["NORMAL", "EXCLUSIVE"])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_forked_child_closes_nothing(todo: Callable[..., Path], in_memory: bool, locking_mode: str) -> None:
-    """A forked child may end in any way: the file stays the parent's, who goes on working."""
+    """A forked child may end in any way: the parent keeps the file and continues to work."""
     path = todo({}, {})
     script = f"""
 import os, sys
@@ -650,7 +650,7 @@ tm.close()
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_child_that_leaves_the_block(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A child that is forked inside the block, and leaves it, does not close the parent's manager."""
+    """A child that is forked inside the block does not close the parent's manager when it leaves the block."""
     path = todo({}, {})
     script = f"""
 import os, sys
@@ -670,7 +670,7 @@ with TaskManager(sys.argv[1], load_into_memory={in_memory}) as tm:
 
 
 def test_another_thread(opened: Callable[..., TaskManager]) -> None:
-    """A call from another thread is an error that says so, and the manager goes on working."""
+    """A call from another thread raises WrongThreadError, and the manager continues to work."""
     manager = opened({})
     caught: list[BaseException] = []
 
@@ -688,7 +688,7 @@ def test_another_thread(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_opening_and_closing_warns_of_nothing(todo: Callable[..., Path]) -> None:
-    """A manager that is closed leaves no connection behind."""
+    """A closed manager leaves no open connection."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with TaskManager(todo({})) as manager:

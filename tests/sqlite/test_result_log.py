@@ -1,4 +1,4 @@
-"""Promise 1 in memory mode: the log between two backups, what the next opening makes of it, and what it does not."""
+"""Promise 1 in memory mode: the log between two backups, and its replay at the next opening."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from tests.support.processes import kill, received, running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
 
-#: Of every kind that a column takes, and that JSON could have changed.
+#: Values of every kind that a column takes and that JSON could change.
 DETAILS: list[dict[str, Any]] = [
     {"mean_flux": 0.1, "variance": 1e308, "ptp": float("-inf"), "rms_hour": 5e-324, "edge_flux": np.float32(0.1)},
     {"mean_flux": float("nan"), "mask_size": 2**62, "stamp": (1, 12, 3, 17), "pos_centroid": (1.5, float("inf"))},
@@ -50,7 +50,7 @@ def save_and_wait(connection: Connection, path: Path, priorities: list[int]) -> 
 
 
 def die_with(path: Path, *priorities: int) -> Path:
-    """Let a manager in memory accept results, and kill it."""
+    """Let a manager in memory accept results, kill it, and return the path."""
     with running(save_and_wait, path, list(priorities)) as (process, connection):
         for _ in priorities:
             connection.recv()
@@ -59,7 +59,7 @@ def die_with(path: Path, *priorities: int) -> Path:
 
 
 def state(path: Path) -> list[list[tuple[Any, ...]]]:
-    """Return what the three tables hold."""
+    """Return the content of the three tables."""
     return [
         query(path, "SELECT priority, status FROM todolist ORDER BY 1"),
         query(path, "SELECT *, typeof(mean_flux), typeof(mask_size) FROM diagnostics ORDER BY 1"),
@@ -71,7 +71,7 @@ def state(path: Path) -> list[list[tuple[Any, ...]]]:
 def test_the_next_opening_takes_the_results(
     todo: Callable[..., Path], tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a kill the next opening, in any mode, has the very rows that closing would have left, and says how many."""
+    """After a kill, the next opening in any mode saves the same rows as closing would, and logs their number."""
     rows = [{"tmag": 5.0 + number} for number in range(6)]
     (tmp_path / "other").mkdir()
     closed = make_file(tmp_path / "other" / "todo.sqlite", rows)
@@ -81,18 +81,18 @@ def test_the_next_opening_takes_the_results(
     path = die_with(todo(*rows), 1, 2, 3, 4, 2)
     assert state(path)[0] == [(priority, None) for priority in range(1, 7)]
     with TaskManager(path, load_into_memory=in_memory) as manager:
-        assert "results of a killed manager that were taken from its log: 5" in caplog.text
+        assert "saved 5 results that a killed manager had logged" in caplog.text
         assert (manager.summary["OK"], manager.summary["SKIPPED"]) == (4, 1)
     assert state(path) == state(closed)
     caplog.clear()
     TaskManager(path, load_into_memory=in_memory).close()
-    assert "taken from its log" not in caplog.text
+    assert "a killed manager had logged" not in caplog.text
     assert state(path) == state(closed)
 
 
 @IN_MEMORY
 def test_a_log_that_is_there_again(todo: Callable[..., Path], in_memory: bool) -> None:
-    """Taking a log a second time changes nothing: the file no longer is of the generation that lacks it."""
+    """A log that was already replayed changes nothing: the file has another generation than the log."""
     path = die_with(todo({}, {}, {}), 1, 2)
     log = log_of(path).read_bytes()
     with TaskManager(path) as manager:
@@ -107,7 +107,7 @@ def test_a_log_that_is_there_again(todo: Callable[..., Path], in_memory: bool) -
 
 @IN_MEMORY
 def test_a_log_of_another_file(todo: Callable[..., Path], in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A log whose file was replaced by another is kept aside, named, and never laid over what is there now."""
+    """The log of a replaced file is kept under another name, which is logged, and not replayed into the new file."""
     path = die_with(todo({}, {}), 1, 2)
     log = log_of(path).read_bytes()
     path.unlink()
@@ -116,12 +116,12 @@ def test_a_log_of_another_file(todo: Callable[..., Path], in_memory: bool, caplo
     assert state(path) == [[(1, None), (2, None)], [], []]
     (kept,) = path.parent.glob("*-kept-*")
     assert kept.read_bytes() == log
-    assert f"is of another file; it is kept as {kept}" in caplog.text
+    assert f"belongs to another file, and is kept as {kept}" in caplog.text
     assert sorted(path.parent.iterdir()) == sorted([path, kept])
 
 
 def test_a_copy_from_before_the_run(todo: Callable[..., Path]) -> None:
-    """A copy that was taken before another run is of another generation: the log of the later run is kept aside."""
+    """An older copy of the file has another generation than the log: the log is not replayed, but kept."""
     path = todo({}, {}, {})
     with TaskManager(path, load_into_memory=True) as manager:
         save(manager, 1)
@@ -138,7 +138,7 @@ def test_a_copy_from_before_the_run(todo: Callable[..., Path]) -> None:
 
 @IN_MEMORY
 def test_a_target_that_is_another(todo: Callable[..., Path], in_memory: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A result whose task has become another target's is not replayed; the others are, and the log is kept aside."""
+    """A result whose task has another target now is not replayed; the other results are, and the log is kept."""
     path = die_with(todo({}, {}, {}), 1, 2, 3)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE todolist SET starid = 999 WHERE priority = 2")
@@ -146,14 +146,14 @@ def test_a_target_that_is_another(todo: Callable[..., Path], in_memory: bool, ca
         connection.commit()
     TaskManager(path, load_into_memory=in_memory).close()
     assert state(path)[0] == [(1, 1), (2, None)]
-    assert "damaged or of no task of it: 2;" in caplog.text
+    assert "cannot replay 2 logged results (damaged, or without a matching task);" in caplog.text
     assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
 @pytest.mark.parametrize("lost", [1, 2, 40, 100])
 @IN_MEMORY
 def test_a_torn_last_line(todo: Callable[..., Path], lost: int, in_memory: bool) -> None:
-    """A last line that is torn anywhere is dropped, and the next result takes its place."""
+    """A last line that is torn at any point is ignored, and the next result overwrites it."""
     path = die_with(todo({}, {}, {}), 1, 2)
     os.truncate(log_of(path), log_of(path).stat().st_size - lost)
     with TaskManager(path, load_into_memory=in_memory) as manager:
@@ -165,21 +165,21 @@ def test_a_torn_last_line(todo: Callable[..., Path], lost: int, in_memory: bool)
 
 @pytest.mark.parametrize("damage", ["a byte", "a line feed"])
 def test_a_damaged_line(todo: Callable[..., Path], damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A line that the disk has damaged is not replayed; those around it are, and the log is kept aside."""
+    """A damaged line is not replayed; the other lines are, and the log is kept."""
     path = die_with(todo({}, {}, {}), 1, 2, 3)
     lines = log_of(path).read_bytes().split(b"\n")
     lines[2] = lines[2][:50] + (b"#" if damage == "a byte" else b"\n") + lines[2][51:]
     log_of(path).write_bytes(b"\n".join(lines))
     TaskManager(path).close()
     assert state(path)[0] == [(1, 1), (2, None), (3, 1)]
-    assert "logged results that are damaged" in caplog.text
+    assert "cannot replay" in caplog.text
     assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0", b"00000000 \n", b"nonsense\n" * 3, bytes(range(256))])
 @IN_MEMORY
 def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, in_memory: bool) -> None:
-    """Whatever lies in the place of the log, opening goes on, and nothing of it comes into the file."""
+    """With nonsense in place of the log, opening works, and the nonsense does not get into the file."""
     path = todo({}, {})
     log_of(path).write_bytes(content)
     with TaskManager(path, load_into_memory=in_memory) as manager:
@@ -221,7 +221,7 @@ OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
 def test_a_record_with_other_fields(
     todo: Callable[..., Path], in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A record whose fields are not ours is reported and its log kept aside; the file opens."""
+    """A record with unexpected fields is logged, and its log is kept; the file opens."""
     path = die_with(todo({}), 1)
     rewrite_log(path, change)
     TaskManager(path, load_into_memory=in_memory).close()
@@ -248,7 +248,7 @@ def test_a_record_without_a_column(todo: Callable[..., Path], in_memory: bool) -
 
 
 def test_what_opening_changed_is_on_disk_first(todo: Callable[..., Path]) -> None:
-    """After overwriting in memory, one result and a kill, the file has that one result and nothing of the old ones."""
+    """After overwriting in memory, a result and a kill, the file has this result and no old results."""
     path = todo({}, {}, {})
     with TaskManager(path) as manager:
         save(manager, 1, 2)
@@ -267,7 +267,7 @@ def overwrite_and_wait(connection: Connection, path: Path) -> None:
 
 
 def test_the_log_holds_what_the_file_lacks(opened: Callable[..., TaskManager]) -> None:
-    """The log is one line longer after each result, and empty after each backup."""
+    """The log is one line longer after each result, and empty after each backup; its first line is the generation."""
     manager = opened({}, {}, {}, load_into_memory=True, backup_interval=None)
     log = log_of(Path(manager.todo_file))
     assert log.stat().st_size == 0
@@ -282,7 +282,7 @@ def test_the_log_holds_what_the_file_lacks(opened: Callable[..., TaskManager]) -
 
 
 def test_what_the_caller_writes_is_not_in_the_log(todo: Callable[..., Path]) -> None:
-    """What was written through conn, and a task that was started, is lost with the process: it is the caller's."""
+    """Changes through `conn` and started tasks are not logged: they are lost with the process."""
     path = todo({}, {})
     with running(change_and_wait, path) as (process, connection):
         assert next(received(connection)) == "changed"
@@ -306,7 +306,7 @@ import os, sys
 from photometry_tasks import TaskManager
 from tests.support.lists import result_of
 manager = TaskManager(sys.argv[1], load_into_memory=sys.argv[2] == "memory", durability=sys.argv[3])
-manager.save_result(result_of({"priority": 1}))  # the first begins the log
+manager.save_result(result_of({"priority": 1}))  # the first result begins the log
 os.unlink(sys.argv[1] + "-first")
 for priority in range(2, 22):
     manager.save_result(result_of({"priority": priority}))
@@ -333,13 +333,13 @@ def test_what_is_synced(todo: Callable[..., Path], tmp_path: Path, durability: s
 
 
 def test_durability_is_normal_or_full(todo: Callable[..., Path]) -> None:
-    """Any other durability is a ValueError that names it."""
+    """Any other durability raises a ValueError that names the argument."""
     with pytest.raises(ValueError, match="durability='fast': 'normal' or 'full' is expected"):
         TaskManager(todo({}), durability="fast")  # type: ignore[arg-type]
 
 
 def test_a_symlink_at_the_logs_place(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """A link that was planted in the place of the log is not written through."""
+    """A manager does not write through a symlink in the place of the log."""
     path = todo({})
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -351,7 +351,7 @@ def test_a_symlink_at_the_logs_place(todo: Callable[..., Path], tmp_path: Path) 
 
 
 def test_messages_reach_the_user_without_set_up(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    """What was replayed is a warning: Python shows it although no program has set up logging."""
+    """A replay is logged as a warning, which Python shows even without any set-up of logging."""
     path = die_with(todo({}), 1)
     TaskManager(path).close()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

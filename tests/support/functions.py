@@ -1,4 +1,4 @@
-"""Functions that the tests give to worker processes: real ones, which succeed, fail, hang or die."""
+"""Functions that the tests run in worker processes: they succeed, fail, hang or die."""
 
 import asyncio
 import multiprocessing
@@ -57,7 +57,7 @@ def another_sector(task: dict[str, Any]) -> dict[str, Any]:
 
 def says_what_ctrl_c_does(task: dict[str, Any]) -> dict[str, Any]:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    os.kill(os.getpid(), signal.SIGTERM)  # ignored too, but not by what a worker starts
+    os.kill(os.getpid(), signal.SIGTERM)  # ignored too, but not by the child processes of a worker
     handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGUSR1)]
     return {**good(task), "method_used": f"{handlers}, blocked: {blocked}"}
 
@@ -68,14 +68,14 @@ def says_its_process(task: dict[str, Any]) -> dict[str, Any]:
 
 def hangs_from_task_5(task: dict[str, Any]) -> dict[str, Any]:
     if task["priority"] >= 5:
-        # Say that it hangs, so that the test knows when, and hang until the process is ended.
+        # The file shows the test that the task hangs; it hangs until its process is ended.
         Path("hangs").touch()
         time.sleep(600)
     return good(task)
 
 
 def leaves_a_line(task: dict[str, Any]) -> dict[str, Any]:
-    """Say which task has begun, as one line of a file: a line this short is written at once."""
+    """Write the priority of a begun task into a file, as a line; so short a line is written at once."""
     with Path("begun").open("a") as file:
         file.write(f"{task['priority']}\n")
     return good(task)
@@ -131,7 +131,7 @@ def has_little_cpu_time(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def waits_from_task_3(task: dict[str, Any]) -> dict[str, Any]:
-    """Begin, and go on when the test says so."""
+    """Begin, and continue when the test creates the file `go`."""
     leaves_a_line(task)
     while task["priority"] >= 3 and not Path("go").exists():
         time.sleep(0.005)
@@ -166,20 +166,20 @@ def takes_a_moment(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def uses_a_pool_of_its_own(task: dict[str, Any]) -> dict[str, Any]:
-    """As libraries do that share their work out among processes; they end them with SIGTERM."""
+    """Use a pool, as libraries do that work in several processes; a pool ends its processes with SIGTERM."""
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return {**good(task), "details": {"mean_flux": sum(pool.map(abs, [-1, -2]))}}
 
 
 def ends_what_it_has_just_forked(task: dict[str, Any]) -> dict[str, Any]:
-    """As a pool does with a process that it no longer needs before that has begun."""
+    """End a child with SIGTERM before it has begun, as a pool does with an unneeded process."""
     for _ in range(20):
         if (child := os.fork()) == 0:
             time.sleep(10)
             os._exit(1)
         os.kill(child, signal.SIGTERM)
         if os.waitpid(child, 0)[1] != signal.SIGTERM:
-            raise RuntimeError("It was not ended by SIGTERM")
+            raise RuntimeError("the child was not ended by SIGTERM")
     return good(task)
 
 
@@ -200,7 +200,7 @@ def cuts_its_connection(task: dict[str, Any]) -> dict[str, Any]:
 
 
 class SlowToImport:
-    """A function that takes a second to be unpickled, as one whose module imports much."""
+    """A function that takes a second to unpickle, like a function whose module has many imports."""
 
     def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
         return good(task)

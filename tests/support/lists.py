@@ -1,4 +1,4 @@
-"""TODO-lists of a few rows, in files and on a server, and what any program can ask of them."""
+"""TODO-lists of a few rows, in files and on a server, and queries of them."""
 
 import hashlib
 import sqlite3
@@ -36,7 +36,7 @@ def make_file(path: Path, rows: Rows) -> Path:
 
 
 def make_list(engine: Engine, rows: Rows) -> str:
-    """Make a list on a server, in place of one that is there, and return its URL."""
+    """Create a list on a server, replacing an existing list, and return its URL."""
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
@@ -47,7 +47,7 @@ def make_list(engine: Engine, rows: Rows) -> str:
 
 
 def empty_list(engine: Engine, rows: Rows) -> str:
-    """Fill a list that is there with other rows; faster than making it anew."""
+    """Replace the rows of an existing list, which is faster than creating it again."""
     names = ", ".join([*Base.metadata.tables, *ServerBase.metadata.tables])
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
@@ -57,7 +57,7 @@ def empty_list(engine: Engine, rows: Rows) -> str:
 
 
 def query(target: str | Path, sql: str) -> list[tuple[Any, ...]]:
-    """Ask a list as any other program would: with the driver and plain SQL."""
+    """Query a list as any other program would: with the driver and plain SQL."""
     if "://" in str(target):
         with psycopg.connect(str(target).replace("+psycopg", "", 1)) as server:
             return server.execute(sql).fetchall()
@@ -66,24 +66,24 @@ def query(target: str | Path, sql: str) -> list[tuple[Any, ...]]:
 
 
 def ask(manager: TaskManager, sql: str) -> list[tuple[Any, ...]]:
-    """Read through a manager's session, which there is on both databases."""
+    """Query a list through a manager's session, which both databases have."""
     return [tuple(row) for row in manager.session.connection().exec_driver_sql(sql)]
 
 
 def tell(manager: TaskManager, *statements: str) -> None:
-    """Change something through a manager's session, as its callers may."""
+    """Change a list through a manager's session, as its callers may."""
     for sql in statements:
         manager.session.connection().exec_driver_sql(sql)
     manager.session.commit()
 
 
 def checksum(path: Path) -> tuple[str, int, int]:
-    """Return what must be the same of a file that was not touched: its content, mode and time."""
+    """Return the values that an unchanged file keeps: a checksum of its content, its mode and its time."""
     return hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mode, path.stat().st_mtime_ns
 
 
 def result_of(task: dict[str, Any], status: Any = STATUS.OK, **details: Any) -> dict[str, Any]:
-    """Return a result as a pipeline hands it back."""
+    """Return the result of a task, in the form that a pipeline returns."""
     return {**task, "status": status, "method_used": "aperture", "time": 1.5, "details": details}
 
 

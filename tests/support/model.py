@@ -1,4 +1,4 @@
-"""What the contract says of statuses, skips and diagnostics, in plain Python; and small fields to try it on."""
+"""A model of statuses, skips and diagnostics in plain Python, as the contract defines them; and small fields."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ OK, ERROR, ABORT, SKIPPED, STARTED = (STATUS[name].value for name in ("OK", "ERR
 class Model:
     """The tasks of a small field: contract 4, 5 and 7.
 
-    Where a list is shared, a task that runs is not handed out again when nothing skips it any more: it is STARTED.
+    On a shared list, a running task that is no longer skipped is STARTED, not pending: it is not handed out again.
     """
 
     def __init__(self, rows: list[dict[str, Any]], *, is_shared: bool = False) -> None:
@@ -43,7 +43,7 @@ class Model:
         self.attempts.pop(priority, None)
 
     def open(self, overwrite: bool = False, ccd: int | None = None) -> None:
-        for priority in self.running if self.is_shared else ():  # its manager works no longer
+        for priority in self.running if self.is_shared else ():  # its manager has ended
             if self.status[priority] == STARTED:
                 self.status[priority] = None
         self.running.clear()

@@ -1,4 +1,4 @@
-"""TODO-files as the releases of the TASOC pipeline since 3.0 left them (contract 10), made with plain SQLite."""
+"""TODO-files of the TASOC pipeline's releases since 3.0 (contract 10), created with plain SQLite."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import Any
 
 RELEASES = ["3.0", "4.1", "4.3", "4.4", "4.5", "5.0", "6.0", "6.3"]
 
-#: The rule of contract 10 for a method that was asked for.
+#: The rule of contract 10 for a requested method.
 METHODS = ("aperture", "halo", "psf", "linpsf")
 SWITCHED = "Automatically switched to Halo photometry"
 
@@ -64,9 +64,9 @@ def build_indexes(release: str) -> Iterator[str]:
 
 
 def make_old_file(path: Path, release: str, rows: int = 60, *, results: bool = True) -> Path:
-    """Make a file of a release part-way through a run: every fifth task pending, results of many kinds.
+    """Create a file of a release in mid-run: every fifth task is pending, with results of many kinds.
 
-    Without results there is `todolist` alone, as before the first opening.
+    Without results there is only the table `todolist`, as before the first opening.
     """
     tables = [build_todolist(release)] + ([build_diagnostics(release), build_skipped(release)] if results else [])
     with closing(sqlite3.connect(path)) as connection:
@@ -92,7 +92,7 @@ def insert(connection: sqlite3.Connection, table: str, rows: Iterable[dict[str, 
 
 
 def task(priority: int, results: bool) -> dict[str, Any]:
-    """Three tasks of each star: its full-frame images, its pixel file, and a secondary in the file of a neighbour."""
+    """Return a task; each star has three: full-frame images, a pixel file, and a secondary target in a pixel file."""
     star, kind = divmod(priority - 1, 3)
     datasource = ["ffi", "tpf", f"tpf:{1000 + star}"][kind]
     return {
@@ -145,7 +145,7 @@ def expected_method_used(task: dict[str, Any], errors: str | None) -> str:
 
 
 def open_as_tasoc(path: Path) -> None:
-    """Open an old file as today's code of TASOC does, which adds what lacks in its own way."""
+    """Open an old file as the current TASOC code does, which adds missing columns and tables in its own way."""
     with closing(sqlite3.connect(path)) as connection:
         execute = connection.execute
         columns = {row[1] for row in execute("PRAGMA table_info(todolist)")}

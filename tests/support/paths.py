@@ -1,4 +1,4 @@
-"""Where things are: the checkout, and the data beside it that belong to others."""
+"""The paths of the checkout, and of the data beside it that are not part of the project."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Real processes that hold a manager, and that a test can kill."""
+"""Processes that have a manager open, and that a test can kill."""
 
 import contextlib
 import multiprocessing
@@ -11,14 +11,14 @@ from typing import Any
 
 import psutil
 
-# Forked from a server that has imported everything: each is there in a hundredth of a second.
+# Forked from a server that has imported all modules: a process starts in 10 ms.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists"])
 
 
 @contextmanager
 def running(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:
-    """Run a function, which gets a connection first, in a process; it is killed at the end, if it lives still."""
+    """Run a function, which gets a connection first, in a process; a process that still runs at the end is killed."""
     ours, theirs = _context.Pipe()
     process = _context.Process(target=function, args=(theirs, *arguments))
     process.start()
@@ -32,13 +32,13 @@ def running(function: Callable[..., None], *arguments: Any) -> Iterator[tuple[Ba
 
 
 def kill(process: BaseProcess) -> None:
-    """Kill a process as a cluster does at the time limit: it can do nothing about it."""
+    """Kill a process with SIGKILL, as a cluster does at the time limit."""
     process.kill()
     process.join()
 
 
 def received(connection: Connection) -> Iterator[Any]:
-    """Yield what a process sent, until it is dead or has closed the connection."""
+    """Yield the messages of a process until it ends or closes the connection."""
     try:
         while True:
             yield connection.recv()
@@ -47,7 +47,7 @@ def received(connection: Connection) -> Iterator[Any]:
 
 
 def workers_of(group: int) -> list[list[str]]:
-    """Return the commands of the worker processes of a process group that are alive."""
+    """Return the commands of the living worker processes of a process group."""
     alive = []
     for process in psutil.process_iter(["cmdline", "status"]):
         with contextlib.suppress(ProcessLookupError):

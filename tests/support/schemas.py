@@ -1,4 +1,4 @@
-"""All that a file holds: its rows, and its schema."""
+"""The complete content of a file: its rows, and its schema."""
 
 import sqlite3
 from contextlib import closing
@@ -22,7 +22,7 @@ def read_rows(path: Path) -> dict[str, Rows]:
 
 
 def describe(path: Path) -> dict[str, object]:
-    """Return names, types, defaults and keys of columns, foreign keys and indexes, one by one."""
+    """Return the names, types, defaults and keys of columns, the foreign keys, and the indexes."""
     found: dict[str, object] = {}
     for table in (
         "todolist",

@@ -1,17 +1,17 @@
-"""Databases on the server that the tests start."""
+"""Databases on the tests' PostgreSQL server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 
-#: A password that a URL has to quote.
+#: A password that must be quoted in a URL.
 SECRET = "p@ss%41:/?#"
 
 
 @contextmanager
 def owned_databases(postgresql: Engine, owner: str, *names: str) -> Iterator[str]:
-    """Make empty databases of a user who is no superuser, and yield the URL of the first."""
+    """Create empty databases of a user without superuser rights, and yield the URL of the first."""
     quoted = SECRET.replace(":", "\\:")
     with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"CREATE ROLE {owner} LOGIN PASSWORD '{quoted}'"))

@@ -55,6 +55,8 @@ def test_a_missing_parameter(cursor: DriverCursor, given: dict[str, Any]) -> Non
         cursor.execute(RENAME, given)
     with pytest.raises(KeyError):
         cursor.executemany(RENAME, [{"star": 1, "new_name": "z"}, given])
+    with pytest.raises(KeyError):
+        cursor.fetch_all(BY_ID.limit(1), given)
     assert cursor.fetch_all(ALL, {}) == STORED
 
 
@@ -112,8 +114,9 @@ def test_changed_rows_are_counted(cursor: DriverCursor) -> None:
 
 
 def test_a_closed_cursor(cursor: DriverCursor) -> None:
-    """A cursor that is closed runs nothing more."""
+    """A cursor that is closed runs nothing more; for no rows the driver is not even asked."""
     cursor.close()
+    assert cursor.executemany(INSERT, []) == 0
     with pytest.raises(sqlite3.ProgrammingError):
         cursor.fetch_all(ALL, {})
 

@@ -1,1 +1,1 @@
-"""Lists on a PostgreSQL server, which many managers share."""
+"""TODO-lists on a PostgreSQL server, which many managers share."""

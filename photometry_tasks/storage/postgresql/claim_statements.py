@@ -1,7 +1,7 @@
-"""The statements of a list that many managers share: claims, results, and what a dead worker leaves. Pure.
+"""The statements of a list that many managers share: workers, claims, rescues and releases. Pure.
 
-Each is one statement with all that hangs on it (https://www.postgresql.org/docs/current/queries-with.html), so that
-it is done as a whole or not at all, in one round trip.
+Each statement includes the changes that depend on it (https://www.postgresql.org/docs/current/queries-with.html): all
+are made, or none, in one round trip.
 """
 
 from functools import lru_cache
@@ -17,29 +17,29 @@ from photometry_tasks.status import STATUS
 
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
 
-#: How an attempt ended, if no result did it.
+#: How an attempt without a result ended.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
 NOW = sa.func.clock_timestamp()
 IS_LIVE = _try.ended.is_(None)
 ME = sa.bindparam("worker", type_=sa.BigInteger())
 _lease = _worker.lease * sa.literal_column("interval '1 second'", sa.Interval())
-_is_silent = sa.and_(_worker.ended.is_(None), _worker.seen < sa.func.now() - _lease)
+_is_expired = sa.and_(_worker.ended.is_(None), _worker.seen < sa.func.now() - _lease)
 
 
-# What a statement has of its own is in its text: see `transactions.Statements`.
+# Constants are in the text of a statement, so that only the caller's values are parameters.
 def as_number(value: int) -> sa.ColumnElement[int]:
-    """Return an integer as it stands in a statement."""
+    """Return an integer as a literal of SQL."""
     return sa.literal_column(str(value), sa.BigInteger())
 
 
 def as_text(value: str) -> sa.ColumnElement[str]:
-    """Return a text as it stands in a statement."""
+    """Return a text as a literal of SQL; it must not contain a quote."""
     return sa.literal_column(f"'{value}'", sa.Text())
 
 
 STARTED, _error = as_number(STATUS.STARTED.value), as_number(STATUS.ERROR.value)
-# The sum is none that an index has: by its status, all that run would be looked through.
+# No index holds this sum. With an index on the status, the planner would read all running tasks.
 _is_started = _task.status + as_number(0) == STARTED
 _pending: sa.ColumnElement[int] = sa.cast(sa.null(), sa.BigInteger)
 
@@ -53,13 +53,13 @@ REGISTER: sa.Insert = (
     .values({name: sa.bindparam(name) for name in ("host", "pid", "slurm_jobid", "lease")})
     .returning(_worker.worker)
 )
-#: A sign of life. One that was given up is back with it.
+#: A heartbeat. It also brings back a worker whose lease had expired.
 _touch = sa.update(workers).where(_worker.worker == ME).values(seen=NOW, ended=sa.null())
 HEARTBEAT: sa.Update = _touch.returning(_worker.worker)
-#: Who else is at work: worker, host, pid, and the seconds since the last sign of life.
+#: The other workers with a valid lease: worker, host, pid, and the seconds since the last heartbeat.
 OTHERS: sa.Select[Any] = sa.select(
     _worker.worker, _worker.host, _worker.pid, sa.func.extract("epoch", sa.func.now() - _worker.seen)
-).where(_worker.ended.is_(None), ~_is_silent, _worker.worker != ME)
+).where(_worker.ended.is_(None), ~_is_expired, _worker.worker != ME)
 
 # --- claiming --------------------------------------------------------------------------------------------
 
@@ -73,20 +73,22 @@ def build_pending(constraints: CheckedConstraints, limit: int) -> sa.Select[Any]
 
 @lru_cache(256)
 def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> sa.Select[Any]:
-    """Start the next pending tasks for a worker, and select them with their attempts; one of another's has none here.
+    """Start the next pending tasks for a worker, and select them with their attempts.
+
+    The attempt is NULL if the task already had a live attempt.
 
     Parameters
     ----------
     waits : bool
-        Whether none is claimed while a worker is silent for longer than its lease: its tasks may come before these.
+        Whether to claim nothing while the lease of another worker has expired: its tasks may come before these.
     """
     seen = _touch.cte("seen")
-    nobody_is_silent = ~sa.exists(sa.select(_worker.worker).where(_is_silent, _worker.worker != ME))
+    no_lease_has_expired = ~sa.exists(sa.select(_worker.worker).where(_is_expired, _worker.worker != ME))
     chosen = (
         sa.select(_task.priority)
-        .where(_task.status.is_(None), *build_expressions(constraints), *([nobody_is_silent] if waits else []))
+        .where(_task.status.is_(None), *build_expressions(constraints), *([no_lease_has_expired] if waits else []))
         .order_by(_task.priority)
-        # In the text, so that the planner knows it.
+        # As a literal, so that the planner can use it.
         .limit(as_number(limit))
         .with_for_update(skip_locked=True, of=todolist)
         .cte("chosen")
@@ -98,7 +100,7 @@ def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> 
         .returning(*TASK_COLUMNS)
         .cte("started")
     )
-    # One whose status another program has set to pending while it ran stays its worker's.
+    # A running task that another program has set to pending still belongs to its worker.
     begun = (
         insert_or(attempts)
         .from_select([_try.priority, _try.worker], sa.select(started.c.priority, ME))
@@ -137,34 +139,34 @@ _losses = (
 )
 
 
-def _give_back(priority: sa.ColumnElement[int], status: sa.ColumnElement[int]) -> sa.CTE:
+def _return_tasks(priority: sa.ColumnElement[int], status: sa.ColumnElement[int]) -> sa.CTE:
     """Set the status of tasks whose attempts have ended, if they are STARTED.
 
-    Whether they are is asked of the row as it is when it is locked: who sets a task that is SKIPPED while it runs to
-    STARTED (`transitions.reset_tasks`) may not have committed yet, and sees the attempt as live.
+    The CASE reads the status when the row is locked. `transitions.reset_tasks` sets a task that was SKIPPED while it
+    ran to STARTED: that transaction may not have committed yet, and sees the attempt as live.
     """
-    given_back = sa.update(todolist).where(_task.priority == priority)
-    given_back = given_back.values(status=sa.case((_is_started, status), else_=_task.status))
-    return given_back.returning(_task.priority, _task.status).cte("back")
+    returned = sa.update(todolist).where(_task.priority == priority)
+    returned = returned.values(status=sa.case((_is_started, status), else_=_task.status))
+    return returned.returning(_task.priority, _task.status).cte("back")
 
 
 def _build_rescue() -> sa.Select[Any]:
-    silent = (
+    expired = (
         sa.select(_worker.worker, _worker.host, _worker.pid, sa.func.now() - _worker.seen)
-        .where(_is_silent, _worker.worker != ME)
+        .where(_is_expired, _worker.worker != ME)
         .with_for_update(skip_locked=True)
-        .cte("silent")
+        .cte("expired")
     )
     dead = (
         sa.update(workers)
-        .where(_worker.worker == silent.c.worker)
+        .where(_worker.worker == expired.c.worker)
         .values(ended=NOW)
         .returning(_worker.worker, _worker.host, _worker.pid, _worker.seen)
         .cte("dead")
     )
     is_last = _losses + as_number(1) >= sa.bindparam("max_attempts", type_=sa.BigInteger())
     reason = sa.func.format(
-        as_text("Worker %s (%s, process %s) was lost: it has given no sign of life since %s"),
+        as_text("Worker %s (%s, process %s) was lost: its last heartbeat was at %s"),
         dead.c.worker,
         dead.c.host,
         dead.c.pid,
@@ -180,7 +182,7 @@ def _build_rescue() -> sa.Select[Any]:
                 (
                     is_last,
                     sa.func.format(
-                        as_text("%s. So were those of %s attempts in a row"), reason, _losses + as_number(1)
+                        as_text("%s. The workers of %s attempts in a row were lost"), reason, _losses + as_number(1)
                     ),
                 ),
                 else_=reason,
@@ -190,7 +192,7 @@ def _build_rescue() -> sa.Select[Any]:
         .cte("lost")
     )
     is_given_up = lost.c.how == as_text(GIVEN_UP)
-    back = _give_back(lost.c.priority, sa.case((is_given_up, _error), else_=_pending))
+    back = _return_tasks(lost.c.priority, sa.case((is_given_up, _error), else_=_pending))
     failed = sa.select(
         lost.c.priority, as_text("error"), sa.func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
     ).join(back, back.c.priority == lost.c.priority)
@@ -203,11 +205,11 @@ def _build_rescue() -> sa.Select[Any]:
     return sa.select(dead.c.worker, dead.c.host, dead.c.pid, number).add_cte(kept.cte("kept"))
 
 
-#: Return the tasks of silent workers to pending; one whose workers were lost too often becomes an ERROR. Selects the
-#: workers with the number of their tasks.
+#: Return the tasks of workers whose lease has expired to pending; a task whose workers were lost too often becomes an
+#: ERROR. Selects these workers with the number of their tasks.
 RESCUE: sa.Select[Any] = _build_rescue()
 
-# --- giving back -----------------------------------------------------------------------------------------
+# --- releasing -------------------------------------------------------------------------------------------
 
 
 def _build_release(which: sa.ColumnElement[bool], *, ends: bool) -> sa.Select[Any]:
@@ -219,17 +221,17 @@ def _build_release(which: sa.ColumnElement[bool], *, ends: bool) -> sa.Select[An
         .returning(_try.priority)
         .cte("ended")
     )
-    return sa.select(_give_back(ended.c.priority, _pending).c.priority)
+    return sa.select(_return_tasks(ended.c.priority, _pending).c.priority)
 
 
-#: Return tasks of a worker that are STARTED to pending.
+#: Return STARTED tasks of a worker to pending.
 RELEASE: sa.Select[Any] = _build_release(_try.priority == sa.func.any(sa.bindparam("priorities")), ends=False)
-#: All of them, since it works no longer.
+#: Return all STARTED tasks of a worker to pending, and end the worker.
 SIGN_OFF_AND_RELEASE: sa.Select[Any] = _build_release(sa.literal_column("true"), ends=True)
 
 
 def build_history(priority: int) -> sa.Select[Any]:
-    """Select the attempts at a task, the first one first."""
+    """Select the attempts at a task, from the first to the last."""
     return (
         sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)
         .join(workers, _worker.worker == _try.worker, isouter=True)
@@ -239,7 +241,7 @@ def build_history(priority: int) -> sa.Select[Any]:
 
 
 def build_has_tasks_elsewhere(constraints: CheckedConstraints) -> sa.Select[Any]:
-    """Select whether other workers run tasks, or tasks are pending: a claim passes over rows that are locked."""
+    """Select whether other workers run tasks, or tasks are pending: a claim skips locked rows."""
     conditions = build_expressions(constraints)
     running = (
         sa.select(_try.priority)

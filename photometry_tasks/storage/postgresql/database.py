@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: Seconds that one of the statements of the hot paths may take.
+#: The longest time for a statement of the hot paths, seconds.
 _LONGEST_STATEMENT = 60.0
 
 _TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
@@ -49,8 +49,8 @@ class PostgreSQLDatabase:
     url : str
         postgresql+psycopg://user:password@host/database
     patience : float, optional
-        For a manager's connection: seconds for which calls are retried after the server was lost, and for which a
-        statement of the hot paths may take.
+        For a manager's connection: seconds for which calls are retried after the server was lost, and the longest time
+        for a statement of the hot paths.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class PostgreSQLDatabase:
     dbapi : psycopg.Connection
         The driver's connection.
     cursor : DriverCursor
-        Runs statements on it.
+        Runs statements on the driver's connection.
     is_unsure : bool
-        Whether an earlier try of the present call of `with_retry` may have been committed without an answer.
+        Whether an earlier try of the current call of `with_retry` may have been committed, with its answer lost.
     is_given_up : bool
-        Whether the last call ended because the server was gone: then each call is tried once.
+        Whether the last call failed because the server was lost: then calls are not retried until a call succeeds.
     """
 
-    #: Key of the advisory lock that keeps two upgrades apart; any number that never changes.
+    #: Key of the advisory lock that upgrades and loads take in turn: an arbitrary number, which must not change.
     _UPGRADE_LOCK = 0x7068_6F74  # 'phot'
 
     connection: Connection
@@ -78,7 +78,7 @@ class PostgreSQLDatabase:
         self.name = hide_password(url)
         self.patience = patience
         self._url = make_url(url).set(drivername="postgresql+psycopg")
-        # A client that is stopped, or whose node dies, inside a transaction must not keep its locks for ever.
+        # If a client stops or its node fails within a transaction, its locks must not stay for ever.
         milliseconds = int(1000 * (patience or 0))
         self._begin = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
         self.is_given_up = self.is_unsure = False
@@ -89,7 +89,7 @@ class PostgreSQLDatabase:
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """Connect for the first time; a manager waits while the server is full or starts up."""
+        """Connect for the first time; a manager retries while the server is full or starts up."""
         begun, is_reported = time.monotonic(), False
         while True:
             try:
@@ -99,7 +99,7 @@ class PostgreSQLDatabase:
                 if seconds <= 0 or not is_temporary_refusal(error):
                     raise self._explain(error) from error
                 if not is_reported:
-                    message = "%s: %s; it is tried again for %.0f s"
+                    message = "%s: %s; retrying for %.0f s"
                     _logger.warning(message, self.name, describe_error(error), seconds)
                 is_reported = True
             pause_before_reconnecting(seconds)
@@ -115,7 +115,7 @@ class PostgreSQLDatabase:
         self.cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
 
     def ensure_idle(self) -> None:
-        """Reconnect if the connection is lost, or if Ctrl-C has left it in the midst of something."""
+        """Reconnect if the connection is lost, or if Ctrl-C has interrupted a statement."""
         if not self.is_lost() and not self._is_idle():
             self.rollback()
         if not self._is_idle():
@@ -128,7 +128,7 @@ class PostgreSQLDatabase:
             self.dbapi.autocommit = False
 
     def invalidate(self) -> None:
-        """Cut the connection; the next call connects again."""
+        """Cut the connection; the next call reconnects."""
         self.dbapi.pgconn.finish()
 
     def is_lost(self) -> bool:
@@ -155,19 +155,19 @@ class PostgreSQLDatabase:
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
-        """Run one transaction that waits for other upgrades, and keeps them waiting."""
+        """Run one transaction that waits for other upgrades and loads, and makes later ones wait."""
         with self.begin(writes=True) as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({self._UPGRADE_LOCK})")
             yield connection
 
-    #: A transaction that adds many rows waits for others of its kind too.
+    #: Loads wait for each other and for upgrades too.
     begin_load = begin_upgrade
 
     def run_in_transaction(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
-        """Return the result of `work`, which is one transaction, with retries.
+        """Return the result of `work`, which runs as one transaction and is retried.
 
-        An earlier try may have been committed, if the connection was lost in the commit: work that is done twice has
-        to allow for that.
+        If the connection was lost during the commit, an earlier try may have been committed. `work` must allow for
+        this.
         """
 
         def call() -> T:
@@ -180,25 +180,25 @@ class PostgreSQLDatabase:
         return self.with_retry(call)
 
     def run_alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
-        """Run a statement that is a transaction of its own, and return its rows."""
+        """Run a statement as a transaction, and return its rows."""
         with self._autocommit(None if self.patience is None else min(_LONGEST_STATEMENT, self.patience)):
             return self.cursor.fetch_all(statement, parameters)
 
     @contextmanager
     def _autocommit(self, timeout: float | None) -> Iterator[None]:
-        """Begin no transaction but by a statement, and wait so many seconds for the answer to each."""
+        """Begin transactions by explicit statements only; `timeout` limits the wait for each answer, in seconds."""
         dbapi: Any = self.dbapi
         try:
             dbapi.autocommit = True
             dbapi.timeout = timeout
             yield
         finally:
-            dbapi.timeout = None  # the callers' own statements may take long
+            dbapi.timeout = None  # statements of the manager's callers may take long
             if self._is_idle():
                 dbapi.autocommit = False
 
     def with_retry(self, call: Callable[[], T]) -> T:
-        """Return the result of a call, which is made again while its errors pass by themselves: see `retry`."""
+        """Return the result of a call, and retry it after temporary errors: see `retry`."""
         return with_retry(self, call)
 
     def _commit(self) -> None:
@@ -208,8 +208,8 @@ class PostgreSQLDatabase:
             self.dbapi.commit()
 
     def rollback(self) -> None:
-        """Roll back the open transaction, if there is one."""
-        # `ensure_idle` replaces a connection that is lost, or that Ctrl-C has left in the midst of something.
+        """Roll back the open transaction, if any."""
+        # If this fails, `ensure_idle` replaces the connection.
         with suppress(Exception):
             if self.connection.in_transaction():
                 self.connection.rollback()
@@ -217,7 +217,7 @@ class PostgreSQLDatabase:
             self.dbapi.autocommit = False
 
     def raise_explained(self, error: BaseException) -> NoReturn:
-        """Raise an error; one of the driver becomes one of ours."""
+        """Raise an error; an error of the driver becomes a ServerError."""
         if find_driver_error(error) is not None and not isinstance(error, TodoError):
             raise self._explain(error) from error
         raise error
@@ -227,7 +227,7 @@ class PostgreSQLDatabase:
 
     # --- whole tables ------------------------------------------------------------------------------------
 
-    # COPY in binary: it is fast, not one bit is rounded, and a value of another type than its column's is an error.
+    # COPY in the binary format is fast, does not round, and refuses a value whose type is not its column's.
 
     def iter_rows(self, table: Table) -> Generator[Row, None, None]:
         """Yield the rows of a table within the open transaction, with values in the order of its columns."""
@@ -258,11 +258,11 @@ class PostgreSQLDatabase:
             raise RowRefusedError(path=self.name, table=columns[0].table, found=describe_error(error)) from error
 
     def _find_types(self, columns: Iterable[Column[Any]]) -> list[str]:
-        """Return the server's names of the columns' types."""
+        """Return the types of the columns, as the server names them."""
         return [column.type.compile(self.connection.dialect).lower() for column in columns]
 
     def ensure_schema(self) -> None:
-        """Check that the list has the schema of this release: a server is upgraded by command only."""
+        """Check that the list has the schema of this release: only a command upgrades a list on a server."""
         with self.begin(writes=False) as connection:
             schema.check_current(connection, self.name)
 
@@ -282,7 +282,7 @@ class PostgreSQLDatabase:
     # --- the manager's callers ---------------------------------------------------------------------------
 
     def has_changes(self) -> bool:
-        """Whether an open transaction of the caller has changed something."""
+        """Whether the open transaction of a caller has changed rows, or has failed."""
         from psycopg.pq import TransactionStatus
 
         status = self.dbapi.info.transaction_status
@@ -294,19 +294,19 @@ class PostgreSQLDatabase:
             self.raise_explained(error)
 
     def get_dbapi(self, attribute: str) -> NoReturn:
-        """Refuse: programs that use the driver's connection expect the one of SQLite."""
+        """Raise UnsupportedOnServerError: programs that use the driver's connection expect SQLite's."""
         raise UnsupportedOnServerError(name=attribute, path=self.name)
 
     def finish_interrupted(self) -> None:
-        """Do nothing: each call tidies up after itself."""
+        """Do nothing: each call rolls back its own interrupted transaction."""
 
     def leak_in_child(self) -> None:
-        """Keep a forked child from closing the connection: it would say good-bye for the parent."""
+        """Keep a forked child from closing the connection: that would end the parent's session on the server."""
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
-    # --- what a file has, and a server does not ----------------------------------------------------------
+    # --- for files only ----------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """Do nothing: the server recovers by itself."""
@@ -316,35 +316,34 @@ class PostgreSQLDatabase:
         return []
 
     def find_result_log(self) -> Path | None:
-        """Return None: nothing is kept outside the server."""
+        """Return None: the server holds all results."""
         return None
 
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""
-        with suppress(DBAPIError):  # it may be lost
+        with suppress(DBAPIError):  # the connection may be lost
             self.connection.close()
         self._engine.dispose()
 
 
 def hide_password(url: str) -> str:
-    """Return a URL as it is shown, without password and query.
+    """Return a URL for display, without password and query.
 
     Raises
     ------
     InvalidArgumentError
-        If it is not the URL of a PostgreSQL server.
+        If the URL is not that of a PostgreSQL server.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # Nothing of it is shown: it may hold a password.
+        # The error must not show the URL, which may hold a password.
         raise invalid_argument("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
     # The query may hold other secrets.
     name = parsed.set(query={}).render_as_string(hide_password=True)
     if "@" in (parsed.host or ""):
-        raise invalid_argument(
-            "url", "…", "write the @ in a password as %40"
-        )  # a part of it would be taken for the host
+        # The parser takes the end of the password for the host.
+        raise invalid_argument("url", "…", "write the @ in a password as %40")
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise invalid_argument("url", name, "a path or a URL of postgresql+psycopg is expected")
+        raise invalid_argument("url", name, "a path, or a URL that begins with postgresql+psycopg://, is expected")
     return name

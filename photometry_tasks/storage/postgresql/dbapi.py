@@ -1,4 +1,4 @@
-"""psycopg, the driver of PostgreSQL: how it connects, the dialect, and the text of its errors."""
+"""psycopg, the driver of PostgreSQL: its connections, its dialect, and the text of its errors."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError, ServerError
 
-#: Parameters of libpq that the URL does not give: a server or a network that is gone is noticed within a minute.
+#: libpq's parameters, unless the URL sets them: a lost server or network is detected within a minute.
 _CONNECTING = {
     "connect_timeout": 10,
     "keepalives_idle": 20,
@@ -20,10 +20,10 @@ _CONNECTING = {
     "application_name": "photometry_tasks",
 }
 
-#: The settings of a manager's connection. Each of its statements touches few rows, by an index. A plan that was made
-#: when a table was empty, and reads all of it, would be kept for long
-#: (https://www.postgresql.org/docs/current/sql-prepare.html). A statement that waited for a row sees it as it is then.
-#: A commit survives a crash of the server.
+#: The settings of a manager's connection. Each of its statements reads few rows, by an index. Otherwise a plan that was
+#: made for an empty table, and reads the whole table, would stay in use
+#: (https://www.postgresql.org/docs/current/sql-prepare.html). A statement that waited for a row sees its latest
+#: version. A commit survives a crash of the server.
 SETTINGS = """
 SET enable_seqscan = off; SET jit = off;
 SET default_transaction_isolation = 'read committed';
@@ -35,21 +35,21 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 
 @cache
 def _build_connection_class() -> Any:
-    """Return the driver's class of connections, with a timeout for answers of the server."""
+    """Return the driver's class of connections, extended by a timeout for the server's answers."""
     try:
         import psycopg
     except ImportError as error:
         raise DriverMissingError(found=error) from error
 
     class TimeoutConnection(psycopg.Connection[Any]):
-        #: Seconds to wait for an answer; None: without end.
+        #: Seconds to wait for an answer; None: no limit.
         timeout: float | None = None
 
         def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
             return super().wait(gen if self.timeout is None else self._limit(gen, self.timeout), *arguments, **named)
 
         def _limit(self, gen: Any, seconds: float) -> Any:
-            """Do as the driver's generator, which is resumed ten times a second while nothing has come."""
+            """Run the driver's generator, which is resumed ten times a second while no answer comes."""
             end = time.monotonic() + seconds
             try:
                 awaited = next(gen)
@@ -83,12 +83,12 @@ def connect(arguments: Any, named: Mapping[str, Any], *, for_manager: bool) -> A
     arguments, named
         The driver's arguments, from the URL.
     for_manager : bool
-        Whether a manager works on it; a reader or a command needs no settings.
+        Whether a manager uses the connection; a reader or a command needs no settings.
     """
     from psycopg.types.numeric import Int8Dumper
 
     dbapi = _build_connection_class().connect(*arguments, **{**_CONNECTING, **named})
-    # Always as 64 bits: the server prepares a statement for each combination of types.
+    # Always 64 bits: the server would prepare each statement again for every other combination of types.
     dbapi.adapters.register_dumper(int, Int8Dumper)
     if for_manager:
         dbapi.execute(SETTINGS)
@@ -99,20 +99,20 @@ def connect(arguments: Any, named: Mapping[str, Any], *, for_manager: bool) -> A
 @cache
 def build_dialect() -> Dialect:
     """Return the dialect that compiles statements for the driver."""
-    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # only where there is a server
+    from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # only needed with a server
 
-    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy gives it no types
+    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 
 
 def integrity_error() -> type[Exception]:
-    """Return the driver's exception for a row that breaks a rule."""
+    """Return the driver's exception for a row that violates a constraint of the database."""
     import psycopg
 
     return psycopg.IntegrityError
 
 
 def find_driver_error(error: BaseException) -> Any:
-    """Return the driver's error that an error is or wraps; None if there is none."""
+    """Return the driver's error that an error is or wraps, or None."""
     import psycopg
 
     if isinstance(error, ServerError) and error.__cause__ is not None:
@@ -122,5 +122,5 @@ def find_driver_error(error: BaseException) -> Any:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the text of an error, in one line."""
+    """Return the text of an error as one line."""
     return " ".join(str(find_driver_error(error) or error).split())

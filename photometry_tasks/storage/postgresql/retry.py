@@ -1,4 +1,4 @@
-"""Retries: which errors of a server pass by themselves, and how a call is made again after them."""
+"""Retries: after which errors of a server a call is made again, and when."""
 
 import random
 import time
@@ -13,47 +13,47 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How often a call is tried whose transaction conflicts with others.
+#: The most tries of a call whose transaction conflicts with others.
 _MOST_TRIES = 20
 
-#: Seconds between two tries, at first and at most.
+#: Seconds between two tries: the first time, and at most.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 5.0
 
-#: The server ends or starts: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+#: Codes of a server that stops or starts: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 _LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
-#: The same where a connection is refused: there libpq gives no code, but the server's text. A server whose messages are
-#: not in English is not tried again.
+#: The texts of the same errors for a refused connection: libpq then gives no code, only the server's text. If the
+#: server's messages are not in English, the connection is not retried.
 _REFUSALS = (
     "too many",
     "connection slots are reserved",
     "the database system is starting up",
     "the database system is shutting down",
-    "the database system is not",  # yet, or not now, accepting connections
+    "the database system is not",  # "… not yet accepting connections", "… not accepting connections"
     "the database system is in recovery mode",
     "server closed the connection unexpectedly",
 )
-#: Two transactions conflicted.
+#: Codes of transactions that conflict.
 _CONFLICTS = {"40001", "40P01", "55P03"}
-#: Two transactions have added the same row at once; the next try sees the other's row.
+#: Constraints that fail if two transactions add the same row at once; the next try sees the other row.
 _RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
 
 
 def with_retry(connection: "PostgreSQLDatabase", call: Callable[[], T]) -> T:
-    """Return the result of a call, which is made again while its errors pass by themselves.
+    """Return the result of a call, and retry it after temporary errors.
 
     Parameters
     ----------
     connection : PostgreSQLDatabase
-        Its `patience` says for how long, after the connection was lost.
+        Its `patience` limits the retries, in seconds after the first error.
     call : callable
-        It reads `connection.is_unsure`: an earlier try may have been committed.
+        `connection.is_unsure` says whether an earlier try may have been committed.
 
     Raises
     ------
     ServerUnreachableError
         If the server cannot be reached for longer than the patience.
     ServerError
-        If the server refuses.
+        If the server refuses the call.
     """
     begun, tries = None, 0
     connection.is_unsure = False
@@ -86,26 +86,26 @@ def with_retry(connection: "PostgreSQLDatabase", call: Callable[[], T]) -> T:
 
 
 def _classify(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
-    """Return whether an error means that the connection is lost, and whether two transactions conflicted."""
+    """Return whether the connection is lost, and whether two transactions conflict, according to an error."""
     cause = find_driver_error(error)
     if cause is None:
-        # The driver's pipeline may say it in its own way.
+        # In a pipeline, the driver may fail an assertion if the connection is lost.
         return is_lost and isinstance(error, AssertionError), False
     import psycopg
 
     code = cause.sqlstate or ""
     is_race = code == "23505" and cause.diag.constraint_name in _RACES
     if not code and isinstance(cause, psycopg.OperationalError):
-        is_lost = True  # only an error on this side of the connection has no code
+        is_lost = True  # only an error of the client has no code
     return is_lost or code in _LOST or code.startswith("08"), code in _CONFLICTS or is_race
 
 
 def is_temporary_refusal(error: BaseException) -> bool:
-    """Whether a server refused a connection for a reason that passes by itself."""
+    """Whether a server refuses a connection for a temporary reason."""
     text = describe_error(error)
     return find_driver_error(error).sqlstate in _LOST or any(refusal in text for refusal in _REFUSALS)
 
 
 def pause_before_reconnecting(seconds_left: float) -> None:
-    """Wait before the next try to connect, a random time so that not all workers come at once."""
+    """Wait a random time before the next try to connect, so that the workers do not connect all at once."""
     time.sleep(random.uniform(0.1, min(_LONGEST_BACKOFF, seconds_left)))  # noqa: S311 - no secret

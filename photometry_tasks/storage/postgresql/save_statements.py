@@ -1,4 +1,4 @@
-"""The statements by which a list that many managers share accepts results: see `claims`. Pure."""
+"""The statements that save results in a list that many managers share: see `claim_statements`. Pure."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from photometry_tasks.storage.postgresql.claim_statements import (
 _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
 
 _RESULT_COLUMNS = [*diagnostics.columns]
-#: Results as one parameter, a JSON array (`encode_results`): one statement then serves one result or a thousand.
+#: Results as one parameter, a JSON array (`encode_results`): the same statement saves one result or a thousand.
 _rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()), sa.JSON)).table_valued(
     sa.column("attempt", sa.BigInteger()),
     sa.column("status", sa.BigInteger()),
@@ -37,7 +37,7 @@ def _build_save() -> sa.Select[Any]:
     seen = HEARTBEAT.cte("seen")
     rows = _rows.render_derived(with_types=True)
 
-    # As the planner gets them, each is one look-up in an index, whatever the statistics say.
+    # In this form the planner looks the row up in an index, with any statistics.
     def none_in(table: Any, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
         return (
             sa.select(sa.literal_column("1"))
@@ -48,7 +48,7 @@ def _build_save() -> sa.Select[Any]:
             .is_(None)
         )
 
-    # Lateral: so each row is looked up by its key and locked, and what is asked of it is asked of its last version.
+    # Lateral: each row is looked up by its key and locked, and the conditions see its latest version.
     is_ours = sa.or_(_try.attempt == rows.c.attempt, sa.and_(rows.c.attempt.is_(None), _try.worker == seen.c.worker))
     live = sa.select(_try.attempt).where(_try.priority == rows.c.priority, IS_LIVE, is_ours).with_for_update()
     task = sa.select(_task.status).where(_task.priority == rows.c.priority).with_for_update()
@@ -61,7 +61,8 @@ def _build_save() -> sa.Select[Any]:
         .join(live_attempt, true)
         .join(locked_task, true)
         .where(
-            # The sum is none that an index has: by its status, all that run would be looked through for each.
+            # No index holds this sum. With an index on the status, the planner would read all running tasks for each
+            # row.
             locked_task.c.status + as_number(0) == STARTED,
             none_in(photometry_skipped, _skip.priority == rows.c.priority),
             none_in(photometry_skipped, _skip.skipped_by == rows.c.priority),
@@ -85,7 +86,8 @@ def _build_save() -> sa.Select[Any]:
     return sa.select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
 
 
-#: Save results of live attempts, of tasks that are STARTED and in no skip: nearly all. Selects the priorities of those.
+#: Save the results of live attempts at STARTED tasks that are in no skip, as nearly all results are. Selects the
+#: priorities of the saved results.
 SAVE: sa.Select[Any] = _build_save()
 
 #: Live attempts of tasks, with their workers.
@@ -105,7 +107,7 @@ DESCRIBE_END: sa.Update = (
     .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"))
     .values(how=sa.bindparam("end"), errors=sa.bindparam("text"))
 )
-#: How an attempt ended: what became of a result whose answer was lost.
+#: How an attempt ended: the outcome of a save whose answer was lost.
 END_OF_ATTEMPT: sa.Select[Any] = sa.select(_try.how, _try.errors).where(
     _try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number")
 )
@@ -120,7 +122,7 @@ BEGIN_ATTEMPTS: sa.Insert = (
     )
     .returning(_try.priority, _try.attempt)
 )
-#: Locks, in one order, the tasks of some priorities and of some stars.
+#: Locks the tasks with given priorities or star ids, always in the same order.
 LOCK_FIELD: sa.Select[Any] = (
     sa.select(_task.priority)
     .where(
@@ -143,7 +145,7 @@ def encode_results(results: Iterable[Result]) -> str:
         rows.append({name: value for name, value in row.items() if value is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)
-    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a text
+    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a string
         rows = [
             {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
         ]

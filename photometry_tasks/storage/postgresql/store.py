@@ -1,4 +1,4 @@
-"""A TODO-list on a server, which many managers share: each is a worker, with tasks of its own."""
+"""A TODO-list on a server, which many managers share: each manager is a worker, which owns the tasks that it claims."""
 
 import logging
 import os
@@ -26,20 +26,21 @@ from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.postgresql import claim_statements, save_statements
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 from photometry_tasks.storage.postgresql.dbapi import describe_error
+from photometry_tasks.text import count_of
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: Seconds for which calls are retried at least, whatever the lease.
+#: The shortest time for which calls are retried, with any lease, seconds.
 _SHORTEST_PATIENCE = 5.0
 
-#: Bytes. An index takes no more than a third of a page: https://www.postgresql.org/docs/current/btree.html.
+#: Bytes. An index entry takes at most a third of a page: https://www.postgresql.org/docs/current/btree.html.
 _LONGEST_PATH = 2600
 
 
 class PostgreSQLStore:
-    """The list that a manager shares with others; each method is one transaction.
+    """The list that a manager shares with other managers; each method is one transaction.
 
     Attributes
     ----------
@@ -47,12 +48,12 @@ class PostgreSQLStore:
         The URL, without password and query.
     connection : ManagerConnection
     lease : float
-        Seconds without a heartbeat after which other managers take its tasks.
+        Seconds without a heartbeat after which other managers rescue its tasks.
     worker : int
         The manager's number among the workers.
     """
 
-    #: There is no file.
+    #: A list on a server has no file.
     path = None
 
     def __init__(self, database: PostgreSQLDatabase, options: OpenOptions) -> None:
@@ -61,9 +62,9 @@ class PostgreSQLStore:
         self._max_attempts = options.max_attempts
         self._database = database
         self.connection = ManagerConnection(database, self.name)
-        # The attempts that this manager knows to be its own, by priority.
+        # The live attempts of this manager, as far as it has received answers, by priority.
         self._live: dict[int, int] = {}
-        # Whether the answer to a claim or a start was lost; and the tasks for which the answer to a save was.
+        # Whether the answer to a claim or a start was lost; and the tasks whose save was not answered.
         self._is_unsure = False
         self._unsure_saves: set[int] = set()
         self.worker = self._register()
@@ -101,14 +102,17 @@ class PostgreSQLStore:
             number = self.run_in_transaction("open", reset, writes=True)
         if options.cleanup or options.overwrite:
             self._database.with_retry(self._database.compact)
-        _logger.info("%s: %d tasks that were cut short or went wrong are pending again", self.name, number)
+        _logger.info("%s: %s returned to pending", self.name, count_of(number, "interrupted or failed task"))
 
     def _overwrite(self, transaction: Transaction) -> None:
         execute = transaction.connection.execute
         execute(claim_statements.LOCK_WORKERS)
         others = execute(claim_statements.OTHERS, {"worker": self.worker}).all()
         if others:
-            names = (f"worker {number} ({host}, process {pid}, {age:.0f} s ago)" for number, host, pid, age in others)
+            names = (
+                f"worker {number} ({host}, process {pid}, last heartbeat {age:.0f} s ago)"
+                for number, host, pid, age in others
+            )
             raise ListInUseError(path=self.name, found=", ".join(names))
         execute(save_statements.END_ALL_ATTEMPTS)
         transitions.reset_all_tasks(transaction)
@@ -164,7 +168,7 @@ class PostgreSQLStore:
         return tasks
 
     def _claim(self, statement: Select[Any]) -> list[dict[str, Any]]:
-        """Claim tasks; again while all that are found run, and another program had set them to pending."""
+        """Claim tasks; repeat the claim if another program has set all of them to pending while they run."""
         while rows := self._database.run_alone(statement, {"worker": self.worker}):
             tasks = [dict(zip(statement.selected_columns.keys(), row, strict=True)) for row in rows]
             if claimed := [task for task in tasks if task["attempt"] is not None]:
@@ -172,23 +176,23 @@ class PostgreSQLStore:
         return []
 
     def _release_unheard(self) -> None:
-        """Give back the tasks that this worker was given without being told, since the answer was lost."""
+        """Release the tasks that this worker claimed or started in a call whose answer was lost."""
         given = {"worker": self.worker}
         live = self._database.run_alone(claim_statements.OF_WORKER, given)
         if unheard := [priority for priority, attempt in live if self._live.get(priority) != attempt]:
             self._database.run_alone(claim_statements.RELEASE, {**given, "priorities": unheard})
 
     def _rescue(self) -> bool:
-        """Take the tasks of silent workers back; return whether there were any such workers."""
+        """Return the tasks of workers whose lease has expired to pending; return whether there were such workers."""
         given = {"worker": self.worker, "max_attempts": self._max_attempts}
         dead = self._database.run_alone(claim_statements.RESCUE, given)
         for worker, host, pid, number in dead:
-            message = "%s: worker %d (%s, process %d) is silent: its tasks are taken back, %d of them"
-            _logger.warning(message, self.name, worker, host, pid, number)
+            message = "%s: the lease of worker %d (%s, process %d) has expired; %s rescued"
+            _logger.warning(message, self.name, worker, host, pid, count_of(number, "task"))
         return bool(dead)
 
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
-        """Mark tasks as STARTED; their attempts are this worker's."""
+        """Mark tasks as STARTED, and begin attempts of this worker at them."""
         given = {"priorities": list(priorities), "worker": self.worker}
 
         def work(transaction: Transaction) -> list[Row]:
@@ -228,14 +232,14 @@ class PostgreSQLStore:
         return self._with_retry("has_tasks_elsewhere", call)
 
     def heartbeat(self) -> None:
-        """Send a sign of life."""
+        """Send a heartbeat."""
         given = {"worker": self.worker}
         self._with_retry("heartbeat", lambda: self._database.run_alone(claim_statements.HEARTBEAT, given))
 
     # --- saving ------------------------------------------------------------------------------------------
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
-        """Save results, and return what became of each; None where its attempt is not, or no longer, the live one."""
+        """Save results, and return the outcome of each; None if its attempt is not, or no longer, the live one."""
         self.connection.check_ready(method)
         results = list(map(_shorten_path, results))
         priorities = [result.priority for result in results]
@@ -250,17 +254,18 @@ class PostgreSQLStore:
             raise
         self._unsure_saves.difference_update(priorities)
         for result, outcome in zip(results, saved, strict=True):
-            if outcome is not None and self._has(result):  # else it is known later too that its attempt was lost
+            # A lost attempt stays, so that later results of it are refused too.
+            if outcome is not None and self._has(result):
                 del self._live[result.priority]
         return saved
 
     def _has(self, result: Result) -> bool:
-        """Whether a result is of an attempt that this worker has begun, and not ended."""
+        """Whether a result belongs to an attempt that this worker has begun, and not ended."""
         attempt = self._live.get(result.priority)
         return attempt is not None and result.attempt in (None, attempt)
 
     def _save_alone(self, result: Result) -> list[Saved | None]:
-        """Save a result in one statement, as nearly all can be; return nothing if this one cannot."""
+        """Save a result in one statement; return an empty list if the result needs more statements."""
         given = {"worker": self.worker, "rows": save_statements.encode_results([result])}
         if self._database.run_alone(save_statements.SAVE, given):
             return [_plain(result)]
@@ -269,7 +274,7 @@ class PostgreSQLStore:
         return []
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
-        """Save results one after the other, those between which nothing depends on the order together."""
+        """Save results in their order; group consecutive results that do not depend on each other."""
         transaction.fetch_all(claim_statements.HEARTBEAT, {"worker": self.worker})
         if any(result.skip_targets for result in results):
             self._lock(transaction, results)
@@ -291,7 +296,7 @@ class PostgreSQLStore:
         return saved + self._save_group(transaction, group.values(), seen)
 
     def _save_group(self, transaction: Transaction, group: Iterable[Result], seen: set[int]) -> list[Saved | None]:
-        """Save results of different tasks, which skip nobody."""
+        """Save results of different tasks, without skips."""
         results = list(group)
         if not results:
             return []
@@ -305,7 +310,7 @@ class PostgreSQLStore:
         return saved
 
     def _lock(self, transaction: Transaction, results: Iterable[Result]) -> None:
-        """Keep others from the tasks of some results, and from those of the stars in their apertures."""
+        """Lock the tasks of results, and the tasks of the stars in their apertures."""
         priorities: list[int] = []
         starids: list[int] = []
         for result in results:
@@ -314,16 +319,16 @@ class PostgreSQLStore:
         transaction.fetch_all(save_statements.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
     def _save_one(self, transaction: Transaction, result: Result, seen: set[int]) -> Saved | None:
-        """Save a result whose task is locked, if its attempt is the live one, or nobody works on the task.
+        """Save a result whose task is locked, if its attempt is the live one or the task has no live attempt.
 
-        Tasks of which this call has saved a result are noted as seen.
+        `seen` collects the tasks whose results this call has saved.
         """
         is_first = result.priority not in seen
         live = transaction.fetch_all(save_statements.LIVE, {"priorities": [result.priority]})
         attempt, worker = (live[0][1], live[0][2]) if live else (None, None)
         is_unsure = self._database.is_unsure or result.priority in self._unsure_saves
         if attempt is None and is_first and is_unsure and self._has(result):
-            # The answer to a save of this result was lost: if a result has ended its attempt, it was this one.
+            # The answer to a save of this result was lost: if a result has ended the attempt, it was this result.
             own = {"task": result.priority, "number": self._live[result.priority]}
             how, errors = transaction.fetch_one(save_statements.END_OF_ATTEMPT, own) or (None, None)
             if how in STATUS.__members__:
@@ -331,12 +336,12 @@ class PostgreSQLStore:
                 return Saved(STATUS[how], errors, {})
         number = result.attempt
         if number is None and is_first:
-            number = self._live.get(result.priority)  # that this manager began, and may have lost meanwhile
+            number = self._live.get(result.priority)  # another manager may have rescued the task since
         if number != attempt and (number is not None or worker != self.worker):
             return None
         given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": None}
         if attempt is not None and not transaction.execute(save_statements.END_ATTEMPT, given):
-            return None  # it was rescued just now
+            return None  # another manager has just rescued the task
         (saved,) = transitions.save_results(transaction, [result])
         if attempt is not None:
             described = {**given, "end": saved.status.name, "text": saved.errors}
@@ -345,7 +350,7 @@ class PostgreSQLStore:
         return saved
 
     def publish_status(self) -> None:
-        """Do nothing: readers see the list itself."""
+        """Do nothing: readers read the list itself."""
 
     # --- counting, choosing, closing ---------------------------------------------------------------------
 
@@ -355,27 +360,27 @@ class PostgreSQLStore:
         return count("summary", lambda transaction: count_by_status(transaction.connection), writes=False)
 
     def backup(self) -> None:
-        """Do nothing: all is on the server."""
+        """Do nothing: the server holds all results."""
 
     def is_in_place(self) -> bool:
-        """Whether the list is still where it was opened: a server keeps it there."""
+        """Return True: a list on a server does not move."""
         return True
 
     def finish(self) -> None:
-        """Release the tasks that are not finished, and sign off."""
+        """Release the unfinished tasks, and end this worker."""
         given = {"worker": self.worker}
         try:
             self._with_retry("close", lambda: self._database.run_alone(claim_statements.SIGN_OFF_AND_RELEASE, given))
         except (ServerError, ServerUnreachableError) as error:
-            message = "%s: tasks that are not finished come back in %g s (%s)"
-            _logger.warning(message, self.name, self.lease, describe_error(error))
+            message = "%s: unfinished tasks could not be released (%s); other managers rescue them after %g s"
+            _logger.warning(message, self.name, describe_error(error), self.lease)
 
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
 
     def abort(self) -> None:
-        """Sign off, and close the connection."""
+        """Release the tasks, end this worker, and close the connection."""
         self.finish()
         self.close()
 
@@ -387,19 +392,19 @@ def _check_schema(database: PostgreSQLDatabase) -> None:
 
 
 def _shorten_path(result: Result) -> Result:
-    """Return a result that a server can keep: one whose path is too long for an index is an ERROR without it."""
+    """Return a result that a server can store: if its path is too long for the index, an ERROR without a path."""
     path = result.diagnostics["lightcurve"]
     if path is None or len(path) < _LONGEST_PATH // 4:
         return result
     length = len(path.encode())
     if length <= _LONGEST_PATH:
         return result
-    problem = f"The light-curve path has {length} bytes; a server keeps at most {_LONGEST_PATH}"
+    problem = f"The light-curve path has {length} bytes; use at most {_LONGEST_PATH} bytes in a list on a server"
     errors = (*result.errors, problem)
     row = {**result.diagnostics, "lightcurve": None, "errors": "\n".join(errors)}
     return result._replace(status=STATUS.ERROR, diagnostics=row, errors=errors)
 
 
 def _plain(result: Result) -> Saved:
-    """Return what becomes of a result that concerns no other task."""
+    """Return the outcome of a result that affects no other task."""
     return Saved(result.status, result.diagnostics["errors"], {})

@@ -1,1 +1,1 @@
-"""TODO-files: SQLite, with one manager at a time."""
+"""TODO-files: SQLite databases, each with one manager at a time."""

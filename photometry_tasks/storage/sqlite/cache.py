@@ -1,4 +1,4 @@
-"""A manager's cache of the table, valid as long as no other program changes it: counts by status, and pending tasks."""
+"""A manager's cache of counts by status and of pending tasks, valid until another program changes the table."""
 
 from collections import Counter
 
@@ -11,12 +11,12 @@ from photometry_tasks.storage.sqlite.pending import PendingQueues
 
 
 class TableCache:
-    """The counts by status, and the pending tasks for the constraints that were asked for.
+    """The counts by status, and the pending tasks for each set of constraints.
 
     Parameters
     ----------
     database : SQLiteDatabase
-        Its change counters tell when the cache is out of date.
+        Its change counters show whether the cache is up to date.
     """
 
     def __init__(self, database: SQLiteDatabase) -> None:
@@ -27,11 +27,11 @@ class TableCache:
         self.invalidate()
 
     def invalidate(self) -> None:
-        """Drop everything at the beginning of the next transaction."""
+        """Let the next `refresh` drop everything."""
         self._versions = -1, -1
 
     def refresh(self) -> None:
-        """At the beginning of a transaction, drop everything if the table may have changed."""
+        """Drop everything if the table may have changed; call this at the beginning of a transaction."""
         versions = self._database.get_total_changes(), self._database.get_data_version()
         if versions != self._versions:
             self._counts = None
@@ -40,11 +40,11 @@ class TableCache:
             self._versions = versions
 
     def update(self, transaction: Transaction) -> None:
-        """After a commit, take the changes of the transaction into account: no other program can have made one."""
+        """Apply the changes of a committed transaction, during which no other program can have changed the table."""
         data_version = self._versions[1]
         self.invalidate()
         if self._has_triggers:
-            return  # other programs' triggers may have changed anything
+            return  # a trigger of another program may have changed any row
         if self._counts is not None:
             self._counts.update(transaction.moved)
         if transaction.reset_from is not None:

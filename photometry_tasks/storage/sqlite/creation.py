@@ -1,4 +1,4 @@
-"""Make a TODO-file: the one function that does."""
+"""Create a TODO-file."""
 
 import errno
 from collections.abc import Callable
@@ -12,20 +12,20 @@ from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
 
 
 def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bool:
-    """Create a TODO-file as a whole, unless a file is there already.
+    """Create a TODO-file as a whole, unless a file exists there.
 
-    Until the file is complete it has another name; the lock keeps other managers from creating it too.
+    Until the file is complete, it has another name. The lock keeps other managers from creating it at the same time.
 
     Parameters
     ----------
     path : Path
     fill : callable
-        Fills the empty database that it is given. If it raises, no file is created.
+        Fills the empty database that is its argument. If it raises, no file is created.
 
     Returns
     -------
     bool
-        False if a file is there already, which is not touched.
+        False if a file exists there; it is not changed.
 
     Raises
     ------
@@ -35,11 +35,11 @@ def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bo
         If another manager has the lock, or the file cannot be written.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "There is no such directory", str(path.parent))
+        raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(path.parent))
     if path.exists():
         return False
     with closing(TodoLock(path)):
-        if path.exists():  # another manager has created it meanwhile
+        if path.exists():  # another manager created it while this one waited
             return False
         check_no_leftover_log(path)
         clear_temporaries(path.resolve().parent, path)

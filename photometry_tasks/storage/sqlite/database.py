@@ -42,6 +42,7 @@ from photometry_tasks.storage.sqlite.lock import TodoLock
 from photometry_tasks.storage.sqlite.paths import FileIdentity
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.upgrade import upgrade_schema
+from photometry_tasks.text import count_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -57,26 +58,26 @@ class SQLiteDatabase:
     dbapi : sqlite3.Connection
         The driver's connection, which the manager shares with its callers.
     cursor : DriverCursor
-        Runs statements on it.
+        Runs Core statements on the driver's connection.
     """
 
     def __init__(self, path: Path, dbapi: "sqlite3.Connection", lock: TodoLock | None = None) -> None:
         self.name = str(path)
         self._path = path
         self._lock = lock
-        # We begin transactions ourselves, so that the driver's own stay as existing pipelines know them: a change
-        # through `cursor` begins one, and `conn.commit()` ends it.
+        # The manager begins its transactions itself. The driver's own stay as existing pipelines expect them: a change
+        # through `cursor` begins a transaction, and `conn.commit()` ends it.
         self.dbapi = dbapi
         self._connection: Connection | None = None
         self.cursor = DriverCursor(tuple_cursor(dbapi), build_dialect(), dbapi.IntegrityError)
         self._identity: FileIdentity | None = None
         self._is_new_generation_due = False
-        self._handled: BaseException | None = None
+        self._outer_error: BaseException | None = None
         self._is_busy = self._is_closed = self._is_durable = self._is_synced = False
 
     @property
     def connection(self) -> Connection:
-        """SQLAlchemy's connection, created when it is first asked for: that takes as long as opening."""
+        """SQLAlchemy's connection, created at its first use: that takes as long as opening the file."""
         if self._connection is None:
             unowned = UnownedConnection(self.dbapi)
             engine = create_engine(
@@ -95,9 +96,9 @@ class SQLiteDatabase:
         Raises
         ------
         NotATodoFileError, DamagedFileError
-            If it is no database, or ends too early. It is not changed.
+            If the file is not a database, or is truncated. It is not changed.
         TodoFileInUseError, MountWithoutLocksError, NotWritableError
-            If another manager has it, or it cannot be locked or written.
+            If another manager has the file open, or the file cannot be locked or written.
         """
         check_writable(path)
         lock = TodoLock(path)
@@ -110,7 +111,7 @@ class SQLiteDatabase:
 
     @classmethod
     def open_read_only(cls, path: Path) -> Self:
-        """Open an existing file to read it; a manager may be at work on it. Otherwise as `open`."""
+        """Open an existing file read-only, while a manager may work on it; otherwise as `open`."""
         return cls._open(path, "ro")
 
     @classmethod
@@ -118,19 +119,19 @@ class SQLiteDatabase:
         database = cls(path, connect(path, mode), lock)
         try:
             if database.keeps_readers_out:
-                # The index of a write-ahead log is memory that processes share, and other nodes cannot share it. So
-                # this must be set before the first read (https://sqlite.org/wal.html#noshm).
+                # The index of a write-ahead log is in shared memory, which other nodes cannot see. SQLite works without
+                # it if this is set before the first read (https://sqlite.org/wal.html#noshm).
                 database.dbapi.execute("PRAGMA locking_mode=EXCLUSIVE")
             check_size(database.dbapi, path)
         except BaseException:
-            database._lock = None  # the caller's until it is open
+            database._lock = None  # the caller releases it until the database is open
             database.close()
             raise
         return database
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Open an empty file to fill it; the caller deletes it if that fails."""
+        """Open an empty file to fill it; on failure the caller deletes the file."""
         dbapi = connect(path, "rw")
         dbapi.execute("PRAGMA journal_mode=OFF")
         dbapi.execute("PRAGMA synchronous=OFF")
@@ -150,40 +151,40 @@ class SQLiteDatabase:
         return copy
 
     def move_lock_to(self, copy: "SQLiteDatabase") -> None:
-        """Close the file, and give its lock to a copy in memory."""
+        """Close the file, and pass its lock to a copy in memory."""
         copy._lock, self._lock = self._lock, None
         self.close()
 
     def recover(self) -> None:
-        """Take in the journal of a killed writer, and delete one that holds nothing.
+        """Complete or roll back the last write of a killed writer, and delete its journal, even an empty journal.
 
         Raises
         ------
         TodoFileInUseError
-            If the writer is alive.
+            If the writer still runs.
         """
         with sqlite_errors(self._path):
             self.dbapi.execute("PRAGMA journal_mode=DELETE")
             if self._beside("-journal").exists():
-                # SQLite has rolled back one that holds something, and leaves the others to the next writer.
+                # SQLite has rolled back a journal with content; it leaves an empty one to the next writer.
                 self.dbapi.execute("BEGIN EXCLUSIVE")
                 self._beside("-journal").unlink(missing_ok=True)
                 self.dbapi.execute("ROLLBACK")
 
     @property
     def keeps_readers_out(self) -> bool:
-        """Whether other programs cannot read the file while it is worked on."""
+        """Whether other programs cannot read the file while a manager has it open."""
         return self._lock is not None and not self._lock.mount.is_local
 
     def prepare_for_work(self, *, is_durable: bool) -> None:
         """Switch to a write-ahead log: other programs can read meanwhile, and a commit need not be synced.
 
-        A commit then survives the death of the process (https://sqlite.org/wal.html).
+        Each commit survives the death of the process (https://sqlite.org/wal.html).
 
         Parameters
         ----------
         is_durable : bool
-            Whether each commit is synced all the same, and survives a power cut too.
+            Whether each commit is synced nevertheless, and survives a power cut too.
         """
         self._identity = FileIdentity(self._path)
         # A log of results that was written before the first change belongs to another state of the file.
@@ -201,21 +202,21 @@ class SQLiteDatabase:
         self.connection.begin()
         with self.transaction(writes=writes) as transaction:
             if not writes:
-                self.dbapi.execute("BEGIN")  # otherwise each statement would be a transaction of its own
+                self.dbapi.execute("BEGIN")  # otherwise each statement would be a separate transaction
             yield transaction.connection
 
     @contextmanager
     def begin_upgrade(self) -> Iterator[Connection]:
         """Run one transaction in which a table may be rebuilt without deleting the rows that refer to it."""
-        self.dbapi.execute("PRAGMA foreign_keys=OFF")  # within a transaction it would have no effect
+        self.dbapi.execute("PRAGMA foreign_keys=OFF")  # within a transaction this has no effect
         try:
             with self.begin(writes=True) as connection:
                 before = count_orphans(self.dbapi)
                 yield connection
                 after = count_orphans(self.dbapi)
                 if lost := [table for table in before if after.get(table, 0) > before[table]]:
-                    problem = f"rows of {', '.join(lost)} would refer to nothing"
-                    raise CannotUpgradeError(path=self._path, problem=problem, remedy="Please report this.")
+                    problem = f"rows of {', '.join(lost)} would refer to missing rows"
+                    raise CannotUpgradeError(path=self._path, problem=problem, remedy="Report this as a bug.")
         finally:
             self.dbapi.execute("PRAGMA foreign_keys=ON")
 
@@ -243,12 +244,12 @@ class SQLiteDatabase:
         """
         connection = self.connection  # created before the transaction: SQLAlchemy begins with a rollback
         self._is_busy = True
-        self._handled = sys.exc_info()[1]  # an exception that the caller handles is no concern of ours
+        self._outer_error = sys.exc_info()[1]  # if the caller calls from an `except` block
         if self._is_durable and not is_synced:
             self._is_synced = False
             self.dbapi.execute("PRAGMA synchronous=NORMAL")
         if writes:
-            # IMMEDIATE: another writer could refuse a transaction that reads first and writes later.
+            # IMMEDIATE: another writer could make a transaction fail that reads first and writes later.
             self.dbapi.execute("BEGIN IMMEDIATE")
             if self._is_new_generation_due:
                 self.begin_generation()
@@ -266,9 +267,9 @@ class SQLiteDatabase:
         self._end()
 
     def rollback_and_raise(self, error: BaseException) -> NoReturn:
-        """Roll back the open transaction, and raise the error, explained."""
-        # Where Ctrl-C came in between, SQLAlchemy may report an error of its own.
-        context = None if error.__context__ is self._handled else error.__context__
+        """Roll back the open transaction, and raise the error as `sqlite_errors` translates it."""
+        # If Ctrl-C interrupts SQLAlchemy, it may raise another error with the interrupt as the context.
+        context = None if error.__context__ is self._outer_error else error.__context__
         interrupt = context if isinstance(error, Exception) else error
         if isinstance(interrupt, KeyboardInterrupt | SystemExit):
             self.finish_interrupted()
@@ -291,34 +292,34 @@ class SQLiteDatabase:
         self._is_busy = False
 
     def finish_interrupted(self) -> None:
-        """Roll back a transaction of ours that Ctrl-C has interrupted at any point."""
+        """Roll back the manager's transaction if Ctrl-C interrupted it, at any point."""
         if self._is_busy:
-            self._connection = None  # SQLAlchemy may have been interrupted too, and takes it for lost
+            self._connection = None  # SQLAlchemy may have been interrupted too, and then regards it as lost
             self.rollback()
 
     # --- the manager's callers ---------------------------------------------------------------------------
 
-    def get_dbapi(self, attribute: str) -> "sqlite3.Connection":  # noqa: ARG002 - a server refuses it
+    def get_dbapi(self, attribute: str) -> "sqlite3.Connection":  # noqa: ARG002 - only a server refuses it
         """Return the driver's connection."""
         return self.dbapi
 
     def has_changes(self) -> bool:
-        """Whether an open transaction has changed something."""
+        """Whether an open transaction has uncommitted changes."""
         return self.dbapi.in_transaction
 
     def is_lost(self) -> bool:
-        """Whether the connection is cut: never, there is no network between."""
+        """Whether the connection is lost: never, since there is no server."""
         return False
 
     def leak_in_child(self) -> None:
         """Keep a forked child from using or closing the connection, even at its exit.
 
-        SQLite believes that the child holds the parent's locks, and would tidy up the parent's log
+        In the child SQLite assumes that it holds the parent's locks, and would delete the parent's log
         (https://sqlite.org/howtocorrupt.html, section 2.6).
         """
         import ctypes
 
-        self.dbapi.set_authorizer(lambda *_: 1)  # SQLITE_DENY, for code that has fetched it before
+        self.dbapi.set_authorizer(lambda *_: 1)  # SQLITE_DENY, for code that already has the connection
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
 
     # --- whole tables ------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ class SQLiteDatabase:
     # --- the state of the file ---------------------------------------------------------------------------
 
     def ensure_schema(self) -> None:
-        """Bring the file to the schema of this release."""
+        """Upgrade the file to the schema of this release."""
         upgrade_schema(self)
 
     def has_current_schema(self) -> bool:
@@ -357,7 +358,7 @@ class SQLiteDatabase:
             return has_current_schema(self.dbapi)
 
     def get_data_version(self) -> int:
-        """Return a number that differs after every change by another connection."""
+        """Return a number that changes whenever another connection changes the file."""
         return int(self.cursor.run_sql("PRAGMA data_version").fetchone()[0])
 
     def get_total_changes(self) -> int:
@@ -369,7 +370,7 @@ class SQLiteDatabase:
         return self.cursor.run_sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone() is not None
 
     def check_content(self) -> None:
-        """Check that the whole database can be read; not that each index agrees with its table.
+        """Check that the whole database can be read; indexes are not compared with their tables.
 
         Raises
         ------
@@ -383,27 +384,31 @@ class SQLiteDatabase:
     def find_damage(self) -> list[str]:
         """Return a line for each damage that SQLite finds, and for each table with orphans."""
         with sqlite_errors(self._path):
-            damage = [f"SQLite says: {line}" for line in find_damage(self.dbapi, "integrity_check")]
+            damage = [f"SQLite reports: {line}" for line in find_damage(self.dbapi, "integrity_check")]
             orphans = count_orphans(self.dbapi).items()
-        return damage + [f"{number} rows of {table} refer to what is not there" for table, number in orphans if number]
+        return damage + [
+            f"{table}: {count_of(number, 'row')} with a reference to a missing row"
+            for table, number in orphans
+            if number
+        ]
 
     def find_result_log(self) -> Path | None:
-        """Return the log of a killed manager whose results the file lacks, or None."""
+        """Return the log with results of a killed manager that the file lacks, or None."""
         log = ResultLog(self._path)
         return log.path if log.has_results() else None
 
     def get_generation(self) -> int:
-        """Return the number of this state of the file; 0 if it has none."""
+        """Return the generation, a number for the state of the file; 0 if it has none."""
         return int(self.cursor.run_sql("PRAGMA user_version").fetchone()[0])
 
     def begin_generation(self) -> int:
-        """Give a new number to the state of the file after the open transaction, or the next one."""
+        """Set and return a new generation: the state of the file after the open transaction, or the next."""
         number = secrets.randbelow(2**31 - 1) + 1
         self.cursor.run_sql(f"PRAGMA user_version={number}")
         return number
 
     def is_replaced(self) -> bool:
-        """Whether another file, or none, has taken the place of the file that is being worked on."""
+        """Whether the open file was replaced or deleted."""
         return self._identity is not None and not self._identity.is_in_place()
 
     def compact(self) -> None:
@@ -414,7 +419,7 @@ class SQLiteDatabase:
             # Statistics of an index that changes with every task would soon mislead the planner.
             self.dbapi.execute("DELETE FROM sqlite_stat1 WHERE idx IN ('status_idx', 'todolist_pending_idx')")
             self.dbapi.commit()
-            self.dbapi.execute("ANALYZE sqlite_master")  # reads them again
+            self.dbapi.execute("ANALYZE sqlite_master")  # reloads the statistics
 
     def renew_statistics(self) -> None:
         """Do nothing: the hot statements name their indexes, and `compact` renews the statistics."""
@@ -430,7 +435,7 @@ class SQLiteDatabase:
 
         try:
             with sqlite_errors(self._path), closing(configure(sqlite3.connect(path))) as target:
-                # The caller deletes the file if this fails, so it needs no journal; and the caller syncs it.
+                # Neither journal nor sync is needed: the caller deletes the file on failure, and syncs it on success.
                 target.execute("PRAGMA journal_mode=OFF")
                 target.execute("PRAGMA synchronous=OFF")
                 self.dbapi.backup(target)
@@ -441,12 +446,12 @@ class SQLiteDatabase:
         except (TodoError, sqlite3.Error) as error:
             raise BackupError(path=self._path, found=error.__cause__ or error) from error
         if copied != ours:
-            raise BackupError(path=self._path, found=f"of the rows {ours} the copy has {copied}")
+            raise BackupError(path=self._path, found=f"the row counts differ (list: {ours}; copy: {copied})")
 
     # --- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the connection, and leave one file; an open transaction is rolled back."""
+        """Roll back an open transaction, close the connection, and leave a single file."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -464,12 +469,12 @@ class SQLiteDatabase:
                 self._lock.close()
 
     def _finish_work(self) -> None:
-        """Take the write-ahead log into the file, and delete it."""
+        """Write the content of the write-ahead log into the file, and delete the log."""
         import sqlite3
 
         if self.is_replaced():
-            return  # it is another program's file by now
-        reason = "the directory of the TODO-file has become read-only"
+            return  # the path belongs to another program's file, or to none
+        reason = "its directory has become read-only"
         try:
             if tuple_cursor(self.dbapi).execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
                 reason = _STILL_READ
@@ -480,11 +485,11 @@ class SQLiteDatabase:
             with suppress(sqlite3.OperationalError):
                 self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if self._beside("-wal").exists():
-            warnings.warn(f"{reason}: its -wal file stays until it is opened again", stacklevel=5)
+            warnings.warn(f"{self.name}: {reason}. Its -wal file stays; keep it until the next opening", stacklevel=5)
 
     def _beside(self, suffix: str) -> Path:
         path = self._path.resolve()
         return path.with_name(path.name + suffix)
 
 
-_STILL_READ = "the TODO-file is still being read, by another program or a cursor"
+_STILL_READ = "another program or an open cursor is still reading it"

@@ -1,4 +1,4 @@
-"""Python's driver of SQLite: connections, cursors, the dialect, and what the driver's errors mean."""
+"""Python's driver of SQLite: connections, cursors, the dialect, and the translation of the driver's errors."""
 
 import re
 from collections.abc import Iterator
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 def connect(path: Path, mode: str) -> "sqlite3.Connection":
-    """Open an existing file, read-only ('ro') or to write too ('rw')."""
+    """Open an existing file, read-only ('ro') or for reading and writing ('rw')."""
     import sqlite3
 
-    # As a URI it opens only what is there; quoted, since '#', '?' and '%' are part of a name. Another thread
-    # may have to close a manager that nobody closed; for calls the manager itself checks the thread.
+    # A URI opens only an existing file; it is quoted, since '#', '?' and '%' may be part of a name. Any thread may
+    # have to close an unclosed manager; for calls the manager itself checks the thread.
     uri = f"file://{quote(bytes(path))}?mode={mode}"
     with sqlite_errors(path):
         return configure(sqlite3.connect(uri, uri=True, check_same_thread=False))
 
 
 def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
-    """Set the pragmas of every connection of ours, and return it."""
+    """Set the pragmas of a connection, and return it."""
     dbapi.execute("PRAGMA foreign_keys=ON")
-    # A file may come from anybody: the functions that its views and triggers call must not reach beyond it.
+    # A file may come from an untrusted source: the functions in its views and triggers must not reach beyond it.
     dbapi.execute("PRAGMA trusted_schema=OFF")
     return dbapi
 
@@ -54,7 +54,7 @@ def tuple_cursor(dbapi: "sqlite3.Connection") -> "sqlite3.Cursor":
 
 
 class UnownedConnection:
-    """A driver's connection for SQLAlchemy, which gets cursors of our kind and does not close it."""
+    """The driver's connection for SQLAlchemy, which gets cursors with tuples and cannot close the connection."""
 
     def __init__(self, dbapi: "sqlite3.Connection") -> None:
         self._dbapi = dbapi
@@ -67,7 +67,7 @@ class UnownedConnection:
         """Do nothing."""
 
     def create_function(self, *given: Any, **named: Any) -> None:
-        """Add a function, unless it is there and in use by rows that the caller has left unread."""
+        """Add a function, unless it exists and unread rows of the caller use it."""
         import sqlite3
 
         with suppress(sqlite3.OperationalError):
@@ -81,7 +81,7 @@ class HintingCompiler(SQLiteCompiler):
     """SQLAlchemy's compiler, which also writes index hints (https://sqlite.org/lang_indexedby.html)."""
 
     def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """Return a hint as it stands behind a table."""
+        """Return a hint as it follows a table in SQL."""
         return text
 
 
@@ -98,7 +98,7 @@ def build_dialect() -> Dialect:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Say what can be done about a file that somebody else has open, or that is no whole database."""
+    """Translate the driver's errors into errors that name the file, the fault and the remedy."""
     import sqlite3
 
     try:
@@ -107,7 +107,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         raise DamagedFileError(path=path, found=error) from error
     except (sqlite3.DatabaseError, DatabaseError) as error:
         cause = error.orig if isinstance(error, DatabaseError) else error
-        # The extended codes stand in the higher bits (https://sqlite.org/rescode.html).
+        # The low 8 bits of an extended code are the primary code (https://sqlite.org/rescode.html).
         extended = getattr(cause, "sqlite_errorcode", 0)
         code = extended & 0xFF
         if extended == sqlite3.SQLITE_BUSY_SNAPSHOT:
@@ -123,7 +123,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_IOERR:
             raise DiskError(path=path, found=cause) from error
         if code == sqlite3.SQLITE_NOTADB:
-            raise NotATodoFileError(path=path, found="it is no SQLite database") from error
+            raise NotATodoFileError(path=path, found="it is not a SQLite database") from error
         is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
         if is_damaged or re.match("unsupported file format|Could not decode", str(cause)):
             raise DamagedFileError(path=path, found=cause) from error

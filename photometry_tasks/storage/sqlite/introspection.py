@@ -1,4 +1,4 @@
-"""Questions to SQLite about a file: its size, damage, revision and schema, its rows, orphans and misfits."""
+"""Queries about a SQLite file: its size, damage, revision and schema, and the numbers of its rows and orphans."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def has_current_schema(dbapi: "sqlite3.Connection") -> bool:
     """Whether a file has the schema of this release, as nearly all have; if not, `schema.find_changes` says why.
 
-    It asks the driver, since connecting SQLAlchemy would take as long as all the rest of opening.
+    The driver alone runs the queries: connecting SQLAlchemy would take as long as all other steps of opening.
     """
     execute = tuple_cursor(dbapi).execute
     if _read_revisions(dbapi) != [schema.HEAD]:
@@ -28,7 +28,7 @@ def has_current_schema(dbapi: "sqlite3.Connection") -> bool:
 def _read_revisions(dbapi: "sqlite3.Connection") -> list[str]:
     import sqlite3
 
-    sql = f"SELECT version_num FROM {schema.VERSION_TABLE}"  # noqa: S608 - the name is ours
+    sql = f"SELECT version_num FROM {schema.VERSION_TABLE}"  # noqa: S608 - a constant name
     try:
         return [revision for (revision,) in tuple_cursor(dbapi).execute(sql)]
     except sqlite3.OperationalError as error:
@@ -38,46 +38,46 @@ def _read_revisions(dbapi: "sqlite3.Connection") -> list[str]:
 
 
 def check_size(dbapi: "sqlite3.Connection", path: Path) -> None:
-    """Check that a file has all the pages that its header announces; SQLite accepts one that is half a page short.
+    """Check that a file has all pages that its header declares; SQLite accepts a file that is half a page short.
 
     Raises
     ------
     NotATodoFileError, DamagedFileError
     """
     if path.stat().st_size == 0:
-        raise NotATodoFileError(path=path, found="it is empty (0 bytes)")
+        raise NotATodoFileError(path=path, found="it is empty (0 kB)")
     with sqlite_errors(path):
         mode, pages, page_size = (
             dbapi.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "page_count", "page_size")
         )
     size = path.stat().st_size
-    # The log of a file in WAL mode may hold pages that the file does not have yet.
+    # The log of a file in WAL mode may hold pages that the file lacks.
     if mode != "wal" and size < pages * page_size:
-        raise DamagedFileError(path=path, found=f"it ends after {size} of {pages * page_size} bytes")
+        raise DamagedFileError(path=path, found=f"it ends after {size / 1000:.3f} of {pages * page_size / 1000:.3f} kB")
 
 
 def find_damage(dbapi: "sqlite3.Connection", pragma: str) -> list[str]:
-    """Return a line for each damage: `integrity_check` looks at everything, `quick_check` not into indexes."""
+    """Return a line for each damage; `quick_check`, unlike `integrity_check`, does not compare indexes with tables."""
     lines = [line for row in dbapi.execute(f"PRAGMA {pragma}") for line in row[0].splitlines()]
     return [] if lines == ["ok"] else [line for line in lines if not line.startswith("***")]
 
 
 def count_orphans(dbapi: "sqlite3.Connection") -> dict[str, int]:
-    """Count the rows of each table that refer to a row that does not exist."""
+    """Count the orphans of each table: the rows that refer to a missing row."""
     import sqlite3
 
     orphans = {}
     sql = "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) WHERE m.type = 'table'"
     execute = tuple_cursor(dbapi).execute
     for (table,) in execute(sql).fetchall():
-        # SQLite cannot check a foreign key that leads to no key.
+        # SQLite cannot check a foreign key whose target is not a key.
         with suppress(sqlite3.OperationalError):
             (orphans[table],) = execute("SELECT count(*) FROM pragma_foreign_key_check(?)", (table,)).fetchone()
     return orphans
 
 
 def count_rows(dbapi: "sqlite3.Connection") -> dict[str, int]:
-    """Count the rows of each table, other programs' too; a virtual table keeps its rows in tables of its own."""
+    """Count the rows of each table, including other programs'; a virtual table keeps its rows in other tables."""
     execute = tuple_cursor(dbapi).execute
     tables = execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
     return {

@@ -1,4 +1,4 @@
-"""One at a time: the lock beside a TODO-file."""
+"""The lock of a TODO-file, which one manager at a time can hold."""
 
 import errno
 import os
@@ -12,26 +12,26 @@ from typing import NamedTuple
 from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
 from photometry_tasks.files import os_errors, share_like
 
-#: Seconds that the holder is given to end.
+#: Seconds to wait for the holder to release the lock.
 _PATIENCE = 3.0
 
 
 class TodoLock:
-    """The right to change a TODO-file, or to make one, held until it is closed or its holder is dead.
+    """The right to change or create a TODO-file, held until the lock is closed or the process of its holder ends.
 
-    It is a lock (flock(2)) on a file beside the TODO-file. Those that SQLite takes on the file itself go when any
-    other descriptor of it is closed in the process, and do not hold for a file that is put in its place. A child
-    process has no part in it.
+    The lock is a flock(2) on another file in the same directory. SQLite's own locks on the TODO-file do not suffice:
+    the process loses them when it closes any other descriptor of the file, and they do not cover a file that replaces
+    it. Child processes do not share the lock.
 
     Attributes
     ----------
     mount : Mount
-        What the TODO-file lies on.
+        The mount that holds the TODO-file.
 
     Raises
     ------
     TodoFileInUseError
-        If somebody else has it, and keeps it for three seconds more; it says who.
+        If another manager has the lock, and keeps it for three more seconds. The error names the holder.
     MountWithoutLocksError, NotWritableError, DiskFullError
     """
 
@@ -45,7 +45,7 @@ class TodoLock:
         self._lock = FileLock(
             self._path,
             timeout=_PATIENCE,
-            thread_local=False,  # a manager that nobody closed is closed in any thread
+            thread_local=False,  # any thread may have to close an unclosed manager
             fallback_to_soft=False,
             on_acquired=lambda descriptor: _write_holder(descriptor, path),
         )
@@ -60,10 +60,10 @@ class TodoLock:
             raise
 
     def close(self) -> None:
-        """Let others have it. On a local file system nothing stays beside the TODO-file."""
+        """Release the lock. On a local file system its file is deleted."""
         if self.mount.is_local and self._lock.is_locked:
-            # While it is held: who waits sees that this file has lost its name, and makes another. Other nodes
-            # might see that too late.
+            # Deleted while it is held: a waiting manager sees that this file has lost its name, and creates another.
+            # Other nodes might see that too late.
             with suppress(OSError):
                 self._path.unlink()
         self._lock.release()
@@ -72,19 +72,19 @@ class TodoLock:
 def _write_holder(descriptor: int, path: Path) -> None:
     share_like(descriptor, path)
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    with suppress(OSError):  # on a full disk it is held all the same
+    with suppress(OSError):  # on a full disk the lock is held nevertheless
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode(), 0)
 
 
 def find_holder(path: Path) -> str | None:
-    """Say who works on a TODO-file; None if nobody does. Nothing is locked or written for that."""
+    """Return the process that works on a TODO-file, or None, without taking its lock or writing a file."""
     import fcntl
 
     place = _place(path.resolve())
     try:
         with place.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until it is closed here
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
     except BlockingIOError:
         return _read_holder(place)
     except OSError:
@@ -103,19 +103,19 @@ def _read_holder(place: Path) -> str:
         return "unknown"
 
 
-#: File systems of one machine, whose processes can share memory. Any other may be seen from several.
+#: File systems of one machine, whose processes can share memory. Several machines may see any other.
 _LOCAL = {
     *("apfs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "hfs", "jfs", "nilfs2"),
     *("ntfs", "ntfs3", "overlay", "reiserfs", "tmpfs", "ufs", "vfat", "xfs", "zfs"),
 }
 
-#: Options with which a lock is not taken at all, or is not seen by other nodes: of NFS (nfs(5)), Lustre
+#: Options with which a lock is not taken at all, or is invisible to other nodes: of NFS (nfs(5)), Lustre
 #: (mount.lustre(8)) and SMB (mount.cifs(8)).
 _WITHOUT_LOCKS = re.compile(r"nolock|local_lock=(?!none$).*|localflock|noflock|nobrl")
 
 
 class Mount(NamedTuple):
-    """A file system in its place: its directory, its kind, and the options that it was mounted with."""
+    """A mounted file system: its mount point, its kind, and its mount options."""
 
     point: str
     kind: str
@@ -123,25 +123,25 @@ class Mount(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is known to be of this machine alone."""
+        """Whether the file system belongs to this machine alone."""
         return self.kind in _LOCAL
 
 
 def find_mount(path: Path) -> Mount:
-    """Return the mount that a file lies on; of the kind 'unknown' where the system does not tell."""
+    """Return the mount that holds a file; its kind is 'unknown' if the system does not list it."""
     import psutil
 
     folder = path.resolve().parent
     found = Mount("?", "unknown", "")
     for partition in psutil.disk_partitions(all=True):
-        # The longest leads to the file; of several in one place, the last lies on top.
+        # The longest mount point leads to the file; of several equal ones, the last is on top.
         if folder.is_relative_to(partition.mountpoint) and len(partition.mountpoint) >= len(found.point):
             found = Mount(partition.mountpoint, partition.fstype, partition.opts)
     return found
 
 
 def check_locks(path: Path, mount: Mount) -> None:
-    """Check that a lock on this mount keeps everybody else out.
+    """Check that a lock on this mount reaches all other nodes.
 
     Raises
     ------

@@ -16,6 +16,7 @@ from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.sqlite.store import SQLiteStore
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
 from photometry_tasks.storage.upgrade import upgrade_schema
+from photometry_tasks.text import count_of
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -26,8 +27,8 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
     Raises
     ------
     TodoError
-        If it is no TODO-file, is damaged, in use, or has a schema that is unknown or cannot be upgraded. It is not
-        changed then.
+        If the file is not a TODO-file, is damaged or in use, or has a schema that is unknown or cannot be upgraded. It
+        is not changed.
     """
     if options.summary is not None:
         check_summary_place(options.summary, path)
@@ -52,7 +53,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
         is_replayed = _replay_log(path, database, in_memory=options.load_into_memory)
         number = _reset(database, options, in_memory=copy is not None)
         if copy is None:
-            # Only now: until here a file that turns out to be damaged is unchanged.
+            # Not earlier: a file that turns out to be damaged must stay unchanged.
             database.prepare_for_work(is_durable=options.is_durable)
         if options.cleanup or options.overwrite:
             database.compact()
@@ -63,7 +64,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
             clear_temporaries(options.summary.parent, path)
         store = SQLiteStore(path, database, copy)
         opened.pop_all()
-    _logger.info("%s: %d tasks that were cut short or went wrong are pending again", path, number)
+    _logger.info("%s: %s returned to pending", path, count_of(number, "interrupted or failed task"))
     return store
 
 
@@ -85,7 +86,7 @@ def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -
 
 
 def upgrade_todo_file(path: Path) -> list[str]:
-    """Bring a TODO-file to the schema of this release, and replay the log of a killed manager.
+    """Upgrade a TODO-file to the schema of this release, and replay the log of a killed manager.
 
     Returns
     -------
@@ -95,13 +96,13 @@ def upgrade_todo_file(path: Path) -> list[str]:
     with closing(SQLiteDatabase.open(path)) as database:
         changes = upgrade_schema(database)
         if _replay_log(path, database, in_memory=False):
-            changes.append("results of a killed manager are taken from its log")
+            changes.append("the results that a killed manager logged are saved")
         database.recover()
     return changes
 
 
 def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> bool:
-    """Save the results that a manager in memory had accepted when it was killed; return whether there were any.
+    """Save the results that a killed manager logged, and return whether there were any.
 
     On disk the log is deleted; in memory it stays until the next backup.
     """
@@ -109,7 +110,7 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
     start = log.find_start(database.get_generation())
     if start is None:
         if log.has_results():
-            _logger.warning("%s: the log beside it is of another file; it is kept as %s", path, log.keep_aside())
+            _logger.warning("%s: its log of results belongs to another file, and is kept as %s", path, log.keep_aside())
         log.remove()
         return False
     number = lost = 0
@@ -120,13 +121,13 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
             else:
                 lost += 1
         if lost:
-            message = "%s: logged results that are damaged or of no task of it: %d; the log is kept as %s"
-            _logger.warning(message, path, lost, log.keep_aside())
+            message = "%s: cannot replay %s (damaged, or without a matching task); the log is kept as %s"
+            _logger.warning(message, path, count_of(lost, "logged result"), log.keep_aside())
         if not in_memory:
-            # A file of this generation has all that is in the log.
+            # A file of this generation holds all results of the log.
             log.mark(database.begin_generation())
     if number:
-        _logger.warning("%s: results of a killed manager that were taken from its log: %d", path, number)
+        _logger.warning("%s: saved %s that a killed manager had logged", path, count_of(number, "result"))
     if in_memory:
         log.close()
     else:

@@ -1,4 +1,4 @@
-"""Which tasks come next for each set of constraints, known some way ahead: so no search begins at the first row."""
+"""The next pending tasks for each set of constraints, found in advance: so no search begins at the first row."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.statements import build_task
 
-#: PendingQueues that are kept; who asks for ever new ones begins anew.
+#: The largest number of queues in the cache; the next one empties it.
 _MOST = 1000
 
-#: How many tasks are looked up ahead: few at first, since who asks for one may not ask for more; then ever more.
+#: Tasks that a search finds in advance: the first number, the growth factor, and the largest number. The first number
+#: is small, since the caller may need a single task.
 _AHEAD_FIRST, _AHEAD_MORE, _AHEAD_MOST = 16, 8, 1024
 
 _ALL = 2**63 - 1
@@ -24,8 +25,8 @@ _FIRST, _NONE_LEFT = -(2**63), 2**63 - 1
 class PendingQueue:
     """The pending tasks that match some constraints, in order of priority.
 
-    Those that do not match are passed over once, in the search for those ahead; whether one of these is still
-    pending is asked when its turn has come.
+    A search passes over each task that does not match only once. Whether a task that it found is still pending is
+    checked when the task's turn comes.
 
     Parameters
     ----------
@@ -39,12 +40,12 @@ class PendingQueue:
         expressions = build_expressions(constraints, for_our_schema=True)
         self._priorities = statements.build_next_priorities(expressions, names)
         self._tasks = statements.build_next_tasks(expressions, names)
-        # Tasks of a list are found in the order of its index, and then sorted: all at once, since half of them would
-        # cost as much.
+        # The tasks of a list are found in the order of its index, and then sorted: all at once, since half of the tasks
+        # would cost as much.
         self._is_list = not names.isdisjoint(("priority", "starid"))
         self._size = _ALL if self._is_list else _AHEAD_FIRST
         self._ahead: deque[int] = deque()
-        self._start = _FIRST  # no task before this one matches and is pending, but those ahead
+        self._start = _FIRST  # no task before this one matches and is pending, except in _ahead
 
     def get_task(self, transaction: Transaction) -> dict[str, Any] | None:
         """Return the next task, which stays the next until it is no longer pending."""
@@ -72,7 +73,7 @@ class PendingQueue:
         return tasks
 
     def restart(self, priority: int) -> None:
-        """Search again from a task on, which has gone back to pending, as may have others behind it."""
+        """Search again from a task on: it returned to pending, and later tasks may have."""
         while self._ahead and self._ahead[-1] >= priority:
             self._ahead.pop()
         self._start = min(self._start, priority)
@@ -80,7 +81,7 @@ class PendingQueue:
             self._size = _AHEAD_FIRST
 
     def _get_ahead(self, transaction: Transaction, limit: int) -> list[dict[str, Any]]:
-        """Return the first pending tasks of those ahead, and drop the others before them."""
+        """Return the first tasks in _ahead that are still pending, and drop the others before them."""
         tasks: list[dict[str, Any]] = []
         while self._ahead and len(tasks) < limit:
             row = transaction.fetch_one(statements.PENDING_TASK, {"task": self._ahead.popleft()})
@@ -104,14 +105,14 @@ class PendingQueue:
 
 
 class PendingQueues:
-    """The selections that were asked for, as long as nobody else changes the table."""
+    """A queue for each set of constraints, valid until another program changes the table."""
 
     def __init__(self) -> None:
         self._selections: dict[CheckedConstraints, PendingQueue] = {}
         self._last: tuple[Mapping[str, Any], PendingQueue | None] = {}, None
 
     def find(self, constraints: Mapping[str, Any]) -> PendingQueue:
-        """Return the selection of these arguments of `build_constraints`."""
+        """Return the queue for these arguments of `build_constraints`."""
         last, selection = self._last
         if selection is not None and _are_the_same(constraints, last):
             return selection
@@ -126,13 +127,13 @@ class PendingQueues:
         return selection
 
     def restart(self, priority: int = _FIRST) -> None:
-        """Search again from a task on, since it may have gone back to pending, as may have others behind it."""
+        """Search again from a task on: it and later tasks may have returned to pending."""
         for selection in self._selections.values():
             selection.restart(priority)
 
 
 def _are_the_same(constraints: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
-    """Whether constraints hold the very same values, which cannot have changed: they need not be checked again."""
+    """Whether constraints hold the same immutable objects as the last ones, and need no check."""
     return constraints.keys() == last.keys() and all(
         value is last[name] and isinstance(value, int | float | str | tuple | range | None)
         for name, value in constraints.items()

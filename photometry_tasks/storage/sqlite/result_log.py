@@ -1,9 +1,9 @@
-"""The results that a manager in memory has accepted since its last backup, in a log beside the TODO-file.
+"""The log of a TODO-file in memory: the results that the manager accepted since its last backup.
 
-Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. The pickle is
-either `{"generation": n, "columns": [...]}`, "the file of that generation holds all results above", or
-`{"results": [...]}`, the results that were saved together, each with its diagnostics in the order of those columns.
-Writing their numbers as decimals would take longer than all the rest of a save in memory.
+Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. An entry
+`{"generation": n, "columns": [...]}` means that the file of this generation holds all results above it. An entry
+`{"results": [...]}` holds results that were saved together, each with its diagnostics in the order of these columns.
+Decimal numbers instead of a pickle would take longer than all other steps of a save in memory.
 """
 
 import io
@@ -23,7 +23,7 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
-#: What makes a row of `todolist` the same target, by column: `statements.TARGET_COLUMNS`.
+#: The values that identify the target of a row of `todolist`, by column: `statements.TARGET_COLUMNS`.
 Target = dict[str, Any]
 
 _COLUMNS = tuple(diagnostics.columns.keys())
@@ -34,11 +34,11 @@ _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class _PlainValues(pickle.Unpickler):
-    """Reads numbers, texts and what holds them; a file may come from anybody, and must not run anything."""
+    """Unpickles numbers, texts and their containers: a file from an untrusted source must not run code."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse what is no plain value."""
-        raise pickle.UnpicklingError(f"{module}.{name} is no plain value")
+        """Refuse any other type."""
+        raise pickle.UnpicklingError(f"{module}.{name} is not a plain value")
 
 
 def _encode(entry: dict[str, Any]) -> bytes:
@@ -47,13 +47,13 @@ def _encode(entry: dict[str, Any]) -> bytes:
 
 
 def _decode(line: bytes) -> dict[str, Any] | None:
-    """Return what a line says; None if it is torn or damaged."""
+    """Return the entry of a line, or None if the line is torn or damaged."""
     crc, _, text = line.partition(b" ")
     if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(text):
         return None
     try:
         entry = _PlainValues(io.BytesIO(a2b_base64(text))).load()
-    except Exception:  # whatever a pickle of another release, or of somebody else, may raise
+    except Exception:  # a pickle of another release or program may raise any error
         return None
     return entry if isinstance(entry, dict) else None
 
@@ -64,9 +64,9 @@ def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
 
 
 def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target; None if the record has other fields or values than ours.
+    """Return a result with its target, or None if the record has unexpected fields or values.
 
-    A record may lack a column of diagnostics that its release did not have: the value is NULL.
+    If the record's release lacked a column of diagnostics, its value is NULL.
     """
     try:
         target, status, row, errors, skip_targets, said = record
@@ -85,13 +85,13 @@ def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
 
 
 class ResultLog:
-    """The log beside a TODO-file. Whoever has one holds the lock of the TODO-file.
+    """The log of results of a TODO-file. A manager that writes it holds the lock of the TODO-file.
 
     Parameters
     ----------
     todo_file : Path
     is_durable : bool
-        Whether a result is on the disk when `append` returns, and not only in the care of the system.
+        Whether a result is on the disk when `append` returns, and not only in the cache of the operating system.
     """
 
     def __init__(self, todo_file: Path, *, is_durable: bool = False) -> None:
@@ -106,8 +106,8 @@ class ResultLog:
     # --- writing -----------------------------------------------------------------------------------------
 
     def begin(self, generation: int) -> None:
-        """Make the log, or empty it: the TODO-file, of this generation, holds all results."""
-        # Written together with the first result: a log with results always says what they belong to.
+        """Create or empty the log: the TODO-file, of this generation, holds all results."""
+        # Written together with the first result: a log with results always names the generation of their file.
         self._first_line = _encode({"generation": generation, "columns": _COLUMNS})
         self._is_begun = False
         self._empty()
@@ -118,41 +118,41 @@ class ResultLog:
         self._is_begun = True
 
     def append(self, results: list[Result], targets: list[Target]) -> None:
-        """Log results, each with its target; of what was saved together, the next opening finds all or nothing.
+        """Log results, each with its target; the next opening finds all results of one call, or none.
 
         Raises
         ------
         DiskFullError
-            If there is no room for it; what was logged before stays.
+            If the disk has no room for the results; the earlier results stay.
         """
         line = _encode({"results": list(map(_build_record, results, targets))})
         if not self._is_begun:
-            self._empty()  # Ctrl-C had kept `begin` from it
+            self._empty()  # Ctrl-C interrupted `begin`
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
 
     @property
     def size(self) -> int:
-        """Where the next result goes, bytes."""
+        """The offset of the next result, bytes."""
         return self._size
 
     def truncate(self, size: int) -> None:
-        """Remove the results that were logged beyond a size: they were not accepted."""
+        """Remove the results after an offset, in bytes, since they were not accepted."""
         if self._descriptor is not None and self._size > size:
             os.ftruncate(self._descriptor, size)
             self._size = size
 
     def mark(self, generation: int) -> None:
-        """Note that a file of this generation, which is not in its place yet, will hold all that was logged."""
+        """Log that a file of this generation, which is not yet in its place, will hold all results so far."""
         self._write(_encode({"generation": generation, "columns": _COLUMNS}), is_durable=True)
 
     def close(self) -> None:
-        """Close it, and leave it where it is."""
+        """Close the log, and keep its file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def remove(self) -> None:
-        """Close and delete it: the TODO-file holds all results."""
+        """Close and delete the log: the TODO-file holds all results."""
         self.close()
         with os_errors(self.path):
             self.path.unlink(missing_ok=True)
@@ -169,9 +169,9 @@ class ResultLog:
     def _write(self, lines: bytes, *, is_durable: bool) -> None:
         descriptor = self._open()
         try:
-            # Not at the end of the file, but of what was accepted: a line that was torn is written over.
+            # Written after the last accepted line, not at the end of the file: a torn line is overwritten.
             written = os.pwrite(descriptor, lines, self._size)
-            while written < len(lines):  # there was no room for all of it; the next try says why
+            while written < len(lines):  # the disk had no room for all lines; the next write raises the reason
                 written += os.pwrite(descriptor, lines[written:], self._size + written)
             if is_durable:
                 _sync(descriptor)
@@ -183,7 +183,7 @@ class ResultLog:
     # --- reading -----------------------------------------------------------------------------------------
 
     def find_start(self, generation: int) -> int | None:
-        """Return where that begins which a file of this generation lacks; None if the log is of another file."""
+        """Return the offset of the results that a file of this generation lacks; None if the log is of another file."""
         start = None
         for end, entry in self._lines():
             if entry is not None and entry.get("generation") == generation:
@@ -191,13 +191,13 @@ class ResultLog:
         return start
 
     def has_results(self) -> bool:
-        """Whether any stand in it."""
+        """Whether the log holds results."""
         return any(entry is not None and "results" in entry for _, entry in self._lines())
 
     def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | None]:
-        """Yield the results from there on; None for a line that is damaged.
+        """Yield the results after an offset; None for a damaged line or record.
 
-        A torn last line is passed over: what it was to hold was never acknowledged.
+        A torn last line is ignored: its results were never acknowledged.
         """
         is_torn, columns = False, None
         for end, entry in self._lines():
@@ -211,7 +211,7 @@ class ResultLog:
                 yield _read_record(record, columns)
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """Yield where each line ends, and what it says; None if it is torn."""
+        """Yield the end of each line, and its entry, which is None for a torn or damaged line."""
         if not self.path.is_file():
             return
         end = 0
@@ -221,7 +221,7 @@ class ResultLog:
                 yield end, _decode(line)
 
     def keep_aside(self) -> Path:
-        """Copy the log to a name under which nobody looks for it."""
+        """Copy the log to a name that no manager reads, and return the path."""
         aside = self.path.with_name(f"{self.path.name}-kept-{os.urandom(4).hex()}")
         with os_errors(aside):
             shutil.copy(self.path, aside)

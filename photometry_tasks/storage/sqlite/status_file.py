@@ -1,4 +1,4 @@
-"""The status that a manager publishes beside its file, while readers cannot see it in the file itself."""
+"""The status file of a TODO-file, which a manager writes while readers cannot see the status in the TODO-file."""
 
 import json
 import logging
@@ -13,32 +13,32 @@ from photometry_tasks.sql.execution import Transaction
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: Seconds between two publications, or this many times the duration of one, if that is longer.
+#: Seconds between two writes; or this many times the duration of a write, if that is longer.
 _INTERVAL, _SHARE = 10.0, 100
 
 
 class StatusFile:
-    """Writes an overview beside a TODO-file.
+    """Writes the overview of a TODO-file into another file in the same directory.
 
     Parameters
     ----------
     path : Path
         The TODO-file.
     is_needed : bool
-        Whether the file itself does not show the status: in memory mode, and where a manager on a network file system
-        keeps readers out.
+        Whether the TODO-file does not show the status: in memory mode, and if a manager on a network file system keeps
+        readers out.
     can_be_read : bool
-        Whether the file can be read: then it shows the status at first.
+        Whether the TODO-file can be read: then it shows the status at first.
     """
 
     def __init__(self, path: Path, *, is_needed: bool, can_be_read: bool) -> None:
         self._path = path
         self._is_needed = is_needed
         self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
-        self.remove()  # a killed manager may have left one
+        self.remove()  # a killed manager may have left a status file
 
     def write_if_due(self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any]) -> None:
-        """Write the overview that a transaction sees, now and then; after a failure it is tried again later."""
+        """Write the overview that a transaction sees, at intervals; a failed write is retried at the next interval."""
         begun = time.monotonic()
         if not self._is_needed or begun < self._next:
             return
@@ -49,17 +49,17 @@ class StatusFile:
             with os_errors(place):
                 replace_file(place, lambda temporary: _write_text(temporary, text), like=self._path, owner=self._path)
         except OSError:
-            _logger.exception("The status could not be written to %s; it is tried again later", place)
+            _logger.exception("%s: the status could not be written; the manager will retry", place)
         now = time.monotonic()
         self._next = max(begun + _INTERVAL, now + _SHARE * (now - begun))
 
     def remove(self) -> None:
-        """Delete it: the file itself can be read."""
+        """Delete the status file: the TODO-file can be read."""
         _find_place(self._path).unlink(missing_ok=True)
 
 
 def read_status_file(path: Path) -> dict[str, Any] | None:
-    """Return the overview that a manager published beside a TODO-file, or None."""
+    """Return the overview that a manager published for a TODO-file, or None."""
     try:
         found: dict[str, Any] = json.loads(_find_place(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A TODO-list in a SQLite file that one manager works on: on disk, or on a copy in memory."""
+"""The task store of a TODO-file, on disk or as a copy in memory."""
 
 import secrets
 from collections import Counter
@@ -52,7 +52,7 @@ class SQLiteStore:
         is_needed = copy is not None or not can_be_read
         self._status_file = StatusFile(path, is_needed=is_needed, can_be_read=can_be_read)
         self.connection = ManagerConnection(database, self.name)
-        # Live attempts by priority, with numbers that no manager before this one has given.
+        # Live attempts by priority, with numbers that no earlier manager has used.
         self._live: dict[int, int] = {}
         self._last_attempt = secrets.randbits(62)
 
@@ -109,8 +109,8 @@ class SQLiteStore:
         self.publish_status()
         return tasks
 
-    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - other stores need them
-        """Whether other managers run or lock tasks that may come back: no, there are none."""
+    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - a server needs them
+        """Whether other managers run or lock tasks that may return to pending: there are no other managers."""
         return False
 
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
@@ -138,7 +138,7 @@ class SQLiteStore:
     # --- saving ------------------------------------------------------------------------------------------
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
-        """Save results, all or none; None stands for one whose attempt is no longer the live one."""
+        """Save results, all or none; return None for each result whose attempt is no longer live."""
         if self._database.is_replaced():
             raise FileChangedError(path=self.name, remedy=CLOSING_SAVES)
         accepted = self._find_accepted(results)
@@ -166,9 +166,9 @@ class SQLiteStore:
         return [found.get(id(result)) for result in results]
 
     def _find_accepted(self, results: Sequence[Result]) -> list[Result]:
-        """Leave out the results whose attempt is no longer the live one."""
+        """Return the results without those whose attempt is no longer live."""
         if all(result.attempt is None for result in results):
-            return list(results)  # the manager itself has started these tasks
+            return list(results)  # the manager's caller started these tasks
         live = dict(self._live)
         accepted = []
         for result in results:
@@ -186,11 +186,11 @@ class SQLiteStore:
         )
 
     def publish_status(self) -> None:
-        """Publish the list's status now and then, where readers cannot see it in the file itself."""
+        """Publish the list's status at intervals, if readers cannot read it from the file."""
         self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False))
 
     def is_in_place(self) -> bool:
-        """Whether the file is still the one that was opened."""
+        """Whether the open file was neither replaced nor deleted."""
         return not self._database.is_replaced()
 
     def backup(self) -> None:
@@ -204,7 +204,7 @@ class SQLiteStore:
         Returns
         -------
         Path or None
-            The other file that holds the list, if its own was replaced or changed by another program.
+            The other file to which the list was saved, if another program replaced or changed the original.
         """
         if self._copy is not None:
             return self._copy.finish()

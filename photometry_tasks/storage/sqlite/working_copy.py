@@ -1,4 +1,4 @@
-"""A TODO-file that is worked on in memory: the copy, the file that it came from, and the log between two backups."""
+"""A TODO-file in memory mode: the copy, the original file, and the log between two backups."""
 
 import logging
 import os
@@ -31,9 +31,9 @@ class WorkingCopy:
     ----------
     path : Path
     file : SQLiteDatabase
-        The open file, which is closed by `begin`.
+        The open file, which `begin` closes.
     is_durable : bool
-        Whether each result is to survive a power cut too.
+        Whether each result survives a power cut too.
 
     Attributes
     ----------
@@ -50,12 +50,12 @@ class WorkingCopy:
         self._log = ResultLog(self._path, is_durable=is_durable)
 
     def begin(self, *, is_changed: bool) -> None:
-        """Let results be recorded. What opening has changed is put on disk first: the log holds nothing else."""
-        # A log that was left beside the file would be laid over what is later put in the file's place.
+        """Begin the log, after writing the changes of opening to disk, which the log does not hold."""
+        # SQLite would apply a leftover write-ahead log or journal to the backup that replaces the file.
         self._file.recover()
         self._states.add(_read_state(self._path))
         if self._file.get_data_version() != self._changes:
-            raise FileChangedError(path=self._path, remedy="Open it again")
+            raise FileChangedError(path=self._path, remedy="Open the file again")
         self._file.move_lock_to(self.database)
         if is_changed or not self.database.get_generation():
             self.backup()
@@ -63,7 +63,7 @@ class WorkingCopy:
             self._log.begin(self.database.get_generation())
 
     def record(self, results: list[Result], targets: list[Target]) -> None:
-        """Put results in the log, so that they survive the death of the process."""
+        """Log results, so that they survive the death of the process."""
         self._log.append(results, targets)
 
     @property
@@ -72,7 +72,7 @@ class WorkingCopy:
         return self._log.size
 
     def truncate_log(self, size: int) -> None:
-        """Remove the results that were recorded beyond a size of the log: they were not accepted."""
+        """Remove the results after an offset of the log, in bytes, since they were not accepted."""
         self._log.truncate(size)
 
     def backup(self) -> None:
@@ -81,9 +81,9 @@ class WorkingCopy:
         Raises
         ------
         FileChangedError, TodoFileInUseError, LeftoverLogError
-            If somebody else has changed the file, or is doing so.
-        BackupError
-            If it cannot be written.
+            If another program has changed the file, or is changing it.
+        BackupError, DiskFullError
+            If the file cannot be written.
         """
         with _as_backup_errors(self._path):
             generation = self.database.begin_generation()
@@ -98,8 +98,8 @@ class WorkingCopy:
         Returns
         -------
         Path or None
-            If somebody else has changed the file: where the copy was saved instead. The log then stays, so that
-            the next opening can bring the results since the last backup into the changed file.
+            The other file to which the copy was saved, if another program changed the original. The log then stays,
+            and the next opening saves the results since the last backup into the changed file.
         """
         try:
             self.backup()
@@ -111,27 +111,27 @@ class WorkingCopy:
         return None
 
     def close(self) -> None:
-        """Close the log, and leave it where it is."""
+        """Close the log, and keep its file."""
         self._log.close()
 
     def _check_unchanged(self, temporary: Path) -> None:
         check_no_leftover_log(self._path)
         if self._path.exists() and _read_state(self._path) not in self._states:
             raise FileChangedError(path=self._path, remedy=CLOSING_SAVES)
-        # It is no other program's change, whatever comes once it has taken the file's place.
+        # Once this file is in place, any other state is a change by another program.
         self._states.add(_read_state(temporary))
 
 
 def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
-    """Return what differs after any change of a file by another program."""
+    """Return values of a file that differ after any change by another program."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        counter = file.read(28)[24:]  # of changes (https://sqlite.org/fileformat2.html)
+        counter = file.read(28)[24:]  # the file change counter (https://sqlite.org/fileformat2.html)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, counter
 
 
 def save_beside(database: SQLiteDatabase, path: Path) -> Path:
-    """Write a database whose file is now another one to a file beside that one, and return its path."""
+    """Write a database to its path, or to a new file in the same directory if the path is taken; return the path."""
     path = path.resolve()
     target = path
     if path.exists():

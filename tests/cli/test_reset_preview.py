@@ -1,0 +1,87 @@
+"""The preview of a reset counts the tasks that the reset returns to pending, and changes nothing."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.maintenance.reset import count_reset
+from photometry_tasks.sql.statements import build_chosen_tasks
+from tests.support.lists import checksum, empty_list, make_file, query, result_of
+from tests.support.model import ERROR, OK, SKIPPED, rows_of_a_field, stars
+
+FIELDS = {
+    "rows": rows_of_a_field,
+    "results": st.lists(
+        st.tuples(st.integers(0, 13), st.sampled_from([OK, OK, ERROR]), st.lists(stars, max_size=5)), max_size=12
+    ),
+    "chosen": st.sets(st.integers(1, 14), min_size=1, max_size=3),
+}
+
+
+def save(target: Path | str, rows: list[dict[str, Any]], results: list[tuple[int, int, list[int]]]) -> None:
+    with TaskManager(target, reset=False) as manager:
+        for number, status, listed in results:
+            manager.save_result(result_of({"priority": 1 + number % len(rows)}, status, skip_targets=listed))
+
+
+def check_preview(target: Path | str, chosen: set[int]) -> None:
+    """Compare the preview with the reset."""
+    choice: dict[str, Any] = {"status": list(STATUS), "priority": sorted(chosen)}
+    status = choice.pop("status")
+    expected = count_reset(target, build_chosen_tasks(status, None, choice))
+    with TaskManager(target, reset=False) as manager:
+        assert manager.reset_tasks(status=status, **choice) == expected
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp())
+    yield path
+    shutil.rmtree(path)
+
+
+@settings(max_examples=40, deadline=None)
+@given(**FIELDS)
+def test_on_a_file(rows: list[dict[str, Any]], results: list[tuple[int, int, list[int]]], chosen: set[int]) -> None:
+    """Over random crowded fields, the preview of a file counts exactly the tasks that the reset returns to pending."""
+    with folder() as place:
+        path = make_file(place / "todo.sqlite", rows)
+        save(path, rows, results)
+        before = checksum(path)
+        count_reset(path, build_chosen_tasks(None, None, {}))
+        assert checksum(path) == before
+        check_preview(path, chosen)
+
+
+def test_on_a_server(server_database: Engine) -> None:
+    """On a server the preview counts the same tasks, and leaves a running one out."""
+    rows = [{"starid": star, "tmag": float(star)} for star in range(1, 7)]
+    url = empty_list(server_database, rows)
+    save(url, rows, [(0, OK, [2, 3]), (3, ERROR, [5])])
+    with TaskManager(url, reset=False) as manager:
+        manager.start_task(6)
+        everything = build_chosen_tasks(None, None, {})
+        assert count_reset(url, everything) == {"OK": 1, "ERROR": 1, "SKIPPED": 3}
+    check_preview(url, {1})
+
+
+@pytest.mark.parametrize("chosen", [{1}, {2}, {1, 2}, {3}])
+def test_two_tasks_that_skip_each_other(tmp_path: Path, chosen: set[int]) -> None:
+    """Two tasks that skip each other, as in files of TASOC, keep each other SKIPPED in the preview too."""
+    path = make_file(tmp_path / "todo.sqlite", [{"status": OK}, {"status": SKIPPED}, {"status": SKIPPED}, {}])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", [(2, 1), (2, 3), (3, 2)])
+    check_preview(path, chosen)
+    assert query(path, "SELECT count(*) FROM todolist WHERE priority = 3 AND status IS NULL") == [
+        (1 if chosen & {2, 3} else 0,)
+    ]
