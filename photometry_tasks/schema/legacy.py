@@ -84,7 +84,7 @@ def _open_scratch() -> Iterator[Connection]:
         yield connection
 
 
-# --- what upgrading changes ------------------------------------------------------------------------------
+# --- the changes of an upgrade ---------------------------------------------------------------------------
 
 
 def find_changes(connection: Connection, path: object) -> list[str]:

@@ -1,1 +1,1 @@
-"""Statements, and what runs them on any connection."""
+"""SQL statements, and their execution on any connection."""

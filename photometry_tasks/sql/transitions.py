@@ -157,7 +157,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     status, row, errors = result.status, dict(result.diagnostics), list(result.errors)
     if task.lightcurve_owner is not None:
         path, owner = row["lightcurve"], task.lightcurve_owner
-        errors.append(f"The light-curve path {path!r} belongs to the task with priority {owner} already")
+        errors.append(f"The light-curve path {path!r} already belongs to task {owner}")
         status, row["lightcurve"] = STATUS.ERROR, None
     decision = _decide(transaction, result, task) if result.skip_targets else _NO_SKIPS
     if decision.is_skipped:

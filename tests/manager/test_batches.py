@@ -105,7 +105,7 @@ def test_getting_many(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, 2.5, None, "3", True])
 def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit: Any) -> None:
-    """A limit that is not a natural number is a ValueError that names it."""
+    """A limit that is not a positive integer is a ValueError that names it."""
     with pytest.raises(ValueError, match="limit="):
         opened({}).get_tasks(limit)
 

@@ -354,7 +354,7 @@ def test_a_second_save_replaces_the_first(opened: Callable[..., TaskManager]) ->
 
 
 def test_one_light_curve_for_ten_tasks(opened: Callable[..., TaskManager]) -> None:
-    """If another task has the same light-curve path, the result becomes an ERROR that says so; all ten rows are stored."""
+    """If another task has the light-curve path, the result becomes an ERROR that says so; all ten rows are stored."""
     manager = opened(*[{} for _ in range(10)])
     for priority in range(1, 11):
         manager.save_result(result_of({"priority": priority}, filepath_lightcurve="same.fits", errors=["boom"]))
@@ -363,7 +363,7 @@ def test_one_light_curve_for_ten_tasks(opened: Callable[..., TaskManager]) -> No
         row = stored(manager, priority)
         assert row["lightcurve"] is None
         assert row["errors"].startswith("boom\n")
-        assert "'same.fits' belongs to the task with priority 1" in row["errors"]
+        assert "'same.fits' already belongs to task 1" in row["errors"]
         assert status_of(manager, priority) == STATUS.ERROR.value
     assert manager.summary["OK"] == 1
     assert manager.summary["ERROR"] == 9

@@ -77,7 +77,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
     "the same rival twice": ([ffi(5), ffi(9)], {"skip_targets": [102, 102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "a rival without a magnitude": ([ffi(20), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "without a magnitude itself": ([ffi(None), ffi(20)], {"skip_targets": [102]}, {1: SKIPPED}, [(1, 2)], None),
-    "nobody has a magnitude": ([ffi(None), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
+    "both without a magnitude": ([ffi(None), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "negative magnitudes": ([ffi(-0.5), ffi(0)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "an ERROR skips too": (
         [ffi(5), ffi(9)],
@@ -140,7 +140,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
         [(1, 2)],
         None,
     ),
-    "that whatever its status": (
+    "an ERROR whose primary is in the list": (
         [secondary(101, 555), tpf(555)],
         {"status": STATUS.ERROR, "skip_targets": [555], "errors": ["boom"]},
         {1: SKIPPED},
@@ -217,7 +217,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
         [(2, 1)],
         None,
     ),
-    "what the result lacks comes from the table": (
+    "missing values of the result come from the table": (
         [ffi(5, sector=3, camera=2, ccd=4, cadence=20), ffi(9, sector=3, camera=2, ccd=4, cadence=20)],
         {"sector": None, "camera": None, "ccd": None, "cadence": None, "datasource": None, "starid": None, "tmag": None}
         | {"skip_targets": [102]},
@@ -328,7 +328,7 @@ def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager
 
 
 def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> None:
-    """If a task returns to pending, the tasks that it skipped return too, without their diagnostics."""
+    """If a task returns to pending, the tasks that it skipped return too, and lose their diagnostics."""
     manager = opened(ffi(1), ffi(2), ffi(3), ffi(4))
     save(manager, 3, skip_targets=[104])
     save(manager, 2, skip_targets=[103])

@@ -104,7 +104,7 @@ def test_it_is_one_dict(opened: Callable[..., TaskManager]) -> None:
 
 
 def test_means(opened: Callable[..., TaskManager]) -> None:
-    """The means start with the first value, and each new value has weight 0.1; missing and infinite waits do not count."""
+    """The means start with the first value; a new value has weight 0.1; missing and infinite waits do not count."""
     manager = opened(*[{} for _ in range(6)])
     waits = [None, 1.0, math.nan, 2.0, math.inf, None]
     mean_time, mean_wait = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""The constraints: checked to plain values, and built into expressions and texts."""
+"""Constraints: checking to plain values, and building expressions and texts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +47,7 @@ def render(expression: ColumnElement[bool], dialect: Any) -> str:
 @settings(max_examples=15, deadline=None)
 @given(arguments=constraints)
 def test_a_text_is_the_rendered_expression(arguments: Any) -> None:
-    """Each text is its expression in parentheses, as SQLite and PostgreSQL both render it."""
+    """Each text is its expression in parentheses, as both SQLite and PostgreSQL render it."""
     texts = build_constraints(**arguments, return_list=True)
     for dialect in (build_sqlite(), build_postgresql()):
         assert texts == [f"({render(expression, dialect)})" for expression in build_constraints(**arguments)]
@@ -56,7 +56,7 @@ def test_a_text_is_the_rendered_expression(arguments: Any) -> None:
 @settings(max_examples=25, deadline=None)
 @given(arguments=constraints)
 def test_checked_constraints_can_be_kept(arguments: Any) -> None:
-    """Checked constraints are hashable, hold plain values, and stay the same when they are checked again."""
+    """Checked constraints are hashable, have plain values, and do not change if they are checked again."""
     checked = check_constraints(arguments)
     assert check_constraints(dict(checked)) == checked
     assert len({checked, check_constraints(dict(checked))}) == 1
@@ -69,7 +69,7 @@ def test_checked_constraints_can_be_kept(arguments: Any) -> None:
 
 
 def test_names() -> None:
-    """The constraints are those of the contract, in its order; one that is None is left out."""
+    """The constraints are those of the contract, in its order; a constraint that is None is left out."""
     assert tuple(Constraints.__annotations__) == NAMES
     assert check_constraints(dict.fromkeys(NAMES)) == ()
     build: Callable[..., list[str]] = build_constraints
@@ -92,7 +92,7 @@ def test_an_empty_iterable_matches_nothing(name: Any, values: Any) -> None:
 
 
 def test_a_hundred_thousand_ids() -> None:
-    """100,000 star ids take no parameter of the driver, and each stands in the text."""
+    """100,000 star ids need no parameter of the driver; each is in the text."""
     numbers = range(10**9, 10**9 + 100_000)
     (text,) = build_constraints(starid=numbers, return_list=True)
     assert text == f"(todolist.starid IN ({', '.join(map(str, numbers))}))"
@@ -104,7 +104,7 @@ def test_a_hundred_thousand_ids() -> None:
 
 @pytest.mark.parametrize("arguments", [{"cameras": 1}, {"cameras": None}, {"camera": 1, "return_list": True}])
 def test_misspelt_names(arguments: dict[str, Any]) -> None:
-    """A name that is no constraint is a TypeError that lists those there are, even if its value is None."""
+    """An unknown name is a TypeError that lists the constraints, even if its value is None."""
     for check in (check_constraints, build_conditions):
         with pytest.raises(TypeError, match=r"is not a constraint; use priority, starid, .*, tmag_max"):
             check(arguments)
@@ -123,14 +123,14 @@ def test_misspelt_names(arguments: dict[str, Any]) -> None:
     ],
 )
 def test_one_wrong_item(name: str, values: Any, shown: str) -> None:
-    """If one item of an iterable is no integer of 64 bits, the error names the constraint and the item."""
+    """If an item of an iterable is not an integer of 64 bits, the error names the constraint and the item."""
     with pytest.raises(InvalidArgumentError) as caught:
         check_constraints({name: values})
     assert str(caught.value).startswith(f"{name}={shown}: an integer ")
 
 
 def test_the_index_of_primaries() -> None:
-    """Only for a table with our indexes is SQLite told which one finds the primaries."""
+    """The index that finds the primaries is prescribed to SQLite only if the table has our indexes."""
     checked = check_constraints({"tmag_min": 5})
     hint = "INDEXED BY todolist_datasource_idx"
     for dialect, has_hint in ((build_sqlite(), True), (build_postgresql(), False)):
@@ -141,7 +141,7 @@ def test_the_index_of_primaries() -> None:
 
 
 def test_conditions() -> None:
-    """Conditions are constraints, expressions as they are, or texts, each in parentheses with its colons."""
+    """Conditions may be constraints, expressions, or texts; a text keeps its colons and gets parentheses."""
     expression = todolist.c.camera == 1
     assert build_conditions([expression])[0] is expression
     found = build_conditions(("a = 1 OR b = 2", "c = ':x %s'"))

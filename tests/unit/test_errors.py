@@ -1,4 +1,4 @@
-"""The family of errors: what they say, and how they are caught."""
+"""The errors: their messages and their base classes."""
 
 import pickle
 
@@ -20,21 +20,21 @@ def test_every_error_is_a_builtin(error: type[Exception]) -> None:
 
 
 def test_an_error_crosses_processes() -> None:
-    """An error can be pickled, message and all."""
+    """A pickled error keeps its message."""
     error = pickle.loads(pickle.dumps(errors.UnknownTaskError(priority=5)))
     assert type(error) is errors.UnknownTaskError
-    assert str(error) == "There is no task with priority 5 in this TODO-list."
+    assert str(error) == "Task 5 does not exist in this TODO-list. Use a priority that `get_task` returned."
 
 
 class Hostile:
-    """What cannot even be shown."""
+    """An object whose repr fails."""
 
     def __repr__(self) -> str:
         raise ZeroDivisionError
 
 
 def test_a_value_that_cannot_be_shown() -> None:
-    """A value whose repr fails is named by its type, and a long one is cut short."""
+    """If the repr of a value fails, the message shows its type; a long value is shortened."""
     assert str(invalid_argument("starid", Hostile(), "an integer is expected")).startswith("starid=<Hostile")
     assert len(str(invalid_argument("starid", "x" * 10_000, "an integer is expected"))) < 100
     assert len(str(invalid_argument("starid", 10**5000, "an integer is expected"))) < 200

@@ -24,7 +24,7 @@ STORED = [(1, "a"), (2, "b"), (3, "c")]
 
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
-    """A connection whose transaction is open, with three rows in it."""
+    """Return a connection with an open transaction and three rows."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE stars (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")
         connection.execute("BEGIN")
@@ -41,7 +41,7 @@ def cursor(connection: sqlite3.Connection) -> DriverCursor:
 
 
 def test_parameters_go_by_name(cursor: DriverCursor) -> None:
-    """Parameters are taken by name, in whatever order a dict has them; names that are not asked for do not count."""
+    """Parameters are found by name, in a dict of any order; other names are ignored."""
     given = {"new_name": "z", "star": 2, "id": 99, "name": "y"}
     for number, names in enumerate(permutations(given)):
         assert cursor.execute(RENAME, {**{name: given[name] for name in names}, "new_name": f"z{number}"}) == 1
@@ -50,7 +50,7 @@ def test_parameters_go_by_name(cursor: DriverCursor) -> None:
 
 @pytest.mark.parametrize("given", [{}, {"star": 2}, {"new_name": "z"}])
 def test_a_missing_parameter(cursor: DriverCursor, given: dict[str, Any]) -> None:
-    """A parameter that is missing is a KeyError, and no row is changed."""
+    """A missing parameter is a KeyError, and no row is changed."""
     with pytest.raises(KeyError):
         cursor.execute(RENAME, given)
     with pytest.raises(KeyError):
@@ -61,7 +61,7 @@ def test_a_missing_parameter(cursor: DriverCursor, given: dict[str, Any]) -> Non
 
 
 def test_a_statements_own_values(cursor: DriverCursor) -> None:
-    """A statement's own values stand at their places between the parameters, and each statement has its own."""
+    """The values of a statement are at their positions between the parameters; each statement has its own values."""
     statements = [
         sa.select(STARS.c.id)
         .where(STARS.c.id >= lowest, STARS.c.name != sa.bindparam("name"), STARS.c.id.in_(listed))
@@ -79,7 +79,7 @@ def test_a_statements_own_values(cursor: DriverCursor) -> None:
 
 
 def test_a_statement_is_compiled_once() -> None:
-    """A statement that is run again is not compiled again."""
+    """A statement is compiled only once."""
     assert compile_statement(RENAME, build_dialect()) is compile_statement(RENAME, build_dialect())
 
 
@@ -87,7 +87,7 @@ def test_a_statement_is_compiled_once() -> None:
 
 
 def test_rows(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
-    """Fetching gives the first row or None, or all rows; the driver's own SQL runs on the same connection."""
+    """Fetching returns the first row or None, or all rows; SQL of the driver runs on the same connection."""
     assert cursor.fetch_one(ALL, {}) == (1, "a")
     assert cursor.fetch_one(BY_ID, {"id": 9}) is None
     assert cursor.fetch_all(ALL, {}) == STORED
@@ -98,7 +98,7 @@ def test_rows(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_many_rows(cursor: DriverCursor, number: int) -> None:
-    """A statement runs once for each mapping of an iterable, not at all for none, and counts the rows in all."""
+    """A statement runs once for each mapping of an iterable, and returns the total number of rows."""
     given = [{"name": f"n{number}", "id": number} for number in range(10, 10 + number)]
     assert cursor.executemany(INSERT, iter(given)) == number
     assert cursor.fetch_all(ALL, {}) == STORED + [(row["id"], row["name"]) for row in given]
@@ -108,13 +108,13 @@ def test_many_rows(cursor: DriverCursor, number: int) -> None:
 
 
 def test_changed_rows_are_counted(cursor: DriverCursor) -> None:
-    """A statement that changes no row counts none."""
+    """A statement that changes no row returns 0."""
     assert cursor.execute(RENAME, {"star": 9, "new_name": "z"}) == 0
     assert cursor.execute(sa.delete(STARS).where(STARS.c.id > 1), {}) == 2
 
 
 def test_a_closed_cursor(cursor: DriverCursor) -> None:
-    """A cursor that is closed runs nothing more; for no rows the driver is not even asked."""
+    """A closed cursor runs no statement; without rows the driver is not called."""
     cursor.close()
     assert cursor.executemany(INSERT, []) == 0
     with pytest.raises(sqlite3.ProgrammingError):
@@ -125,7 +125,7 @@ def test_a_closed_cursor(cursor: DriverCursor) -> None:
 
 
 def test_a_savepoint_keeps_what_is_done(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
-    """If the work is done, its changes stay in the transaction that was open before."""
+    """If the work succeeds, its changes stay in the open transaction."""
     assert cursor.savepoint(lambda: cursor.execute(INSERT, {"id": 4, "name": "d"}) == 1) is True
     assert_no_savepoint_is_left(connection)
     assert cursor.fetch_all(ALL, {}) == [*STORED, (4, "d")]
@@ -139,7 +139,7 @@ def fail() -> bool:
 
 @pytest.mark.parametrize("end", ["False", "a row of the driver", "rows of the driver", "a row of SQLAlchemy"])
 def test_a_savepoint_takes_back_what_is_not(cursor: DriverCursor, connection: sqlite3.Connection, end: str) -> None:
-    """If the work is not done or a row breaks a rule, only its own changes are taken back."""
+    """If the work fails or a row violates a constraint, only the changes of the work are rolled back."""
     ends: dict[str, Callable[[], bool]] = {
         "False": lambda: False,
         "a row of the driver": lambda: cursor.execute(INSERT, {"id": 5, "name": "a"}) == 1,
@@ -166,7 +166,7 @@ def assert_no_savepoint_is_left(connection: sqlite3.Connection) -> None:
 
 
 def test_a_savepoint_inside_another(cursor: DriverCursor, connection: sqlite3.Connection) -> None:
-    """If a savepoint is taken inside another, each takes back its own changes."""
+    """Of two nested savepoints, each rolls back only its own changes."""
 
     def work() -> bool:
         cursor.execute(INSERT, {"id": 4, "name": "d"})
@@ -179,7 +179,7 @@ def test_a_savepoint_inside_another(cursor: DriverCursor, connection: sqlite3.Co
 
 
 def test_other_errors_pass(cursor: DriverCursor) -> None:
-    """If the work fails in another way, the error is not taken for a row that breaks a rule."""
+    """If the work raises another error, the savepoint does not catch it."""
     with pytest.raises(ZeroDivisionError):
         cursor.savepoint(lambda: bool(1 // 0))
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
@@ -190,7 +190,7 @@ def test_other_errors_pass(cursor: DriverCursor) -> None:
 
 
 def test_moves_are_counted(cursor: DriverCursor) -> None:
-    """A transaction counts moves between statuses, which add up to none, and the lowest task that went back."""
+    """A transaction counts changes of status, which add up to 0, and records the lowest task that was reset."""
     transaction = Transaction(cast(Any, None), cursor)
     transaction.count_move(None, 6, 3)
     transaction.count_move(6, 1)

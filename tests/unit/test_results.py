@@ -1,4 +1,4 @@
-"""The rules of results: plain values of one diagnostics row, whatever a pipeline hands back."""
+"""The check of results: any result of a pipeline gives the plain values of one row of diagnostics."""
 
 import copy
 import math
@@ -33,11 +33,11 @@ def stored(column: str, **details: Any) -> Any:
     return check(**details).diagnostics[column]
 
 
-# --- what a result becomes ---
+# --- the checked result ---
 
 
 def test_every_column_has_a_source() -> None:
-    """For every column of `diagnostics` a checked result has a value, and one that is not None if all was given."""
+    """A checked result has a value for every column of `diagnostics`; no value is None if all fields are given."""
     numbers = dict.fromkeys((*REALS, *COUNTS), 1)
     lists = {"stamp": (0, 1, 0, 1), "pos_centroid": (1, 1), "errors": ["boom"]}
     details = {**numbers, **lists, "filepath_lightcurve": "a.fits"}
@@ -48,7 +48,7 @@ def test_every_column_has_a_source() -> None:
 
 
 def test_a_result_says_of_which_target_it_is() -> None:
-    """A checked result has the columns of a target, the magnitude and the attempt; None for those it lacks."""
+    """A checked result has the columns of a target, the magnitude and the attempt; a missing value is None."""
     assert check_result(BARE).target == dict.fromkeys((*TARGET_NAMES, "tmag"))
     said = {"starid": np.int64(5), "datasource": "tpf", "sector": 1, "camera": 2, "ccd": 3, "cadence": 20, "tmag": 9}
     result = check_result({**BARE, **said, "attempt": np.uint8(4)})
@@ -57,7 +57,7 @@ def test_a_result_says_of_which_target_it_is() -> None:
 
 
 def test_a_checked_result_stays_as_it_is() -> None:
-    """If a result was checked before, it is returned as it is."""
+    """A result that is already checked is returned unchanged."""
     result = check(mean_flux=1.0)
     assert check_result(result) is result
 
@@ -85,7 +85,7 @@ corners = st.lists(st.integers(-(2**62), 2**62 - 1), min_size=4, max_size=4)
 def test_numbers_of_numpy_are_stored_as_plain_ones(
     reals: dict[str, Any], counts: dict[str, Any], lists: dict[str, Any]
 ) -> None:
-    """For every number, NumPy's scalar and zero-dimensional array give the result that the plain number gives."""
+    """NumPy's scalars and zero-dimensional arrays give the same results as plain numbers."""
     plain = check(**reals, **counts, **lists)
     for name, number in reals.items():
         is_null = number is None or math.isnan(number)
@@ -119,7 +119,7 @@ def test_special_values_of_every_width(kind: Any) -> None:
     ],
 )
 def test_whole_floats_are_counts(value: Any, count: int | None) -> None:
-    """A whole float is a count; a masked value or NaN is none."""
+    """A float with a whole number is a count; a masked value or NaN gives None."""
     found = stored("mask_size", mask_size=value)
     assert found == count
     assert type(found) in (int, type(None))
@@ -130,7 +130,7 @@ def test_whole_floats_are_counts(value: Any, count: int | None) -> None:
     [0.5, np.float32(-7.5), math.inf, 2.0**63, 1e300, 2**63, np.uint64(2**63), 10**400, True, np.True_, "7", b"7", [7]],
 )
 def test_values_that_are_no_counts(value: Any) -> None:
-    """A broken or infinite number, one beyond 64 bits, a bool or a text is no count."""
+    """A fraction, infinity, an integer of more than 64 bits, a bool or a text is not a count."""
     for name in COUNTS:
         with pytest.raises(InvalidResultError, match=rf"^Result of task 7: details\.{name}="):
             check(**{name: value})
@@ -138,7 +138,7 @@ def test_values_that_are_no_counts(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["priority", "starid", "sector", "camera", "ccd", "cadence", "attempt"])
 def test_keys_are_whole(name: str) -> None:
-    """A number that identifies something has to be an integer of at most 64 bits, at either end."""
+    """An identifier must be an integer of at most 64 bits."""
     for number in (-(2**63), 2**63 - 1):
         result = check_result({**BARE, name: np.int64(number)})
         assert number in (result.priority, result.attempt, *result.target.values())
@@ -150,7 +150,7 @@ def test_keys_are_whole(name: str) -> None:
 @pytest.mark.parametrize("value", [True, np.True_, "1", b"1", 1j, np.timedelta64(1, "s"), np.array([1.0]), 10**400])
 @pytest.mark.parametrize("field", ["time", "worker_wait_time", "tmag", "details.mean_flux", "details.pos_centroid"])
 def test_values_that_are_no_numbers(field: str, value: Any) -> None:
-    """A bool, a text, bytes, a complex number, a time or an array is no number, wherever one is expected."""
+    """In no field is a bool, a text, bytes, a complex number, a time or an array a number."""
     name = field.removeprefix("details.")
     given = {name: (1.0, value) if name == "pos_centroid" else value}
     with pytest.raises(InvalidResultError, match=rf": {field}="):
@@ -158,7 +158,7 @@ def test_values_that_are_no_numbers(field: str, value: Any) -> None:
 
 
 def test_a_stamp_of_small_integers() -> None:
-    """If the corners of a stamp are NumPy's small integers, its size does not wrap around."""
+    """If the corners of a stamp are small NumPy integers, its size does not overflow."""
     for corners in (np.array([200, 100, 0, 255], dtype=np.uint8), tuple(map(np.uint8, (200, 100, 0, 255)))):
         row = check(stamp=corners).diagnostics
         assert (row["stamp_height"], row["stamp_width"]) == (-100, 255)
@@ -168,14 +168,14 @@ def test_a_stamp_of_small_integers() -> None:
 
 
 def spell(letter: str) -> str:
-    """Return a letter as a database holds it."""
+    """Return a letter as a database stores it."""
     return "\\x00" if letter == "\0" else f"\\u{ord(letter):x}" if "\ud800" <= letter <= "\udfff" else letter
 
 
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=()), min_size=1) | st.sampled_from(["\0", "\udce9", "a\ud800\0é"]))
 def test_every_text_can_be_stored(text: str) -> None:
-    """If a database cannot hold a text, its NULs and lone surrogates are written out; any other stays."""
+    """NULs and lone surrogates in a text, which no database stores, are escaped; other characters stay."""
     result = check_result(
         {**BARE, "method_used": text, "datasource": text, "details": {"errors": [text], "filepath_lightcurve": text}}
     )
@@ -212,16 +212,16 @@ def test_a_text_is_one_error(errors: Any) -> None:
     ],
 )
 def test_bytes_are_refused(given: dict[str, Any]) -> None:
-    """Bytes are no text, no path and no list."""
+    """Bytes are neither a text nor a path nor a list."""
     with pytest.raises(InvalidResultError, match=r"b'\w+'\]?: a (text|path|list) is expected"):
         check_result({**BARE, **given})
 
 
-# --- what is left alone, and what is refused ---
+# --- no side effects, and errors ---
 
 
 def test_nothing_of_the_caller_is_changed_or_kept() -> None:
-    """A result is neither changed nor held on to: later changes of its lists do not reach the checked one."""
+    """The result is not changed, and later changes of its lists do not change the checked result."""
     lists: dict[str, Any] = {
         "errors": ["boom"],
         "skip_targets": np.array([5, 6]),
@@ -239,7 +239,7 @@ def test_nothing_of_the_caller_is_changed_or_kept() -> None:
 
 
 def test_star_ids_from_any_iterable() -> None:
-    """Star ids come as plain integers from any iterable, read once; a masked one is refused."""
+    """Any iterable of star ids gives plain integers, and is read once; a masked id is refused."""
     for values in ([1, 2], {1, 2}, range(1, 3), iter([1, 2]), np.array([1, 2], dtype=np.uint16), [np.int8(1), 2]):
         found = check(skip_targets=values).skip_targets
         assert found == (1, 2)
@@ -249,7 +249,7 @@ def test_star_ids_from_any_iterable() -> None:
 
 
 class Theirs(Enum):
-    """Statuses of a pipeline that are none of ours."""
+    """Statuses of a pipeline, of which none is in STATUS."""
 
     STARTED = 6
     TRUE = True
@@ -257,7 +257,7 @@ class Theirs(Enum):
 
 
 class Hostile:
-    """A number that fails in a way of its own."""
+    """A number whose conversion raises an unusual error."""
 
     def __float__(self) -> float:
         raise ZeroDivisionError
@@ -300,7 +300,7 @@ def test_messages(given: dict[str, Any], problem: str) -> None:
 
 
 def test_a_message_without_a_priority() -> None:
-    """If a result lacks its priority or is no dict, the error says so."""
+    """If a result has no priority or is not a dict, the error says so."""
     with pytest.raises(InvalidResultError, match=r"^Result of task \?: priority=None: the field is missing\."):
         check_result({})
     with pytest.raises(InvalidResultError, match=r"^Result of task \?: result=\[\]: a dict is expected\."):

@@ -1,4 +1,4 @@
-"""The rule of skipping, as a function: rows in, decision out."""
+"""The brightest-star rule as a pure function."""
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +29,7 @@ SECONDARY = Target(1, 101, "tpf:555", 9.0)
     ],
 )
 def test_neighbours(target: Target, skip_targets: list[int], neighbours: Neighbours | None) -> None:
-    """The neighbours are the listed stars but the target's own, or its primary alone where that is listed."""
+    """The neighbours are the listed stars except the target's own or, if it is listed, only the primary."""
     assert build_neighbours(target, iter(skip_targets)) == neighbours
 
 
@@ -60,7 +60,7 @@ NO_PRIMARY = "TargetNotFoundError: Could not find primary TPF target (TIC 555)"
     ],
 )
 def test_decisions(tmag: float | None, rivals: list[Rival], decision: Decision) -> None:
-    """The brightest covers all rivals, in order of priority; of equals the lower priority, without a magnitude last."""
+    """The brightest star covers all rivals; a lower priority counts as brighter, and no magnitude as the faintest."""
     target = FFI._replace(tmag=tmag)
     assert build_decision(target, Neighbours((102,), ("ffi",), None), rivals) == decision
 
@@ -75,7 +75,7 @@ def test_decisions(tmag: float | None, rivals: list[Rival], decision: Decision) 
     ],
 )
 def test_a_secondary_whose_primary_is_listed(rivals: list[Rival], decision: Decision) -> None:
-    """If its primary is in the list, a secondary is skipped, however bright; an error tells of a missing task."""
+    """If its primary is in the list, a secondary of any magnitude is skipped; a missing task is an error too."""
     assert build_decision(SECONDARY, Neighbours((555,), ("tpf",), 555), rivals) == decision
 
 
@@ -85,7 +85,7 @@ magnitudes = st.none() | st.sampled_from([-1.0, -0.0, 0.0, 9.0, float("inf")]) |
 @settings(max_examples=25, deadline=None)
 @given(tmags=st.lists(magnitudes, min_size=2, max_size=5), data=st.data())
 def test_exactly_one_of_an_aperture_is_not_skipped(tmags: list[float | None], data: st.DataObject) -> None:
-    """If all stars of an aperture list each other, one covers all and skips the others, however rows are ordered."""
+    """If all stars of an aperture list each other, one task covers all others, in any order of the rows."""
     tasks = [Rival(number, tmag, None) for number, tmag in enumerate(tmags)]
     neighbours = Neighbours((102,), ("ffi",), None)
     decisions = {}

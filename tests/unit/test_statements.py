@@ -1,4 +1,4 @@
-"""The statements: parameters by name, records of rows by column, and the same meaning in both dialects."""
+"""The statements: their parameters and rows by name, and their meaning in both dialects."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from photometry_tasks.storage.sqlite.dbapi import build_dialect as build_sqlite
 TARGET = {"starid", "datasource", "sector", "camera", "ccd", "cadence"}
 SAID = check_constraints({"camera": 1, "starid": [7, 8], "datasource": "tpf", "tmag_min": 5, "tmag_max": 9})
 
-#: The parameters that the callers of each statement give.
+#: The parameters that callers give to each statement.
 PARAMETERS: dict[str, set[str]] = {
     "PENDING_TASK": {"task"},
     "FIRST_PENDING": set(),
@@ -51,7 +51,7 @@ PARAMETERS: dict[str, set[str]] = {
     "TARGET_OF_TASK": {"task"},
     "LAST_PRIORITY": set(),
 }
-#: Statements that take a list of priorities into their text; SQLAlchemy's connection runs them.
+#: Statements with a list of priorities in their text; SQLAlchemy's connection runs them.
 OF_PRIORITIES = {
     *("SKIPPED_BY_ANY", "NO_LONGER_SKIPPED", "DELETE_SKIPS", "DELETE_DIAGNOSTICS", "COUNT_CHOSEN", "SET_PENDING"),
     *("LOCK_TASKS", "SET_PENDING_OR_STARTED"),
@@ -70,25 +70,25 @@ BUILT: list[tuple[sa.Executable, set[str]]] = [
 
 
 def required(statement: sa.Executable) -> set[str]:
-    binds = statement.compile().binds  # type: ignore[attr-defined]  # each statement of ours has it
+    binds = statement.compile().binds  # type: ignore[attr-defined]  # all our statements have it
     return {name for name, bind in binds.items() if bind.required and not name.startswith("%(")}
 
 
 def test_every_statement_is_looked_at() -> None:
-    """Each statement of the module stands in a table of these tests."""
+    """Each statement of the module is in a table of these tests."""
     found = {name for name, value in vars(statements).items() if name.isupper() and isinstance(value, sa.Executable)}
     assert found == PARAMETERS.keys() | OF_PRIORITIES
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters(name: str) -> None:
-    """A statement asks for the parameters that its callers give, and for no other."""
+    """A statement requires exactly the parameters that its callers give."""
     assert required(getattr(statements, name)) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", sorted(OF_PRIORITIES))
 def test_lists_of_priorities(name: str) -> None:
-    """A list of priorities goes into the text of a statement, and is no parameter of the driver."""
+    """A list of priorities is written into the SQL, and is not a parameter of the driver."""
     statement = getattr(statements, name)
     assert required(statement) == {"priorities"}
     for dialect in (build_sqlite(), build_postgresql()):
@@ -105,7 +105,7 @@ def compiled() -> Iterator[tuple[sa.Executable, set[str]]]:
 
 @pytest.mark.parametrize(("dialect", "sign"), [(build_sqlite(), r"\?"), (build_postgresql(), "%s")])
 def test_every_parameter_has_its_place(dialect: sa.Dialect, sign: str) -> None:
-    """In both dialects the driver gets each value at the place where the statement has its name."""
+    """In both dialects the driver gets each value at the position of its name in the statement."""
     if dialect.name == "sqlite":
         by_name = cast(Any, type(dialect))(paramstyle="named")
         pattern = r":(\w+)"
@@ -124,7 +124,7 @@ def test_every_parameter_has_its_place(dialect: sa.Dialect, sign: str) -> None:
 
 
 def test_hints_are_for_sqlite_and_name_indexes() -> None:
-    """An index that a statement names on SQLite is one of the model; PostgreSQL gets no hint."""
+    """An index that a statement names on SQLite is in the model; PostgreSQL gets no hint."""
     hints = set()
     for statement, _ in compiled():
         hints |= set(re.findall(r"INDEXED BY (\w+)", compile_statement(statement, build_sqlite())[0]))
@@ -166,12 +166,12 @@ def columns(statement: Any) -> tuple[str, ...]:
     ],
 )
 def test_records_name_the_columns_of_their_statement(record: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """A record of a row has the columns of its statement, in their order."""
+    """A record of a row has the columns of its statement, in the same order."""
     assert record == names
 
 
 def test_a_task_has_the_keys_of_the_contract() -> None:
-    """A task that is handed out has the contract's keys in its order, from every statement that gives one."""
+    """A task has the contract's keys in the same order, from every statement that returns tasks."""
     keys = ["priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag"]
     assert list(statements.build_task(range(9)).items()) == list(zip(keys, range(9), strict=True))
     with pytest.raises(ValueError, match="argument 2 is shorter"):
@@ -190,13 +190,13 @@ def test_a_result_gives_what_saving_asks_for() -> None:
 
 
 def test_a_list_of_targets_fills_every_column() -> None:
-    """A target has every column of `todolist` but its status."""
+    """A target has every column of `todolist` except the status."""
     loaded = [column.name for column in statements.LOADED_COLUMNS]
     assert sorted(loaded) == sorted(field.name for field in fields(Target))
     assert {*loaded, "status"} == set(todolist.columns.keys())
 
 
-# --- what is asked for ---
+# --- built statements ---
 
 
 def literal(statement: sa.Select[Any]) -> str:
@@ -205,7 +205,7 @@ def literal(statement: sa.Select[Any]) -> str:
 
 
 def test_everything_is_reset_in_the_order_of_references() -> None:
-    """To reset everything, the rows that refer to tasks go first, and tasks that are pending are left alone."""
+    """A reset of the whole list first deletes rows that refer to tasks, and does not update pending tasks."""
     sql = [" ".join(str(statement).split()) for statement in statements.RESET_EVERYTHING]
     assert [text.split()[2] for text in sql[:-1]] == ["diagnostics", "photometry_skipped", "photometry_tasks_progress"]
     assert sql[-1] == "UPDATE todolist SET status=NULL WHERE todolist.status IS NOT NULL"
@@ -220,7 +220,7 @@ def test_everything_is_reset_in_the_order_of_references() -> None:
     ],
 )
 def test_chosen_tasks(status: Any, error_like: Any, constraints: dict[str, Any], conditions: Iterable[str]) -> None:
-    """Tasks are chosen by status, by a text of which every sign stands for itself, and by constraints."""
+    """Tasks are chosen by status, by a literal text in the errors, and by constraints."""
     sql = literal(statements.build_chosen_tasks(status, error_like, constraints))
     assert all(condition in sql for condition in conditions)
     assert ("JOIN diagnostics" in sql) is (error_like is not None)
@@ -236,20 +236,20 @@ def test_chosen_tasks(status: Any, error_like: Any, constraints: dict[str, Any],
     ],
 )
 def test_wrong_choices(given: tuple[Any, Any, dict[str, Any]], problem: str) -> None:
-    """A status, a text or a constraint that is none is named."""
+    """The error names an invalid status, text or constraint."""
     with pytest.raises(InvalidArgumentError, match=problem):
         statements.build_chosen_tasks(*given)
 
 
 def test_the_last_failures_come_first() -> None:
-    """Of the failed tasks those known to be the last come first, in their order, then the others from the end."""
+    """The given failed tasks come first, in their order, then the others in descending priority."""
     order = "ORDER BY CASE todolist.priority WHEN 4 THEN 0 WHEN 3 THEN 1 ELSE 2 END, todolist.priority DESC LIMIT 5"
     assert order in literal(statements.build_failed_tasks(5, [4, 3]))
     assert "ORDER BY todolist.priority DESC LIMIT 5" in literal(statements.build_failed_tasks(5, []))
 
 
 def test_only_a_shared_list_asks_for_attempts() -> None:
-    """If a list is shared, the preview of a reset leaves out the tasks with a live attempt."""
+    """If a list is shared, the preview of a reset leaves out tasks with a live attempt."""
     chosen = statements.build_interrupted_tasks([])
     assert "photometry_tasks_attempts" in literal(statements.build_count_reset(chosen, is_shared=True))
     assert "photometry_tasks_attempts" not in literal(statements.build_count_reset(chosen, is_shared=False))

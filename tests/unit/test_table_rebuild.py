@@ -1,4 +1,4 @@
-"""The SQL of a table with other columns: what other programs had written stays as they wrote it."""
+"""The SQL of a rebuilt table: additions of other programs are kept as written."""
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ NEW = "CREATE TABLE t (\n\ta INTEGER NOT NULL, \n\tb TEXT, \n\tCONSTRAINT t_pkey
 
 
 def rebuilt(*added: str, of_b: str = "", rules: tuple[str, ...] = ()) -> str:
-    """Return the new table with what was added: to a column of ours, columns, and rules."""
+    """Return the SQL of the new table with additions: to our columns, other columns, and constraints."""
     columns = ["a INTEGER NOT NULL", f"b TEXT{of_b}", *added]
     return "CREATE TABLE t (\n\t" + "\n\t, ".join([*columns, "CONSTRAINT t_pkey PRIMARY KEY (a)", *rules]) + "\n)"
 
@@ -39,13 +39,13 @@ def rebuilt(*added: str, of_b: str = "", rules: tuple[str, ...] = ()) -> str:
     ],
 )
 def test_a_column_of_ours(definition: str, kept: str) -> None:
-    """Of a column of ours its checks, collation, uniqueness and references to other tables are kept, and no more."""
+    """Checks, collation, uniqueness and references to other tables are kept for our columns, other clauses are not."""
     assert build_table_sql(f"CREATE TABLE t (a INT, {definition})", NEW, ()) == rebuilt(of_b=kept)
 
 
 @pytest.mark.parametrize("name", ['"check"', "[unique]", "`primary`", '"a b"', '"constraint"', "checked", "größe"])
 def test_a_name_like_a_rule(name: str) -> None:
-    """A column is one though its name looks like the beginning of a rule."""
+    """A column may have a name that looks like the beginning of a constraint."""
     assert build_table_sql(f"CREATE TABLE t ({name} INT, b TEXT, a INT)", NEW, ()) == rebuilt(f"{name} INT")
 
 
@@ -63,13 +63,13 @@ def test_a_name_like_a_rule(name: str) -> None:
     ],
 )
 def test_rules(rule: str, is_kept: bool) -> None:
-    """A rule is kept, unless it is the key or makes columns of ours refer to tasks."""
+    """A constraint is kept unless it is the key or a foreign key from our columns to tasks."""
     sql = build_table_sql(f"CREATE TABLE t (a INT, b TEXT, c INT, {rule})", NEW, ())
     assert sql == rebuilt("c INT", rules=(rule,) if is_kept else ())
 
 
 def test_columns_that_go() -> None:
-    """A column that is not wanted goes, whatever the case and quotes of its name."""
+    """An unwanted column is dropped, with any case and quotes of its name."""
     old = 'CREATE TABLE t (a INT, "Old" INT CHECK ("Old" > 0), b TEXT, older INT)'
     assert build_table_sql(old, NEW, {"old"}) == rebuilt("older INT")
 
@@ -81,7 +81,7 @@ names = signs.filter(lambda name: "\0" not in name and name.lower() not in ("a",
 @settings(max_examples=25, deadline=None)
 @given(columns=st.lists(st.tuples(names, signs), max_size=4, unique_by=lambda column: column[0].lower()))
 def test_columns_of_others_stay_as_they_were_written(columns: list[tuple[str, str]]) -> None:
-    """Other programs' columns stay, with any name and default, in their order, also when the table is made again."""
+    """Columns of other programs stay, with any name and default, in their order, also after another rebuild."""
     texts = [f"{quote(name)} TEXT DEFAULT '{default.replace(chr(39), chr(39) * 2)}'" for name, default in columns]
     assert quote('a"b') == '"a""b"'
     sql = build_table_sql(f"CREATE TABLE t ({', '.join(['a INT', *texts, 'b'])})", NEW, ())
@@ -100,7 +100,7 @@ def test_columns_of_others_stay_as_they_were_written(columns: list[tuple[str, st
     ],
 )
 def test_problems(old: str, problem: str) -> None:
-    """A thing that has no place in the new table is a ValueError that names it."""
+    """If a part of the old table cannot be kept, the ValueError names it."""
     with pytest.raises(ValueError, match="cannot be") as caught:
         build_table_sql(old, NEW, ())
     assert str(caught.value) == problem

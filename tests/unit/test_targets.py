@@ -1,4 +1,4 @@
-"""The rules of targets: which values a row may hold, what follows from them, and the lines of a list."""
+"""The check of targets: the values of a row, the default values, and the lines of a list."""
 
 import math
 from pathlib import Path
@@ -44,7 +44,7 @@ all_defaults = st.builds(
 def test_the_short_way_gives_the_same_target(
     plain: dict[str, Any], changes: dict[str, Any], defaults: Defaults
 ) -> None:
-    """If a row's values need no conversion, the short way gives the target that the long way gives."""
+    """If the values of a row need no conversion, the fast path gives the same target as the full conversion."""
     row = {**plain, **changes}
     before = repr(row)
     target = build_plain_target(row, defaults)
@@ -54,7 +54,7 @@ def test_the_short_way_gives_the_same_target(
 
 
 def test_the_short_way_is_taken() -> None:
-    """A dict of plain values goes the short way; any other mapping, text or number goes the long way."""
+    """A dict of plain values takes the fast path; other mappings, texts and numbers take the full conversion."""
     assert build_plain_target(ROW, NO_DEFAULTS) == build()[0]
     assert build_plain_target({**ROW, "cadence": 20, "cbv_area": 0, "datasource": "tpf"}, NO_DEFAULTS) is not None
     assert build_plain_target(MappingProxyType(ROW), NO_DEFAULTS) is None
@@ -71,14 +71,14 @@ def test_the_short_way_is_taken() -> None:
 
 
 def test_zero_is_a_value() -> None:
-    """A star id, sector or area of zero is kept, and no default takes its place."""
+    """A star id, sector or area of 0 is kept, and not replaced by a default."""
     for change in ({"starid": 0}, {"sector": 0}, {"cbv_area": 0}, {"camera": "0"}, {"tmag": 0.0}):
         for target in build(Defaults(9, 9, "ffi"), **change):
             assert [getattr(target, name) for name in change] == [0]
 
 
 def test_both_is_two_targets() -> None:
-    """If the default is both, a row is a target pixel file and a full-frame image, each by its own rules."""
+    """If the default is both, a row gives a target in a pixel file and a target in full-frame images."""
     tpf, ffi = build(Defaults(None, None, "both"), tmag=2.0, sector=27)
     assert (tpf.datasource, tpf.cadence, tpf.method) == ("tpf", 120, None)
     assert (ffi.datasource, ffi.cadence, ffi.method) == ("ffi", 600, "halo")
@@ -95,7 +95,7 @@ def test_both_is_two_targets() -> None:
     ],
 )
 def test_texts(column: str, text: str, value: float | None) -> None:
-    """A text of digits is a number, as CSV files have them."""
+    """A text of digits, as in CSV files, is a number."""
     (target,) = build(NO_DEFAULTS, **{column: text})
     assert getattr(target, column) == value
     assert type(getattr(target, column)) is type(value)
@@ -120,7 +120,7 @@ def test_texts(column: str, text: str, value: float | None) -> None:
     ],
 )
 def test_wrong_values(column: str, value: Any, problem: str) -> None:
-    """An error names the row, the column as its source has it, the value and the remedy."""
+    """An error names the row, the column as in its source, the value and the remedy."""
     with pytest.raises(InvalidTargetError) as caught:
         build(**{column: value})
     theirs = "TICID" if column == "starid" else column
@@ -128,7 +128,7 @@ def test_wrong_values(column: str, value: Any, problem: str) -> None:
 
 
 def test_order() -> None:
-    """Targets are ordered by magnitude, then star id, then datasource; without a magnitude they come last."""
+    """Targets are ordered by magnitude, star id and datasource; targets without a magnitude come last."""
     stars = [
         (-1.0, 9, "tpf"),
         (-0.0, 1, "ffi"),
@@ -157,7 +157,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_lines(path: Path) -> None:
-    """A list may begin with a mark of its encoding, and have blank lines, comments, blanks and quoted line breaks."""
+    """A list may have a byte order mark, blank lines, comments, blanks and quoted line breaks."""
     text = '\ufeffTICID , Camera,CCD,tmag,note\r\n\r\n1,2,3, 9.5 ,"a\r\nb"\r\n# a comment\r\n 2,2,3,,\r\n'
     (first, first_row), (second, second_row) = read(path, text)
     assert (first, second) == ("line 4", "line 6")
@@ -170,7 +170,7 @@ def test_lines(path: Path) -> None:
     [("# Sector 14, camera 1", 14), ("# SECTOR  7", 7), ("# sectors 1", None), ("# subsector 2", None), ("#", None)],
 )
 def test_the_sector_of_a_comment(path: Path, comment: str, sector: int | None) -> None:
-    """A comment in front of a list gives its sector, unless the list has such a column."""
+    """A comment before a list gives its sector, unless the list has a column for it."""
     for header, row, expected in (("", "", sector), (",sector", ",5", "5")):
         ((_, found),) = read(path, f"{comment}\nstarid,camera,ccd,tmag{header}\n1,1,1,9{row}\n")
         assert found.get("sector") == expected

@@ -1,4 +1,4 @@
-"""The rules of arguments: which values count as integers, numbers, items and choices, and what an error says."""
+"""The check of arguments: integers, numbers, lists and choices, and the messages of errors."""
 
 import math
 from collections.abc import Callable
@@ -43,7 +43,7 @@ integers = ends | st.integers(-(2**65), 2**65)
 @settings(max_examples=25, deadline=None)
 @given(number=integers)
 def test_integers_of_every_width(number: int) -> None:
-    """If an integer fits 64 bits, every NumPy type that holds it gives the same int; else each is refused."""
+    """If an integer needs at most 64 bits, every NumPy type gives the same int; other integers are refused."""
     holding = [kind for kind in INTEGER_TYPES if np.iinfo(kind).min <= number <= np.iinfo(kind).max]
     for value in [number, *(kind(number) for kind in holding), *(np.array(number, kind) for kind in holding)]:
         if LOWEST <= number <= HIGHEST:
@@ -57,7 +57,7 @@ def test_integers_of_every_width(number: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(number=st.floats(width=16) | st.sampled_from([0, 7, -1]))
 def test_reals_of_every_width(number: float) -> None:
-    """For every NumPy type of reals a scalar and a zero-dimensional array give the same float, NaN and infinity too."""
+    """For every real NumPy type, scalars and zero-dimensional arrays give the same float, also NaN and infinity."""
     for value in [number, *(kind(number) for kind in REAL_TYPES), *(np.array(number, kind) for kind in REAL_TYPES)]:
         assert repr(as_real(value)) == repr(float(number))
 
@@ -70,7 +70,7 @@ def test_numbers_of_other_kinds(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [np.ma.masked, np.ma.masked_array(5, mask=True), np.ma.masked_array(5.0, mask=True)])
 def test_masked_values(value: Any) -> None:
-    """A masked value is NaN as a number, and no integer, whatever lies under the mask."""
+    """A masked value is NaN as a number, and not an integer, with any number under the mask."""
     assert math.isnan(as_real(value))
     for convert in (as_integer, as_finite):
         with pytest.raises(ValueError, match="is expected"):
@@ -87,7 +87,7 @@ def test_masked_values(value: Any) -> None:
         *(np.array([1]), np.array([[1]]), np.array(1, dtype=object), [1], (1,), {1}, {1: 1}),
         *(None, object(), STATUS.OK),
     ],
-    ids=lambda value: f"{type(value).__name__} {value!r:.30}",
+    ids=lambda value: f"{type(value).__name__} {value!r:.30}".partition(" at 0x")[0],
 )
 def test_values_that_are_no_numbers(value: Any) -> None:
     """A bool, a text, bytes, a complex number, a time, an array or an enum is neither integer nor number."""
@@ -110,7 +110,7 @@ def test_numbers_beyond_a_float() -> None:
 @settings(max_examples=25, deadline=None)
 @given(numbers=st.lists(integers, max_size=4))
 def test_lists_of_integers(numbers: list[int]) -> None:
-    """Every iterable of integers gives the same new list; one that does not fit 64 bits is named."""
+    """Every iterable of integers gives the same new list; the error names an integer of more than 64 bits."""
     fits = all(LOWEST <= number <= HIGHEST for number in numbers)
     same = [numbers, tuple(numbers), iter(numbers), np.array(numbers, dtype=object)]
     if fits:
@@ -128,14 +128,14 @@ def test_lists_of_integers(numbers: list[int]) -> None:
 
 @pytest.mark.parametrize("value", ["12", b"12", bytearray(b"12"), {1: 2}, np.array(1), np.str_("12"), 5, None])
 def test_values_that_are_no_lists(value: Any) -> None:
-    """A text, bytes, a mapping, a zero-dimensional array or a single value is no list of items."""
+    """A text, bytes, a mapping, a zero-dimensional array or a single value is not a list of items."""
     with pytest.raises(ValueError, match=r"^a list is expected$"):
         as_items(value)
 
 
 @pytest.mark.parametrize("values", [[1, 2], (1, 2), {1, 2}, range(1, 3), {1: 0, 2: 0}.keys(), np.array([1, 2])])
 def test_items(values: Any) -> None:
-    """Any other iterable gives its items as a list of its own."""
+    """Any other iterable gives a new list of its items."""
     items = as_items(values)
     assert items == [1, 2]
     items.append(3)
@@ -181,7 +181,7 @@ def test_messages(call: Callable[[], object], message: str) -> None:
     + [(value, ValueError) for value in (0, -1, 0.9, "x", "", [1], math.nan, math.inf, object())],
 )
 def test_intervals(value: Any, interval: Any) -> None:
-    """An interval is None, or the positive integer that int() makes; anything else is refused."""
+    """An interval is None or a value that int() turns into a positive integer; other values are refused."""
     if interval is ValueError:
         with pytest.raises(InvalidArgumentError, match="None or a positive integer"):
             check_interval("every", value)
@@ -190,7 +190,7 @@ def test_intervals(value: Any, interval: Any) -> None:
 
 
 def test_ends_of_ranges() -> None:
-    """The ends of each range count as inside."""
+    """Each range includes its ends."""
     assert (check_natural("n", 0), check_positive("n", 1), check_seconds("s", 0)) == (0, 1, 0.0)
     assert (check_lease(5e-324), check_lease(30 * 86_400)) == (5e-324, 2_592_000.0)
     with pytest.raises(InvalidArgumentError, match="lease"):
@@ -198,7 +198,7 @@ def test_ends_of_ranges() -> None:
 
 
 def test_durability() -> None:
-    """Only 'full' makes each result survive a power cut."""
+    """Only with 'full' does each result survive a power cut."""
     assert check_durability("full") is True
     assert check_durability("normal") is False
 
@@ -212,7 +212,7 @@ class Theirs(Enum):
 
 
 def test_statuses() -> None:
-    """One status or several, of our enum, another or as integers, give their values; None gives all."""
+    """One or several statuses, as members of any enum or as integers, give their values; None gives all."""
     assert check_statuses(None) == [0, 1, 2, 3, 4, 5, 6]
     for value in (STATUS.OK, 1, Theirs.GOOD, [STATUS.OK], {Theirs.GOOD}, np.array([1]), (np.int8(1),)):
         assert check_statuses(value) == [1]

@@ -3,13 +3,10 @@
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from photometry_tasks.errors import ServerUnreachableError
 from photometry_tasks.storage.postgresql.dbapi import describe_error, find_driver_error
-
-if TYPE_CHECKING:
-    from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 
 T = TypeVar("T")
 
@@ -38,12 +35,27 @@ _CONFLICTS = {"40001", "40P01", "55P03"}
 _RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
 
 
-def with_retry(connection: "PostgreSQLDatabase", call: Callable[[], T]) -> T:
+class Retryable(Protocol):
+    """The connection on which calls are retried; `PostgreSQLDatabase` describes its attributes and methods."""
+
+    name: str
+    patience: float | None
+    is_unsure: bool
+    is_given_up: bool
+
+    def ensure_idle(self) -> None: ...  # noqa: D102 - described there
+    def is_lost(self) -> bool: ...  # noqa: D102
+    def invalidate(self) -> None: ...  # noqa: D102
+    def rollback(self) -> None: ...  # noqa: D102
+    def raise_explained(self, error: BaseException) -> NoReturn: ...  # noqa: D102
+
+
+def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
     """Return the result of a call, and retry it after temporary errors.
 
     Parameters
     ----------
-    connection : PostgreSQLDatabase
+    connection : Retryable
         Its `patience` limits the retries, in seconds after the first error.
     call : callable
         `connection.is_unsure` says whether an earlier try may have been committed.
