@@ -87,7 +87,9 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Only tasks with this cadence in seconds, or 'ffi'; may be repeated.",
         ),
         click.option(
-            "--datasource", type=click.Choice(["ffi", "tpf"]), help="'ffi': only full-frame images. 'tpf': all others."
+            "--datasource",
+            type=click.Choice(["ffi", "tpf"]),
+            help="'ffi': only full-frame images. 'tpf': all other tasks.",
         ),
         click.option("--tmag-min", type=float, help="Lowest TESS magnitude, inclusive."),
         click.option("--tmag-max", type=float, help="Highest TESS magnitude, inclusive."),
