@@ -38,8 +38,8 @@ class Shutdown:
         self._grace = grace
         self._deadline = None if stop_after is None else time.monotonic() + stop_after
         self._wake_up = wake_up
-        self._signal: int | None = None
-        self._ends_at: float | None = None
+        # Numbers and times of the signals: one append, because a second signal can interrupt the handler of the first.
+        self._signals: list[tuple[int, float]] = []
         self._is_out_of_time = False
         self._seen: deque[float] = deque(maxlen=_SEEN)
         self._handlers: dict[int, Any] = {}
@@ -61,19 +61,18 @@ class Shutdown:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if kind is None and self._signal is not None:
+        if kind is None and self._signals:
             self._raise()
 
     def _take(self, number: int, _frame: object) -> None:
-        now = time.monotonic()
-        self._ends_at = now + self._grace if self._signal is None else now
-        self._signal = self._signal or number
+        self._signals.append((number, time.monotonic()))
         self._wake_up()
 
     def _raise(self) -> NoReturn:
-        if self._signal == signal.SIGINT:
+        number, _ = self._signals[0]
+        if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + (self._signal or 0))
+        raise SystemExit(128 + number)
 
     def add_run_time(self, elaptime: float) -> None:
         """Add a task's run time (seconds) to the forecast of the next one."""
@@ -84,12 +83,12 @@ class Shutdown:
         if self._deadline is not None and not self._is_out_of_time:
             next_time = sorted(self._seen)[int(_SHARE * len(self._seen))] if self._seen else 0.0
             self._is_out_of_time = time.monotonic() + next_time >= self._deadline
-        return self._signal is not None or self._is_out_of_time
+        return bool(self._signals) or self._is_out_of_time
 
     @property
     def reason(self) -> str:
         """Why no new task may start: the name of the signal, or "time limit"."""
-        return "time limit" if self._signal is None else signal.Signals(self._signal).name
+        return signal.Signals(self._signals[0][0]).name if self._signals else "time limit"
 
     @property
     def is_out_of_time(self) -> bool:
@@ -98,7 +97,11 @@ class Shutdown:
 
     def get_seconds_left(self) -> float | None:
         """Return the seconds that running tasks may still continue; None: no limit."""
-        ends = [end for end in (self._ends_at, self._deadline) if end is not None]
+        ends = [] if self._deadline is None else [self._deadline]
+        if self._signals:
+            ends.append(self._signals[0][1] + self._grace)
+        if len(self._signals) > 1:
+            ends.append(self._signals[1][1])
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
 

@@ -1,0 +1,57 @@
+"""The time that running tasks have after signals."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from photometry_tasks.runner.shutdown import Shutdown
+
+GRACE = 3600.0
+
+HANDLER = Shutdown._take.__code__
+LINES = sorted({line for _, _, line in HANDLER.co_lines() if line} - {HANDLER.co_firstlineno})
+
+
+def test_signals() -> None:
+    """The first signal leaves running tasks the grace, and the second ends it."""
+    shutdown = Shutdown(GRACE, None, lambda: None)
+    assert (shutdown.is_requested(), shutdown.get_seconds_left()) == (False, None)
+    shutdown._take(signal.SIGTERM, None)
+    assert (shutdown.is_requested(), shutdown.reason) == (True, "SIGTERM")
+    assert GRACE - 60 < (shutdown.get_seconds_left() or 0) <= GRACE
+    shutdown._take(signal.SIGINT, None)
+    assert (shutdown.reason, shutdown.get_seconds_left()) == ("SIGTERM", 0)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: f"line {line - LINES[0]}")
+def test_a_signal_in_the_handler_of_another(line: int) -> None:
+    """A second signal ends the grace too if it interrupts the handler of the first, at any line."""
+    shutdown = Shutdown(GRACE, None, lambda: None)
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> Any:
+        if frame.f_code is not HANDLER:
+            return None
+        if event == "line" and frame.f_lineno == line:
+            sys.settrace(None)
+            shutdown._take(signal.SIGINT, None)
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        shutdown._take(signal.SIGTERM, None)
+    finally:
+        sys.settrace(before)
+    assert shutdown.get_seconds_left() == 0
+
+
+def test_the_time_limit() -> None:
+    """No task starts when 95 % of the run times are longer than the remaining time."""
+    shutdown = Shutdown(GRACE, 60.0, lambda: None)
+    shutdown.add_run_time(1.0)
+    assert not shutdown.is_requested()
+    shutdown.add_run_time(120.0)
+    assert (shutdown.is_requested(), shutdown.is_out_of_time, shutdown.reason) == (True, True, "time limit")
