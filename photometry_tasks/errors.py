@@ -36,7 +36,7 @@ class InvalidResultError(TodoError, ValueError):
 
 
 class InvalidTargetError(TodoError, ValueError):
-    """{where}: {problem}. No target was added. Correct the row, then try again."""
+    """{where}: {problem}. No target was added. Correct it, then try again."""
 
 
 class TodoFileNotFoundError(TodoError, FileNotFoundError):

@@ -1,4 +1,7 @@
-"""`status` and `report`: show the status of a TODO-list in the terminal, or as a page."""
+"""`status` and `report`: show the status of a TODO-list in the terminal, or as a page.
+
+The fields of `status --json` are in `progress/overview.py`.
+"""
 
 import json
 import time

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from photometry_tasks import schema
 from photometry_tasks.ingest.csv_lists import Located, read_list
 from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, get_key, sort_targets
+from photometry_tasks.models import todolist
 from photometry_tasks.sql import statements
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
@@ -172,5 +174,5 @@ def _insert(database: Database, targets: Collection[Target], last: int, report: 
             if number % _CHUNK == 0:
                 report(number, len(targets))
 
-    database.add_rows(statements.LOADED_COLUMNS, iter_targets())
+    database.add_rows([todolist.c[field.name] for field in fields(Target)], iter_targets())
     report(len(targets), len(targets))

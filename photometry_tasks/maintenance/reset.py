@@ -1,6 +1,7 @@
 """The preview of a reset: the number of tasks that it would return to pending. Only reads."""
 
 import os
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
@@ -9,11 +10,15 @@ from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError
+from photometry_tasks.rules.skipping import find_freed
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
+
+#: Rows in memory at a time.
+_BATCH = 10_000
 
 
 def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> dict[str, int]:
@@ -33,12 +38,21 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
     """
     with closing(open_read_only(parse_location(todo))) as database, database.begin(writes=False) as connection:
         changes = schema.find_changes(connection, database.name)
-        statement = statements.build_count_reset(chosen, is_shared=is_server(connection.dialect))
+        statement = statements.build_skip_chains(chosen, is_shared=is_server(connection.dialect))
+        statuses: dict[int, int | None] = {}
+        first: set[int] = set()
+        skippers: dict[int, set[int]] = {}
         try:
-            counts = dict(map(tuple, connection.execute(statement)))
+            for row in connection.execution_options(yield_per=_BATCH).execute(statement):
+                statuses[row.priority] = row.status
+                if row.is_chosen:
+                    first.add(row.priority)
+                elif row.skipped_by is not None:
+                    skippers.setdefault(row.priority, set()).add(row.skipped_by)
         except DBAPIError as error:
             if not changes:
                 raise
             # An older file may lack a necessary column or table.
             raise OutdatedSchemaError(path=database.name, change=changes[0]) from error
-        return {name: number for name, number in name_counts(counts).items() if number}
+    counts = Counter(statuses[priority] for priority in find_freed(first, skippers))
+    return {name: number for name, number in name_counts(counts).items() if number}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidResultError
+from photometry_tasks.models import diagnostics
 from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, show
 from photometry_tasks.status import STATUS
 
@@ -246,3 +247,7 @@ _OTHERS: _Fields = (
     ("pos_centroid", _pair_of_reals),
     ("stamp", _size_of_stamp),
 )
+
+_SAMPLE = {"priority": 0, "status": STATUS.OK, "method_used": "", "time": 0.0}
+if _missing := diagnostics.columns.keys() - check_result(_SAMPLE).diagnostics.keys():
+    raise NotImplementedError(f"diagnostics.{min(_missing)} has no source: rules/results.py must give its value")

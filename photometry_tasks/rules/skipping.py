@@ -1,6 +1,6 @@
 """The brightest-star rule: a task is skipped if a brighter star in the same aperture covers it. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 
@@ -105,3 +105,30 @@ def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Riva
 def _faintness(task: Target | Rival) -> tuple[bool, float, int]:
     """Return a key for sorting by magnitude: no magnitude counts as the faintest, a lower priority as brighter."""
     return task.tmag is None, task.tmag or 0.0, task.priority
+
+
+def find_freed(chosen: Set[int], skippers: Mapping[int, Set[int]]) -> set[int]:
+    """Return the chosen tasks, and along each chain of skips the tasks that no other task skips.
+
+    Parameters
+    ----------
+    chosen : set of int
+        Priorities of the tasks that return to pending.
+    skippers : mapping
+        For each SKIPPED task, the priorities of all tasks that skip it. Tasks that skip each other in a circle stay
+        SKIPPED, unless one of them is chosen.
+    """
+    left = {priority: set(by) for priority, by in skippers.items()}
+    skipped: dict[int, list[int]] = {}
+    for priority, by in skippers.items():
+        for skipper in by:
+            skipped.setdefault(skipper, []).append(priority)
+    freed, waiting = set(chosen), list(chosen)
+    while waiting:
+        skipper = waiting.pop()
+        for priority in skipped.get(skipper, ()):
+            left[priority].discard(skipper)
+            if not left[priority] and priority not in freed:
+                freed.add(priority)
+                waiting.append(priority)
+    return freed

@@ -205,14 +205,12 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
     )
 
 
-def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[Any]:
-    """Count by status the tasks that return to pending if `transitions.reset_tasks` resets the chosen tasks.
+def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[Any]:
+    """Select the chosen tasks and the SKIPPED tasks along each chain of skips from them: one row for each skip.
 
-    A task returns to pending too if only reset tasks skip it, and so on along each chain of skips. A task that any
-    other task still skips stays SKIPPED.
+    The columns are priority, status, is_chosen and skipped_by, which is NULL for a task without a skip.
     """
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
-    is_chosen = _skip.priority.in_(sa.select(first.c.priority))
     reached = sa.select(first.c.priority).cte("reached", recursive=True)
     reached = reached.union(
         sa.select(_skip.priority)
@@ -220,34 +218,11 @@ def build_count_reset(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[A
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
-    # In TASOC's files two tasks may skip each other: each keeps the other SKIPPED.
-    back = photometry_skipped.alias("back")
-    is_mutual = sa.exists().where(back.c.priority == _skip.skipped_by, back.c.skipped_by == _skip.priority)
-    kept = (
-        sa.select(_skip.priority)
-        .join(reached, _skip.priority == reached.c.priority)
-        .where(
-            ~is_chosen,
-            sa.or_(
-                _skip.skipped_by.not_in(sa.select(reached.c.priority)),
-                sa.and_(is_mutual, _skip.skipped_by.not_in(sa.select(first.c.priority))),
-            ),
-        )
-        .cte("kept", recursive=True)
-    )
-    kept = kept.union(
-        sa.select(_skip.priority)
-        .join(kept, _skip.skipped_by == kept.c.priority)
-        .join(reached, reached.c.priority == _skip.priority)
-        .where(~is_chosen)
-    )
+    is_chosen = reached.c.priority.in_(sa.select(first.c.priority)).label("is_chosen")
     return (
-        sa.select(_task.status, sa.func.count())
-        .where(
-            _task.priority.in_(sa.select(reached.c.priority)),
-            _task.priority.not_in(sa.select(kept.c.priority)),
-        )
-        .group_by(_task.status)
+        sa.select(reached.c.priority, _task.status, is_chosen, _skip.skipped_by)
+        .join(todolist, _task.priority == reached.c.priority)
+        .join(photometry_skipped, _skip.priority == reached.c.priority, isouter=True)
     )
 
 
@@ -349,5 +324,3 @@ PROGRESS: sa.Select[Any] = (
 TARGETS: sa.Select[Any] = sa.select(*TARGET_COLUMNS)
 TARGET_OF_TASK: sa.Select[Any] = TARGETS.where(_task.priority == sa.bindparam("task"))
 LAST_PRIORITY: sa.Select[Any] = sa.select(sa.func.coalesce(sa.func.max(_task.priority), sa.literal_column("0")))
-#: Columns that a list of targets fills: all but the status.
-LOADED_COLUMNS = (_task.priority, *TARGET_COLUMNS, _task.method, _task.tmag, _task.cbv_area)

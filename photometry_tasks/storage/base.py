@@ -1,7 +1,7 @@
 """The protocols of a database and of a task store, which each kind of database implements.
 
 The implementations are in `storage/sqlite` and `storage/postgresql`; `storage/open.py` chooses between them. The
-manager, the readers and the commands use nothing else.
+manager uses nothing else.
 """
 
 from collections import Counter

@@ -75,13 +75,29 @@ def test_on_a_server(server_database: Engine) -> None:
     check_preview(url, {1})
 
 
-@pytest.mark.parametrize("chosen", [{1}, {2}, {1, 2}, {3}])
-def test_two_tasks_that_skip_each_other(tmp_path: Path, chosen: set[int]) -> None:
-    """Two tasks that skip each other, as in files of TASOC, keep each other SKIPPED in the preview too."""
-    path = make_file(tmp_path / "todo.sqlite", [{"status": OK}, {"status": SKIPPED}, {"status": SKIPPED}, {}])
+CIRCLES = {
+    "two": ([(2, 1), (2, 3), (3, 2)], {1: 1, 2: 2, 3: 1}),
+    "three": ([(2, 1), (2, 3), (3, 4), (4, 2)], {1: 1, 2: 3, 4: 2}),
+    "three, and one behind": ([(2, 1), (2, 3), (3, 4), (4, 2), (5, 4)], {1: 1, 3: 1, 5: 1}),
+    "itself": ([(2, 1), (2, 2)], {1: 1, 2: 1}),
+    "two chains": ([(2, 1), (3, 2), (4, 3), (4, 1), (5, 4), (5, 6)], {1: 4, 6: 1}),
+}
+
+
+@pytest.mark.parametrize(
+    ("skips", "chosen", "number"),
+    [
+        pytest.param(skips, chosen, number, id=f"{name}, {chosen}")
+        for name, (skips, numbers) in CIRCLES.items()
+        for chosen, number in numbers.items()
+    ],
+)
+def test_circles(tmp_path: Path, skips: list[tuple[int, int]], chosen: int, number: int) -> None:
+    """Tasks that skip each other in a circle, as files of TASOC may have them, keep each other SKIPPED."""
+    skipped = {priority for priority, _ in skips}
+    rows = [{"status": SKIPPED if priority in skipped else OK} for priority in range(1, 7)]
+    path = make_file(tmp_path / "todo.sqlite", rows)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", [(2, 1), (2, 3), (3, 2)])
-    check_preview(path, chosen)
-    assert query(path, "SELECT count(*) FROM todolist WHERE priority = 3 AND status IS NULL") == [
-        (1 if chosen & {2, 3} else 0,)
-    ]
+        connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips)
+    check_preview(path, {chosen})
+    assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(number,)]

@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine, inspect, make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from photometry_tasks import schema
 from photometry_tasks.cli import main
@@ -404,3 +405,15 @@ def test_upgrading_a_file_that_another_program_creates(tmp_path: Path) -> None:
     assert "in use by another manager" in refused[0].stdout
     assert query(path, "SELECT starid FROM todolist") == [(1,)]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_script_does_not_adopt_a_table(server: str) -> None:
+    """The SQL script for a new database fails if another program has a table with a name of ours."""
+    script = alembic("-x", f"todo={server}", "upgrade", "head", "--sql").stdout
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE diagnostics (priority int, lightcurve text)"))
+    with pytest.raises(ProgrammingError, match="already exists"), engine.begin() as connection:
+        connection.exec_driver_sql(script)
+    engine.dispose()
+    assert query(server, "SELECT count(*) FROM pg_tables WHERE tablename = 'photometry_tasks_version'") == [(0,)]

@@ -212,7 +212,13 @@ OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
     "a column of the target less": lambda _, record: record.__setitem__(0, record[0][:-1]),
     "no value in a required column": lambda head, record: set_value(record, head["columns"].index("elaptime"), None),
     "another status": lambda _, record: record.__setitem__(1, 77),
+    "a running task": lambda _, record: record.__setitem__(1, STATUS.STARTED.value),
     "a text among the stars": lambda _, record: record.__setitem__(4, ("7",)),
+    "a star beyond 64 bits": lambda _, record: record.__setitem__(4, (2**63,)),
+    "a count beyond 64 bits": lambda head, record: set_value(record, head["columns"].index("mask_size"), -(2**64)),
+    "a priority beyond 64 bits": lambda head, record: set_value(record, head["columns"].index("priority"), 2**64),
+    "a text that is none": lambda head, record: set_value(record, head["columns"].index("errors"), "\ud800"),
+    "a text for a list of errors": lambda _, record: record.__setitem__(3, "boom"),
 }
 
 
@@ -228,6 +234,17 @@ def test_a_record_with_other_fields(
     assert state(path) == [[(1, None)], [], []]
     assert len(list(path.parent.glob("*-kept-*"))) == 1
     assert "the log is kept as" in caplog.text
+
+
+@pytest.mark.parametrize("results", [3, None, "text", [3], {}])
+def test_results_of_another_type(todo: Callable[..., Path], results: Any) -> None:
+    """A line whose results are no list of records keeps the file from nothing: its log is kept aside."""
+    path = die_with(todo({}), 1)
+    head = log_of(path).read_bytes().splitlines(keepends=True)[0]
+    log_of(path).write_bytes(head + result_log._encode({"results": results}))
+    TaskManager(path).close()
+    assert state(path) == [[(1, None)], [], []]
+    assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
 @IN_MEMORY

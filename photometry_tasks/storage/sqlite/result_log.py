@@ -6,6 +6,7 @@ Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plai
 Decimal numbers instead of a pickle would take longer than all other steps of a save in memory.
 """
 
+import ast
 import io
 import os
 import pickle
@@ -13,13 +14,17 @@ import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
+from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sqlalchemy import Column
+
 from photometry_tasks.files import os_errors, share_like, sync_directory
 from photometry_tasks.models import diagnostics
 from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.validation import as_integer
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
@@ -27,6 +32,17 @@ from photometry_tasks.status import STATUS
 Target = dict[str, Any]
 
 _COLUMNS = tuple(diagnostics.columns.keys())
+
+
+def _get_default(column: Column[Any]) -> Any:
+    """Return the constant default of a column, or None."""
+    with suppress(AttributeError, SyntaxError, ValueError):  # it has no default, or the default is an expression
+        return ast.literal_eval(str(column.server_default.arg))  # type: ignore[union-attr]  # see above
+    return None
+
+
+#: The values of columns that the release of a log did not have.
+_DEFAULTS = {column.name: _get_default(column) for column in diagnostics.columns}
 _SAID = (*TARGET_NAMES, "tmag")
 _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
 
@@ -66,22 +82,35 @@ def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
 def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
     """Return a result with its target, or None if the record has unexpected fields or values.
 
-    If the record's release lacked a column of diagnostics, its value is NULL.
+    If the record's release lacked a column of diagnostics, the column has its default.
     """
     try:
         target, status, row, errors, skip_targets, said = record
         parts = [dict(zip(*pair, strict=True)) for pair in ((TARGET_NAMES, target), (columns, row), (_SAID, said))]
+        for value in (value for part in parts for value in part.values()):
+            _check_value(value)
         is_ours = (
             set(columns) <= set(_COLUMNS)
-            and all(isinstance(value, int | float | str | None) for part in parts for value in part.values())
-            and all(isinstance(number, int) for number in (parts[1]["priority"], *skip_targets))
+            and isinstance(errors, tuple)
             and all(isinstance(text, str) for text in errors)
+            and STATUS(status) is not STATUS.STARTED
         )
-        complete: dict[str, Any] = dict.fromkeys(_COLUMNS) | parts[1]
-        result = Result(complete["priority"], STATUS(status), complete, errors, skip_targets, parts[2])
+        complete = _DEFAULTS | parts[1]
+        priority, stars = as_integer(complete["priority"]), tuple(map(as_integer, skip_targets))
+        result = Result(priority, STATUS(status), complete, errors, stars, parts[2])
     except (KeyError, TypeError, ValueError):
         return None
     return (result, parts[0]) if is_ours else None
+
+
+def _check_value(value: object) -> None:
+    """Check that a column can hold a value."""
+    if isinstance(value, int):
+        as_integer(value)
+    elif isinstance(value, str):
+        value.encode()
+    elif not isinstance(value, float | None):
+        raise ValueError("a plain value is expected")
 
 
 class ResultLog:
@@ -207,7 +236,8 @@ class ResultLog:
             if is_torn:
                 yield None
             is_torn = entry is None
-            for record in (entry or {}).get("results", ()):
+            records = (entry or {}).get("results", [])
+            for record in records if isinstance(records, list) else [None]:
                 yield _read_record(record, columns)
 
     def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
