@@ -1,7 +1,8 @@
 """The protocols of a database and of a task store, which each kind of database implements.
 
 The implementations are in `storage/sqlite` and `storage/postgresql`; `storage/open.py` chooses between them. The
-manager uses nothing else.
+manager uses nothing else. A method with a body is the default of a database that needs nothing else; mypy demands the
+others.
 """
 
 from collections import Counter
@@ -86,6 +87,7 @@ class Database(SharedDatabase, Protocol):
 
     def lock_tables(self) -> None:
         """Keep other managers from changing the list until the open transaction ends."""
+        return
 
     def iter_rows(self, table: Table) -> Generator[Row, None, None]:
         """Yield the rows of a table within the open transaction, with values in the order of its columns."""
@@ -109,15 +111,19 @@ class Database(SharedDatabase, Protocol):
 
     def renew_statistics(self) -> None:
         """Renew the planner's statistics after many rows were added, where the planner needs them."""
+        return
 
     def recover(self) -> None:
         """Complete or roll back the last write of a killed writer, if it left a journal."""
+        return
 
     def find_damage(self) -> list[str]:
         """Return a line for each damage that the database itself finds."""
+        return []
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the list lacks, or None."""
+        return None
 
     def close(self) -> None:
         """Roll back an open transaction, and close the connection."""
@@ -158,8 +164,9 @@ class TaskStore(Protocol):
     def claim_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
 
-    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:
+    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - the default needs none
         """Whether other managers run or lock tasks that may return to pending."""
+        return False
 
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
         """Mark tasks as STARTED, all or none."""
@@ -172,18 +179,22 @@ class TaskStore(Protocol):
 
     def heartbeat(self) -> None:
         """Send a heartbeat, if other managers can take this manager's tasks."""
+        return
 
     def count_by_status(self) -> Counter[int | None]:
         """Return how many tasks have each status, with None for pending."""
 
     def publish_status(self) -> None:
         """Publish the list's status at intervals, if readers cannot read the list itself."""
+        return
 
     def is_in_place(self) -> bool:
         """Whether the open list was neither replaced nor deleted."""
+        return True
 
     def backup(self) -> None:
         """Write a list that is in memory to disk."""
+        return
 
     def finish(self) -> Path | None:
         """Write everything to disk for the last time, and release this manager's tasks.

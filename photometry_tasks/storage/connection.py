@@ -37,9 +37,11 @@ class SharedDatabase(Protocol):
 
     def is_lost(self) -> bool:
         """Whether the connection is lost."""
+        return False
 
     def finish_interrupted(self) -> None:
         """Roll back the manager's transaction if Ctrl-C interrupted it."""
+        return
 
     def rollback(self) -> None:
         """Roll back the open transaction."""

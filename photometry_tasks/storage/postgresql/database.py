@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, make_url, select
@@ -17,6 +16,7 @@ from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, Uns
 from photometry_tasks.models import Base
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
+from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.postgresql.dbapi import (
     build_dialect,
     check_driver,
@@ -41,7 +41,7 @@ _LONGEST_STATEMENT = 60.0
 _TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
 
 
-class PostgreSQLDatabase:
+class PostgreSQLDatabase(Database):
     """One connection to a TODO-list on a PostgreSQL server.
 
     Parameters
@@ -297,27 +297,11 @@ class PostgreSQLDatabase:
         """Raise UnsupportedOnServerError: programs that use the driver's connection expect SQLite's."""
         raise UnsupportedOnServerError(name=attribute, path=self.name)
 
-    def finish_interrupted(self) -> None:
-        """Do nothing: each call rolls back its own interrupted transaction."""
-
     def leak_in_child(self) -> None:
         """Keep a forked child from closing the connection: that would end the parent's session on the server."""
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
-
-    # --- for files only ----------------------------------------------------------------------------------
-
-    def recover(self) -> None:
-        """Do nothing: the server recovers by itself."""
-
-    def find_damage(self) -> list[str]:
-        """Return nothing: the server's administrator checks its files."""
-        return []
-
-    def find_result_log(self) -> Path | None:
-        """Return None: the server holds all results."""
-        return None
 
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""

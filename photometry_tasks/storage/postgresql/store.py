@@ -21,7 +21,7 @@ from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.statements import build_task
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
-from photometry_tasks.storage.base import OpenOptions
+from photometry_tasks.storage.base import OpenOptions, TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.postgresql import claim_statements, save_statements
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
@@ -39,7 +39,7 @@ _SHORTEST_PATIENCE = 5.0
 _LONGEST_PATH = 2600
 
 
-class PostgreSQLStore:
+class PostgreSQLStore(TaskStore):
     """The list that a manager shares with other managers; each method is one transaction.
 
     Attributes
@@ -349,22 +349,12 @@ class PostgreSQLStore:
         seen.add(result.priority)
         return saved
 
-    def publish_status(self) -> None:
-        """Do nothing: readers read the list itself."""
-
     # --- counting, choosing, closing ---------------------------------------------------------------------
 
     def count_by_status(self) -> Counter[int | None]:
         """Return how many tasks have each status, with None for pending."""
         count = self.run_in_transaction
         return count("summary", lambda transaction: count_by_status(transaction.connection), writes=False)
-
-    def backup(self) -> None:
-        """Do nothing: the server holds all results."""
-
-    def is_in_place(self) -> bool:
-        """Return True: a list on a server does not move."""
-        return True
 
     def finish(self) -> None:
         """Release the unfinished tasks, and end this worker."""

@@ -22,6 +22,7 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
+from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.sqlite.dbapi import (
     HintingCompiler,
     UnownedConnection,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-class SQLiteDatabase:
+class SQLiteDatabase(Database):
     """One connection to a TODO-file, or to a copy of it in memory.
 
     Attributes
@@ -307,10 +308,6 @@ class SQLiteDatabase:
         """Whether an open transaction has uncommitted changes."""
         return self.dbapi.in_transaction
 
-    def is_lost(self) -> bool:
-        """Whether the connection is lost: never, since there is no server."""
-        return False
-
     def leak_in_child(self) -> None:
         """Keep a forked child from using or closing the connection, even at its exit.
 
@@ -323,9 +320,6 @@ class SQLiteDatabase:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.dbapi))
 
     # --- whole tables ------------------------------------------------------------------------------------
-
-    def lock_tables(self) -> None:
-        """Do nothing: a transaction that writes keeps other writers out."""
 
     def iter_rows(self, table: Table) -> Generator[Row, None, None]:
         """Yield the rows of a table within the open transaction, with values in the order of its columns."""
@@ -420,9 +414,6 @@ class SQLiteDatabase:
             self.dbapi.execute("DELETE FROM sqlite_stat1 WHERE idx IN ('status_idx', 'todolist_pending_idx')")
             self.dbapi.commit()
             self.dbapi.execute("ANALYZE sqlite_master")  # reloads the statistics
-
-    def renew_statistics(self) -> None:
-        """Do nothing: the hot statements name their indexes, and `compact` renews the statistics."""
 
     def copy_to(self, path: Path) -> None:
         """Write the whole database into an empty file through SQLite's backup API, and compare the row counts.

@@ -12,6 +12,7 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
+from photometry_tasks.storage.base import TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.sqlite.cache import TableCache
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
@@ -21,7 +22,7 @@ from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_besid
 T = TypeVar("T")
 
 
-class SQLiteStore:
+class SQLiteStore(TaskStore):
     """The TODO-file that a manager has open; each method is one transaction.
 
     Parameters
@@ -109,10 +110,6 @@ class SQLiteStore:
         self.publish_status()
         return tasks
 
-    def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - a server needs them
-        """Whether other managers run or lock tasks that may return to pending: there are no other managers."""
-        return False
-
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
         """Mark tasks as STARTED, all or none."""
 
@@ -131,9 +128,6 @@ class SQLiteStore:
         self.run_in_transaction("release_tasks", work, writes=True)
         for priority in priorities:
             self._live.pop(priority, None)
-
-    def heartbeat(self) -> None:
-        """Do nothing: no other manager waits for a heartbeat."""
 
     # --- saving ------------------------------------------------------------------------------------------
 
