@@ -145,12 +145,9 @@ class TaskStore(Protocol):
     """
 
     name: str
+    path: Path | None
     lease: float | None
     connection: ManagerConnection
-
-    @property
-    def path(self) -> Path | None:
-        """The file; None on a server."""
 
     def run_in_transaction(self, method: str, work: Callable[[Transaction], T], *, writes: bool) -> T:
         """Return the result of `work`, whose changes are committed as a whole; `method` names the caller in errors."""

@@ -70,7 +70,6 @@ class PostgreSQLDatabase(Database):
     #: Key of the advisory lock that upgrades and loads take in turn: an arbitrary number, which must not change.
     _UPGRADE_LOCK = 0x7068_6F74  # 'phot'
 
-    connection: Connection
     dbapi: "psycopg.Connection[Any]"
     cursor: DriverCursor
 
@@ -109,8 +108,8 @@ class PostgreSQLDatabase(Database):
         return connect(arguments, named, for_manager=self.patience is not None)
 
     def _connect(self) -> None:
-        self.connection = self._engine.connect()
-        dbapi: Any = self.connection.connection.dbapi_connection
+        self._connection = self._engine.connect()
+        dbapi: Any = self._connection.connection.dbapi_connection
         self.dbapi = dbapi
         self.cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
 
@@ -139,6 +138,11 @@ class PostgreSQLDatabase(Database):
         from psycopg.pq import TransactionStatus
 
         return bool(self.dbapi.info.transaction_status == TransactionStatus.IDLE)
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection."""
+        return self._connection
 
     # --- transactions ------------------------------------------------------------------------------------
 

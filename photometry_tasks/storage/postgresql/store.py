@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Select
@@ -54,7 +55,7 @@ class PostgreSQLStore(TaskStore):
     """
 
     #: A list on a server has no file.
-    path = None
+    path: Path | None = None
 
     def __init__(self, database: PostgreSQLDatabase, options: OpenOptions) -> None:
         self.name = database.name
