@@ -217,7 +217,7 @@ OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
     "a star beyond 64 bits": lambda _, record: record.__setitem__(4, (2**63,)),
     "a count beyond 64 bits": lambda head, record: set_value(record, head["columns"].index("mask_size"), -(2**64)),
     "a priority beyond 64 bits": lambda head, record: set_value(record, head["columns"].index("priority"), 2**64),
-    "a text that is none": lambda head, record: set_value(record, head["columns"].index("errors"), "\ud800"),
+    "a text that is no UTF-8": lambda head, record: set_value(record, head["columns"].index("method_used"), "\ud800"),
     "a text for a list of errors": lambda _, record: record.__setitem__(3, "boom"),
 }
 

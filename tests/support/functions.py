@@ -144,8 +144,9 @@ def takes_half_a_second(task: dict[str, Any]) -> dict[str, Any]:
     return good(task)
 
 
-def says_its_process_slowly(task: dict[str, Any]) -> dict[str, Any]:
-    time.sleep(0.05)
+def every_third_raises_slowly(task: dict[str, Any]) -> dict[str, Any]:
+    time.sleep(0.02)
+    every_third_raises(task)
     return says_its_process(task)
 
 

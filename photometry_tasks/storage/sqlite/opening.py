@@ -8,11 +8,13 @@ from pathlib import Path
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.files import clear_temporaries
+from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.paths import check_summary_place
-from photometry_tasks.storage.sqlite.result_log import ResultLog
+from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 from photometry_tasks.storage.sqlite.store import SQLiteStore
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
 from photometry_tasks.storage.upgrade import upgrade_schema
@@ -116,7 +118,7 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
     number = lost = 0
     with database.transaction(writes=True) as transaction:
         for logged in log.iter_results(start):
-            if logged is not None and transaction.savepoint(partial(transitions.replay_result, transaction, *logged)):
+            if logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
                 number += 1
             else:
                 lost += 1
@@ -133,3 +135,11 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
     else:
         log.remove()
     return number > 0
+
+
+def _replay_result(transaction: Transaction, result: Result, target: Target) -> bool:
+    """Save a logged result again; return False if its task does not match or SQLite cannot hold a value."""
+    try:
+        return transitions.replay_result(transaction, result, target)
+    except (OverflowError, UnicodeEncodeError):
+        return False

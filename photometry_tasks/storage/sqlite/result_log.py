@@ -24,7 +24,6 @@ from sqlalchemy import Column
 from photometry_tasks.files import os_errors, share_like, sync_directory
 from photometry_tasks.models import diagnostics
 from photometry_tasks.rules.results import Result
-from photometry_tasks.rules.validation import as_integer
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
@@ -80,37 +79,26 @@ def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
 
 
 def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target, or None if the record has unexpected fields or values.
+    """Return a result with its target, or None if the record has unexpected fields or types.
 
     If the record's release lacked a column of diagnostics, the column has its default.
     """
     try:
         target, status, row, errors, skip_targets, said = record
         parts = [dict(zip(*pair, strict=True)) for pair in ((TARGET_NAMES, target), (columns, row), (_SAID, said))]
-        for value in (value for part in parts for value in part.values()):
-            _check_value(value)
-        is_ours = (
-            set(columns) <= set(_COLUMNS)
-            and isinstance(errors, tuple)
-            and all(isinstance(text, str) for text in errors)
-            and STATUS(status) is not STATUS.STARTED
-        )
         complete = _DEFAULTS | parts[1]
-        priority, stars = as_integer(complete["priority"]), tuple(map(as_integer, skip_targets))
-        result = Result(priority, STATUS(status), complete, errors, stars, parts[2])
+        result = Result(complete["priority"], STATUS(status), complete, errors, skip_targets, parts[2])
+        is_ours = (
+            complete.keys() == _DEFAULTS.keys()
+            and {*map(type, (*target, *row, *said))} <= {int, float, str, type(None)}
+            and {*map(type, (result.priority, *skip_targets))} == {int}
+            and {*map(type, errors)} <= {str}
+            and type(errors) is tuple
+            and result.status is not STATUS.STARTED
+        )
     except (KeyError, TypeError, ValueError):
         return None
     return (result, parts[0]) if is_ours else None
-
-
-def _check_value(value: object) -> None:
-    """Check that a column can hold a value."""
-    if isinstance(value, int):
-        as_integer(value)
-    elif isinstance(value, str):
-        value.encode()
-    elif not isinstance(value, float | None):
-        raise ValueError("a plain value is expected")
 
 
 class ResultLog:
