@@ -20,6 +20,11 @@ from tests.support.lists import Rows, empty_list, make_file, make_list
 from tests.support.paths import ROOT, SHARED
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Start three workers for two processors: half of the time, tests wait for processes that they have started."""
+    return max(2, 3 * (os.cpu_count() or 1) // 2)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests with the marker `both_databases` on a file and on a server."""
     if "database" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
