@@ -36,9 +36,9 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
     if not constraints and status is None and error_like is None:
         raise click.UsageError("No tasks are chosen. Give --status, --error-like or constraints such as --camera.")
     chosen = build_chosen_tasks(status, error_like, constraints)
-    if not dry_run and todo.path is not None:
+    if todo.path is not None and not dry_run:
         upgrade_list(todo)  # saves the results that a killed manager logged too
-    else:
+    elif todo.path is not None:
         with closing(open_read_only(todo)) as database:
             if (log := database.find_result_log()) is not None:
                 click.echo(f"{log}: the results in this log are not counted.")

@@ -91,7 +91,7 @@ class _Task(NamedTuple):
 
     @property
     def target(self) -> dict[str, Any]:
-        return self._asdict()
+        return {name: getattr(self, name) for name in statements.TARGET_NAMES}
 
 
 def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> bool:
