@@ -18,6 +18,9 @@ from pathlib import Path
 from benchmarks.measuring import HEAD
 from benchmarks.parts import PARTS, Bench
 
+#: The most tasks that a round of a part takes from a list.
+_TASKS_A_ROUND = 4000
+
 
 def main() -> None:
     """Run the chosen parts, and print the table."""
@@ -30,6 +33,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"PART {', '.join(sorted(unknown))} does not exist; choose from {', '.join(PARTS)}")
+    if min(arguments.rows) < _TASKS_A_ROUND * arguments.rounds:
+        parser.error(
+            f"--rows must be at least {_TASKS_A_ROUND} times --rounds: a round takes up to {_TASKS_A_ROUND} tasks"
+        )
     versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}"
     print(f"{versions}; medians of {arguments.rounds} rounds; a task is get + start + save\n{HEAD}")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

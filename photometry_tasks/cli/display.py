@@ -100,7 +100,7 @@ def suggest_run(todo: Location) -> str:
 
 
 def build_view(found: dict[str, Any]) -> RenderableType:
-    """Return the overview of `get_overview` for a terminal."""
+    """Return the status of `get_status` for a terminal."""
     parts: list[RenderableType] = [Text(found["todo_file"], style="bold"), _build_counts(found), Text(_describe(found))]
     parts.append(_build_focal_plane(found["ccds"]))
     if found["running"]:
@@ -115,7 +115,7 @@ def build_view(found: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def build_history(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
+def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
     """Return the attempts at a task for a terminal."""
     if not attempts:
         return Text(f"Task {priority} has no attempts yet.")

@@ -19,7 +19,7 @@ from photometry_tasks.cli.params import (
     run_options,
     todo_argument,
 )
-from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.storage.location import Location
@@ -166,6 +166,6 @@ def demo() -> None:
     click.echo("The stars of this sector and their light are invented.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
-    Console().print(build_view(get_overview(path)))
+    Console().print(build_view(get_status(path)))
     command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
     click.echo(f"The results are in {path}. Export them with `{command}`.")

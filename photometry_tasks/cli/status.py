@@ -1,6 +1,6 @@
 """`status` and `report`: show the status of a TODO-list in the terminal, or as a page.
 
-The fields of `status --json` are in `progress/overview.py`.
+The fields of `status --json` are in `progress/status_fields.py`.
 """
 
 import json
@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from photometry_tasks.cli.display import build_history, build_view
+from photometry_tasks.cli.display import build_attempts, build_view
 from photometry_tasks.cli.params import needs, todo_argument
-from photometry_tasks.maintenance.status import get_history, get_overview
+from photometry_tasks.maintenance.status import get_attempts, get_status
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
@@ -38,21 +38,21 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
         raise click.UsageError("--watch cannot be combined with --json or --task; leave one of them out.")
     console = Console()
     if task is not None:
-        attempts = get_history(todo, task)
+        attempts = get_attempts(todo, task)
         if as_json:
             click.echo(json.dumps(attempts, indent=2, default=str))
         else:
-            console.print(build_history(task, attempts))
+            console.print(build_attempts(task, attempts))
         return
     if as_json:
-        click.echo(json.dumps(get_overview(todo), indent=2))
+        click.echo(json.dumps(get_status(todo), indent=2))
         return
     if not watch:
-        console.print(build_view(get_overview(todo)))
+        console.print(build_view(get_status(todo)))
         return
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            live.update(build_view(get_overview(todo)), refresh=True)
+            live.update(build_view(get_status(todo)), refresh=True)
             time.sleep(_WATCH)
 
 

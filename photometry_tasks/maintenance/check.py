@@ -1,6 +1,7 @@
 """Check a TODO-list without changing it: the file, the schema, the rows."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -14,7 +15,6 @@ from photometry_tasks.sql import statements
 from photometry_tasks.status import MEASURED, STATUS
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
-from photometry_tasks.storage.sqlite.paths import find_leftovers
 from photometry_tasks.text import list_first
 
 #: The most priorities that are listed for each fault.
@@ -48,10 +48,9 @@ def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     file, it also covers leftover files, SQLite's own check of every page and index, and foreign keys.
     """
     location = parse_location(todo)
-    path = location.find_file()
-    for leftover in [] if path is None else find_leftovers(path):
+    for leftover in location.find_leftovers():
         fault = f"leftover file {leftover.name}: another program is writing the TODO-file, or was killed while writing"
-        yield f"{fault}; if it was killed, run `photometry-tasks upgrade {path}`"
+        yield f"{fault}; if it was killed, run `photometry-tasks upgrade {shlex.quote(location.name)}`"
     try:
         with closing(open_read_only(location)) as database:
             yield from database.find_damage()

@@ -17,7 +17,6 @@ from photometry_tasks.sql.execution import Row
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database, open_read_only
-from photometry_tasks.storage.sqlite.lock import find_holder
 from photometry_tasks.text import count_of
 
 Progress = Callable[[int, int | None], None]
@@ -73,9 +72,9 @@ def copy_list(
     TodoError
         If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
-    place, target = parse_location(source), parse_location(target)
-    with closing(open_read_only(place)) as origin:
-        _check_log(place, origin)
+    target = parse_location(target)
+    with closing(open_read_only(parse_location(source))) as origin:
+        _check_log(origin)
         with origin.begin(writes=False) as connection:
             schema.check_current(connection, origin.name)
             copying = _Copying(origin, target, _count(connection), progress or (lambda _done, _total: None))
@@ -86,14 +85,14 @@ def copy_list(
     return Copied(tasks, results, skips, left_out)
 
 
-def _check_log(location: Location, database: Database) -> None:
+def _check_log(database: Database) -> None:
     """Check that no results of the source are only in the memory of a manager, or in the log of a killed manager."""
     log = database.find_result_log()
-    if log is None or location.path is None:
+    if log is None:
         return
-    if holder := find_holder(location.path):
-        raise TodoFileInUseError(path=location.path, found=holder)
-    raise UnsavedResultsError(path=location.path, log=log)
+    if holder := database.find_holder():
+        raise TodoFileInUseError(path=database.name, found=holder)
+    raise UnsavedResultsError(path=database.name, log=log)
 
 
 def _count(connection: Connection) -> dict[str, int]:

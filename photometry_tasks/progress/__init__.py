@@ -1,1 +1,1 @@
-"""The progress of a TODO-list: the summary, the throughput, the overview."""
+"""The progress of a TODO-list: the summary, the throughput, the fields of `status --json`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from photometry_tasks import schema
+from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
@@ -68,7 +69,7 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
         faintest=queries.FAINTEST,
         shortest=queries.SHORTEST,
         longest=queries.LONGEST,
-        pause=queries.PAUSE,
+        pause=PAUSE,
     )
 
 

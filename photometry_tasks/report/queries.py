@@ -12,11 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, select
 
 from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import as_bytes, whole_part
 from photometry_tasks.status import FINISHED, STATUS
 
-__all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "PAUSE", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
+__all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
 
 #: Limits of the figures. Without limits, a single outlier would compress all other values into a line.
 BRIGHTEST, FAINTEST = -30, 40
@@ -25,9 +26,6 @@ _LAST_MINUTE = 253_402_300_740  # the last minute of the year 9999, where dateti
 
 #: Steps of run time in a decade. A step spans 2.3 %, which is the precision of the median.
 STEPS = 100
-
-#: Seconds. A longer pause without a result ends a run.
-PAUSE = 1800
 
 _MOST_CCDS, _MOST_KINDS, _MOST_KINDS_SHOWN, _MOST_CHARACTERS = 400, 20_000, 15, 160
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Table
 
 from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
@@ -120,6 +121,19 @@ class Database(SharedDatabase, Protocol):
     def find_damage(self) -> list[str]:
         """Return a line for each damage that the database itself finds."""
         return []
+
+    def find_holder(self) -> str | None:
+        """Return the managers that have the list open, as a text, or None."""
+
+    def get_attempts(self, priority: int) -> list[dict[str, Any]]:  # noqa: ARG002 - the default refuses any
+        """Return the attempts at a task within the open transaction, from the first to the last.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If the database does not store attempts.
+        """
+        raise invalid_argument("todo", self.name, "a file does not store attempts; give the URL of a list on a server")
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the list lacks, or None."""

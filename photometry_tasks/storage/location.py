@@ -6,11 +6,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.postgresql.database import hide_password
-from photometry_tasks.storage.sqlite.paths import find_todo_file, is_todo_file_or_beside, locate_todo_file
+from photometry_tasks.storage.sqlite.paths import (
+    find_leftovers,
+    find_todo_file,
+    is_todo_file_or_beside,
+    locate_todo_file,
+)
+from photometry_tasks.storage.sqlite.status_file import read_status_file
 
 _URL = re.compile(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://")
 
@@ -41,6 +48,16 @@ class Location:
         TodoFileNotFoundError
         """
         return None if self.path is None else find_todo_file(self.path)
+
+    def find_leftovers(self) -> list[Path]:
+        """Return the files that a TODO-file has only while a program writes it; none on a server."""
+        path = self.find_file()
+        return [] if path is None else find_leftovers(path)
+
+    def read_published_status(self) -> dict[str, Any] | None:
+        """Return the status that a manager published for its file, as `get_status` returns it, or None."""
+        path = self.find_file()
+        return None if path is None else read_status_file(path)
 
     def write_output(self, output: Path, write: Callable[[Path], None]) -> None:
         """Write an output file as a whole, through a symlink, but never over the TODO-file or its own files.

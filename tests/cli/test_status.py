@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.progress import throughput
 from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
@@ -50,7 +50,7 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
     path = todo(*({"tmag": float(number), "camera": 1 + number % 4} for number in range(30)))
     with running(work, path, in_memory) as (process, connection):
         assert connection.recv() == "ready"
-        found = get_overview(path)
+        found = get_status(path)
         holder = f"process {process.pid} on "
         shown = call("status", path)
         assert json.loads(call("status", path, "--json").stdout)["status"] == found["status"]
@@ -77,7 +77,7 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
         assert text in shown.stdout
     assert ("Published by a manager" in shown.stdout) == in_memory
     assert list(path.parent.iterdir()) == [path]
-    after = get_overview(path)
+    after = get_status(path)
     assert (after["holder"], after["age"], after["status"]["OK"]) == (None, None, 9)
     assert sum(row[0] for row in query(path, "SELECT saved FROM photometry_tasks_progress")) == 12
     assert query(path, "SELECT sum(errors), sum(elaptime) FROM photometry_tasks_progress") == [(3, 6.0)]
@@ -91,16 +91,16 @@ def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest
     path = todo(*many(5))
     with TaskManager(path) as manager:
         manager.save_result(result_of({"priority": 1}))
-        found = get_overview(path)
+        found = get_status(path)
         assert found["status"]["OK"] == 1
         assert 0 <= found["age"] < 60
-    assert get_overview(path)["age"] is None
+    assert get_status(path)["age"] is None
 
 
 def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """The status is published at most every 10 s, and takes at most a hundredth of the time."""
     times: list[float] = []
-    real = status_file.read_overview
+    real = status_file.read_status_fields
 
     def slow(*arguments: Any) -> Any:
         times.append(now[0])
@@ -108,7 +108,7 @@ def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch
         return real(*arguments)
 
     now = [1000.0]
-    monkeypatch.setattr(status_file, "read_overview", slow)
+    monkeypatch.setattr(status_file, "read_status_fields", slow)
     monkeypatch.setattr(status_file.time, "monotonic", lambda: now[0])
     manager = opened(*many(100), load_into_memory=True)
     for priority in range(1, 101):
@@ -126,7 +126,7 @@ def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) ->
         assert connection.recv() == "ready"
         kill(process)
         assert list(received(connection)) == []
-    found = get_overview(path)
+    found = get_status(path)
     assert found["holder"] is None
     assert found["has_log"] == in_memory
     assert ("Results that a killed manager logged are not counted" in call("status", path).stdout) == in_memory
@@ -139,12 +139,12 @@ def test_looking_locks_nothing(todo: Callable[..., Path], tmp_path: Path) -> Non
     """Reading the status changes and locks nothing."""
     path = todo(*many(5))
     before = checksum(path)
-    assert get_overview(path)["numtasks"] == 5
+    assert get_status(path)["numtasks"] == 5
     (tmp_path / "todo.sqlite-lock").write_text("process 1 on nowhere\n")  # of a killed manager
-    assert get_overview(path)["holder"] is None
+    assert get_status(path)["holder"] is None
     assert checksum(path) == before
     with TaskManager(path) as manager:
-        assert get_overview(path)["holder"] is not None
+        assert get_status(path)["holder"] is not None
         assert manager.get_number_tasks() == 5
 
 
@@ -244,14 +244,14 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
         rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
         manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
         manager.conn.commit()
-    found = get_overview(path)
+    found = get_status(path)
     assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
     assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
     with TaskManager(path) as manager:
         manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
         manager.conn.commit()
     # The run lasted all of the ten minutes.
-    assert get_overview(path)["rate"] == pytest.approx(100 / 600)
+    assert get_status(path)["rate"] == pytest.approx(100 / 600)
 
 
 def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:

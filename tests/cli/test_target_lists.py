@@ -1,5 +1,6 @@
 """`add_targets` and `add_target_lists`: rows and CSV files become tasks."""
 
+import gc
 import math
 import sqlite3
 import subprocess
@@ -101,6 +102,23 @@ def test_numbers_of_numpy(target: Path) -> None:
     add_targets(target, rows, sector=np.int64(5), cadence=np.int16(200))
     sql = "SELECT typeof(starid), typeof(sector), typeof(cadence), typeof(ccd), typeof(tmag), sector FROM todolist"
     assert query(target, sql) == [("integer",) * 4 + ("real", 5)]
+
+
+def test_garbage_collection(target: Path) -> None:
+    """Garbage collection, which pauses while targets are added, is as before afterwards, and after an error."""
+    assert gc.isenabled()
+    during = []
+    add_targets(target, (ROW for _ in range(2)), progress=lambda *_: during.append(gc.isenabled()))
+    with pytest.raises(InvalidTargetError):
+        add_targets(target, [{}])
+    assert during == [False]
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        add_targets(target, [ROW])
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("datasource", [np.array(["ffi"]), ["ffi", "tpf"], b"ffi", 3])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidResultError, TaskFinishedError, UnknownTaskError
-from tests.support.lists import ask, make_file, query, result_of, tell
+from tests.support.lists import ask, execute_sql, make_file, query, result_of
 from tests.support.model import ERROR, OK, SKIPPED, rows_of_a_field, stars
 
 pytestmark = pytest.mark.both_databases
@@ -114,7 +114,7 @@ def test_a_limit_is_a_positive_integer(opened: Callable[..., TaskManager], limit
 def test_what_a_batch_may_concern(opened: Callable[..., TaskManager], started: list[int]) -> None:
     """In a batch too, unstarted tasks are saved, and rivals that a lost result skipped return to pending."""
     manager = opened({}, {}, {"status": SKIPPED}, {})
-    tell(manager, "INSERT INTO photometry_skipped VALUES (3, 1)")
+    execute_sql(manager, "INSERT INTO photometry_skipped VALUES (3, 1)")
     assert manager.summary["SKIPPED"] == 1
     tasks = manager.get_tasks(3)
     manager.start_tasks(started)

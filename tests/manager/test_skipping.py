@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
-from tests.support.lists import ask, fill, make_file, result_of, tell
+from tests.support.lists import ask, execute_sql, fill, make_file, result_of
 from tests.support.model import ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 
 pytestmark = pytest.mark.both_databases
@@ -359,7 +359,7 @@ def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
     target = todo(*rows)
     skips = ", ".join(str((number + rival, rival)) for rival in range(1, number + 1))
     with TaskManager(target, reset=False) as manager:
-        tell(manager, f"INSERT INTO photometry_skipped VALUES {skips}")
+        execute_sql(manager, f"INSERT INTO photometry_skipped VALUES {skips}")
     with TaskManager(target) as again:
         assert again.get_number_tasks() == 2 * number
 
@@ -367,11 +367,11 @@ def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
 def test_older_files_with_doubled_rows_and_circles(opened: Callable[..., TaskManager]) -> None:
     """Duplicate skips, and two tasks that skip each other, both from TASOC, are resolved."""
     manager = opened(ffi(5, status=SKIPPED), ffi(5, status=SKIPPED), ffi(9, status=SKIPPED))
-    tell(
+    execute_sql(
         manager, *(f"INSERT INTO photometry_skipped VALUES {skip}" for skip in [(1, 2), (1, 2), (2, 1), (3, 1), (3, 1)])
     )
     rows = "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (1, 'aperture', 1), (2, 'aperture', 1)"
-    tell(manager, rows)
+    execute_sql(manager, rows)
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: None, 3: None}, [], {1})
 
@@ -381,7 +381,7 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
     manager = opened(ffi(5), ffi(9))
     save(manager, 1)
     save(manager, 2)
-    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    execute_sql(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
 
@@ -390,7 +390,7 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
 def test_an_error_that_tasoc_reset(opened: Callable[..., TaskManager], listed: list[int]) -> None:
     """If TASOC reset an ERROR and left its rival SKIPPED, the rival returns to pending with the next result."""
     manager = opened(ffi(8), ffi(5, status=SKIPPED))
-    tell(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    execute_sql(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     assert manager.get_task(tmag_max=6) is None
     save(manager, 1, skip_targets=listed)
     assert state(manager) == (({1: SKIPPED, 2: None}, [(1, 2)], {1}) if listed else ({1: OK, 2: None}, [], {1}))

@@ -16,7 +16,7 @@ import pytest
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import NotWritableError
-from tests.support.lists import result_of, tell
+from tests.support.lists import execute_sql, result_of
 from tests.support.processes import running
 
 pytestmark = pytest.mark.both_databases
@@ -81,7 +81,7 @@ def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
 def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
     """Changes of the caller or of another program are counted; rolled-back changes are not."""
     manager = opened({}, {}, {})
-    tell(manager, "UPDATE todolist SET status = 1 WHERE priority = 1")
+    execute_sql(manager, "UPDATE todolist SET status = 1 WHERE priority = 1")
     assert counts(manager) == {"OK": 1}
     with closing(sqlite3.connect(manager.todo_file)) as other:
         other.execute("UPDATE todolist SET status = 4 WHERE priority = 2")
@@ -90,7 +90,7 @@ def test_others_changes_count(opened: Callable[..., TaskManager]) -> None:
     manager.cursor.execute("UPDATE todolist SET status = 1")
     manager.conn.rollback()
     assert counts(manager) == {"OK": 1, "ABORT": 1}
-    tell(manager, "UPDATE todolist SET status = 99 WHERE priority = 3")
+    execute_sql(manager, "UPDATE todolist SET status = 99 WHERE priority = 3")
     assert counts(manager) == {"OK": 1, "ABORT": 1, "UNKNOWN": 1}
 
 

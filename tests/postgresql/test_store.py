@@ -30,10 +30,10 @@ from photometry_tasks.errors import (
     UncommittedChangesError,
     UnsupportedOnServerError,
 )
-from photometry_tasks.maintenance.status import get_overview
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.sql import transitions
 from photometry_tasks.storage.postgresql import store
-from tests.support.lists import ask, empty_list, make_list, query, result_of, tell
+from tests.support.lists import ask, empty_list, execute_sql, make_list, query, result_of
 from tests.support.processes import running
 from tests.support.servers import owned_databases
 
@@ -157,7 +157,7 @@ def test_a_status_that_somebody_takes_back(share: Callable[..., Opened]) -> None
     opened = share({}, {}, {}, {})
     one, other = opened(), opened()
     tasks = one.claim_tasks(3)
-    tell(other, "UPDATE todolist SET status = NULL")
+    execute_sql(other, "UPDATE todolist SET status = NULL")
     assert [found["priority"] for found in other.claim_tasks(1)] == [4]  # though three pending tasks come before it
     assert one.save_results(map(result_of, tasks)) == [STATUS.OK] * 3
 
@@ -213,7 +213,7 @@ def test_a_task_that_is_freed_while_it_is_given_back(
         saved = threads.submit(save_again)
         wait_for(1)  # it has set the second task to STARTED, and waits for the third
         if how == "rescue":
-            tell(one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 2")
+            execute_sql(one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 2")
         waiter = threads.submit(let_go)
         ends[how]()
         is_given_back.set()
@@ -530,14 +530,14 @@ def test_a_worker_that_was_given_up_and_starts_again(share: Callable[..., Opened
     one, other = opened(), opened()
     silence = "UPDATE photometry_tasks_workers SET seen = seen - interval '700 s' WHERE worker = 1"
     (task,) = one.claim_tasks(1)
-    tell(other, silence)
+    execute_sql(other, silence)
     assert [found["priority"] for found in other.claim_tasks(1)] == [1]
     one.start_task(2)
     assert other.claim_tasks(9, priority=2) == []
-    tell(other, silence)
+    execute_sql(other, silence)
     assert [found["priority"] for found in other.claim_tasks(9, priority=2)] == [2]
     (task,) = one.claim_tasks(1)
-    tell(other, silence)
+    execute_sql(other, silence)
     assert one.save_result(result_of(task, skip_targets=[9])) is STATUS.OK
     assert [found["priority"] for found in one.claim_tasks(1)] == [4]
     assert other.claim_tasks(9) == []
@@ -601,7 +601,7 @@ def test_a_server_that_is_full(
             connection.execute(text("ALTER ROLE guest CONNECTION LIMIT 1"))
         first = TaskManager(url)
         with pytest.raises(ServerError, match="too many connections"):
-            get_overview(url)  # a reader does not retry
+            get_status(url)  # a reader does not retry
         monkeypatch.setattr("time.sleep", lambda _: first.close())
         with TaskManager(url, reset=False) as second:
             assert second.claim_tasks(1)

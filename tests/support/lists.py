@@ -70,7 +70,7 @@ def ask(manager: TaskManager, sql: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in manager.session.connection().exec_driver_sql(sql)]
 
 
-def tell(manager: TaskManager, *statements: str) -> None:
+def execute_sql(manager: TaskManager, *statements: str) -> None:
     """Change a list through a manager's session, as its callers may."""
     for sql in statements:
         manager.session.connection().exec_driver_sql(sql)

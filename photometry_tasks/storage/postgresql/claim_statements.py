@@ -230,7 +230,7 @@ RELEASE: sa.Select[Any] = _build_release(_try.priority == sa.func.any(sa.bindpar
 SIGN_OFF_AND_RELEASE: sa.Select[Any] = _build_release(sa.literal_column("true"), ends=True)
 
 
-def build_history(priority: int) -> sa.Select[Any]:
+def build_attempts(priority: int) -> sa.Select[Any]:
     """Select the attempts at a task, from the first to the last."""
     return (
         sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)

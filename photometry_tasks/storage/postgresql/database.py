@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
@@ -17,6 +18,7 @@ from photometry_tasks.models import Base
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
+from photometry_tasks.storage.postgresql import claim_statements
 from photometry_tasks.storage.postgresql.dbapi import (
     build_dialect,
     check_driver,
@@ -26,6 +28,7 @@ from photometry_tasks.storage.postgresql.dbapi import (
     integrity_error,
 )
 from photometry_tasks.storage.postgresql.retry import is_temporary_refusal, pause_before_reconnecting, with_retry
+from photometry_tasks.text import count_of, list_first
 
 if TYPE_CHECKING:
     import psycopg
@@ -37,6 +40,9 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: The longest time for a statement of the hot paths, seconds.
 _LONGEST_STATEMENT = 60.0
+
+#: The most hosts that are listed.
+_LISTED = 10
 
 _TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
 
@@ -282,6 +288,21 @@ class PostgreSQLDatabase(Database):
         """Free the space of deleted rows, and renew the planner's statistics."""
         with self._autocommit(None):
             self.cursor.run_sql(f"VACUUM (ANALYZE) {_TABLES}")
+
+    # --- other managers ----------------------------------------------------------------------------------
+
+    def find_holder(self) -> str | None:
+        """Return the number of managers that have the list open, with their hosts, or None."""
+        if schema.find_changes(self.connection, self.name):
+            return None  # an older schema may lack the table of workers
+        hosts = Counter(row.host for row in self.connection.execute(claim_statements.OTHERS, {"worker": 0}))
+        named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
+        return f"{count_of(hosts.total(), 'manager')} ({list_first(named, _LISTED)})" if hosts else None
+
+    def get_attempts(self, priority: int) -> list[dict[str, Any]]:
+        """Return the attempts at a task within the open transaction, from the first to the last."""
+        attempts = self.connection.execute(claim_statements.build_attempts(priority))
+        return [dict(row) for row in attempts.mappings()]
 
     # --- the manager's callers ---------------------------------------------------------------------------
 

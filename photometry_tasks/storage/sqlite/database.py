@@ -39,7 +39,7 @@ from photometry_tasks.storage.sqlite.introspection import (
     find_damage,
     has_current_schema,
 )
-from photometry_tasks.storage.sqlite.lock import TodoLock
+from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder
 from photometry_tasks.storage.sqlite.paths import FileIdentity
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.upgrade import upgrade_schema
@@ -385,6 +385,10 @@ class SQLiteDatabase(Database):
             for table, number in orphans
             if number
         ]
+
+    def find_holder(self) -> str | None:
+        """Return the process that works on the file, or None."""
+        return find_holder(self._path)
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the file lacks, or None."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.progress.overview import read_overview
+from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.storage.sqlite.lock import find_holder
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -18,7 +19,7 @@ _INTERVAL, _SHARE = 10.0, 100
 
 
 class StatusFile:
-    """Writes the overview of a TODO-file into another file in the same directory.
+    """Writes the status of a TODO-file into another file in the same directory.
 
     Parameters
     ----------
@@ -38,14 +39,14 @@ class StatusFile:
         self.remove()  # a killed manager may have left a status file
 
     def write_if_due(self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any]) -> None:
-        """Write the overview that a transaction sees, at intervals; a failed write is retried at the next interval."""
+        """Write the status that a transaction sees, at intervals; a failed write is retried at the next interval."""
         begun = time.monotonic()
         if not self._is_needed or begun < self._next:
             return
         place = _find_place(self._path)
         try:
-            overview = run_in_transaction(lambda transaction: read_overview(transaction.connection, self._path))
-            text = json.dumps(overview)
+            status = run_in_transaction(lambda transaction: read_status_fields(transaction.connection, self._path))
+            text = json.dumps(status)
             with os_errors(place):
                 replace_file(place, lambda temporary: _write_text(temporary, text), like=self._path, owner=self._path)
         except OSError:
@@ -59,12 +60,12 @@ class StatusFile:
 
 
 def read_status_file(path: Path) -> dict[str, Any] | None:
-    """Return the overview that a manager published for a TODO-file, or None."""
+    """Return the status that a manager published for a TODO-file, as `get_status` returns it, or None."""
     try:
         found: dict[str, Any] = json.loads(_find_place(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found
+    return {**found, "holder": find_holder(path), "age": time.time() - found["time"], "has_log": False}
 
 
 def _find_place(path: Path) -> Path:

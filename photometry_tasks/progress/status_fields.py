@@ -1,4 +1,4 @@
-"""The overview of a TODO-list for `status`: counts, rate, running tasks and last errors."""
+"""The fields of `status --json`: counts, rate, running tasks and last errors."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,15 @@ from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_coun
 #: Seconds over which the rate is measured.
 _LATELY = 600
 
-#: Seconds without a result that end a run.
-_PAUSE = 1800
+#: Seconds. A longer pause without a result ends a run.
+PAUSE = 1800
 
 #: The most running tasks and errors that are listed.
 _LISTED = 10
 
 
-def read_overview(connection: Connection, path: object) -> dict[str, Any]:
-    """Read the overview of a TODO-list.
+def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
+    """Read the status of a TODO-list.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def read_overview(connection: Connection, path: object) -> dict[str, Any]:
 
 def _measure_time(minutes: Sequence[Any], now: float) -> float:
     """Return the seconds of the last ten minutes in which a run was active: fewer than 600 if it began in them."""
-    was_going = any(now - _LATELY - _PAUSE < row.minute <= now - _LATELY for row in minutes)
+    was_going = any(now - _LATELY - PAUSE < row.minute <= now - _LATELY for row in minutes)
     begun = next(row.minute for row in minutes if row.minute > now - _LATELY)
     return _LATELY if was_going else max(1.0, now - begun)
 
