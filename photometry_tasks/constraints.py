@@ -94,21 +94,9 @@ def build_constraints(
     InvalidArgumentError
         If a value is not an integer, not a finite number, or not one of the datasources.
     """
-    checked = check_constraints(
-        {
-            "priority": priority,
-            "starid": starid,
-            "sector": sector,
-            "cadence": cadence,
-            "camera": camera,
-            "ccd": ccd,
-            "cbv_area": cbv_area,
-            "datasource": datasource,
-            "tmag_min": tmag_min,
-            "tmag_max": tmag_max,
-        }
-    )
-    expressions = build_expressions(checked)
+    given = dict(locals())
+    del given["return_list"]
+    expressions = build_expressions(check_constraints(given))
     return [_render(expression) for expression in expressions] if return_list else expressions
 
 

@@ -49,7 +49,7 @@ def os_errors(path: Path) -> Iterator[None]:
 
 def replace_file(
     path: Path,
-    write: Callable[[Path], None],
+    write: Callable[[Path], object],
     check: Callable[[Path], None] = lambda _temporary: None,
     like: Path | None = None,
     owner: Path | None = None,

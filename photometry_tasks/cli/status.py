@@ -70,9 +70,5 @@ def report(todo: Location, output: Path) -> None:
         from photometry_tasks.report import build_report
 
         page = build_report(todo)
-    todo.write_output(output, lambda temporary: _write_text(temporary, page))
+    todo.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     click.echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -57,8 +57,4 @@ def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -
     text = json.dumps(summary, indent=2, allow_nan=False)
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: _write_text(temporary, text), owner=todo_file)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
+        replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"), owner=todo_file)

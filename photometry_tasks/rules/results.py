@@ -1,4 +1,7 @@
-"""Check a pipeline's result, and turn it into the plain values of one row of diagnostics. Pure."""
+"""Check a pipeline's result, and turn it into the plain values of one row of diagnostics. Pure.
+
+The stores decide whether a result comes too late: `storage/postgresql/store.py`, and `taskmanager.py` reports it.
+"""
 
 import enum
 import os

@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
 from photometry_tasks.models import Base, ServerBase
-from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_problems, read_layout
+from photometry_tasks.schema.comparison import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
 #: Not Alembic's default name: another program in the same PostgreSQL database may use that for its own revision.

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks.errors import CannotUpgradeError, NotATodoFileError
-from photometry_tasks.schema.layout import TableLayout, find_lacking_indexes, find_unfilled, read_layout
+from photometry_tasks.schema.comparison import TableLayout, find_lacking_indexes, find_unfilled, read_layout
 from photometry_tasks.schema.table_rebuild import quote, rebuild_table
 from photometry_tasks.schema.tasoc_6_3 import metadata
 from photometry_tasks.text import list_first

@@ -59,7 +59,7 @@ class Location:
         path = self.find_file()
         return None if path is None else read_status_file(path)
 
-    def write_output(self, output: Path, write: Callable[[Path], None]) -> None:
+    def write_output(self, output: Path, write: Callable[[Path], object]) -> None:
         """Write an output file as a whole, through a symlink, but never over the TODO-file or its own files.
 
         Parameters

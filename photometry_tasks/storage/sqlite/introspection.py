@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from photometry_tasks import schema
 from photometry_tasks.errors import DamagedFileError, NotATodoFileError
 from photometry_tasks.models import Base
-from photometry_tasks.schema.layout import read_sqlite_layout
+from photometry_tasks.schema.comparison import read_sqlite_layout
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors, tuple_cursor
 
 if TYPE_CHECKING:

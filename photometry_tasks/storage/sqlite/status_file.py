@@ -48,7 +48,12 @@ class StatusFile:
             status = run_in_transaction(lambda transaction: read_status_fields(transaction.connection, self._path))
             text = json.dumps(status)
             with os_errors(place):
-                replace_file(place, lambda temporary: _write_text(temporary, text), like=self._path, owner=self._path)
+                replace_file(
+                    place,
+                    lambda temporary: temporary.write_text(text, encoding="utf-8"),
+                    like=self._path,
+                    owner=self._path,
+                )
         except OSError:
             _logger.exception("%s: the status could not be written; the manager will retry", place)
         now = time.monotonic()
@@ -71,7 +76,3 @@ def read_status_file(path: Path) -> dict[str, Any] | None:
 def _find_place(path: Path) -> Path:
     path = path.resolve()
     return path.with_name(f"{path.name}-status")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The layout of tables: read it from a database, and compare it with the models."""
+"""Read the layout of the tables of a database, and compare it with the models, which declare it (`models.py`)."""
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
