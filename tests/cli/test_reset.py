@@ -14,7 +14,7 @@ from photometry_tasks import STATUS, TaskManager
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import ask, checksum, query, result_of
 from tests.support.old_files import make_old_file
-from tests.support.processes import kill, running
+from tests.support.processes import kill, running, running_command
 
 pytestmark = pytest.mark.both_databases
 
@@ -176,7 +176,8 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
     path = make(todo)
     ours, theirs = pty.openpty()
     command = [COMMAND, "reset", str(path), "--error-like", "faint"]
-    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    how = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with running_command(command, **how) as run:
         os.write(ours, f"{answer}\n".encode())
         output, _ = run.communicate(timeout=60)
     os.close(ours)

@@ -7,10 +7,9 @@ import pty
 import re
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import checksum, many, query, result_of
-from tests.support.processes import kill, received, running
+from tests.support.processes import kill, received, running, running_command
 
 
 def work(connection: Connection, path: Path, in_memory: bool) -> None:
@@ -204,9 +203,8 @@ def test_watch(todo: Callable[..., Path]) -> None:
     path = todo(*many(5))
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
-    with subprocess.Popen(
-        [COMMAND, "status", str(path), "--watch"], stdout=theirs, stderr=theirs, env=environment
-    ) as process:
+    command = [COMMAND, "status", str(path), "--watch"]
+    with running_command(command, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         seen = b""
         while seen.count(b"PENDING") < 2:
@@ -216,6 +214,9 @@ def test_watch(todo: Callable[..., Path]) -> None:
             while b"In use by" not in seen:
                 seen += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # EIO: the command has closed the terminal; unread output would block the command
+            while chunk := os.read(ours, 65536):
+                seen += chunk
         process.wait(60)
         os.close(ours)
     assert process.returncode == 130

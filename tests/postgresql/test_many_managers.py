@@ -22,7 +22,7 @@ from photometry_tasks.ingest import add_target_lists
 from tests.support.commands import COMMAND
 from tests.support.lists import empty_list, make_list, query, result_of
 from tests.support.paths import ROOT
-from tests.support.processes import received, running
+from tests.support.processes import received, running, running_command
 
 Accepted = list[tuple[int, int, STATUS | None]]
 
@@ -357,11 +357,8 @@ def run_work(url: str, number: int) -> None:
     command = [COMMAND, "work", url, "tests.support.functions:takes_ten_milliseconds", "--jobs", "1", "--lease", "3"]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
-            for _ in range(4)
+            stack.enter_context(running_command(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) for _ in range(4)
         ]
-        for process in processes:
-            stack.callback(process.kill)  # if the test fails, `Popen` would wait for the stopped process
         holding = "SELECT pid FROM photometry_tasks_attempts JOIN photometry_tasks_workers USING (worker) WHERE {}"
         victims: set[int] = set()
         while len(victims) < 4:  # until each process has a task

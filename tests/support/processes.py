@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -14,6 +15,16 @@ import psutil
 # Forked from a server that has imported all modules: a process starts in 10 ms.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists"])
+
+
+@contextmanager
+def running_command(command: list[str], **how: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """Run a command; `subprocess.Popen` alone would wait without end for a command that still runs after a failure."""
+    with subprocess.Popen(command, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager
