@@ -28,7 +28,7 @@ def rows_of(number: int, sector: int = 1) -> list[tuple[Any, ...]]:
         area = camera * 100 + ccd * 10 + chance.randint(1, 4)
         rows.append((starid, datasource, sector, camera, ccd, cadence, None, tmag, area))
 
-    for star in range(min(_PIXEL_FILES, number // 3)):
+    for star in range(1, min(_PIXEL_FILES, number // 3) + 1):
         tmag, camera, ccd = chance.gauss(10.5, 1.5), chance.randint(1, 4), chance.randint(1, 4)
         add(star, "tpf", 120, tmag, camera, ccd)
         add(star, "ffi", 1800, tmag, camera, ccd)

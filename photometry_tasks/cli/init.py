@@ -15,9 +15,11 @@ from photometry_tasks.text import count_of
 @click.command()
 @todo_argument
 @click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--sector", type=click.IntRange(min=0), help="Sector of targets without a sector in the list.")
+@click.option("--sector", type=click.IntRange(min=1), help="Sector of targets without a sector in the list.")
 @click.option(
-    "--cadence", type=click.IntRange(min=1), help="Cadence in seconds of targets without a cadence in the list."
+    "--cadence",
+    type=click.IntRange(min=1),
+    help="Cadence in seconds of targets without a cadence in the list: at most 120 for tpf, more for ffi.",
 )
 @click.option(
     "--datasource",

@@ -49,13 +49,15 @@ def add_targets(
     todo_file : str or os.PathLike
         The TODO-file, a directory for the `todo.sqlite` in it, or the URL of a PostgreSQL server's database.
     rows : iterable of mapping
-        With `starid`, `camera`, `ccd` and `tmag` (TESS magnitude, or None), and optionally `sector`, `datasource`,
-        `cadence` (seconds), `method` and `cbv_area`. Other columns are ignored.
+        With `starid`, `camera` and `ccd` (1 to 4) and `tmag` (TESS magnitude from -10 to 30, or None), and optionally
+        `sector`, `datasource` ('ffi', 'tpf' or 'tpf:<starid>'), `cadence` (seconds), `method` and `cbv_area` (110 to
+        444). Numbers start at 1: a code for an unknown value, such as 0 or -99, is refused. Other columns are ignored.
     sector : int, optional
         For rows without a sector.
     cadence : int, optional
         Seconds, for rows without a cadence. By default 120 for target pixel files; for full-frame images 1800
-        before sector 27, 600 to sector 55, and 200 from sector 56 on.
+        before sector 27, 600 to sector 55, and 200 from sector 56 on. It must be a cadence of `datasource`: at most 120
+        for 'tpf', more for 'ffi'. A row with another datasource then needs a cadence of its own.
     datasource : {'tpf', 'ffi', 'both'}, optional
         For rows without a datasource; 'both' creates two tasks from a row.
     progress : callable, optional

@@ -1,18 +1,30 @@
 """The rules of a target: the valid values of a row, and the default method, cadence and area."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.csv_lists import Located
-from photometry_tasks.rules.validation import as_integer, as_real, check_natural, check_positive, invalid_argument, show
+from photometry_tasks.rules.validation import as_integer, as_real, check_positive, invalid_argument, show
 from photometry_tasks.sql.statements import TARGET_NAMES
 
 #: The brightest targets saturate in full-frame images: only halo photometry measures them.
 _HALO_TMAG = 2.0
+
+# The values that exist for TESS. Catalogues write "unknown" as a number outside, such as 0, -1, 99 or -999.
+_END = 2**63  # of the integers of a database column
+_POSITIVE = range(1, _END)  # star ids, sectors and cadences
+_FOUR = frozenset(range(1, 5))  # cameras, and CCDs of a camera
+_AREAS = frozenset(range(110, 445))  # camera*100 + ccd*10 + the area on the CCD, 0 to 4
+_BRIGHTEST, _FAINTEST = -10.0, 30.0
+
+#: Seconds. The longest cadence of target pixel files; full-frame images have longer cadences.
+_LONGEST_OF_PIXEL_FILES = 120
 
 
 @dataclass(slots=True)
@@ -56,10 +68,15 @@ class Defaults:
     def __post_init__(self) -> None:
         for name in ("sector", "cadence"):
             if (value := getattr(self, name)) is not None:
-                checked = (check_natural if name == "sector" else check_positive)(name, value)
-                object.__setattr__(self, name, checked)
+                object.__setattr__(self, name, check_positive(name, value))
         if self.datasource not in ("tpf", "ffi", "both"):
             raise invalid_argument("datasource", self.datasource, "'tpf', 'ffi' or 'both' is expected")
+        if self.cadence is not None:
+            kind = "tpf" if self.cadence <= _LONGEST_OF_PIXEL_FILES else "ffi"
+            if self.datasource != kind:
+                problem = f"TESS has this cadence with datasource={kind!r} only, not with {self.datasource!r}"
+                remedy = f"{problem}; correct either, or make a call for each datasource"
+                raise invalid_argument("cadence", self.cadence, remedy)
 
 
 def build_plain_target(row: Any, defaults: Defaults) -> Target | None:
@@ -71,21 +88,22 @@ def build_plain_target(row: Any, defaults: Defaults) -> Target | None:
     datasource, sector = get("datasource", defaults.datasource), get("sector", defaults.sector)
     if not (
         type(starid) is type(camera) is type(ccd) is type(sector) is int
-        and 0 <= starid < _LARGE
-        and 0 <= camera < _LARGE
-        and 0 <= ccd < _LARGE
-        and 0 <= sector < _LARGE
+        and 0 < starid < _END
+        and camera in _FOUR
+        and ccd in _FOUR
+        and 0 < sector < _END
         and type(tmag) is float
-        and -_LARGE < tmag < _LARGE
+        and _BRIGHTEST <= tmag <= _FAINTEST
         and type(datasource) is str
         and datasource in ("ffi", "tpf")
         and method is None
     ):
         return None
     cadence, area = get("cadence"), get("cbv_area")
-    if (cadence is None or (type(cadence) is int and 0 < cadence < _LARGE)) and (
-        area is None or (type(area) is int and 0 <= area < _LARGE)
-    ):
+    if (
+        (type(cadence) is int and 0 < cadence < _END)
+        or (cadence is None and (defaults.cadence is None or datasource == defaults.datasource))
+    ) and (area is None or (type(area) is int and area in _AREAS)):
         return _complete(starid, datasource, sector, camera, ccd, cadence, method, tmag, area, defaults)
     return None
 
@@ -105,15 +123,13 @@ def _complete(
     """Return the target of checked values; the rules replace None."""
     if method is None and datasource == "ffi" and tmag is not None and tmag <= _HALO_TMAG:
         method = "halo"
+    if not tmag and tmag is not None:
+        tmag = 0.0  # never -0.0, which only some databases keep
     if cadence is None:
         cadence = defaults.cadence or _cadence_of(datasource, sector)
     if cbv_area is None:
         cbv_area = camera * 100 + ccd * 10
     return Target(starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area)
-
-
-#: Larger numbers may exceed 64 bits or be infinite: `build_targets` checks them.
-_LARGE = 2**60
 
 
 def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
@@ -143,8 +159,8 @@ def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
             problem = f"column {theirs.get(name, name)}: {show(value)}: {error}"
             raise InvalidTargetError(where=where, problem=problem) from None
 
-    starid, camera, ccd = read("starid", _as_natural), read("camera", _as_natural), read("ccd", _as_natural)
-    sector = read("sector", _as_natural, defaults.sector)
+    starid, camera, ccd = read("starid", _as_positive), read("camera", _as_one_of_four), read("ccd", _as_one_of_four)
+    sector = read("sector", _as_positive, defaults.sector)
     if "tmag" not in row:
         raise InvalidTargetError(
             where=where, problem="column tmag is missing; give None for a star without a magnitude"
@@ -153,7 +169,13 @@ def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
     datasource = read("datasource", _as_datasource, defaults.datasource)
     method = read("method", _as_method, "") or None
     cadence = None if row.get("cadence") is None else read("cadence", _as_positive)
-    area = None if row.get("cbv_area") is None else read("cbv_area", _as_natural)
+    area = None if row.get("cbv_area") is None else read("cbv_area", _as_area)
+    if cadence is not None and datasource == "both":
+        problem = f"column cadence: {cadence}: the two tasks of datasource='both' have different cadences"
+        raise InvalidTargetError(where=where, problem=f"{problem}; leave it empty, or add a column datasource")
+    if cadence is None and defaults.cadence is not None and (datasource == "ffi") != (defaults.datasource == "ffi"):
+        problem = f"column cadence has no value, and {defaults.cadence} s is for datasource={defaults.datasource!r}"
+        raise InvalidTargetError(where=where, problem=f"{problem}, not {datasource!r}; give the row its own cadence")
     for source in ("tpf", "ffi") if datasource == "both" else (datasource,):
         yield _complete(starid, source, sector, camera, ccd, cadence, method, tmag, area, defaults)
 
@@ -168,21 +190,23 @@ def _cadence_of(datasource: str, sector: int) -> int:
     return 1800 if sector < 27 else 600 if sector < 56 else 200
 
 
-def _as_natural(value: object) -> int:
+def _as_whole(value: object, allowed: Container[int], expected: str) -> int:
     if isinstance(value, str):
         # int() also accepts "1_000" and the digits of other scripts.
-        if not re.fullmatch(r"[0-9]{1,18}", value):
+        if not (value.isascii() and value.isdigit()):
             raise ValueError("a whole number is expected")
-        return int(value)
-    if (number := as_integer(value)) < 0:
-        raise ValueError("a whole number of at least 0 is expected")
+        value = int(value.lstrip("0")[:20] or 0)  # 20 digits exceed 64 bits
+    number = as_integer(value)
+    if number not in allowed:
+        raise ValueError(expected)
     return number
 
 
-def _as_positive(value: object) -> int:
-    if (number := _as_natural(value)) == 0:
-        raise ValueError("a positive number is expected")
-    return number
+_as_positive = partial(_as_whole, allowed=_POSITIVE, expected="a positive number is expected")
+_as_one_of_four = partial(_as_whole, allowed=_FOUR, expected="a number from 1 to 4 is expected")
+_as_area = partial(
+    _as_whole, allowed=_AREAS, expected="a number from 110 to 444 is expected; leave it empty if it is unknown"
+)
 
 
 def _as_magnitude(value: object) -> float | None:
@@ -194,16 +218,26 @@ def _as_magnitude(value: object) -> float | None:
     tmag = as_real(value)
     if tmag in (float("inf"), float("-inf")):
         raise ValueError("a finite number is expected")
-    return None if tmag != tmag else tmag
+    if tmag != tmag:
+        return None
+    if not _BRIGHTEST <= tmag <= _FAINTEST:
+        raise ValueError("a magnitude from -10 to 30 is expected; leave it empty (None) if it is unknown")
+    return tmag
 
 
 def _as_datasource(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"ffi|tpf|tpf:[0-9]+", value):
-        raise ValueError("'ffi', 'tpf' or 'tpf:<starid>' is expected")
-    return value
+    if isinstance(value, str):
+        if value in ("ffi", "tpf"):
+            return value
+        if value.startswith("tpf:"):
+            with suppress(ValueError):
+                return f"tpf:{_as_positive(value[4:])}"  # one spelling of each target: never tpf:0012
+    raise ValueError("'ffi', 'tpf' or 'tpf:<starid>' is expected")
 
 
 def _as_method(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("a text is expected")
+    if not value.isprintable():
+        raise ValueError("a text of printable characters is expected")  # a database refuses NUL and lone surrogates
     return value

@@ -181,8 +181,8 @@ def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
     rows=st.lists(
         st.fixed_dictionaries(
             {
-                "starid": st.integers(0, 10**10),
-                "sector": st.integers(0, 100),
+                "starid": st.integers(1, 10**10),
+                "sector": st.integers(1, 100),
                 "camera": st.integers(1, 4),
                 "ccd": st.integers(1, 4),
                 "tmag": st.floats(-5, 20) | st.sampled_from([2.0, math.nextafter(2.0, 3.0)]),
@@ -190,7 +190,7 @@ def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
             optional={
                 "datasource": st.sampled_from(["ffi", "tpf"]),
                 "cadence": st.integers(1, 2000),
-                "cbv_area": st.integers(0, 500),
+                "cbv_area": st.integers(110, 444),
             },
         ),
         max_size=6,
@@ -222,16 +222,19 @@ def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> No
 
 
 def test_a_target_that_is_listed_twice(target: Path) -> None:
-    """If a target is listed twice, the first row counts."""
+    """If a target is listed twice, however spelt, the first row counts."""
     assert add_targets(target, [ROW, {**ROW, "tmag": 3.0}, {**ROW, "sector": 2}]) == Added(2, 1)
     assert query(target, "SELECT sector, tmag FROM todolist ORDER BY sector") == [(1, 10.0), (2, 10.0)]
+    for datasource, added in (("tpf:0012", Added(1, 0)), ("tpf:12", Added(0, 1)), ("tpf:000012", Added(0, 1))):
+        assert add_targets(target, [{**ROW, "datasource": datasource}]) == added
+    assert query(target, "SELECT datasource FROM todolist WHERE priority = 3") == [("tpf:12",)]
 
 
 def test_rows_from_anywhere(target: Path) -> None:
     """Rows may come from a generator or a cursor, and hold NumPy's numbers."""
     rows = (
         {"starid": np.int64(n), "sector": np.uint8(2), "camera": np.int32(1), "ccd": 1, "tmag": np.float32(9.5)}
-        for n in range(3)
+        for n in range(1, 4)
     )
     add_targets(target, rows)
     types = query(target, "SELECT DISTINCT typeof(starid), typeof(sector), typeof(tmag), tmag FROM todolist")
@@ -254,7 +257,7 @@ def test_a_directory(tmp_path: Path) -> None:
 def test_progress(target: Path) -> None:
     """`progress` is called while reading and while writing, and at the end with all targets."""
     calls: list[tuple[int, int | None]] = []
-    rows = [{**ROW, "starid": number} for number in range(25_000)]
+    rows = [{**ROW, "starid": number} for number in range(1, 25_001)]
     add_targets(target, rows, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(10_000, None), (20_000, None), (10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
 
@@ -289,7 +292,15 @@ HEADER = "starid,camera,ccd,tmag,sector\n"
         (HEADER + "1,1.5,1,9,1\n", "line 2", "column camera: '1.5'"),
         (HEADER + "-1,1,1,9,1\n", "line 2", "column starid: '-1'"),
         (HEADER + "1_0,1,1,9,1\n", "line 2", "column starid: '1_0'"),
-        (HEADER + f"{10**19},1,1,9,1\n", "line 2", "column starid"),
+        (
+            HEADER + f"{2**63},1,1,9,1\n",
+            "line 2",
+            "column starid: '9223372036854775808': an integer of at most 64 bits",
+        ),
+        (HEADER + "0,1,1,9,1\n", "line 2", "column starid: '0': a positive number"),
+        (HEADER + "1,5,1,9,1\n", "line 2", "column camera: '5': a number from 1 to 4"),
+        (HEADER + "1,1,1,-99,1\n", "line 2", "column tmag: '-99': a magnitude from -10 to 30"),
+        (HEADER + "1,1,1,,0\n", "line 2", "column sector: '0': a positive number"),
         (HEADER + "1,,1,9,1\n", "line 2", "column camera has no value"),
         (HEADER + "1,1,1,9,\n", "line 2", "column sector has no value; give it with --sector"),
         (HEADER + "1,1,1,9\n", "line 2", "the line has 4 fields, but the header has 5"),
@@ -360,7 +371,7 @@ def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"sector": -1}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
+    "given", [{"sector": -1}, {"sector": 0}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
 )
 def test_bad_arguments(target: Path, given: dict[str, Any]) -> None:
     """The arguments for all rows are checked before a row is read."""

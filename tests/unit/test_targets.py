@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError
 from photometry_tasks.ingest.csv_lists import read_list
 from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, sort_targets
+from photometry_tasks.rules.validation import show
 
 ROW = {"starid": 5, "camera": 1, "ccd": 2, "tmag": 9.0, "sector": 3}
 NO_DEFAULTS = Defaults(None, None, "ffi")
@@ -22,24 +23,30 @@ def build(defaults: Defaults = NO_DEFAULTS, **changes: Any) -> list[Target]:
     return list(build_targets(("row 1", {"starid": "TICID"}, MappingProxyType({**ROW, **changes})), defaults))
 
 
-numbers = st.integers(0, 60)
+numbers = st.integers(1, 60) | st.just(2**63 - 1)
+one_to_four = st.integers(1, 4)
 plain_rows = st.fixed_dictionaries(
-    {**dict.fromkeys(("starid", "camera", "ccd"), numbers), "tmag": st.floats(-2, 20) | st.just(2.0)},
+    {"starid": numbers, "camera": one_to_four, "ccd": one_to_four, "tmag": st.floats(-10, 30) | st.just(2.0)},
     optional={
-        **dict.fromkeys(("sector", "cadence", "cbv_area"), numbers),
+        **dict.fromkeys(("sector", "cadence"), numbers),
+        "cbv_area": st.integers(110, 444),
         "datasource": st.sampled_from(["ffi", "tpf"]),
     },
 )
 columns = st.sampled_from(list(Target.__dataclass_fields__))
-odd = st.none() | st.sampled_from(
-    [True, 0, -1, 5.0, -0.0, 2**59, 2**60, 2**63, float("nan"), float("inf"), "5", "", b"5", "psf", "tpf:9", "both"]
-)
-all_defaults = st.builds(
-    Defaults, st.none() | st.integers(0, 60), st.none() | st.integers(1, 60), st.sampled_from(["ffi", "tpf", "both"])
+integers = [0, -1, 5, 109, 445, 2**59, 2**63 - 1, 2**63, 2**70, np.int64(2)]
+reals = [5.0, -0.0, -99.0, 30.1, 999.0, math.nan, math.inf, np.float64(-99)]
+texts = ["5", "", "\0", "psf", "tpf:9", "tpf:0012", "both"]
+odd = st.none() | st.sampled_from([True, *integers, *reals, *texts, b"5"])
+some_sector = st.none() | st.integers(1, 60)
+all_defaults = (
+    st.builds(Defaults, some_sector, st.none(), st.sampled_from(["ffi", "tpf", "both"]))
+    | st.builds(Defaults, some_sector, st.integers(1, 120), st.just("tpf"))
+    | st.builds(Defaults, some_sector, st.integers(121, 1800), st.just("ffi"))
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(plain=plain_rows, changes=st.dictionaries(columns, odd, max_size=1), defaults=all_defaults)
 def test_the_short_way_gives_the_same_target(
     plain: dict[str, Any], changes: dict[str, Any], defaults: Defaults
@@ -56,7 +63,7 @@ def test_the_short_way_gives_the_same_target(
 def test_the_short_way_is_taken() -> None:
     """A dict of plain values takes the fast path; other mappings, texts and numbers take the full conversion."""
     assert build_plain_target(ROW, NO_DEFAULTS) == build()[0]
-    assert build_plain_target({**ROW, "cadence": 20, "cbv_area": 0, "datasource": "tpf"}, NO_DEFAULTS) is not None
+    assert build_plain_target({**ROW, "cadence": 20, "cbv_area": 123, "datasource": "tpf"}, NO_DEFAULTS) is not None
     assert build_plain_target(MappingProxyType(ROW), NO_DEFAULTS) is None
     texts = ({"starid": "5"}, {"method": "psf"}, {"datasource": "both"}, {"datasource": "tpf:9"})
     for change in (
@@ -70,53 +77,83 @@ def test_the_short_way_is_taken() -> None:
         assert build_plain_target({**ROW, **change}, NO_DEFAULTS) is None
 
 
-def test_zero_is_a_value() -> None:
-    """A star id, sector or area of 0 is kept, and not replaced by a default."""
-    for change in ({"starid": 0}, {"sector": 0}, {"cbv_area": 0}, {"camera": "0"}, {"tmag": 0.0}):
-        for target in build(Defaults(9, 9, "ffi"), **change):
-            assert [getattr(target, name) for name in change] == [0]
-
-
 def test_both_is_two_targets() -> None:
     """If the default is both, a row gives a target in a pixel file and a target in full-frame images."""
     tpf, ffi = build(Defaults(None, None, "both"), tmag=2.0, sector=27)
     assert (tpf.datasource, tpf.cadence, tpf.method) == ("tpf", 120, None)
     assert (ffi.datasource, ffi.cadence, ffi.method) == ("ffi", 600, "halo")
-    assert [target.cadence for target in build(Defaults(None, 20, "both"))] == [20, 20]
     assert [target.datasource for target in build(Defaults(None, None, "both"), datasource="tpf:9")] == ["tpf:9"]
+
+
+@pytest.mark.parametrize(
+    ("cadence", "datasource"), [(20, "both"), (1800, "both"), (20, "ffi"), (120, "ffi"), (200, "tpf"), (1800, "tpf")]
+)
+def test_a_cadence_of_the_other_kind(cadence: int, datasource: str) -> None:
+    """The cadence of pixel files is no default for full-frame images, nor the reverse."""
+    with pytest.raises(InvalidArgumentError, match=rf"cadence={cadence}: .*not with '{datasource}'; correct either"):
+        Defaults(None, cadence, datasource)
+    kind, other = ("tpf", "ffi") if cadence <= 120 else ("ffi", "tpf:9")
+    assert build(Defaults(None, cadence, kind))[0].cadence == cadence
+    with pytest.raises(InvalidTargetError, match=f"row 1: column cadence has no value, and {cadence} s is for"):
+        build(Defaults(None, cadence, kind), datasource=other)
+    assert build_plain_target({**ROW, "datasource": other}, Defaults(None, cadence, kind)) is None
+    with pytest.raises(InvalidTargetError, match=f"row 1: column cadence: {cadence}: the two tasks of"):
+        build(Defaults(None, None, "both"), cadence=cadence)
 
 
 @pytest.mark.parametrize(
     ("column", "text", "value"),
     [
-        *(("starid", text, value) for text, value in [("007", 7), ("0", 0), ("9" * 18, 10**18 - 1)]),
-        *(("tmag", text, value) for text, value in [(".5", 0.5), ("5.", 5.0), ("+1e1", 10.0), ("-2", -2.0)]),
-        *(("tmag", text, None) for text in ("nan", "NaN")),
+        *(("starid", text, int(text)) for text in ("007", "0" * 50 + "1", "9" * 18, f"{10**18}", f"{2**63 - 1}")),
+        *(("datasource", text, "tpf:12") for text in ("tpf:12", "tpf:0012", "tpf:" + "0" * 30 + "12")),
+        ("datasource", f"tpf:{2**63 - 1}", f"tpf:{2**63 - 1}"),
+        *(("tmag", text, value) for text, value in [(".5", 0.5), ("5.", 5.0), ("+1e1", 10.0), ("-0.0", 0.0)]),
+        *(("tmag", text, value) for text, value in [("-10", -10.0), ("30", 30.0), ("nan", None), ("NaN", None)]),
+        *((column, text, int(text)) for column in ("camera", "ccd") for text in ("1", "4")),
+        *(("cbv_area", text, int(text)) for text in ("110", "444")),
     ],
 )
-def test_texts(column: str, text: str, value: float | None) -> None:
-    """A text of digits, as in CSV files, is a number."""
+def test_texts(column: str, text: str, value: Any) -> None:
+    """A text of digits, as in CSV files, is a number, and each datasource has one spelling."""
     (target,) = build(NO_DEFAULTS, **{column: text})
-    assert getattr(target, column) == value
-    assert type(getattr(target, column)) is type(value)
+    assert repr(getattr(target, column)) == repr(value)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "problem"),
     [
-        *(("starid", text, "a whole number is expected") for text in ("1_0", "٣", " 5", "5\n", "+5", "5.0", "")),
+        *(("starid", text, "a whole number is expected") for text in ("1_0", "٣", " 5", "5\n", "+5", "5.0", "", "-1")),
+        *(("starid", value, "a positive number is expected") for value in ("0", "000", 0, -1, np.int64(-(2**63)))),
+        *(
+            ("starid", value, "an integer of at most 64 bits is expected")
+            for value in (f"{2**63}", "9" * 20, "9" * 5000, 2**63, np.uint64(2**63))
+        ),
         *(("tmag", text, "a number is expected") for text in ("1_0", "٣", " 5", "5\n", "0x1p3", "infinity", "", ".")),
         *(("tmag", value, "a finite number is expected") for value in ("1e400", "-inf", np.float32("inf"))),
         *(("tmag", value, "a number is expected") for value in (True, b"5", 1j)),
         *(("camera", value, "an integer is expected") for value in (True, 1.0, b"1", np.ma.masked)),
-        ("cbv_area", -1, "a whole number of at least 0 is expected"),
+        *(
+            (column, value, "a number from 1 to 4 is expected")
+            for column in ("camera", "ccd")
+            for value in (0, "0", 5, "5", -1, 99, 2**59, np.int8(5))
+        ),
+        *(("cbv_area", value, "a number from 110 to 444 is expected; leave it") for value in (0, -1, 109, "445", 999)),
         ("ccd", 2**63, "an integer of at most 64 bits is expected"),
-        *(("cadence", value, "a positive number is expected") for value in (0, "0")),
+        *(
+            (column, value, "a positive number is expected")
+            for column in ("cadence", "sector")
+            for value in (0, "0", -9)
+        ),
+        *(
+            ("tmag", value, "a magnitude from -10 to 30 is expected; leave it empty")
+            for value in (-99.0, "-99", "-10.01", 30.5, "99.99", 999, -9999, 1e20, "1e300", np.float32(99))
+        ),
         *(
             ("datasource", text, "'ffi', 'tpf' or 'tpf:<starid>' is expected")
-            for text in ("tpf:", "tpf:x", "ffi\n", "")
+            for text in ("tpf:", "tpf:x", "ffi\n", "", "tpf:0", "tpf:-1", f"tpf:{2**63}", "tpf:9\0", "tpf:\ud800")
         ),
         *(("method", value, "a text is expected") for value in (b"psf", 5)),
+        *(("method", text, "a text of printable characters is") for text in ("p\0", "\ud800", "p\n", "\x1b[2J")),
     ],
 )
 def test_wrong_values(column: str, value: Any, problem: str) -> None:
@@ -124,7 +161,7 @@ def test_wrong_values(column: str, value: Any, problem: str) -> None:
     with pytest.raises(InvalidTargetError) as caught:
         build(**{column: value})
     theirs = "TICID" if column == "starid" else column
-    assert str(caught.value).startswith(f"row 1: column {theirs}: {value!r}: {problem}. ")
+    assert str(caught.value).startswith(f"row 1: column {theirs}: {show(value)}: {problem}")
 
 
 def test_order() -> None:
@@ -136,7 +173,7 @@ def test_order() -> None:
         (5.0, 1, "tpf"),
         (5.0, 2, "ffi"),
         (5.0, 2, "tpf"),
-        (None, 0, "tpf"),
+        (None, 1, "tpf"),
         (None, 3, "ffi"),
     ]
     ordered = [build(tmag=tmag, starid=starid, datasource=source)[0] for tmag, starid, source in stars]
