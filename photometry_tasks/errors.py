@@ -39,6 +39,10 @@ class InvalidTargetError(TodoError, ValueError):
     """{where}: {problem}. No target was added. Correct it, then try again."""
 
 
+class TargetListNotFoundError(TodoError, FileNotFoundError):
+    """No such file or directory: {path!r}. Check the name of the target list, then try again."""
+
+
 class TodoFileNotFoundError(TodoError, FileNotFoundError):
     """{path} does not exist. Create a TODO-file with `photometry-tasks init {quoted} LIST.csv`."""
 

@@ -1,12 +1,14 @@
 """Read target lists: the columns, comments and lines of CSV files."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks.errors import InvalidTargetError
+from photometry_tasks.errors import InvalidTargetError, TargetListNotFoundError
+from photometry_tasks.rules.validation import show
 from photometry_tasks.text import count_of
 
 #: Columns of MIT's target lists that have another name in `todolist`.
@@ -14,7 +16,16 @@ _OTHER_NAMES = {"ticid": "starid"}
 
 _USED = {"starid", "sector", "datasource", "camera", "ccd", "cadence", "method", "tmag", "cbv_area"}
 _REQUIRED = ("starid", "camera", "ccd", "tmag")
-_SECTOR_IN_COMMENT = re.compile(r"\bsector\s+(\d+)\b", re.IGNORECASE)
+
+#: Words that make a sector a part or the limit of several, or exclude it: "sector 1 and 2", "since sector 5".
+_JOINING = (
+    r"(?:after|and|before|but|except\w*|exclud\w+|from|no|not|on|onwards?|or|plus|since|than|through|thru|till|to|until"
+    r"|up|without)\b"
+)
+#: A sector in a comment, with a joining word before it, and a joining word or another number after it.
+_SECTOR_IN_COMMENT = re.compile(
+    rf"(\b{_JOINING}\s+(?:\w+\s+)?)?\bsector[\s:=]+([0-9]{{1,4}})(\w|\W*(?:[0-9]|{_JOINING}))?", re.IGNORECASE
+)
 
 #: The place of a row for errors, its source's names of our columns, and its values by our names.
 Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
@@ -31,11 +42,16 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
 
     Raises
     ------
+    TargetListNotFoundError
+        If the file does not exist.
     InvalidTargetError
         If the file is not a target list. The error names the line.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = _Lines(file)
+    with _open(path) as file:
+        if b"\0" in file.peek():
+            problem = "it is a binary file, or text in UTF-16; give a CSV file in UTF-8"
+            raise InvalidTargetError(where=path, problem=problem)
+        lines = _Lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
         reader = csv.reader(lines, strict=True)
         try:
             header = next(reader, None)
@@ -46,7 +62,9 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
             _check_header(path, names, header)
             listed_sector = None if "sector" in names else _sector_of(path, lines.comments, sector)
             is_empty = True
+            lines.is_in_record = False
             for fields in reader:
+                lines.is_in_record = False
                 is_empty = False
                 where = f"{path}, line {lines.number}"
                 if len(fields) != len(names):
@@ -61,27 +79,45 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
                 yield where, theirs, {"tmag": None, **row}
             if is_empty:
                 raise InvalidTargetError(where=path, problem="the list has no targets")
+            if "sector" not in names:
+                _sector_of(path, lines.comments, sector)  # comments between the rows may contradict the first
         except csv.Error as error:
             raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
         except UnicodeDecodeError as error:
             where = f"{path}, after line {lines.number}"
-            raise InvalidTargetError(where=where, problem=f"the text is not UTF-8 ({error})") from None
+            problem = f"the text is not UTF-8 ({error}), but perhaps Latin-1; save it as UTF-8"
+            raise InvalidTargetError(where=where, problem=problem) from None
+
+
+def _open(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise TargetListNotFoundError(path=str(path)) from None
+    except (OSError, ValueError) as error:  # ValueError: the path has a NUL
+        problem = f"it cannot be read ({getattr(error, 'strerror', error)}); give a readable CSV file"
+        raise InvalidTargetError(where=path, problem=problem) from error
 
 
 class _Lines:
-    """The lines of a list without its comments, the comments, and the number of the current line."""
+    """The lines of a list without its comments, the comments with their numbers, and the number of the current line.
+
+    Within a record, which a quoted field may continue over lines, no line is a comment; its reader ends the record.
+    """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = enumerate(lines, start=1)
         self.number = 0
-        self.comments: list[str] = []
+        self.is_in_record = False
+        self.comments: list[tuple[int, str]] = []
 
     def __iter__(self) -> Iterator[str]:
         for number, line in self._lines:
             self.number = number
-            if line.startswith("#"):
-                self.comments.append(line)
-            elif line.strip():
+            if not self.is_in_record and line.startswith("#"):
+                self.comments.append((number, line.strip()))
+            elif self.is_in_record or line.strip():
+                self.is_in_record = True
                 yield line
 
 
@@ -94,9 +130,16 @@ def _check_header(path: Path, names: list[str], header: list[str]) -> None:
             raise InvalidTargetError(where=path, problem=f"column {name} occurs twice")
 
 
-def _sector_of(path: Path, comments: list[str], given: int | None) -> int | None:
-    """Return the sector that the comments before the header name, or None."""
-    found = {int(number) for comment in comments for number in _SECTOR_IN_COMMENT.findall(comment)}
+def _sector_of(path: Path, comments: list[tuple[int, str]], given: int | None) -> int | None:
+    """Return the sector that the comments name, or None."""
+    found = set()
+    for number, comment in comments:
+        for before, sector, after in _SECTOR_IN_COMMENT.findall(comment):
+            if not (before or after):
+                found.add(int(sector))
+            elif given is None:
+                problem = f"the sector in {show(comment)} is unclear; choose a sector with --sector, or `sector=`"
+                raise InvalidTargetError(where=f"{path}, line {number}", problem=problem)
     named = ", ".join(map(str, sorted(found)))
     if len(found) > 1 and given is None:
         problem = f"the comments name several sectors ({named}); choose a sector with --sector, or `sector=`"

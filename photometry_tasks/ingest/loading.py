@@ -12,6 +12,7 @@ from photometry_tasks import schema
 from photometry_tasks.ingest.csv_lists import Located, read_list
 from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, get_key, sort_targets
 from photometry_tasks.models import todolist
+from photometry_tasks.rules.validation import as_items, invalid_argument
 from photometry_tasks.sql import statements
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
@@ -84,7 +85,7 @@ def add_targets(
 
 def add_target_lists(
     todo_file: str | os.PathLike[str] | Location,
-    lists: Iterable[str | os.PathLike[str]],
+    lists: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     sector: int | None = None,
     cadence: int | None = None,
@@ -95,10 +96,11 @@ def add_target_lists(
 
     Parameters
     ----------
-    lists : iterable of str or os.PathLike
-        CSV files with a header line: TESS target lists of MIT (columns TICID, Camera, CCD, Tmag), or lists with the
-        column names of `todolist`. Case does not matter, and other columns are ignored. Lines that begin with '#'
-        are comments. If a list has no column for the sector, a comment with "sector N" gives it.
+    lists : str, os.PathLike, or iterable of these
+        CSV files in UTF-8 with a header line: TESS target lists of MIT (columns TICID, Camera, CCD, Tmag), or lists
+        with the column names of `todolist`. Case does not matter, and other columns are ignored. Lines that begin with
+        '#' are comments. If a list has no column for the sector, a comment with "sector N" gives it, but none that
+        names several, such as "sector 1-13".
     todo_file, sector, cadence, datasource, progress
         As for `add_targets`.
 
@@ -108,11 +110,23 @@ def add_target_lists(
 
     Raises
     ------
+    TargetListNotFoundError
+        If a list does not exist; it is also a FileNotFoundError.
     InvalidTargetError
         If a list is invalid. The error names the file, the line and the column; it is also a ValueError.
     """
-    located = (row for path in lists for row in read_list(Path(path), sector))
+    located = (row for path in _check_paths(lists) for row in read_list(path, sector))
     return _add(todo_file, located, Defaults(sector, cadence, datasource), progress)
+
+
+def _check_paths(lists: Any) -> list[Path]:
+    try:
+        paths = [lists] if isinstance(lists, str | os.PathLike) else as_items(lists)
+    except ValueError:
+        paths = []
+    if not paths or not all(isinstance(path, str | os.PathLike) and os.fspath(path) for path in paths):
+        raise invalid_argument("lists", lists, "paths of CSV files are expected")
+    return [Path(path) for path in paths]
 
 
 # --- writing ---------------------------------------------------------------------------------------------

@@ -18,7 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import TaskManager
-from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError, LeftoverLogError, NotATodoFileError
+from photometry_tasks.errors import (
+    InvalidArgumentError,
+    InvalidTargetError,
+    LeftoverLogError,
+    NotATodoFileError,
+    TargetListNotFoundError,
+)
 from photometry_tasks.ingest import Added, add_target_lists, add_targets
 from tests.support.lists import checksum, query, result_of
 from tests.support.target_lists import MIT
@@ -371,13 +377,27 @@ def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"sector": -1}, {"sector": 0}, {"sector": 1.5}, {"cadence": "x"}, {"cadence": 0}, {"datasource": "all"}]
+    ("name", "value"),
+    [
+        *(("sector", value) for value in (-1, 0, 1.5)),
+        *(("cadence", value) for value in ("x", 0, 20)),
+        ("datasource", "all"),
+        ("todo_file", ""),
+        *(("lists", value) for value in ("", [], [""], ["list.csv", 5], b"list.csv", 5, None, {"list.csv": 1})),
+    ],
 )
-def test_bad_arguments(target: Path, given: dict[str, Any]) -> None:
-    """The arguments for all rows are checked before a row is read."""
-    with pytest.raises(InvalidArgumentError, match=next(iter(given))):
-        add_targets(target, [ROW], **given)
+def test_bad_arguments(target: Path, name: str, value: Any) -> None:
+    """The arguments are checked before a row is read."""
+    arguments = {"todo_file": target, "lists": ["list.csv"], "datasource": "both", name: value}
+    with pytest.raises(InvalidArgumentError, match=f"^{name}="):
+        add_target_lists(**arguments)
     assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [str, Path, lambda path: [path], lambda path: (str(path),), lambda path: iter([path])])
+def test_one_list_or_several(listed: Callable[..., Path], target: Path, kind: Callable[[Path], Any]) -> None:
+    """A single path stands for one list."""
+    assert add_target_lists(target, kind(listed(MIT))) == Added(2, 0)
 
 
 def test_contradicting_sectors(listed: Callable[..., Path], target: Path) -> None:
@@ -391,12 +411,53 @@ def test_contradicting_sectors(listed: Callable[..., Path], target: Path) -> Non
     assert query(target, "SELECT sector, count(*) FROM todolist GROUP BY 1") == [(1, 2), (2, 1)]
 
 
-def test_not_a_text(target: Path) -> None:
-    """A list that is not UTF-8 is an error that names the list."""
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (HEADER.encode() + b"1,1,1,9,1\n\xff\xfe\n", r", after line \d: the text is not UTF-8 .* but perhaps Latin-1"),
+        (
+            HEADER.replace("\n", ",é\n").encode("latin-1"),
+            ", after line 0: the text is not UTF-8 .* but perhaps Latin-1",
+        ),
+        *(
+            (MIT.encode(encoding), ": it is a binary file, or text in UTF-16; give a CSV file in UTF-8")
+            for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")
+        ),
+        ("SQLite", ": it is a binary file"),
+        ("directory", r": it cannot be read \(Is a directory\); give a readable CSV file"),
+    ],
+)
+def test_not_a_text(target: Path, content: Any, problem: str) -> None:
+    """A list that is not UTF-8 is an error that names the list, the likely encoding and the remedy."""
+    path = target.parent.parent / "list.csv"
+    if content == "SQLite":
+        add_targets(path, [ROW])
+    elif content == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InvalidTargetError, match=rf"^{path}{problem}"):
+        add_target_lists(target, path)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_spellings_of_a_text(target: Path, line_end: str, mark: str) -> None:
+    """A list may begin with a byte order mark, and have the line ends of any system."""
     path = target.with_name("list.csv")
-    path.write_bytes(HEADER.encode() + b"1,1,1,9,1\n\xff\xfe\n")
-    with pytest.raises(InvalidTargetError, match=r"list\.csv, after line \d: the text is not UTF-8"):
-        add_target_lists(target, [path])
+    path.write_bytes((mark + MIT.replace("\n", line_end)).encode())
+    assert add_target_lists(target, path) == Added(2, 0)
+
+
+def test_a_missing_list(target: Path) -> None:
+    """A list that does not exist is named, and is also a FileNotFoundError."""
+    with pytest.raises(TargetListNotFoundError, match=r"^No such file or directory: 'no\.csv'\. Check") as caught:
+        add_target_lists(target, ["no.csv"])
+    assert isinstance(caught.value, FileNotFoundError)
+    with pytest.raises(InvalidTargetError, match="embedded null byte"):
+        add_target_lists(target, ["no\0.csv"])
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_foreign_file_is_not_added_to(target: Path) -> None:

@@ -193,6 +193,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "list.csv"
 
 
+def test_a_quoted_field_over_lines(path: Path) -> None:
+    """Within a quoted field, a line that begins with '#' is no comment, and a blank line is kept."""
+    for line_end in ("\n", "\r\n", "\r"):
+        text = 'starid,camera,ccd,tmag,note\n1,1,1,9,"a\n# sector 5\n\n#"\n# sector 7\n\n2,1,1,9,5" tube\n# end\n'
+        (first, first_row), (second, second_row) = read(path, text.replace("\n", line_end), 7)
+        assert (first, second) == ("line 5", "line 8")
+        assert first_row["note"] == "a\n# sector 5\n\n#".replace("\n", line_end)
+        assert second_row["note"] == '5" tube'
+
+
 def test_lines(path: Path) -> None:
     """A list may have a byte order mark, blank lines, comments, blanks and quoted line breaks."""
     text = '\ufeffTICID , Camera,CCD,tmag,note\r\n\r\n1,2,3, 9.5 ,"a\r\nb"\r\n# a comment\r\n 2,2,3,,\r\n'
@@ -204,10 +214,41 @@ def test_lines(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("comment", "sector"),
-    [("# Sector 14, camera 1", 14), ("# SECTOR  7", 7), ("# sectors 1", None), ("# subsector 2", None), ("#", None)],
+    [
+        *(
+            (comment, 14)
+            for comment in ("# Sector 14, camera 1", "# sector: 14", "#sector=0014.", "# in sector 14 (v2)")
+        ),
+        *((comment, 7) for comment in ("# SECTOR  7", "# sector 7\n# 7 orbits of sector 7", "# sector: 7 - camera 1")),
+        *((comment, None) for comment in ("# sectors 1", "# sectors 1-13", "# subsector 2", "#", "# sector: -1")),
+        *((f"# Targets of sector {number}", ValueError) for number in ("1-13", "1–13", "1, 2", "1/2", "1.5", "1 & 2")),
+        *(
+            (f"# Sector {number}", ValueError)
+            for number in ("1 and 2", "1 to 13", "1, and 2", "1 on", "5b", "9" * 5000)
+        ),
+        *((f"# All stars {word} sector 27", ValueError) for word in ("since", "before TESS", "not in")),
+        ("# sector 1 up to sector 13", ValueError),
+        ("# sector 1\n# sector 2", ValueError),
+    ],
 )
-def test_the_sector_of_a_comment(path: Path, comment: str, sector: int | None) -> None:
-    """A comment before a list gives its sector, unless the list has a column for it."""
-    for header, row, expected in (("", "", sector), (",sector", ",5", "5")):
-        ((_, found),) = read(path, f"{comment}\nstarid,camera,ccd,tmag{header}\n1,1,1,9{row}\n")
-        assert found.get("sector") == expected
+def test_the_sector_of_a_comment(path: Path, comment: str, sector: Any) -> None:
+    """A comment before a list gives its sector if it names one, and the list has no column for it."""
+    text = "{}\nstarid,camera,ccd,tmag{}\n1,1,1,9{}\n"
+    ((_, found),) = read(path, text.format(comment, ",sector", ",5"))
+    assert found["sector"] == "5"
+    if sector is ValueError:
+        with pytest.raises(InvalidTargetError, match=r"list\.csv(, line 1)?: the .*choose a sector with --sector"):
+            read(path, text.format(comment, "", ""))
+        ((_, found),) = read(path, text.format(comment, "", ""), 2)
+        assert found.get("sector") in (None, 2)
+    else:
+        ((_, found),) = read(path, text.format(comment, "", ""))
+        assert found.get("sector") == sector
+
+
+def test_a_comment_between_rows(path: Path) -> None:
+    """A comment between the rows must not contradict those before the list, as in two lists that were joined."""
+    text = "# sector 1\nstarid,camera,ccd,tmag\n1,1,1,9\n# sector 2\n2,1,1,9\n"
+    with pytest.raises(InvalidTargetError, match=r"the comments name several sectors \(1, 2\)"):
+        read(path, text)
+    assert len(read(path, text.replace("sector 2", "sector 1"))) == 2
