@@ -1,7 +1,7 @@
 """Export tasks with their diagnostics: the chosen tasks, all columns, in the format of the file name."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,7 +12,8 @@ from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.export.formats import WRITERS
 from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.rules.validation import check_statuses, invalid_argument
+from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
 
@@ -27,7 +28,7 @@ def export_tasks(
     todo: str | os.PathLike[str] | Location,
     target: Path,
     *,
-    status: Collection[int | None] | None = None,
+    status: STATUS | int | Iterable[STATUS | int | None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> int:
     """Write tasks with their diagnostics to a file, atomically and in order of priority.
@@ -38,8 +39,9 @@ def export_tasks(
         The TODO-file, or the URL of a list on a server. It may be in use.
     target : Path
         A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). It is replaced.
-    status : collection of int or None, optional
-        Values of `STATUS`; None for pending tasks. By default all tasks are written.
+    status : STATUS, int, or iterable of STATUS, int or None, optional
+        The statuses of the written tasks, as members or values of `STATUS`; None in the iterable for pending tasks. By
+        default all tasks are written.
     **constraints
         Arguments of `build_constraints`.
 
@@ -51,7 +53,7 @@ def export_tasks(
     Raises
     ------
     InvalidArgumentError
-        If the suffix of the target is another, or the target is the TODO-file.
+        If the suffix of the target is another, the target is the TODO-file, or a status is not one of STATUS.
     OutdatedSchemaError
         If the list has an older schema.
     """
@@ -76,10 +78,11 @@ def export_tasks(
     return number
 
 
-def _build_select(status: Collection[int | None] | None, conditions: Sequence[Any]) -> Select[Any]:
+def _build_select(status: Any, conditions: Sequence[Any]) -> Select[Any]:
     joined = todolist.outerjoin(diagnostics, todolist.c.priority == diagnostics.c.priority)
     statement = select(*_COLUMNS).select_from(joined).where(*conditions).order_by(todolist.c.priority)
     if status is None:
         return statement
-    chosen = todolist.c.status.in_([value for value in status if value is not None])
-    return statement.where(or_(chosen, todolist.c.status.is_(None)) if None in status else chosen)
+    values = check_statuses(status, with_pending=True)
+    chosen = todolist.c.status.in_([value for value in values if value is not None])
+    return statement.where(or_(chosen, todolist.c.status.is_(None)) if None in values else chosen)

@@ -39,13 +39,6 @@ def check_integers(argument: str, values: Any) -> list[int]:
     return [check_integer(argument, item) for item in items]
 
 
-def check_natural(argument: str, value: object) -> int:
-    """Return a non-negative integer."""
-    if (number := check_integer(argument, value)) < 0:
-        raise invalid_argument(argument, value, "a non-negative integer is expected")
-    return number
-
-
 def check_positive(argument: str, value: object) -> int:
     """Return a positive integer."""
     if (number := check_integer(argument, value)) < 1:
@@ -103,17 +96,32 @@ def check_text(argument: str, value: object) -> str:
     return value
 
 
-def check_statuses(value: Any) -> list[int]:
-    """Return the values of one or several statuses; None stands for all."""
+def check_statuses(value: Any, *, with_pending: bool = False) -> list[int | None]:
+    """Return the values of one or several statuses; the value None stands for all.
+
+    Parameters
+    ----------
+    value : STATUS, another enum with the same values, an integer, or an iterable of these
+    with_pending : bool, optional
+        Whether an item may be None, which stands for pending tasks.
+    """
     if value is None:
         return [status.value for status in STATUS]
     try:
-        items = [value] if isinstance(value, enum.Enum | int) else as_items(value)
-        # A pipeline may have its own enum with the same values.
-        return [STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value for item in items]
+        items = as_items(value)
     except ValueError:
-        names = ", ".join(status.name for status in STATUS)
+        items = [value]
+    try:
+        return [None if item is None and with_pending else _as_status(item) for item in items]
+    except ValueError:
+        names = ", ".join(status.name for status in STATUS) + (", or None (pending)" if with_pending else "")
         raise invalid_argument("status", value, f"values of STATUS are expected: {names}") from None
+
+
+def _as_status(item: object) -> int:
+    # A pipeline may have its own enum with the same values.
+    status: int = STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value
+    return status
 
 
 _INT64 = range(-(2**63), 2**63)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from astropy.table import Table
@@ -122,6 +123,28 @@ def test_the_command(filled: Path, call: Call, options: list[str], where: str) -
     assert read_csv(filled.parent / "out.csv") == rows
 
 
+@pytest.mark.parametrize(
+    ("status", "where"),
+    [
+        *(
+            (status, "WHERE t.status = 2")
+            for status in (STATUS.ERROR, 2, [STATUS.ERROR], {2}, np.int64(2), [np.int8(2)])
+        ),
+        (iter([None, STATUS.OK]), "WHERE t.status IS NULL OR t.status = 1"),
+        *((status, None) for status in ("ERROR", ["ERROR"], [2.0], [True], 9, [b"2"])),
+    ],
+)
+def test_statuses(filled: Path, tmp_path: Path, status: Any, where: str | None) -> None:
+    """One or several statuses choose their tasks, as members or values of STATUS; other values are refused."""
+    if where is None:
+        with pytest.raises(InvalidArgumentError, match=r"status=.*: values of STATUS are expected: .* or None"):
+            export_tasks(filled, tmp_path / "out.csv", status=status)
+        assert not (tmp_path / "out.csv").exists()
+    else:
+        export_tasks(filled, tmp_path / "out.csv", status=status)
+        assert read_csv(tmp_path / "out.csv") == expected(filled, where)
+
+
 def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
     """A symlink is kept, and its target is written."""
     folder = tmp_path / "folder"
@@ -137,7 +160,7 @@ def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
     """If the file is in use, one state of it is written."""
     with TaskManager(filled) as manager:
         manager.save_result(result_of({"priority": 4}))
-        assert export_tasks(filled, tmp_path / "out.csv", status=[STATUS.OK.value]) == 2
+        assert export_tasks(filled, tmp_path / "out.csv", status=STATUS.OK) == 2
 
 
 @pytest.mark.parametrize("name", ["out.fits", "out", "todo.csv", "link.csv"])

@@ -25,7 +25,6 @@ from photometry_tasks.rules.validation import (
     check_integers,
     check_interval,
     check_lease,
-    check_natural,
     check_positive,
     check_seconds,
     check_statuses,
@@ -149,7 +148,6 @@ def test_items(values: Any) -> None:
         (lambda: check_integers("starid", "12"), "starid='12': a list is expected."),
         (lambda: check_integers("starid", [1, True]), "starid=True: an integer is expected."),
         (lambda: check_integers("starid", [[1]]), "starid=[1]: an integer is expected."),
-        (lambda: check_natural("limit", -1), "limit=-1: a non-negative integer is expected."),
         (lambda: check_positive("jobs", 0), "jobs=0: a positive integer is expected."),
         (lambda: check_interval("every", 0.5), "every=0.5: None or a positive integer is expected."),
         (lambda: check_durability("none"), "durability='none': 'normal' or 'full' is expected."),
@@ -165,6 +163,7 @@ def test_items(values: Any) -> None:
         (lambda: check_statuses("OK"), "status='OK': values of STATUS are expected: UNKNOWN, OK, ERROR,"),
         (lambda: check_statuses([7]), "status=[7]: values of STATUS"),
         (lambda: check_statuses(True), "status=True: values of STATUS"),
+        (lambda: check_statuses([None]), "status=[None]: values of STATUS"),
     ],
 )
 def test_messages(call: Callable[[], object], message: str) -> None:
@@ -191,7 +190,7 @@ def test_intervals(value: Any, interval: Any) -> None:
 
 def test_ends_of_ranges() -> None:
     """Each range includes its ends."""
-    assert (check_natural("n", 0), check_positive("n", 1), check_seconds("s", 0)) == (0, 1, 0.0)
+    assert (check_positive("n", 1), check_seconds("s", 0)) == (1, 0.0)
     assert (check_lease(5e-324), check_lease(30 * 86_400)) == (5e-324, 2_592_000.0)
     with pytest.raises(InvalidArgumentError, match="lease"):
         check_lease(30 * 86_400 + 1)
@@ -214,8 +213,12 @@ class Theirs(Enum):
 def test_statuses() -> None:
     """One or several statuses, as members of any enum or as integers, give their values; None gives all."""
     assert check_statuses(None) == [0, 1, 2, 3, 4, 5, 6]
-    for value in (STATUS.OK, 1, Theirs.GOOD, [STATUS.OK], {Theirs.GOOD}, np.array([1]), (np.int8(1),)):
+    for value in (STATUS.OK, 1, Theirs.GOOD, [STATUS.OK], {Theirs.GOOD}, np.array([1]), (np.int8(1),), np.int64(1)):
         assert check_statuses(value) == [1]
     assert check_statuses([]) == []
-    with pytest.raises(InvalidArgumentError, match=r"status=<Theirs\.TEXT"):
-        check_statuses(Theirs.TEXT)
+    assert check_statuses(iter([STATUS.OK, None, 2]), with_pending=True) == [1, None, 2]
+    for value in (Theirs.TEXT, "OK", ["ERROR"], [STATUS], [2.0], [True], [-1], b"\2", {STATUS.OK: 1}, [[1]]):
+        with pytest.raises(
+            InvalidArgumentError, match=r"status=.*: values of STATUS are .* STARTED, or None \(pending\)"
+        ):
+            check_statuses(value, with_pending=True)
