@@ -33,11 +33,12 @@ plain_rows = st.fixed_dictionaries(
         "datasource": st.sampled_from(["ffi", "tpf"]),
     },
 )
-columns = st.sampled_from(list(Target.__dataclass_fields__))
 integers = [0, -1, 5, 109, 445, 2**59, 2**63 - 1, 2**63, 2**70, np.int64(2)]
 reals = [5.0, -0.0, -99.0, 30.1, 999.0, math.nan, math.inf, np.float64(-99)]
 texts = ["5", "", "\0", "psf", "tpf:9", "tpf:0012", "both"]
-odd = st.none() | st.sampled_from([True, *integers, *reals, *texts, b"5"])
+changes = [
+    {column: value} for column in Target.__dataclass_fields__ for value in (None, True, *integers, *reals, *texts, b"5")
+]
 some_sector = st.none() | st.integers(1, 60)
 all_defaults = (
     st.builds(Defaults, some_sector, st.none(), st.sampled_from(["ffi", "tpf", "both"]))
@@ -46,18 +47,17 @@ all_defaults = (
 )
 
 
-@settings(max_examples=100, deadline=None)
-@given(plain=plain_rows, changes=st.dictionaries(columns, odd, max_size=1), defaults=all_defaults)
-def test_the_short_way_gives_the_same_target(
-    plain: dict[str, Any], changes: dict[str, Any], defaults: Defaults
-) -> None:
+@settings(max_examples=25, deadline=None)
+@given(plain=plain_rows, defaults=all_defaults)
+def test_the_short_way_gives_the_same_target(plain: dict[str, Any], defaults: Defaults) -> None:
     """If the values of a row need no conversion, the fast path gives the same target as the full conversion."""
-    row = {**plain, **changes}
-    before = repr(row)
-    target = build_plain_target(row, defaults)
-    if target is not None:
-        assert repr([target]) == repr(list(build_targets(("row 1", {}, row), defaults)))
-    assert repr(row) == before
+    for change in ({}, *changes):
+        row = {**plain, **change}
+        before = repr(row)
+        target = build_plain_target(row, defaults)
+        if target is not None:
+            assert repr([target]) == repr(list(build_targets(("row 1", {}, row), defaults)))
+        assert repr(row) == before
 
 
 def test_the_short_way_is_taken() -> None:
