@@ -26,7 +26,7 @@ from photometry_tasks.errors import (
     TargetListNotFoundError,
 )
 from photometry_tasks.ingest import Added, add_target_lists, add_targets
-from tests.support.lists import checksum, query, result_of
+from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.target_lists import MIT
 
 
@@ -362,6 +362,17 @@ def test_bad_rows_from_anywhere(target: Path, change: dict[str, Any], problem: s
     with pytest.raises(InvalidTargetError, match=problem):
         add_targets(target, [ROW, {**ROW, **change}])
     assert list(target.parent.iterdir()) == []
+
+
+def test_an_older_list_with_such_values(target: Path) -> None:
+    """Values that are refused in new rows do not keep a list that has them from being used and extended."""
+    make_file(
+        target, [{"starid": 0, "tmag": -99.0, "camera": 5, "cbv_area": 0}, {"sector": 0, "datasource": "tpf:0012"}]
+    )
+    assert add_targets(target, [ROW]) == Added(1, 0)
+    with TaskManager(target) as manager:
+        assert [task["starid"] for task in manager.get_tasks(9)] == [0, 102, 5]
+        manager.save_result(result_of({"priority": 1}))
 
 
 def test_a_row_that_is_none(target: Path) -> None:
