@@ -101,7 +101,8 @@ def run_command() -> None:
     if context.is_offline_mode():
         if path is not None:
             raise CommandError("--sql is for PostgreSQL only: an upgrade reads a SQLite file first. Leave --sql out.")
-        run_migrations(make_url(target).get_dialect()(), url=target, literal_binds=True)
+        server = make_url("postgresql+psycopg://")
+        run_migrations(server.get_dialect()(), url=server, literal_binds=True)
         return
     is_upgrade = getattr(config.cmd_opts, "cmd", [None])[0] is command.upgrade
     if path is None or not is_upgrade or not create_todo_file(path, lambda database: run_on(database, path)):

@@ -10,7 +10,7 @@ from typing import Any
 
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.validation import invalid_argument
-from photometry_tasks.storage.postgresql.database import hide_password
+from photometry_tasks.storage.postgresql.url import hide_password
 from photometry_tasks.storage.sqlite.paths import (
     find_leftovers,
     find_todo_file,

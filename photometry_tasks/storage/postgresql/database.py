@@ -5,17 +5,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks import schema
 from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
 from photometry_tasks.models import Base
-from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.postgresql import claim_statements
@@ -28,6 +28,7 @@ from photometry_tasks.storage.postgresql.dbapi import (
     integrity_error,
 )
 from photometry_tasks.storage.postgresql.retry import is_temporary_refusal, pause_before_reconnecting, with_retry
+from photometry_tasks.storage.postgresql.url import build_arguments, hide_password
 from photometry_tasks.text import count_of, list_first
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class PostgreSQLDatabase(Database):
     Parameters
     ----------
     url : str
-        postgresql+psycopg://user:password@host/database
+        postgresql+psycopg://user:password@host/database, or any other form of a URL of libpq.
     patience : float, optional
         For a manager's connection: seconds for which calls are retried after the server was lost, and the longest time
         for a statement of the hot paths.
@@ -82,13 +83,13 @@ class PostgreSQLDatabase(Database):
     def __init__(self, url: str, *, patience: float | None = None) -> None:
         self.name = hide_password(url)
         self.patience = patience
-        self._url = make_url(url).set(drivername="postgresql+psycopg")
         # If a client stops or its node fails within a transaction, its locks must not stay for ever.
         milliseconds = int(1000 * (patience or 0))
         self._begin = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
         self.is_given_up = self.is_unsure = False
         check_driver()
-        self._engine = create_engine(self._url, poolclass=NullPool, creator=self._connect_driver)
+        connect_driver = partial(connect, build_arguments(url), for_manager=patience is not None)
+        self._engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect_driver)
         self._open()
 
     # --- connecting --------------------------------------------------------------------------------------
@@ -108,10 +109,6 @@ class PostgreSQLDatabase(Database):
                     _logger.warning(message, self.name, describe_error(error), seconds)
                 is_reported = True
             pause_before_reconnecting(seconds)
-
-    def _connect_driver(self) -> Any:
-        arguments, named = self._engine.dialect.create_connect_args(self._url)
-        return connect(arguments, named, for_manager=self.patience is not None)
 
     def _connect(self) -> None:
         self._connection = self._engine.connect()
@@ -333,26 +330,3 @@ class PostgreSQLDatabase(Database):
         with suppress(DBAPIError):  # the connection may be lost
             self.connection.close()
         self._engine.dispose()
-
-
-def hide_password(url: str) -> str:
-    """Return a URL for display, without password and query.
-
-    Raises
-    ------
-    InvalidArgumentError
-        If the URL is not that of a PostgreSQL server.
-    """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        # The error must not show the URL, which may hold a password.
-        raise invalid_argument("url", "…", "postgresql+psycopg://user:password@host/database is expected") from None
-    # The query may hold other secrets.
-    name = parsed.set(query={}).render_as_string(hide_password=True)
-    if "@" in (parsed.host or ""):
-        # The parser takes the end of the password for the host.
-        raise invalid_argument("url", "…", "write the @ in a password as %40")
-    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise invalid_argument("url", name, "a path, or a URL that begins with postgresql+psycopg://, is expected")
-    return name

@@ -17,7 +17,7 @@ _CONNECTING = {
     "keepalives_interval": 10,
     "keepalives_count": 4,
     "tcp_user_timeout": 60_000,
-    "application_name": "photometry_tasks",
+    "fallback_application_name": "photometry_tasks",
 }
 
 #: The settings of a manager's connection. Each of its statements reads few rows, by an index. Otherwise a plan that was
@@ -75,23 +75,30 @@ def check_driver() -> None:
     _build_connection_class()
 
 
-def connect(arguments: Any, named: Mapping[str, Any], *, for_manager: bool) -> Any:
+def find_parameters() -> set[str]:
+    """Return the names of the parameters that a URL may have."""
+    from psycopg.pq import Conninfo
+
+    return {option.keyword.decode() for option in Conninfo.get_defaults()} | {"prepare_threshold"}
+
+
+def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     """Return a connection of the driver.
 
     Parameters
     ----------
-    arguments, named
+    arguments : mapping
         The driver's arguments, from the URL.
     for_manager : bool
         Whether a manager uses the connection; a reader or a command needs no settings.
     """
     from psycopg.types.numeric import Int8Dumper
 
-    dbapi = _build_connection_class().connect(*arguments, **{**_CONNECTING, **named})
+    dbapi = _build_connection_class().connect(**{**_CONNECTING, **arguments})
     # Always 64 bits: the server would prepare each statement again for every other combination of types.
     dbapi.adapters.register_dumper(int, Int8Dumper)
     if for_manager:
-        dbapi.execute(SETTINGS)
+        dbapi.execute(SETTINGS, prepare=False)
         dbapi.commit()
     return dbapi
 
