@@ -27,7 +27,7 @@ from photometry_tasks import TaskManager, schema
 from photometry_tasks.rules.results import check_result
 from photometry_tasks.sql.execution import compile_statement
 from photometry_tasks.storage.postgresql import claim_statements, save_statements
-from photometry_tasks.storage.postgresql.dbapi import SETTINGS, build_dialect
+from photometry_tasks.storage.postgresql.dbapi import MANAGER_SETTINGS, build_dialect
 from photometry_tasks.storage.postgresql.save_statements import encode_results
 
 #: Batch sizes, and the ceilings of the ratios to raw psycopg.
@@ -88,7 +88,7 @@ class Raw:
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True)
-        self._connection.execute(SETTINGS)
+        self._connection.execute(MANAGER_SETTINGS)
         self._connection.adapters.register_dumper(int, Int8Dumper)
         self._cursor = self._connection.cursor()
         register = "INSERT INTO photometry_tasks_workers (host, pid, lease) VALUES ('raw', 0, 600) RETURNING worker"

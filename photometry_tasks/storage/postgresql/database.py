@@ -42,6 +42,9 @@ _logger = logging.getLogger("photometry_tasks")
 #: The longest time for a statement of the hot paths, seconds.
 _LONGEST_STATEMENT = 60.0
 
+#: The code of a change in a transaction that only reads.
+_READ_ONLY = "25006"
+
 #: The most hosts that are listed.
 _LISTED = 10
 
@@ -230,7 +233,10 @@ class PostgreSQLDatabase(Database):
         raise error
 
     def _explain(self, error: BaseException) -> ServerError:
-        return ServerError(path=self.name, found=describe_error(error))
+        found = describe_error(error)
+        if find_driver_error(error).sqlstate == _READ_ONLY:
+            found += "; use the primary server, and a role without default_transaction_read_only"
+        return ServerError(path=self.name, found=found)
 
     # --- whole tables ------------------------------------------------------------------------------------
 

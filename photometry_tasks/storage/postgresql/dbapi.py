@@ -9,6 +9,7 @@ from sqlalchemy import Dialect
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import DriverMissingError, ServerError
+from photometry_tasks.rules.validation import invalid_argument
 
 #: libpq's parameters, unless the URL sets them: a lost server or network is detected within a minute.
 _CONNECTING = {
@@ -20,13 +21,29 @@ _CONNECTING = {
     "fallback_application_name": "photometry_tasks",
 }
 
+#: The settings of each connection: other settings of the role, the database or the client change no answer, and end no
+#: call. A statement that waited for a row sees its latest version. All tables are those of the schema with the list; a
+#: new list is created in the first schema of the search path where the name of its table is free.
+_SETTINGS = """
+SELECT set_config(name, value, false) FROM (VALUES
+    ('client_encoding', 'UTF8'), ('datestyle', 'ISO, MDY'), ('intervalstyle', 'postgres'), ('timezone', 'UTC'),
+    ('extra_float_digits', '1'), ('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off'),
+    ('default_transaction_isolation', 'read committed'),
+    ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '0'), ('idle_session_timeout', '0'),
+    ('search_path', coalesce(
+        (SELECT relnamespace::regnamespace || ', ' || current_setting('search_path')
+         FROM pg_class WHERE oid = to_regclass('photometry_tasks_version')),
+        (SELECT quote_ident(name) FROM unnest(current_schemas(false)) WITH ORDINALITY AS schema (name, place)
+         WHERE to_regclass(quote_ident(name) || '.todolist') IS NULL ORDER BY place LIMIT 1),
+        quote_ident(current_schema()), 'public'))
+) AS setting (name, value) WHERE current_setting(name, true) IS NOT NULL;
+"""
+
 #: The settings of a manager's connection. Each of its statements reads few rows, by an index. Otherwise a plan that was
 #: made for an empty table, and reads the whole table, would stay in use
-#: (https://www.postgresql.org/docs/current/sql-prepare.html). A statement that waited for a row sees its latest
-#: version. A commit survives a crash of the server.
-SETTINGS = """
-SET enable_seqscan = off; SET jit = off;
-SET default_transaction_isolation = 'read committed';
+#: (https://www.postgresql.org/docs/current/sql-prepare.html). A commit survives a crash of the server.
+MANAGER_SETTINGS = f"""{_SETTINGS}SET enable_seqscan = off; SET jit = off;
 SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6;
 DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '2000', false); EXCEPTION WHEN OTHERS THEN END $$;
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
@@ -90,16 +107,26 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     arguments : mapping
         The driver's arguments, from the URL.
     for_manager : bool
-        Whether a manager uses the connection; a reader or a command needs no settings.
+        Whether a manager uses the connection; a reader or a command needs fewer settings.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the database cannot hold every text.
     """
     from psycopg.types.numeric import Int8Dumper
 
     dbapi = _build_connection_class().connect(**{**_CONNECTING, **arguments})
+    encoding, database = dbapi.pgconn.parameter_status(b"server_encoding"), dbapi.pgconn.db
+    if encoding not in (b"UTF8", None):
+        dbapi.close()
+        remedy = "create one with `createdb --encoding=UTF8 --template=template0 NAME`, and move a list with pg_dump"
+        problem = f"the encoding of this database is {encoding.decode()}, not UTF8"
+        raise invalid_argument("url", database.decode(), f"{problem}; {remedy}")
     # Always 64 bits: the server would prepare each statement again for every other combination of types.
     dbapi.adapters.register_dumper(int, Int8Dumper)
-    if for_manager:
-        dbapi.execute(SETTINGS, prepare=False)
-        dbapi.commit()
+    dbapi.execute(MANAGER_SETTINGS if for_manager else _SETTINGS, prepare=False)
+    dbapi.commit()
     return dbapi
 
 

@@ -18,6 +18,10 @@ _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 5.0
 
 #: Codes of a server that stops or starts: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 _LOST = {"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04"}
+#: Codes of a prepared statement that the session lacks, or has of another client: a pooler shares or resets sessions.
+_FOREIGN_SESSION = {"26000", "42P05"}
+#: The function of the server that refuses a prepared statement after another program has changed the type of a column.
+_OUTDATED = "RevalidateCachedQuery"
 #: The texts of the same errors for a refused connection: libpq then gives no code, only the server's text. If the
 #: server's messages are not in English, the connection is not retried.
 _REFUSALS = (
@@ -98,7 +102,7 @@ def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
 
 
 def _classify(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
-    """Return whether the connection is lost, and whether two transactions conflict, according to an error."""
+    """Return whether a new connection is needed, and whether two transactions conflict, according to an error."""
     cause = find_driver_error(error)
     if cause is None:
         # In a pipeline, the driver may fail an assertion if the connection is lost.
@@ -106,6 +110,8 @@ def _classify(error: BaseException, *, is_lost: bool) -> tuple[bool, bool]:
     import psycopg
 
     code = cause.sqlstate or ""
+    # A new connection has our settings, and prepares each statement again.
+    is_lost = is_lost or code in _FOREIGN_SESSION or cause.diag.source_function == _OUTDATED
     is_race = code == "23505" and cause.diag.constraint_name in _RACES
     if not code and isinstance(cause, psycopg.OperationalError):
         is_lost = True  # only an error of the client has no code

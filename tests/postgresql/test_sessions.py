@@ -1,0 +1,249 @@
+"""Sessions that another program or an administrator has changed, and URLs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import InvalidArgumentError, ServerError
+from photometry_tasks.export import export_tasks
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.maintenance.status import get_attempts, get_status
+from tests.support.lists import ask, execute_sql, query, result_of
+from tests.support.servers import owned_databases
+
+PLACE = {"sector": 1, "camera": 1, "ccd": 1, "datasource": "ffi"}
+TARGETS = [{"starid": number, "tmag": 5 + number / 7, **PLACE} for number in range(1, 17)]
+
+
+@pytest.fixture
+def url(postgresql: Engine) -> Iterator[str]:
+    """Create a role with an empty database, and return the URL."""
+    with owned_databases(postgresql, "guest", "sessions") as url:
+        yield url
+
+
+def with_parameters(url: str, **parameters: str) -> str:
+    return make_url(url).update_query_dict(parameters).render_as_string(hide_password=False)
+
+
+def run_sql(url: str, *statements: str) -> None:
+    with psycopg.connect(url.replace("+psycopg", "", 1), autocommit=True) as connection:
+        for sql in statements:
+            connection.execute(sql.encode())
+
+
+# --- prepared statements ---
+
+
+def discard_all(manager: TaskManager, _url: str) -> None:
+    """Reset the session, as a pooler does between two transactions."""
+    manager._store._database.dbapi.pgconn.exec_(b"DISCARD ALL")  # type: ignore[union-attr]
+
+
+def deallocate_all(manager: TaskManager, _url: str) -> None:
+    execute_sql(manager, "DO 'BEGIN DEALLOCATE ALL; END'")
+
+
+def change_types(_manager: TaskManager, url: str) -> None:
+    """Change the types of integers and texts, each time to another type."""
+    ((kind,),) = query(url, "SELECT data_type FROM information_schema.columns WHERE column_name = 'camera'")
+    integer, varying = ("bigint", "text") if kind == "integer" else ("integer", "varchar")
+    run_sql(
+        url,
+        f"ALTER TABLE todolist ALTER camera TYPE {integer}, ALTER datasource TYPE {varying}",
+        f"ALTER TABLE photometry_tasks_workers ALTER pid TYPE {integer}, ALTER host TYPE {varying}",
+    )
+
+
+def rebuild(_manager: TaskManager, url: str) -> None:
+    run_sql(
+        url,
+        "DROP INDEX todolist_pending_idx",
+        "CREATE INDEX todolist_pending_idx ON todolist (priority) WHERE status IS NULL",
+        "ALTER TABLE todolist ADD IF NOT EXISTS corr_status bigint",
+        "VACUUM FULL todolist",
+    )
+
+
+@pytest.mark.parametrize("change", [discard_all, deallocate_all, change_types, rebuild])
+def test_outdated_plans(url: str, change: Callable[[TaskManager, str], None]) -> None:
+    """If another program changes the tables, or a pooler resets the session, each call works nevertheless."""
+    add_targets(url, TARGETS)
+    with TaskManager(with_parameters(url, prepare_threshold="0"), reset=False) as manager:
+        tasks = iter(manager.claim_tasks(10))
+        more = iter(range(11, 16))
+        calls: list[Callable[[], Any]] = [
+            manager.get_task,
+            lambda: manager.claim_tasks(1, priority=next(more)),
+            lambda: manager.release_tasks([next(tasks)["priority"]]),
+            lambda: manager.start_task(next(tasks)["priority"]),
+            lambda: manager.save_result(result_of(next(tasks))),
+            lambda: manager.save_result(result_of(next(tasks), skip_targets=[14])),
+            lambda: manager.save_results([result_of(next(tasks), STATUS.ERROR)]),
+            lambda: manager.reset_tasks(status=STATUS.ERROR),
+            lambda: manager.has_tasks_elsewhere(),
+            manager.get_random_task,
+            manager.get_number_tasks,
+            manager.heartbeat,
+            lambda: manager.summary,
+        ]
+        for call in calls:
+            call()
+            change(manager, url)
+            call()
+            ask(manager, "SELECT 1")
+        manager.heartbeat()
+        change(manager, url)
+        manager.heartbeat()
+        counts = "SELECT count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 6) FROM todolist"
+        assert ask(manager, counts) == [(4, 4)]
+        assert ask(manager, "SHOW enable_seqscan") == [("off",)]
+
+
+# --- settings ---
+
+SETTINGS = {
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "datestyle": "German",
+    "default_transaction_isolation": "serializable",
+    "extra_float_digits": "-10",
+    "idle_in_transaction_session_timeout": "50ms",
+    "intervalstyle": "sql_standard",
+    "jit": "on",
+    "lock_timeout": "1ms",
+    "plan_cache_mode": "force_generic_plan",
+    "quote_all_identifiers": "on",
+    "row_security": "off",
+    "search_path": "elsewhere, public",
+    "standard_conforming_strings": "off",
+    "statement_timeout": "100ms",
+    "timezone": "Asia/Kathmandu",
+    "transform_null_equals": "on",
+}
+_OPTIONS = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in SETTINGS.items())
+
+
+def run_campaign(url: str, listed: Path) -> list[Any]:
+    """Claim tasks, save results, and read the list in each way; return the answers."""
+    answers: list[Any] = []
+    with TaskManager(url, reset=False) as manager:
+        tasks = manager.claim_tasks(4)
+        answers += [{**task, "attempt": None} for task in tasks]
+        manager.save_result(result_of(tasks[0], skip_targets=[2, 9], mean_flux=1 / 3, errors=["σ \\ 'naïve' é\\n"]))
+        manager.save_results([result_of(tasks[1], STATUS.WARNING, mean_flux=1e300 / 3), result_of(tasks[3])])
+        manager.save_result(result_of({"priority": 5, "cadence": 1800}, STATUS.ERROR, filepath_lightcurve="a\\b'"))
+        answers += [manager.get_number_tasks(tmag_min=6.0), manager.summary["SKIPPED"]]
+        with pytest.raises(ValueError, match="tmag"):
+            manager.get_task(tmag_min="x")  # type: ignore[arg-type]
+        answers += [ask(manager, "SELECT pg_sleep(0.15), tmag FROM todolist WHERE priority = 2")]
+    answers += [(row["how"], row["errors"], row["begun"].utcoffset()) for row in get_attempts(url, 1)]
+    answers += [{name: value for name, value in get_status(url).items() if name not in ("time", "rate", "todo_file")}]
+    export_tasks(url, listed)
+    return [*answers, listed.read_text()]
+
+
+@pytest.fixture(scope="module")
+def expected(postgresql: Engine, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Run the campaign with the settings of the server."""
+    with owned_databases(postgresql, "usual", "usual") as url:
+        add_targets(url, TARGETS)
+        return run_campaign(url, tmp_path_factory.mktemp("usual") / "tasks.csv")
+
+
+@pytest.mark.parametrize("way", ["role", "environment", "url"])
+def test_settings(
+    url: str, expected: list[Any], way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: Engine
+) -> None:
+    """Settings of the role, of the environment or of the URL change no answer, and end no call."""
+    add_targets(url, TARGETS[:1])
+    run_sql(url, "CREATE SCHEMA elsewhere", "CREATE TABLE elsewhere.todolist (x integer)")
+    if way == "role":
+        with postgresql.begin() as connection:
+            for name, value in SETTINGS.items():
+                quoted = value if name == "search_path" else f"'{value}'"
+                connection.execute(text(f"ALTER ROLE guest SET {name} = {quoted}"))
+    if way == "environment":
+        monkeypatch.setenv("PGOPTIONS", _OPTIONS)
+    if way == "url":
+        url = with_parameters(url, options=_OPTIONS)
+    add_targets(url, TARGETS[1:])
+    assert run_campaign(url, tmp_path / "tasks.csv") == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "home"),
+    [
+        ("public, elsewhere", "public"),
+        ("elsewhere, public", "public"),
+        ("nowhere, elsewhere, guest", "guest"),
+        ('"$user", public', "guest"),
+        ("nowhere", "public"),
+    ],
+)
+def test_where_a_list_is_created(url: str, path: str, home: str) -> None:
+    """A list is created in the first schema of the search path without a `todolist` of another program."""
+    run_sql(url, "CREATE SCHEMA guest", "CREATE SCHEMA elsewhere", "CREATE TABLE elsewhere.todolist (x integer)")
+    run_sql(url, f"ALTER DATABASE sessions SET search_path = {path}")
+    add_targets(url, TARGETS)
+    with TaskManager(url, reset=False) as manager:
+        assert len(manager.claim_tasks(2)) == 2
+    assert get_status(url)["numtasks"] == len(TARGETS)
+    assert query(url, f"SELECT count(*) FROM {home}.todolist") == [(len(TARGETS),)]
+
+
+def test_a_database_that_is_read_only(url: str) -> None:
+    """If the role cannot write, the error says why; the list can be read."""
+    add_targets(url, TARGETS)
+    run_sql(url, "ALTER DATABASE sessions SET default_transaction_read_only = on")
+    for call in (lambda: TaskManager(url), lambda: add_targets(url, [{**TARGETS[0], "starid": 99}])):
+        with pytest.raises(
+            ServerError, match="use the primary server, and a role without default_transaction_read_only"
+        ):
+            call()
+    assert get_status(url)["numtasks"] == len(TARGETS)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP", "MULE_INTERNAL"])
+def test_encodings(postgresql: Engine, encoding: str) -> None:
+    """A database that cannot hold every text is refused with its encoding, before a list is made or opened."""
+    with postgresql.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS encoded"))
+        connection.execute(text(f"CREATE DATABASE encoded ENCODING {encoding} TEMPLATE template0 LOCALE 'C'"))
+    url = postgresql.url.set(database="encoded").render_as_string(hide_password=False)
+    for call in (lambda: add_targets(url, TARGETS), lambda: TaskManager(url), lambda: get_status(url)):
+        with pytest.raises(InvalidArgumentError, match=f"is {encoding}, not UTF8; create one with `createdb --enc"):
+            call()
+
+
+# --- URLs ---
+
+
+def test_forms_of_a_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each form of a URL of libpq and of SQLAlchemy opens the list, with the parameters of libpq."""
+    add_targets(url, TARGETS)
+    parsed = make_url(url)
+    directory = parsed.query["host"]
+    login, place = f"guest:{url.partition('guest:')[2].partition('@')[0]}", str(directory).replace("/", "%2F")
+    services = tmp_path / "services"
+    services.write_text(f"[astro]\nhost={directory}\nuser=guest\ndbname=sessions\napplication_name=mine\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    given = "connect_timeout=5&application_name=mine&options=-c%20work_mem%3D8MB&sslmode=prefer&keepalives=1"
+    forms = {
+        f"postgres://{login}@{place}/sessions": "photometry_tasks",
+        f"postgresql://{login}@{place}:5432/sessions?prepare_threshold=none": "photometry_tasks",
+        f"postgresql+psycopg://{login}@%2Fnowhere:1,{place}:5432/sessions": "photometry_tasks",
+        f"postgresql://{login}@/sessions?host=/nowhere&host={place}&{given}": "mine",
+        f"postgresql://{login}@{place}/sessions?target_session_attrs=read-write&{given}": "mine",
+        "postgresql://?service=astro": "mine",
+    }
+    for form, name in forms.items():
+        assert get_status(form)["numtasks"] == len(TARGETS)
+        with TaskManager(form, reset=False) as manager:
+            assert len(manager.claim_tasks(1)) == 1
+            assert ask(manager, "SELECT current_setting('application_name')") == [(name,)]
