@@ -125,7 +125,7 @@ def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableT
             "worker": f"{row['worker']} on {row['host']}, process {row['pid']}"
             + (f", job {row['slurm_jobid']}" if row["slurm_jobid"] else ""),
             "started": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
-            "duration": timedelta(seconds=round((row["ended"] - row["begun"]).total_seconds()))
+            "duration": timedelta(seconds=max(0, round((row["ended"] - row["begun"]).total_seconds())))
             if row["ended"]
             else None,
             "outcome": row["how"] or "running",

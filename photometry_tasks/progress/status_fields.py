@@ -1,6 +1,5 @@
 """The fields of `status --json`: counts, rate, running tasks and last errors."""
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,19 +30,20 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
     Returns
     -------
     dict
-        todo_file; time (seconds since 1970); numtasks; status and ccds (counts by the name of the status); rate
-        (results per second, over the last ten minutes) and mean_elaptime (seconds), None if nothing was saved; running
-        and last_errors (lists of dicts). A file of an older release holds no times: its errors come in order of
-        priority, the last first.
+        todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by the
+        name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
+        nothing was saved; running and last_errors (lists of dicts). A file of an older release holds no times: its
+        errors come in order of priority, the last first.
     """
-    now = time.time()
+    now: float = connection.execute(statements.TIME).scalar_one()
     by_status = name_counts(count_by_status(connection))
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     tables = set(inspect(connection).get_table_names())
     minutes: list[Any] = []
     if "photometry_tasks_progress" in tables:
         minutes = list(connection.execute(statements.PROGRESS, {"since": 0}))
-    lately = [row for row in minutes if row.minute > now - _LATELY]
+    # A minute after now is of a node whose clock is ahead.
+    lately = [row for row in minutes if now - _LATELY < row.minute <= now]
     errors: list[Any] = []
     if "diagnostics" in tables:
         errors = list(
@@ -57,18 +57,17 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "numtasks": sum(by_status.values()),
         "status": by_status,
         "ccds": ccds,
-        "rate": sum(row.saved for row in lately) / _measure_time(minutes, now) if lately else None,
+        "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": [dict(row._mapping) for row in running],
         "last_errors": [{**row._mapping, "errors": (row.errors or b"").decode(errors="replace")} for row in errors],
     }
 
 
-def _measure_time(minutes: Sequence[Any], now: float) -> float:
+def _measure_time(minutes: Sequence[Any], lately: Sequence[Any], now: float) -> float:
     """Return the seconds of the last ten minutes in which a run was active: fewer than 600 if it began in them."""
     was_going = any(now - _LATELY - PAUSE < row.minute <= now - _LATELY for row in minutes)
-    begun = next(row.minute for row in minutes if row.minute > now - _LATELY)
-    return _LATELY if was_going else max(1.0, now - begun)
+    return _LATELY if was_going else max(1.0, now - lately[0].minute)
 
 
 def _last(priorities: Iterable[int | None]) -> list[int]:

@@ -23,8 +23,9 @@ class Throughput:
 
     def __init__(self) -> None:
         self._clear()
-        self._written = time.monotonic()
-        self._minute = time.time()  # the start of the counted minute
+        self._written = self._begun = time.monotonic()
+        # The start of the counted minute by the clock of the database, from the first write of this minute.
+        self._minute: int | None = None
 
     def _clear(self) -> None:
         self._saved = self._errors = 0
@@ -33,8 +34,8 @@ class Throughput:
 
     def count(self, saved: Sequence[tuple[Result, Saved]]) -> None:
         """Count results, each with its outcome."""
-        if not self._saved and not 0 <= (now := time.time()) - self._minute < 2 * _MINUTE:
-            self._minute = now - _MINUTE  # no result came for a while, or the clock was set back
+        if not self._saved and (now := time.monotonic()) - self._begun >= 2 * _MINUTE:
+            self._begun, self._minute = now - _MINUTE, None  # no result came for a while
         self._saved += len(saved)
         self._elaptime += sum([result.diagnostics["elaptime"] for result, _ in saved])
         failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
@@ -43,8 +44,11 @@ class Throughput:
             self._last_error = failed[-1]
 
     def _write(self, transaction: Transaction) -> None:
+        if self._minute is None:
+            ((now,),) = transaction.fetch_all(statements.TIME, {})
+            self._minute = int(now - (time.monotonic() - self._begun))
         values = {
-            "minute": int(self._minute),
+            "minute": self._minute,
             "saved": self._saved,
             "errors": self._errors,
             "elaptime": self._elaptime,
@@ -71,5 +75,5 @@ class Throughput:
             _logger.exception("The throughput could not be written; retrying later")
             return
         self._clear()
-        if (now := time.time()) - self._minute >= _MINUTE:
-            self._minute = now
+        if now - self._begun >= _MINUTE:
+            self._begun, self._minute = now, None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Dialect, Integer, LargeBinary
+from sqlalchemy import Dialect, Double, Integer, LargeBinary
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -31,6 +31,13 @@ class whole_part(FunctionElement[int]):  # noqa: N801
     inherit_cache = True
 
 
+class unix_time(FunctionElement[float]):  # noqa: N801
+    """Seconds since 1970 by the clock of the database: on a server, the same clock for all managers and readers."""
+
+    type = Double()
+    inherit_cache = True
+
+
 @compiles(as_bytes)
 def _as_bytes(element: as_bytes, compiler: Any, **given: Any) -> str:
     return f"CAST({compiler.process(element.clauses, **given)} AS BLOB)"
@@ -49,3 +56,13 @@ def _whole_part(element: whole_part, compiler: Any, **given: Any) -> str:
 @compiles(whole_part, "postgresql")
 def _truncated(element: whole_part, compiler: Any, **given: Any) -> str:
     return f"CAST(trunc({compiler.process(element.clauses, **given)}) AS INTEGER)"  # a cast alone rounds
+
+
+@compiles(unix_time)
+def _from_julian_day(_element: unix_time, _compiler: Any, **_given: Any) -> str:
+    return "(julianday('now') - 2440587.5) * 86400.0"
+
+
+@compiles(unix_time, "postgresql")
+def _from_clock(_element: unix_time, _compiler: Any, **_given: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"

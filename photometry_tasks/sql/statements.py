@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
-from photometry_tasks.sql.functions import as_bytes
+from photometry_tasks.sql.functions import as_bytes, unix_time
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
@@ -304,6 +304,7 @@ def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
 
 # --- progress --------------------------------------------------------------------------------------------
 
+TIME: sa.Select[Any] = sa.select(unix_time())
 INSERT_PROGRESS: sa.Insert = sa.insert(progress)
 ADD_PROGRESS: sa.Update = (
     sa.update(progress)

@@ -93,6 +93,9 @@ def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest
         found = get_status(path)
         assert found["status"]["OK"] == 1
         assert 0 <= found["age"] < 60
+        with monkeypatch.context() as patch:
+            patch.setattr(status_file.time, "time", lambda: found["time"] - 3600)  # the clock of the manager is ahead
+            assert get_status(path)["age"] == 0
     assert get_status(path)["age"] is None
 
 
@@ -250,26 +253,35 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
     assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
     with TaskManager(path) as manager:
         manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
+        # Other results are from a node whose clock is ahead.
+        manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 90, 0, 1.0, NULL)", (now + 3600,))
         manager.conn.commit()
     # The run lasted all of the ten minutes.
     assert get_status(path)["rate"] == pytest.approx(100 / 600)
+    with TaskManager(path) as manager:
+        manager.cursor.execute("DELETE FROM photometry_tasks_progress WHERE minute < ?", (now + 3600,))
+        manager.conn.commit()
+    assert get_status(path)["rate"] is None
 
 
 def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """A row begins with the manager, and another after each minute; after a break, a minute before a result."""
-    now = [10_000.0]
-    monkeypatch.setattr(throughput.time, "time", lambda: now[0])
-    ticks = itertools.count(step=20)
-    monkeypatch.setattr(throughput.time, "monotonic", lambda: next(ticks))
+    now, set_back = 10_000.0, 0.0
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: now)
     manager = opened(*many(20))
+    # The clock of the database, from which SQLite calculates the Julian day.
+    manager.conn.create_function("julianday", 1, lambda _: (now - set_back) / 86_400 + 2_440_587.5)
     # No result came for a while before 10,300; later the clock is set back by an hour.
-    moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 6_700, 6_711, 6_722]
+    moments = [10_005, 10_011, 10_030, 10_062, 10_070, 10_075, 10_300, 10_311, 10_322, 10_362, 10_373, 10_384]
     for priority, moment in enumerate(moments, start=1):
-        now[0] = float(moment)
+        now, set_back = float(moment), 3600.0 if moment > 10_362 else 0.0
         manager.save_result(result_of({"priority": priority}))
     manager.close()
-    rows = query(manager.todo_file, "SELECT minute, saved FROM photometry_tasks_progress")
-    assert sum(saved for _, saved in rows) == len(moments)
-    assert (10_000, 4) in rows
-    assert any(6_600 < minute < 6_722 for minute, _ in rows)
-    assert any(10_200 <= minute <= 10_300 for minute, _ in rows)
+    rows = query(manager.todo_file, "SELECT minute, saved FROM photometry_tasks_progress ORDER BY minute")
+    assert [(round(minute, -1), saved) for minute, saved in rows] == [
+        (6760, 2),
+        (10_000, 4),
+        (10_060, 2),
+        (10_240, 1),
+        (10_300, 3),
+    ]

@@ -1,5 +1,6 @@
-"""Sessions that another program or an administrator has changed, and URLs."""
+"""Sessions that another program or an administrator has changed, URLs, and clocks."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from photometry_tasks.errors import InvalidArgumentError, ServerError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.status import get_attempts, get_status
+from photometry_tasks.progress import throughput
 from tests.support.lists import ask, execute_sql, query, result_of
 from tests.support.servers import owned_databases
 
@@ -247,3 +249,44 @@ def test_forms_of_a_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with TaskManager(form, reset=False) as manager:
             assert len(manager.claim_tasks(1)) == 1
             assert ask(manager, "SELECT current_setting('application_name')") == [(name,)]
+
+
+# --- clocks ---
+
+
+@pytest.mark.parametrize("ahead", [86_400.0, 300.0, -300.0, -86_400.0])
+def test_a_node_with_another_clock(url: str, ahead: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the clock of the manager's node or of the reader's node is wrong, the rate is that of the server's clock."""
+    add_targets(url, TARGETS)
+    monkeypatch.setattr(throughput, "_INTERVAL", 0.0)
+    real = time.time
+    with monkeypatch.context() as patch, TaskManager(url, reset=False) as manager:
+        patch.setattr(time, "time", lambda: real() + ahead)
+        manager.save_results(map(result_of, manager.claim_tasks(5)))
+        seen_there = get_status(url)
+    seen_here = get_status(url)
+    for found in (seen_there, seen_here):
+        assert abs(found["time"] - real()) < 60
+        assert 5 / 60 < found["rate"] <= 5
+    ((minute,),) = query(url, "SELECT minute FROM photometry_tasks_progress")
+    assert 0 <= seen_here["time"] - minute < 60
+
+
+def test_ages(url: str) -> None:
+    """If the server's clock is set back, no age and no run time is negative."""
+    add_targets(url, TARGETS)
+    with TaskManager(url, reset=False) as manager, TaskManager(url, reset=False) as other:
+        (task,) = manager.claim_tasks(1)
+        future = "clock_timestamp() + interval '1 h'"
+        execute_sql(
+            manager,
+            f"UPDATE photometry_tasks_attempts SET begun = {future}, ended = NULL",
+            f"UPDATE photometry_tasks_workers SET seen = {future}",
+        )
+        with pytest.raises(OSError, match="last heartbeat 0 s ago"):
+            TaskManager(url, overwrite=True)
+        execute_sql(manager, "UPDATE photometry_tasks_workers SET seen = seen - interval '2 h' WHERE worker = 1")
+        other._store._max_attempts = 1  # type: ignore[union-attr]
+        assert [found["priority"] for found in other.claim_tasks(1)] == [2]
+        kept = ask(other, "SELECT priority, elaptime FROM diagnostics")
+    assert kept == [(task["priority"], 0.0)]

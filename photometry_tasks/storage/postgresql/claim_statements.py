@@ -43,6 +43,12 @@ STARTED, _error = as_number(STATUS.STARTED.value), as_number(STATUS.ERROR.value)
 _is_started = _task.status + as_number(0) == STARTED
 _pending: sa.ColumnElement[int] = sa.cast(sa.null(), sa.BigInteger)
 
+
+def _build_age(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return the seconds since a time; the server's clock may have been set back."""
+    return sa.func.greatest(sa.func.extract("epoch", NOW - time), as_number(0))
+
+
 # --- workers ---------------------------------------------------------------------------------------------
 
 LOCK_WORKERS: sa.Executable = sa.text("LOCK TABLE photometry_tasks_workers IN SHARE ROW EXCLUSIVE MODE")
@@ -57,9 +63,9 @@ REGISTER: sa.Insert = (
 _touch = sa.update(workers).where(_worker.worker == ME).values(seen=NOW, ended=sa.null())
 HEARTBEAT: sa.Update = _touch.returning(_worker.worker)
 #: The other workers with a valid lease: worker, host, pid, and the seconds since the last heartbeat.
-OTHERS: sa.Select[Any] = sa.select(
-    _worker.worker, _worker.host, _worker.pid, sa.func.extract("epoch", sa.func.now() - _worker.seen)
-).where(_worker.ended.is_(None), ~_is_expired, _worker.worker != ME)
+OTHERS: sa.Select[Any] = sa.select(_worker.worker, _worker.host, _worker.pid, _build_age(_worker.seen)).where(
+    _worker.ended.is_(None), ~_is_expired, _worker.worker != ME
+)
 
 # --- claiming --------------------------------------------------------------------------------------------
 
@@ -152,7 +158,7 @@ def _return_tasks(priority: sa.ColumnElement[int], status: sa.ColumnElement[int]
 
 def _build_rescue() -> sa.Select[Any]:
     expired = (
-        sa.select(_worker.worker, _worker.host, _worker.pid, sa.func.now() - _worker.seen)
+        sa.select(_worker.worker)
         .where(_is_expired, _worker.worker != ME)
         .with_for_update(skip_locked=True)
         .cte("expired")
@@ -193,9 +199,9 @@ def _build_rescue() -> sa.Select[Any]:
     )
     is_given_up = lost.c.how == as_text(GIVEN_UP)
     back = _return_tasks(lost.c.priority, sa.case((is_given_up, _error), else_=_pending))
-    failed = sa.select(
-        lost.c.priority, as_text("error"), sa.func.extract("epoch", NOW - lost.c.begun), as_number(0), lost.c.errors
-    ).join(back, back.c.priority == lost.c.priority)
+    failed = sa.select(lost.c.priority, as_text("error"), _build_age(lost.c.begun), as_number(0), lost.c.errors).join(
+        back, back.c.priority == lost.c.priority
+    )
     kept = insert_or(diagnostics).from_select(
         [_kept.priority, _kept.method_used, _kept.elaptime, _kept.stamp_resizes, _kept.errors],
         failed.where(is_given_up, back.c.status == _error),

@@ -70,7 +70,8 @@ def read_status_file(path: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(_find_place(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return {**found, "holder": find_holder(path), "age": time.time() - found["time"], "has_log": False}
+    age = max(0.0, time.time() - found["time"])  # the clock of another node may be ahead
+    return {**found, "holder": find_holder(path), "age": age, "has_log": False}
 
 
 def _find_place(path: Path) -> Path:
