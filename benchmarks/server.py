@@ -1,6 +1,6 @@
 """Measure claims and saves on PostgreSQL, compared with raw psycopg: the same SQL in the same transactions.
 
-    python -m benchmarks.server [--rows 168642 2000000] [--quick]
+    python -m benchmarks.server [--rows 168642 2000000] [--quick | --snapshot]
 
 The benchmark starts its own PostgreSQL server with the default settings, and stops it at the end.
 """
@@ -164,6 +164,22 @@ def compare_one(url: str, what: str, rounds: int) -> list[Row]:
     return rows
 
 
+def measure_snapshot(url: str, rows: int) -> None:
+    """Print the time of a claim after 40,000 tasks, without and with the open snapshot of another session."""
+    for isolation in ("READ COMMITTED", "REPEATABLE READ"):
+        make_list(url, rows)
+        with psycopg.connect(url.replace("+psycopg", "", 1)) as onlooker:
+            onlooker.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+            onlooker.execute("SELECT FROM todolist LIMIT 1")
+            with TaskManager(url, reset=False, summary_interval=None) as manager:
+                run(manager, 100, 40_000)
+                vacuum(url)
+                begun = time.perf_counter()
+                for _ in range(1000):
+                    manager.claim_tasks(1)
+                print(f"{isolation}: {time.perf_counter() - begun:.3g} ms a claim", flush=True)
+
+
 # --- several workers -------------------------------------------------------------------------------------
 
 
@@ -203,7 +219,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[168_642, 2_000_000])
     parser.add_argument("--quick", action="store_true", help="measure one size, with fewer rounds and workers")
+    parser.add_argument("--snapshot", action="store_true", help="measure only the cost of an open snapshot")
     arguments = parser.parse_args()
+    if arguments.snapshot:
+        with serving() as url:
+            measure_snapshot(url, arguments.rows[0])
+        return
     sizes = arguments.rows[:1] if arguments.quick else arguments.rows
     rounds, seconds = (3, 1.0) if arguments.quick else (7, 3.0)
     found: list[Row] = []

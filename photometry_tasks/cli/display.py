@@ -159,6 +159,11 @@ def _describe(found: dict[str, Any]) -> str:
     if found["age"] is not None:
         age = f"{found['age']:.0f} s"
         lines.append(f"Published by a manager {age} ago: the file itself cannot be read, or lacks newer results.")
+    if oldest := found["oldest_transaction"]:
+        name = oldest["application_name"] or "unnamed"
+        who = name if oldest["pid"] is None else f"process {oldest['pid']} ({name})"
+        duration = timedelta(seconds=round(oldest["age"]))
+        lines.append(f"Oldest open transaction: {who}, for {duration}. Claims become slower until it ends.")
     if found["has_log"]:
         command = f"photometry-tasks upgrade {shlex.quote(found['todo_file'])}"
         lines.append(f"Results that a killed manager logged are not counted. Save them with `{command}`.")

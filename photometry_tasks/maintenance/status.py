@@ -21,7 +21,8 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     dict
         As `read_status_fields`, and: holder (the managers that have the list open, or None); age (seconds since a
         manager published this status; None if it was read from the list itself); has_log (whether a killed manager
-        logged results that are not counted).
+        logged results that are not counted); oldest_transaction (on a server, the transaction of another program that
+        makes claims slower: pid, application_name, age in seconds; or None).
     """
     location = parse_location(todo)
     published = location.read_published_status()
@@ -30,7 +31,7 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     if published["holder"] is None:  # its manager was killed
         with suppress(TodoError):
             return _read_list(location)
-    return published
+    return {**published, "oldest_transaction": None}
 
 
 def _read_list(location: Location) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def _read_list(location: Location) -> dict[str, Any]:
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None
         fields = read_status_fields(connection, database.name)
-    return {**fields, "holder": holder, "age": None, "has_log": has_log}
+        oldest = database.find_oldest_transaction()
+    return {**fields, "holder": holder, "age": None, "has_log": has_log, "oldest_transaction": oldest}
 
 
 def get_attempts(todo: str | os.PathLike[str] | Location, priority: int) -> list[dict[str, Any]]:

@@ -125,6 +125,10 @@ class Database(SharedDatabase, Protocol):
     def find_holder(self) -> str | None:
         """Return the managers that have the list open, as a text, or None."""
 
+    def find_oldest_transaction(self) -> dict[str, Any] | None:
+        """Return the transaction of another program that makes claims slower (pid, application_name, age), or None."""
+        return None
+
     def get_attempts(self, priority: int) -> list[dict[str, Any]]:  # noqa: ARG002 - the default refuses any
         """Return the attempts at a task within the open transaction, from the first to the last.
 

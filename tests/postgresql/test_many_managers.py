@@ -14,11 +14,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.cli import main
 from photometry_tasks.ingest import add_target_lists
+from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.storage.postgresql import database
 from tests.support.commands import COMMAND
 from tests.support.lists import empty_list, make_list, query, result_of
 from tests.support.paths import ROOT
@@ -176,6 +180,28 @@ def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
     outcomes = run_workers(url, batch, Disturbance(url, number, 5, act))
     check_each_once(url, number, outcomes)
     assert len(times) >= (5 if number == 20_000 else 1)
+
+
+# --- transactions of other programs ---
+
+
+def test_a_prepared_transaction(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` names a prepared transaction, which has no session."""
+    url = empty_list(server.engine, [{}])
+    monkeypatch.setattr(database, "_LONG_TRANSACTION", 0.0)
+    plain = url.replace("+psycopg", "", 1)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET max_prepared_transactions = 1")
+    server.restart()
+    with psycopg.connect(plain, autocommit=True) as connection:
+        for sql in ("BEGIN", "UPDATE todolist SET tmag = 3", "PREPARE TRANSACTION 'of the DBA'"):
+            connection.execute(sql)
+        found = get_status(url)["oldest_transaction"]
+        shown = CliRunner().invoke(main, ["status", url], env={"COLUMNS": "200"}).output
+        connection.execute("ROLLBACK PREPARED 'of the DBA'")
+    assert get_status(url)["oldest_transaction"] is None
+    assert (found["pid"], found["application_name"]) == (None, "prepared transaction of the DBA")
+    assert "Oldest open transaction: prepared transaction of the DBA, for 0:00:0" in shown
 
 
 # --- a crowded field ---

@@ -1,4 +1,4 @@
-"""Sessions that another program or an administrator has changed, URLs, and clocks."""
+"""Sessions that another program or an administrator has changed, URLs, clocks, and other programs' transactions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +15,7 @@ from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.status import get_attempts, get_status
 from photometry_tasks.progress import throughput
+from photometry_tasks.storage.postgresql import database
 from tests.support.lists import ask, execute_sql, query, result_of
 from tests.support.servers import owned_databases
 
@@ -290,3 +291,33 @@ def test_ages(url: str) -> None:
         assert [found["priority"] for found in other.claim_tasks(1)] == [2]
         kept = ask(other, "SELECT priority, elaptime FROM diagnostics")
     assert kept == [(task["priority"], 0.0)]
+
+
+# --- other programs' transactions ---
+
+
+def test_the_oldest_transaction(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` names a transaction of minutes that keeps old row versions, and no other session."""
+    add_targets(url, TARGETS)
+    plain = url.replace("+psycopg", "", 1)
+    with (
+        psycopg.connect(plain, application_name="holds nothing") as idle,
+        psycopg.connect(plain.replace("/sessions", "/postgres"), application_name="elsewhere") as elsewhere,
+        psycopg.connect(plain, application_name="writer") as writer,
+        psycopg.connect(plain, application_name="reader") as reader,
+    ):
+        idle.execute("SELECT FROM todolist")
+        for connection in (elsewhere, reader):
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            connection.execute("SELECT FROM pg_class")
+        writer.execute("UPDATE todolist SET tmag = 3 WHERE priority = 1")
+        assert get_status(url)["oldest_transaction"] is None
+        monkeypatch.setattr(database, "_LONG_TRANSACTION", 0.0)
+        names = []
+        while found := get_status(url)["oldest_transaction"]:
+            names.append(found.pop("application_name"))
+            assert found.pop("age") >= 0
+            ended = {"reader": reader, "writer": writer}[names[-1]]
+            assert found == {"pid": ended.info.backend_pid}
+            ended.rollback()
+        assert names == ["reader", "writer"]

@@ -67,6 +67,21 @@ OTHERS: sa.Select[Any] = sa.select(_worker.worker, _worker.host, _worker.pid, _b
     _worker.ended.is_(None), ~_is_expired, _worker.worker != ME
 )
 
+#: The oldest transaction of another session or a prepared one, if it is older than the parameter `seconds` and may see
+#: the tables: vacuum keeps all row versions since then, and each claim reads more of them. Sessions of other roles are
+#: NULL here unless the role may see them.
+OLDEST_TRANSACTION: sa.Executable = sa.text("""
+SELECT pid, application_name, CAST(extract(epoch FROM clock_timestamp() - begun) AS DOUBLE PRECISION) AS age
+FROM (
+    SELECT pid, application_name, xact_start FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+    UNION ALL
+    SELECT NULL, 'prepared transaction ' || gid, prepared FROM pg_prepared_xacts WHERE database = current_database()
+) AS transactions (pid, application_name, begun)
+WHERE begun < clock_timestamp() - :seconds * interval '1 second' ORDER BY begun LIMIT 1
+""")
+
 # --- claiming --------------------------------------------------------------------------------------------
 
 

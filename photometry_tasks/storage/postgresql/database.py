@@ -42,6 +42,9 @@ _logger = logging.getLogger("photometry_tasks")
 #: The longest time for a statement of the hot paths, seconds.
 _LONGEST_STATEMENT = 60.0
 
+#: Seconds. A transaction that is open for longer makes claims slower.
+_LONG_TRANSACTION = 300.0
+
 #: The code of a change in a transaction that only reads.
 _READ_ONLY = "25006"
 
@@ -301,6 +304,11 @@ class PostgreSQLDatabase(Database):
         hosts = Counter(row.host for row in self.connection.execute(claim_statements.OTHERS, {"worker": 0}))
         named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
         return f"{count_of(hosts.total(), 'manager')} ({list_first(named, _LISTED)})" if hosts else None
+
+    def find_oldest_transaction(self) -> dict[str, Any] | None:
+        """Return the oldest transaction of other sessions that has been open for minutes, or None."""
+        found = self.connection.execute(claim_statements.OLDEST_TRANSACTION, {"seconds": _LONG_TRANSACTION})
+        return next(map(dict, found.mappings()), None)
 
     def get_attempts(self, priority: int) -> list[dict[str, Any]]:
         """Return the attempts at a task within the open transaction, from the first to the last."""
