@@ -157,9 +157,9 @@ def run_tasks(
     check_importable(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
-    run = _Run(manager, function, checked, executor, jobs, limit, progress)
-    with Shutdown(grace, find_time_limit(stop_after), run.wake_up) as shutdown:
-        run.work(shutdown)
+    run = _Run(manager, function, checked, executor, jobs, limit, grace, stop_after, progress)
+    with run.shutdown:
+        run.work()
     return run.report
 
 
@@ -174,6 +174,8 @@ class _Run:
         make_executor: Callable[[int], Executor],
         jobs: int,
         limit: int | None,
+        grace: float,
+        stop_after: float | None,
         progress: Callable[[RunReport], None] | None,
     ) -> None:
         self.report = RunReport()
@@ -203,41 +205,39 @@ class _Run:
         self._is_broken = self._has_warned = False
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        self.shutdown = Shutdown(grace, find_time_limit(stop_after), partial(self._finished.put, None))
 
-    def wake_up(self) -> None:
-        self._finished.put(None)
-
-    def work(self, shutdown: Shutdown) -> None:
+    def work(self) -> None:
         """Run tasks until none is left, or the run has to stop."""
         try:
             while True:
-                is_stopping = shutdown.is_requested()
+                is_stopping = self.shutdown.is_requested()
                 if is_stopping:
-                    self._cancel_waiting(shutdown)
+                    self._cancel_waiting()
                 else:
                     self._hand_out()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
                 if is_idle and (is_stopping or not self._awaits_more()):
                     break
-                if is_stopping and shutdown.get_seconds_left() == 0:
+                if is_stopping and self.shutdown.get_seconds_left() == 0:
                     break
                 if self._in_flight or is_idle:
-                    self._wait(shutdown, is_idle=is_idle)
+                    self._wait(is_idle=is_idle)
                 if self._is_save_due() or is_stopping:
                     self._save()
         finally:
             self._end()
-        self.report.is_out_of_time = shutdown.is_out_of_time
+        self.report.is_out_of_time = self.shutdown.is_out_of_time
         if self._progress is not None:
             self._progress(self.report)
 
-    def _cancel_waiting(self, shutdown: Shutdown) -> None:
+    def _cancel_waiting(self) -> None:
         """Cancel the tasks that have not started, and warn once."""
         running = sum(not future.cancel() for future in list(self._in_flight))
-        left = shutdown.get_seconds_left() or 0.0
+        left = self.shutdown.get_seconds_left() or 0.0
         if running and left >= 1 and not self._has_warned:
             message = "%s: stopping (%s): no new task starts; %s may continue for %.0f s, or until a second signal"
-            arguments = self._manager.todo_file, shutdown.reason, count_of(running, "running task"), left
+            arguments = self._manager.todo_file, self.shutdown.reason, count_of(running, "running task"), left
             self._manager.logger.warning(message, *arguments)
             self._has_warned = True
 
@@ -289,9 +289,9 @@ class _Run:
 
     # --- taking results ----------------------------------------------------------------------------------
 
-    def _wait(self, shutdown: Shutdown, *, is_idle: bool) -> None:
+    def _wait(self, *, is_idle: bool) -> None:
         """Wait until a task finishes, a signal arrives, or a heartbeat, a save or the end of the run is due."""
-        timeouts = [_LONGEST_WAIT] if (left := shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
+        timeouts = [_LONGEST_WAIT] if (left := self.shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
         lease = self._manager.lease
         if lease is not None:
             elapsed = time.perf_counter() - self._last_heartbeat
@@ -302,7 +302,7 @@ class _Run:
             future = self._finished.get(timeout=max(0.0, min(timeouts)))
             while True:
                 if future is not None:
-                    self._take(future, shutdown)
+                    self._take(future)
                 future = self._finished.get_nowait()
         except Empty:
             pass
@@ -310,7 +310,7 @@ class _Run:
             with self._timing_manager():
                 self._manager.heartbeat()
 
-    def _take(self, future: Future[Result], shutdown: Shutdown) -> None:
+    def _take(self, future: Future[Result]) -> None:
         task = self._in_flight.pop(future)
         if future.cancelled():
             return
@@ -325,7 +325,7 @@ class _Run:
         if error is None:
             result = future.result()
             elaptime = result.diagnostics["elaptime"]
-            shutdown.add_run_time(elaptime)
+            self.shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._deaths_in_a_row = 0
         else:
