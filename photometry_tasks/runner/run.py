@@ -3,16 +3,15 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
-from photometry_tasks.errors import TooManyWorkerDeathsError
+from photometry_tasks.errors import ServerUnreachableError, TodoFileInUseError, TooManyWorkerDeathsError
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, find_children, is_worker_death, shut_down
@@ -23,6 +22,8 @@ from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
 
+T = TypeVar("T")
+
 #: Seconds that a finished result may wait, so that several results are saved together.
 _PATIENCE = 1.0
 
@@ -32,6 +33,10 @@ _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 
 #: Longest single wait, seconds: Python limits the timeout of a lock.
 _LONGEST_WAIT = 3600.0
+
+#: Seconds for which a run waits while another program has locked the file: as long as for a server, with a usual lease;
+#: and seconds between two tries, in addition to the 5 s that SQLite itself waits for a lock.
+_LONGEST_LOCK, _PAUSE = 300.0, 0.1
 
 #: Number of worker deaths in a row, without a result between them, that ends the run: the cause is not the tasks.
 _DEATHS_IN_A_ROW = 100
@@ -128,11 +133,15 @@ def run_tasks(
         If the workers cannot import the function.
     TooManyWorkerDeathsError
         If 100 workers died in a row.
+    TodoFileInUseError
+        If another program has locked the file for 5 minutes.
 
     Notes
     -----
     On a server, the run does not end while other managers run tasks that match the constraints: these tasks may come
     back.
+
+    If another program has locked the TODO-file, the run keeps its results, and tries again for 5 minutes.
 
     If one dead worker breaks the whole executor, as in `concurrent.futures.ProcessPoolExecutor`, a new executor is
     created, and the tasks in flight are run again, one at a time: a task that breaks it again becomes an ERROR.
@@ -203,6 +212,7 @@ class _Run:
         self._suspects: deque[dict[str, Any]] = deque()
         self._alone: Future[Result] | None = None
         self._is_broken = self._has_warned = False
+        self._locked_since: float | None = None
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
         self.shutdown = Shutdown(grace, find_time_limit(stop_after), partial(self._finished.put, None))
@@ -262,9 +272,14 @@ class _Run:
         lacking = target - len(self._in_flight)
         if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
-        with self._timing_manager():
-            tasks = self._manager.claim_tasks(int(min(lacking, self._to_come)), **self._constraints)
-            self._started.update(task["priority"] for task in tasks)
+        claim = partial(self._manager.claim_tasks, int(min(lacking, self._to_come)), **self._constraints)
+        try:
+            tasks = self._call(claim, is_over=self.shutdown.is_requested)
+        except TodoFileInUseError:
+            if self.shutdown.is_requested():
+                return
+            raise
+        self._started.update(task["priority"] for task in tasks)
         self._to_come -= len(tasks)
         for task in tasks:
             self._submit(task)
@@ -307,8 +322,7 @@ class _Run:
         except Empty:
             pass
         if lease is not None and time.perf_counter() - self._last_heartbeat >= _HEARTBEAT * lease:
-            with self._timing_manager():
-                self._manager.heartbeat()
+            self._call(self._manager.heartbeat)
 
     def _take(self, future: Future[Result]) -> None:
         task = self._in_flight.pop(future)
@@ -352,8 +366,7 @@ class _Run:
                 raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(last.errors))
 
     def _save_together(self, results: list[Result]) -> None:
-        with self._timing_manager():
-            statuses = self._manager.save_results(results)
+        statuses = self._call(partial(self._manager.save_results, results))
         self._started.difference_update(result.priority for result in results)
         self.report.late += statuses.count(None)
         self.report.saved += len(statuses) - statuses.count(None)
@@ -371,23 +384,50 @@ class _Run:
         for future in self._in_flight:
             if future.done() and not future.cancelled() and future.exception() is None:
                 self._done.append(future.result())
-        for result in self._done:
+        for number, result in enumerate(self._done):
             try:
                 self._save_together([result])
+            except (TodoFileInUseError, ServerUnreachableError):
+                # Each of the others would wait as long.
+                message, lost = "%s: %s could not be saved", count_of(len(self._done) - number, "finished result")
+                self._manager.logger.exception(message, self._manager.todo_file, lost)
+                break
             except Exception:
                 message = "%s: the finished result of task %d could not be saved"
                 self._manager.logger.exception(message, self._manager.todo_file, result.priority)
         try:
-            self._manager.release_tasks(self._started)
+            if self._started:
+                self._call(partial(self._manager.release_tasks, self._started), is_over=self.shutdown.is_requested)
         except Exception:
             message = "%s: %s could not be returned to pending"
             self._manager.logger.exception(message, self._manager.todo_file, count_of(len(self._started), "task"))
 
-    @contextmanager
-    def _timing_manager(self) -> Iterator[None]:
+    # --- calls of the manager ----------------------------------------------------------------------------
+
+    def _call(self, method: Callable[[], T], *, is_over: Callable[[], bool] | None = None) -> T:
+        """Return the result of a call of the manager, and call again while another program has locked the file.
+
+        The wait ends when `is_over` says so; by default with a second signal, because a result would be lost.
+        """
         begun = time.perf_counter()
         try:
-            yield
+            while True:
+                try:
+                    result = method()
+                except TodoFileInUseError as error:
+                    now = time.monotonic()
+                    if self._locked_since is None:
+                        self._locked_since = now
+                        message = "%s The run keeps its results, and waits for at most %.0f s"
+                        self._manager.logger.warning(message, error, _LONGEST_LOCK)
+                    if now - self._locked_since >= _LONGEST_LOCK or (is_over or self.shutdown.is_repeated)():
+                        raise
+                    time.sleep(_PAUSE)
+                else:
+                    if self._locked_since is not None:
+                        self._locked_since = None
+                        self._manager.logger.warning("%s: the lock has ended, the run goes on", self._manager.todo_file)
+                    return result
         finally:
             now = self._last_heartbeat = time.perf_counter()
             self.report.manager_time += now - begun

@@ -85,6 +85,10 @@ class Shutdown:
             self._is_out_of_time = time.monotonic() + next_time >= self._deadline
         return bool(self._signals) or self._is_out_of_time
 
+    def is_repeated(self) -> bool:
+        """Whether a second signal came: the run must end at once."""
+        return len(self._signals) > 1
+
     @property
     def reason(self) -> str:
         """Why no new task may start: the name of the signal, or "time limit"."""
@@ -100,7 +104,7 @@ class Shutdown:
         ends = [] if self._deadline is None else [self._deadline]
         if self._signals:
             ends.append(self._signals[0][1] + self._grace)
-        if len(self._signals) > 1:
+        if self.is_repeated():
             ends.append(self._signals[1][1])
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 

@@ -32,7 +32,7 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.sql import transitions
-from photometry_tasks.storage.postgresql import store
+from photometry_tasks.storage.postgresql import retry, store
 from tests.support.lists import ask, empty_list, execute_sql, make_list, query, result_of
 from tests.support.processes import running
 from tests.support.servers import owned_databases
@@ -345,6 +345,32 @@ def test_a_wait_that_is_given_up(share: Callable[..., Opened], monkeypatch: pyte
         other.session.connection().exec_driver_sql("SELECT pg_stat_clear_snapshot()")
     other.session.commit()
     assert one.save_result(result_of(task)) is STATUS.OK
+
+
+@pytest.mark.parametrize("name", ["claim_tasks", "save_result", "release_tasks"])
+def test_a_lock_timeout_of_the_server(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A call that the server's `lock_timeout` ends is retried for half a lease, however often it is ended."""
+    monkeypatch.setattr(retry, "_LONGEST_BACKOFF", 0.01)
+    opened = share({})
+    manager, other = opened(), opened()
+    execute_sql(manager, "SET lock_timeout = '5ms'")
+    (task,) = [{"priority": 1}] if name == "claim_tasks" else manager.claim_tasks(1)
+    other.session.connection().exec_driver_sql("LOCK TABLE todolist")
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 25:
+            other.session.rollback()
+
+    monkeypatch.setattr(retry.time, "sleep", pause)
+    arguments = {"claim_tasks": 1, "save_result": result_of(task), "release_tasks": [1]}
+    try:
+        getattr(manager, name)(arguments[name])
+    finally:
+        other.session.rollback()
+    assert len(pauses) == 25
+    assert statuses(manager) == [{"claim_tasks": 6, "save_result": 1, "release_tasks": None}[name]]
 
 
 def test_a_late_result_without_a_token(share: Callable[..., Opened], server_database: Engine) -> None:

@@ -1,21 +1,26 @@
-"""`run_tasks` with the default pool: results, errors, interruptions."""
+"""`run_tasks` with the default pool: results, errors, interruptions, locks of other programs."""
 
+import logging
 import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import UnknownTaskError
-from photometry_tasks.runner import RunReport, run_tasks
+from photometry_tasks.errors import TodoFileInUseError, UnknownTaskError
+from photometry_tasks.runner import RunReport, run, run_tasks
 from photometry_tasks.text import count_of
 from tests.support import functions as functions
 from tests.support.lists import many, query
@@ -268,3 +273,116 @@ def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in
     (tmp_path / "hangs").unlink(missing_ok=True)
     assert list(tmp_path.iterdir()) == [path]
     assert workers_of(process.pid) == []
+
+
+# --- another program locks the file ---
+
+
+class ForeignLock(logging.Handler):
+    """A write lock of another program, with an action for the moment at which a run logs that it waits for it."""
+
+    def __init__(self, manager: TaskManager) -> None:
+        super().__init__()
+        manager.conn.execute("PRAGMA busy_timeout = 10")  # milliseconds; SQLite waits 5 s otherwise
+        self._program = sqlite3.connect(manager.todo_file, isolation_level=None, check_same_thread=False)
+        self.action: Callable[[], object] = self.end
+        self.lines: list[str] = []
+        manager.logger.addHandler(self)
+
+    def take(self, *_: Any) -> None:
+        self._program.execute("BEGIN IMMEDIATE")
+
+    def end(self) -> None:
+        self._program.execute("ROLLBACK")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        if "waits for at most" in record.getMessage():
+            self.action()
+
+
+@pytest.fixture
+def foreign_lock(opened: Callable[..., TaskManager]) -> Iterator[tuple[TaskManager, ForeignLock]]:
+    manager = opened(*many(20))
+    lock = ForeignLock(manager)
+    yield manager, lock
+    manager.logger.removeHandler(lock)
+    lock._program.close()
+
+
+def lock_and_fail(lock: ForeignLock) -> Callable[[RunReport], None]:
+    def progress(_report: RunReport) -> None:
+        lock.take()
+        raise ZeroDivisionError
+
+    return progress
+
+
+class LockingExecutor(ThreadPoolExecutor):
+    """An executor whose first task takes the lock, so that its result cannot be saved."""
+
+    def __init__(self, lock: ForeignLock) -> None:
+        super().__init__(1, initializer=lock.take)
+
+
+@pytest.mark.parametrize("moment", ["claim", "save", "end"])
+def test_a_lock_of_another_program(foreign_lock: tuple[TaskManager, ForeignLock], moment: str) -> None:
+    """If another program locks the file, the run waits, keeps its results, and logs the lock and its end once."""
+    manager, lock = foreign_lock
+    if moment == "claim":
+        lock.take()
+        run_tasks(manager, functions.good, jobs=1)
+    elif moment == "save":
+        run_tasks(manager, functions.good, jobs=1, executor=lambda _jobs: LockingExecutor(lock))
+    else:
+        with pytest.raises(ZeroDivisionError):
+            run_tasks(manager, functions.does_not_end, jobs=2, progress=lock_and_fail(lock))
+    assert (manager.summary["STARTED"], manager.summary["OK"]) == (0, 1 if moment == "end" else 20)
+    assert len(lock.lines) == 2, lock.lines
+    assert lock.lines[0].startswith(f"{manager.todo_file} is in use by another manager or program (database is locked)")
+    assert lock.lines[1] == f"{manager.todo_file}: the lock has ended, the run goes on"
+
+
+def test_a_lock_at_a_backup(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """In memory mode, only backups need the file: a run does not wait, and a later backup has all results."""
+    manager = opened(*many(20), load_into_memory=True, backup_interval=1)
+    with closing(sqlite3.connect(manager.todo_file)) as program:
+        program.execute("UPDATE todolist SET tmag = 3")
+        run_tasks(manager, functions.good, jobs=1)
+    assert "automatic backup failed" in caplog.text
+    manager.backup()
+    assert query(manager.todo_file, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 20)]
+
+
+def test_a_lock_that_does_not_end(
+    foreign_lock: tuple[TaskManager, ForeignLock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has waited long enough ends; each further call waits once, and the lost results are logged."""
+    manager, lock = foreign_lock
+    lock.action = partial(monkeypatch.setattr, run, "_LONGEST_LOCK", 0.0)
+    with pytest.raises(TodoFileInUseError):
+        run_tasks(manager, functions.good, jobs=1, executor=lambda _jobs: LockingExecutor(lock))
+    assert [line.partition(": ")[2] for line in lock.lines[1:]] == [
+        "1 finished result could not be saved",
+        "1 task could not be returned to pending",
+    ]
+    lock.end()
+    assert (manager.summary["STARTED"], manager.get_number_tasks()) == (1, 19)
+
+
+@pytest.mark.parametrize("moment", ["claim", "save"])
+def test_a_signal_while_a_run_waits(foreign_lock: tuple[TaskManager, ForeignLock], moment: str) -> None:
+    """A first signal ends the wait for a claim, and only a second signal ends the wait for a save."""
+    manager, lock = foreign_lock
+    lock.action = partial(signal.raise_signal, signal.SIGINT)
+    if moment == "claim":
+        lock.take()
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(manager, functions.good, jobs=1)
+        lock.end()
+    else:
+        lock.action = lambda: [signal.raise_signal(signal.SIGINT), threading.Timer(0.2, lock.end).start()]
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(manager, functions.good, jobs=1, executor=lambda _jobs: LockingExecutor(lock))
+        assert manager.summary["OK"] == 1
+    assert manager.summary["STARTED"] == 0

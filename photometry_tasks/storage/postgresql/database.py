@@ -77,7 +77,7 @@ class PostgreSQLDatabase(Database):
     is_unsure : bool
         Whether an earlier try of the current call of `with_retry` may have been committed, with its answer lost.
     is_given_up : bool
-        Whether the last call failed because the server was lost: then calls are not retried until a call succeeds.
+        Whether the last call failed after retries: then calls are not retried until a call succeeds.
     """
 
     #: Key of the advisory lock that upgrades and loads take in turn: an arbitrary number, which must not change.

@@ -10,9 +10,6 @@ from photometry_tasks.storage.postgresql.dbapi import describe_error, find_drive
 
 T = TypeVar("T")
 
-#: The most tries of a call whose transaction conflicts with others.
-_MOST_TRIES = 20
-
 #: Seconds between two tries: the first time, and at most.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.02, 5.0
 
@@ -33,7 +30,7 @@ _REFUSALS = (
     "the database system is in recovery mode",
     "server closed the connection unexpectedly",
 )
-#: Codes of transactions that conflict.
+#: Codes of transactions that conflict, and of a wait for a lock that reached the server's `lock_timeout`.
 _CONFLICTS = {"40001", "40P01", "55P03"}
 #: Constraints that fail if two transactions add the same row at once; the next try sees the other row.
 _RACES = {"diagnostics_lightcurve_idx", "diagnostics_pkey", "photometry_tasks_attempts_live_idx"}
@@ -88,10 +85,8 @@ def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
             begun = begun or time.monotonic()
             connection.is_unsure = connection.is_unsure or is_lost
             patience = 0.0 if connection.is_given_up else connection.patience
-            if is_conflict and tries >= _MOST_TRIES:
-                connection.raise_explained(error)
             if time.monotonic() - begun >= patience:
-                connection.is_given_up = is_lost
+                connection.is_given_up = True
                 found, seconds = describe_error(error), connection.patience
                 raise ServerUnreachableError(path=connection.name, found=found, seconds=seconds) from error
         else:
