@@ -21,7 +21,7 @@ from photometry_tasks.cli.params import (
 )
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.runner.task import PhotometryFunction
+from photometry_tasks.runner.task import PhotometryFunction, check_function
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
@@ -54,7 +54,7 @@ def run(
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
     constraints = read_constraints(options)
-    chosen = import_object(function, "MODULE:FUNCTION")
+    chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if executor is not None:
         if how["jobs"] is None:
             raise click.UsageError("--executor needs --jobs; give the number of its workers.")
@@ -89,7 +89,7 @@ def work(todo: Location, function: str, lease: float, **options: Any) -> None:
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
     constraints = read_constraints(options)
-    chosen = import_object(function, "MODULE:FUNCTION")
+    chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if todo.path is not None:
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."

@@ -17,7 +17,7 @@ from photometry_tasks.rules.validation import check_positive, check_seconds, inv
 from photometry_tasks.runner.executors import check_jobs, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
-from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_importable, run_task
+from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_function, run_task
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
@@ -163,7 +163,7 @@ def run_tasks(
             task_timeout,
             "it works only for the default worker processes; leave it out if you give an executor",
         )
-    check_importable(function)
+    check_function(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
     run = _Run(manager, function, checked, executor, jobs, limit, grace, stop_after, progress)

@@ -1,5 +1,6 @@
 """One task in a worker process: call the pipeline's function, and check its result."""
 
+import inspect
 import pickle
 import sys
 import time
@@ -14,6 +15,9 @@ from photometry_tasks.status import STATUS
 
 #: A pipeline's function: takes a task, and returns the fields of its result.
 PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+#: Calls of these functions return no result at once.
+_NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 #: Time at which this process finished its last task, or started.
 _idle_since = time.perf_counter()
@@ -46,18 +50,33 @@ def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times:
     return check_result({**task, **times, **failure})
 
 
-def check_importable(function: PhotometryFunction) -> None:
-    """Check that the workers can import a function, as far as this process can check it.
+def check_function(function: PhotometryFunction) -> PhotometryFunction:
+    """Return a function that workers can import and call with a task, as far as this process can check it.
 
     Raises
     ------
     InvalidArgumentError
     """
+    if not callable(function):
+        raise invalid_argument("function", function, "a function is expected; import it, and give the function itself")
+    if isinstance(function, type) and not issubclass(function, Mapping):
+        remedy = "a class returns an instance and no result; give a function, or an instance with a method __call__"
+        raise invalid_argument("function", function, remedy)
+    if any(is_other(part) for is_other in _NOT_PLAIN for part in (function, type(function).__call__)):
+        raise invalid_argument("function", function, "it is async or a generator; give a function that returns a dict")
+    try:
+        # Not that of a wrapped function: its wrapper may add arguments.
+        inspect.signature(function, follow_wrapped=False).bind({})
+    except ValueError:
+        pass  # compiled code need not have a signature
+    except TypeError as error:
+        remedy = f"it cannot be called with a task alone ({error}); give a function with one argument, the task"
+        raise invalid_argument("function", function, remedy) from error
     remedy = "the workers cannot import it; define it at the top level of a module"
     try:
-        pickle.dumps(function)
+        pickled = pickle.dumps(function)
     except Exception as error:
         raise invalid_argument("function", function, remedy) from error
-    main = sys.modules["__main__"]
-    if getattr(function, "__module__", None) == "__main__" and not hasattr(main, "__file__"):
+    if b"__main__" in pickled and not hasattr(sys.modules["__main__"], "__file__"):
         raise invalid_argument("function", function, f"{remedy}, not in a notebook or at the prompt")
+    return function

@@ -16,14 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoFileInUseError, UnknownTaskError
 from photometry_tasks.runner import RunReport, run, run_tasks
+from photometry_tasks.runner.task import check_function
 from photometry_tasks.text import count_of
 from tests.support import functions as functions
-from tests.support.lists import many, query
+from tests.support.lists import checksum, many, query
 from tests.support.paths import ROOT
 from tests.support.processes import workers_of
 
@@ -128,12 +130,79 @@ def test_bad_numbers(opened: Callable[..., TaskManager], arguments: dict[str, An
     assert manager.get_number_tasks() == 1
 
 
-def test_a_function_that_workers_cannot_import(opened: Callable[..., TaskManager]) -> None:
-    """A lambda is refused with the reason, before any task starts."""
+def local() -> Callable[..., Any]:
+    def measure(task: dict[str, Any]) -> dict[str, Any]:
+        return task
+
+    return measure
+
+
+class Measures:
+    async def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        return task
+
+    def measure(self, task: dict[str, Any]) -> dict[str, Any]:
+        return functions.good(task)
+
+
+class HoldsALock:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def measure(self, task: dict[str, Any]) -> dict[str, Any]:
+        return task
+
+
+IMPORT, CALL = "define it at the top level of a module", r"cannot be called with a task alone \({}\)"
+
+UNFIT: dict[str, tuple[Any, str]] = {
+    "a name": ("mypipe:photometry", "a function is expected; import it"),
+    "a module": (functions, "a function is expected"),
+    "an instance": (object(), "a function is expected"),
+    "None": (None, "a function is expected"),
+    "a class": (HoldsALock, "a class returns an instance"),
+    "a built-in class": (str, "a class returns an instance"),
+    "a lambda": (lambda task: task, IMPORT),
+    "a local function": (local(), IMPORT),
+    "a bound method": (HoldsALock().measure, IMPORT),
+    "no argument": (functions.takes_nothing, CALL.format("too many positional arguments")),
+    "two arguments": (functions.needs_a_configuration, CALL.format("missing a required argument: 'configuration'")),
+    "a partial function": (partial(functions.good, {}), CALL.format("too many positional arguments")),
+    "a keyword": (functions.takes_a_keyword, "cannot be called with a task alone"),
+    "async": (functions.is_async, "async or a generator"),
+    "an async partial": (partial(functions.is_async), "async or a generator"),
+    "an async instance": (Measures(), "async or a generator"),
+    "a generator": (functions.yields, "async or a generator"),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), UNFIT.values(), ids=list(UNFIT))
+def test_a_function_that_cannot_work(opened: Callable[..., TaskManager], function: Any, message: str) -> None:
+    """A function that workers cannot import or call is refused with the reason, before any task starts."""
     manager = opened({})
-    with pytest.raises(ValueError, match="define it at the top level of a module"):
-        run_tasks(manager, lambda task: task)
+    with pytest.raises(ValueError, match=f"^function=.*{message}"):
+        run_tasks(manager, function)
     assert manager.get_number_tasks() == 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [Measures().measure, partial(functions.needs_a_configuration, configuration=1), functions.decorated, np.sqrt, dict],
+    ids=str,
+)
+def test_a_function_of_another_kind(function: Any) -> None:
+    """A bound method, a partial, a decorated or a compiled function, and a class of mappings are taken."""
+    assert check_function(function) is function
+
+
+def test_an_unfit_function_on_the_command_line(todo: Callable[..., Path], call: Callable[..., Any]) -> None:
+    """`run` refuses such a function before it opens the file, which would return errors to pending."""
+    path = todo({"status": 2})
+    before = checksum(path)
+    run = call("run", path, "tests.support.functions:is_async")
+    assert run.returncode == 1
+    assert "async or a generator" in run.stderr
+    assert checksum(path) == before
 
 
 def fail(_report: RunReport) -> None:
@@ -204,12 +273,17 @@ def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limi
     assert manager.summary["OK"] < 150
 
 
-def test_a_function_of_the_prompt(todo: Callable[..., Path]) -> None:
-    """A function from the prompt is refused with the reason: the workers could not import it."""
+@pytest.mark.parametrize("function", ["photometry", "partial(photometry)", "Kind()", "Kind().measure"])
+def test_a_function_of_the_prompt(todo: Callable[..., Path], function: str) -> None:
+    """A function from the prompt is refused with the reason, however it is wrapped: the workers could not import it."""
     script = (
         "import sys; from photometry_tasks import TaskManager; from photometry_tasks.runner import run_tasks\n"
+        "from functools import partial\n"
         "def photometry(task): return task\n"
-        "with TaskManager(sys.argv[1]) as tm: run_tasks(tm, photometry)"
+        "class Kind:\n"
+        "    def __call__(self, task): return task\n"
+        "    measure = __call__\n"
+        f"with TaskManager(sys.argv[1]) as tm: run_tasks(tm, {function})"
     )
     run = subprocess.run([sys.executable, "-c", script, str(todo({}))], capture_output=True, text=True)
     assert "not in a notebook or at the prompt" in run.stderr

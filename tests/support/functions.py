@@ -1,6 +1,7 @@
 """Functions that the tests run in worker processes: they succeed, fail, hang or die."""
 
 import asyncio
+import functools
 import multiprocessing
 import os
 import resource
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,39 @@ from photometry_tasks import STATUS
 def good(task: dict[str, Any]) -> dict[str, Any]:
     details = {"mean_flux": np.float32(task["priority"]), "unpicklable": threading.Lock()}
     return {"status": STATUS.OK, "method_used": "aperture", "details": details}
+
+
+def takes_nothing() -> dict[str, Any]:
+    return {}
+
+
+def takes_a_keyword(*, task: dict[str, Any]) -> dict[str, Any]:
+    return good(task)
+
+
+def needs_a_configuration(task: dict[str, Any], configuration: object) -> dict[str, Any]:
+    return {**good(task), "method_used": str(configuration)}
+
+
+def give_configuration(function: Callable[..., dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    @functools.wraps(function)
+    def measure(task: dict[str, Any]) -> dict[str, Any]:
+        return function(task, configuration=1)
+
+    return measure
+
+
+@give_configuration
+def decorated(task: dict[str, Any], configuration: object) -> dict[str, Any]:
+    return needs_a_configuration(task, configuration)
+
+
+async def is_async(task: dict[str, Any]) -> dict[str, Any]:
+    return good(task)
+
+
+def yields(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield good(task)
 
 
 def every_third_raises(task: dict[str, Any]) -> dict[str, Any]:
