@@ -25,7 +25,8 @@ from photometry_tasks.cli import main
 from photometry_tasks.errors import FileChangedError, TodoFileInUseError, WrongThreadError
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.storage.sqlite import lock
-from tests.support.lists import make_file, query, result_of
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.processes import kill, received, running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
@@ -284,7 +285,37 @@ def test_collected_in_another_thread(todo: Callable[..., Path]) -> None:
     TaskManager(path).close()
 
 
-# --- changes by other programs ---
+# --- locks and changes of other programs ---
+
+
+@pytest.mark.parametrize(
+    "script", ["BEGIN EXCLUSIVE", "BEGIN EXCLUSIVE; DELETE FROM todolist", "PRAGMA journal_mode=WAL"]
+)
+@pytest.mark.parametrize("arguments", [{}, {"overwrite": True}], ids=str)
+def test_a_lock_while_the_file_is_copied(
+    todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, script: str, arguments: dict[str, Any]
+) -> None:
+    """In memory mode, opening waits for a lock of another program no longer than on disk, and changes nothing."""
+    path = todo({}, {})
+    before = checksum(path)
+    load = SQLiteDatabase.load_into_memory
+
+    def load_a_locked_file(database: SQLiteDatabase) -> SQLiteDatabase:
+        other.executescript(script)
+        database.dbapi.execute("PRAGMA busy_timeout = 10")  # milliseconds, instead of 5 s
+        return load(database)
+
+    monkeypatch.setattr(SQLiteDatabase, "load_into_memory", load_a_locked_file)
+    signal.alarm(20)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        with pytest.raises(TodoFileInUseError, match="database is locked"):
+            TaskManager(path, load_into_memory=True, **arguments)
+    signal.alarm(0)
+    monkeypatch.undo()
+    if "WAL" not in script:
+        assert checksum(path) == before
+    TaskManager(path, load_into_memory=True).close()
 
 
 def change(path: Path) -> None:

@@ -145,7 +145,11 @@ class SQLiteDatabase(Database):
         copy = SQLiteDatabase(self._path, configure(sqlite3.connect(":memory:", check_same_thread=False)))
         try:
             with sqlite_errors(self._path):
+                # SQLite waits 5 s for this read lock; without it, the copy would wait for other programs without end.
+                self.dbapi.execute("BEGIN")
+                self.dbapi.execute("SELECT 1 FROM sqlite_master").fetchone()
                 self.dbapi.backup(copy.dbapi)
+                self.dbapi.rollback()
         except BaseException:
             copy.close()
             raise
