@@ -23,6 +23,7 @@ from photometry_tasks import STATUS, TaskManager, files
 from photometry_tasks.cli import main
 from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.storage.sqlite import database, store
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.result_log import _encode
 from tests.support.lists import checksum, make_file, query, result_of
@@ -36,9 +37,9 @@ def statuses(path: Path) -> list[int | None]:
     return [status for (status,) in query(path, "SELECT status FROM todolist ORDER BY priority")]
 
 
-def save(manager: TaskManager, *priorities: int) -> None:
+def save(manager: TaskManager, *priorities: int, **details: Any) -> None:
     for priority in priorities:
-        manager.save_result(result_of({"priority": priority}, mean_flux=priority / 7))
+        manager.save_result(result_of({"priority": priority}, mean_flux=priority / 7, **details))
 
 
 # --- the file on disk is replaced, deleted, or its locks are lost ---
@@ -422,6 +423,48 @@ def test_why_the_log_stays(opened: Callable[..., TaskManager]) -> None:
     unread.execute("SELECT * FROM todolist").fetchone()
     with pytest.warns(UserWarning, match="still reading it"):
         manager.close()
+
+
+def read_and_wait(connection: Connection, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM todolist").fetchone()
+        connection.send(os.getpid())
+        connection.recv()
+
+
+@pytest.mark.parametrize("reader", ["a program", "a cursor", "none", "in memory"])
+def test_a_reader_that_does_not_end(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reader: str
+) -> None:
+    """If a reader makes the write-ahead log grow, one warning names its size and the reader; then the log shrinks."""
+    monkeypatch.setattr(database, "_LONG_LOG", 200_000)
+    monkeypatch.setattr(store, "_LOOK", 10)
+    manager = opened(*[{}] * 61, load_into_memory=reader == "in memory")
+    manager.conn.execute("PRAGMA wal_autocheckpoint = 20")  # pages, instead of 1000
+    log = Path(f"{manager.todo_file}-wal")
+    with running(read_and_wait, manager.todo_file) as (_, program):
+        pid = program.recv()
+        if reader in ("a cursor", "none"):
+            program.send("end")
+            list(received(program))
+        cursor = manager.conn.execute("SELECT * FROM todolist")
+        if reader != "a cursor":
+            cursor.close()
+        if reader == "none":
+            save(manager, 61, errors=["x" * 1_000_000])  # a long transaction alone makes a long log
+            assert log.stat().st_size > 200_000
+        save(manager, *range(1, 61))
+        warnings = [line for line in caplog.messages if "-wal file has grown" in line]
+        if reader in ("none", "in memory"):
+            assert not warnings
+        else:
+            (warning,) = warnings
+            reading = f"is still reading it (process {pid if reader == 'a program' else os.getpid()}). Its -wal file"
+            assert f"another program or an open cursor {reading} has grown to 0 MB" in warning
+    cursor.close()
+    save(manager, *range(1, 31))
+    assert reader == "in memory" or log.stat().st_size <= 200_000
 
 
 def write_in_a_child(connection: Connection, path: Path, in_memory: bool) -> None:

@@ -1,5 +1,6 @@
 """A connection to a TODO-file, or to a copy of it in memory: transactions, pragmas, and its journal."""
 
+import logging
 import secrets
 import sys
 import warnings
@@ -39,7 +40,7 @@ from photometry_tasks.storage.sqlite.introspection import (
     find_damage,
     has_current_schema,
 )
-from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder
+from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder, find_readers
 from photometry_tasks.storage.sqlite.paths import FileIdentity
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.upgrade import upgrade_schema
@@ -47,6 +48,12 @@ from photometry_tasks.text import count_of
 
 if TYPE_CHECKING:
     import sqlite3
+
+_logger = logging.getLogger("photometry_tasks")
+
+#: Bytes. SQLite shortens the write-ahead log to this size after a checkpoint: a longer log shows that a reader has kept
+#: it from that. Usually the log has about 4 MB.
+_LONG_LOG = 64_000_000
 
 
 class SQLiteDatabase(Database):
@@ -74,7 +81,7 @@ class SQLiteDatabase(Database):
         self._identity: FileIdentity | None = None
         self._is_new_generation_due = False
         self._outer_error: BaseException | None = None
-        self._is_busy = self._is_closed = self._is_durable = self._is_synced = False
+        self._is_busy = self._is_closed = self._is_durable = self._is_synced = self._has_warned = False
 
     @property
     def connection(self) -> Connection:
@@ -197,6 +204,7 @@ class SQLiteDatabase(Database):
         with sqlite_errors(self._path):
             self.dbapi.execute("PRAGMA journal_mode=WAL")
         self.dbapi.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+        self.dbapi.execute(f"PRAGMA journal_size_limit={_LONG_LOG}")
         self._is_durable = self._is_synced = is_durable
 
     # --- transactions ------------------------------------------------------------------------------------
@@ -412,6 +420,20 @@ class SQLiteDatabase(Database):
     def is_replaced(self) -> bool:
         """Whether the open file was replaced or deleted."""
         return self._identity is not None and not self._identity.is_in_place()
+
+    def warn_of_readers(self) -> None:
+        """Warn once if the write-ahead log has grown because a reader keeps its transaction open."""
+        if self._identity is None or self._has_warned:
+            return
+        try:
+            size = self._beside("-wal").stat().st_size
+        except OSError:
+            return
+        if size > _LONG_LOG:
+            self._has_warned = True
+            reason = f"{_STILL_READ}{find_readers(self._beside('-shm'))}"
+            message = "%s: %s. Its -wal file has grown to %.0f MB, which makes each task slower; end that transaction"
+            _logger.warning(message, self.name, reason, size / 1e6)
 
     def compact(self) -> None:
         """Rewrite the file without its free pages, and renew the planner's statistics."""

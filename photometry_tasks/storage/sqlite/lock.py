@@ -92,6 +92,16 @@ def find_holder(path: Path) -> str | None:
     return None
 
 
+def find_readers(index: Path) -> str:
+    """Return the processes that read a file in WAL mode, given its -shm file: " (process 7, 9)", or "" if unknown."""
+    with suppress(OSError):  # only Linux lists the locks
+        # A reader has a lock on one of five bytes (https://sqlite.org/walformat.html, section 2.3.1).
+        lock = rf"POSIX +\S+ +READ +(\d+) \S+:{index.stat().st_ino} 12[3-7] 12[3-8]$"
+        readers = re.findall(lock, Path("/proc/locks").read_text(), re.MULTILINE)
+        return f" (process {', '.join(sorted(set(readers)))})" if readers else ""
+    return ""
+
+
 def _place(path: Path) -> Path:
     return path.with_name(f"{path.name}-lock")
 

@@ -21,6 +21,9 @@ from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_besid
 
 T = TypeVar("T")
 
+#: Saved results between two looks at the size of the write-ahead log.
+_LOOK = 500
+
 
 class SQLiteStore(TaskStore):
     """The TODO-file that a manager has open; each method is one transaction.
@@ -56,6 +59,7 @@ class SQLiteStore(TaskStore):
         # Live attempts by priority, with numbers that no earlier manager has used.
         self._live: dict[int, int] = {}
         self._last_attempt = secrets.randbits(62)
+        self._not_looked = 0
 
     def run_in_transaction(
         self, method: str, work: Callable[[Transaction], T], *, writes: bool, is_synced: bool = True
@@ -154,6 +158,10 @@ class SQLiteStore(TaskStore):
         if self._live:
             for result in accepted:
                 self._live.pop(result.priority, None)
+        self._not_looked += len(saved)
+        if self._not_looked >= _LOOK:
+            self._not_looked = 0
+            self._database.warn_of_readers()
         if len(saved) == len(results):
             return list(saved)
         found = dict(zip(map(id, accepted), saved, strict=True))
