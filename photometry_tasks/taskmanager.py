@@ -27,7 +27,7 @@ from photometry_tasks.progress import summary as progress
 from photometry_tasks.progress.throughput import Throughput
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.status import STATUS
@@ -263,7 +263,8 @@ class TaskManager:
     ) -> dict[str, int]:
         """Return chosen tasks to pending, and with them the tasks that only they had skipped, and so on.
 
-        On a server, tasks that a manager runs stay as they are.
+        When this method returns, the change survives the death of the process. On a server, tasks that a manager runs
+        stay as they are.
 
         Parameters
         ----------
@@ -279,9 +280,7 @@ class TaskManager:
         dict
             The numbers of tasks that returned to pending, by the name of their former status.
         """
-        chosen = statements.build_chosen_tasks(status, error_like, constraints)
-        reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
-        return self._store.run_in_transaction("reset_tasks", reset, writes=True)
+        return self._store.reset_tasks(statements.build_chosen_tasks(status, error_like, constraints))
 
     # --- saving ------------------------------------------------------------------------------------------
 

@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Table
+from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
@@ -188,6 +190,11 @@ class TaskStore(Protocol):
 
     def release_tasks(self, priorities: Sequence[int]) -> None:
         """Return tasks that this manager has started to pending."""
+
+    def reset_tasks(self, chosen: Select[Any]) -> dict[str, int]:
+        """Return the tasks to pending whose priorities a statement selects, unless they run; return their numbers."""
+        reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
+        return self.run_in_transaction("reset_tasks", reset, writes=True)
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, all or none; return None for each result whose attempt is no longer live."""

@@ -1,5 +1,6 @@
 """Promise 1 in memory mode: the log between two backups, and its replay at the next opening."""
 
+import itertools
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import TodoError
 from photometry_tasks.storage.sqlite import result_log
 from tests.support.lists import make_file, query, result_of
 from tests.support.paths import ROOT
@@ -88,6 +90,74 @@ def test_the_next_opening_takes_the_results(
     TaskManager(path, load_into_memory=in_memory).close()
     assert "a killed manager had logged" not in caplog.text
     assert state(path) == state(closed)
+
+
+RESETS: dict[str, Callable[[TaskManager], Any]] = {
+    "a result": lambda tm: tm.reset_tasks(priority=2),
+    "all": lambda tm: tm.reset_tasks(),
+    "a chain of skips": lambda tm: (save(tm, 3, skip_targets=[104]), tm.reset_tasks(priority=3)),
+    "then a result": lambda tm: (tm.reset_tasks(priority=[1, 2]), save(tm, 1, mean_flux=9.0)),
+    "a result of the last backup": lambda tm: (tm.backup(), tm.reset_tasks(priority=1)),
+    "started tasks": lambda tm: (tm.start_task(3), tm.reset_tasks(status=STATUS.STARTED)),
+    "a reset that fails": lambda tm: reset_without_success(tm),
+    "opening": lambda tm: save_an_error_and_reopen(tm),
+    "overwriting": lambda tm: reopen(tm, overwrite=True),
+}
+
+
+REFUSES = """
+CREATE TABLE allowed (status INTEGER PRIMARY KEY);
+CREATE TABLE seen (status INTEGER REFERENCES allowed(status) DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER refuse AFTER UPDATE OF status ON todolist WHEN new.status IS NULL BEGIN INSERT INTO seen VALUES (3); END;
+"""
+
+
+def reset_without_success(manager: TaskManager) -> None:
+    """Call `reset_tasks`, whose commit a rule of another program refuses."""
+    manager.conn.executescript(REFUSES)
+    with pytest.raises((sqlite3.IntegrityError, TodoError)):
+        manager.reset_tasks()
+
+
+def reopen(manager: TaskManager, **arguments: Any) -> None:
+    manager.close()
+    REOPENED.append(TaskManager(manager.todo_file, load_into_memory=True, **arguments))
+
+
+def save_an_error_and_reopen(manager: TaskManager) -> None:
+    manager.save_result(result_of({"priority": 4}, STATUS.ERROR, errors=["cosmic"]))
+    reopen(manager)
+
+
+REOPENED: list[TaskManager] = []
+
+
+def reset_and_wait(connection: Connection, path: Path, name: str, durability: Any) -> None:
+    manager = TaskManager(path, load_into_memory=True, durability=durability)
+    save(manager, 1, 2, mean_flux=1.0)
+    RESETS[name](manager)
+    connection.send("done")
+    connection.recv()
+
+
+@pytest.mark.parametrize(("name", "durability"), [*zip(RESETS, itertools.cycle(["normal", "full"]), strict=False)])
+def test_a_reset_survives_a_kill(todo: Callable[..., Path], tmp_path: Path, name: str, durability: str) -> None:
+    """After a kill, the tasks that `reset_tasks` or opening has returned to pending are pending, and no others."""
+    rows = [{"tmag": 5.0 + number} for number in range(6)]
+    (tmp_path / "other").mkdir()
+    closed = make_file(tmp_path / "other" / "todo.sqlite", rows)
+    REOPENED[:] = [TaskManager(closed, load_into_memory=True)]
+    save(REOPENED[0], 1, 2, mean_flux=1.0)
+    RESETS[name](REOPENED[0])
+    REOPENED[-1].close()
+    path = todo(*rows)
+    with running(reset_and_wait, path, name, durability) as (process, connection):
+        assert connection.recv() == "done"
+        kill(process)
+    with TaskManager(path, load_into_memory=durability == "full"):
+        assert state(path) == state(closed)
+    assert state(path) == state(closed)
+    assert list(path.parent.glob("todo.sqlite*")) == [path]
 
 
 @IN_MEMORY

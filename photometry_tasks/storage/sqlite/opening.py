@@ -104,7 +104,7 @@ def upgrade_todo_file(path: Path) -> list[str]:
 
 
 def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> bool:
-    """Save the results that a killed manager logged, and return whether there were any.
+    """Save the results and repeat the resets that a killed manager logged, and return whether there were any.
 
     On disk the log is deleted; in memory it stays until the next backup.
     """
@@ -115,10 +115,12 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
             _logger.warning("%s: its log of results belongs to another file, and is kept as %s", path, log.keep_aside())
         log.remove()
         return False
-    number = lost = 0
+    number = reset = lost = 0
     with database.transaction(writes=True) as transaction:
         for logged in log.iter_results(start):
-            if logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
+            if isinstance(logged, list):
+                reset += transitions.reset_tasks(transaction, logged)
+            elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
                 number += 1
             else:
                 lost += 1
@@ -130,11 +132,13 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
             log.mark(database.begin_generation())
     if number:
         _logger.warning("%s: saved %s that a killed manager had logged", path, count_of(number, "result"))
+    if reset:
+        _logger.warning("%s: returned %s to pending, as a killed manager had", path, count_of(reset, "task"))
     if in_memory:
         log.close()
     else:
         log.remove()
-    return number > 0
+    return number + reset > 0
 
 
 def _replay_result(transaction: Transaction, result: Result, target: Target) -> bool:

@@ -2,7 +2,8 @@
 
 Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. An entry
 `{"generation": n, "columns": [...]}` means that the file of this generation holds all results above it. An entry
-`{"results": [...]}` holds results that were saved together, each with its diagnostics in the order of these columns.
+`{"results": [...]}` holds results that were saved together, each with its diagnostics in the order of these columns. An
+entry `{"results": [], "reset": [...]}` holds the priorities of tasks that returned to pending.
 Decimal numbers instead of a pickle would take longer than all other steps of a save in memory.
 """
 
@@ -44,6 +45,9 @@ def _get_default(column: Column[Any]) -> Any:
 _DEFAULTS = {column.name: _get_default(column) for column in diagnostics.columns}
 _SAID = (*TARGET_NAMES, "tmag")
 _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
+
+#: Priorities of a reset in one line.
+_CHUNK = 100_000
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
@@ -142,7 +146,14 @@ class ResultLog:
         DiskFullError
             If the disk has no room for the results; the earlier results stay.
         """
-        line = _encode({"results": list(map(_build_record, results, targets))})
+        self._append(_encode({"results": list(map(_build_record, results, targets))}))
+
+    def append_reset(self, priorities: list[int]) -> None:
+        """Log that tasks return to pending; otherwise as `append`."""
+        chunks = (priorities[start : start + _CHUNK] for start in range(0, len(priorities), _CHUNK))
+        self._append(b"".join(_encode({"results": [], "reset": chunk}) for chunk in chunks))
+
+    def _append(self, line: bytes) -> None:
         if not self._is_begun:
             self._empty()  # Ctrl-C interrupted `begin`
         self._write(line if self._size else self._first_line + line, is_durable=self._is_durable)
@@ -211,8 +222,8 @@ class ResultLog:
         """Whether the log holds results."""
         return any(entry is not None and "results" in entry for _, entry in self._lines())
 
-    def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | None]:
-        """Yield the results after an offset; None for a damaged line or record.
+    def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | list[int] | None]:
+        """Yield the results after an offset, the priorities of each reset, and None for a damaged line or record.
 
         A torn last line is ignored: its results were never acknowledged.
         """
@@ -225,6 +236,8 @@ class ResultLog:
                 yield None
             is_torn = entry is None
             records = (entry or {}).get("results", [])
+            if isinstance(reset := (entry or {}).get("reset"), list):
+                yield reset if {*map(type, reset)} == {int} else None
             for record in records if isinstance(records, list) else [None]:
                 yield _read_record(record, columns)
 

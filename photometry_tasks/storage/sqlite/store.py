@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlalchemy import Select
+
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
@@ -84,6 +86,16 @@ class SQLiteStore(TaskStore):
             self._cache.update(transaction)
         return result
 
+    def _run_logged(self, method: str, work: Callable[[Transaction], T]) -> T:
+        """Call `run_in_transaction`; if it fails, remove from the log of a copy in memory what `work` logged."""
+        log_size = 0 if self._copy is None else self._copy.log_size
+        try:
+            return self.run_in_transaction(method, work, writes=True)
+        except BaseException:
+            if self._copy is not None:
+                self._copy.truncate_log(log_size)
+            raise
+
     # --- handing out -------------------------------------------------------------------------------------
 
     def get_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -133,6 +145,17 @@ class SQLiteStore(TaskStore):
         for priority in priorities:
             self._live.pop(priority, None)
 
+    def reset_tasks(self, chosen: Select[Any]) -> dict[str, int]:
+        """Return the tasks to pending whose priorities a statement selects."""
+        copy = self._copy
+
+        def work(transaction: Transaction) -> dict[str, int]:
+            if copy is not None:
+                copy.record_reset([*transaction.connection.execute(chosen).scalars()])
+            return transitions.reset_chosen_tasks(transaction, chosen)
+
+        return self._run_logged("reset_tasks", work)
+
     # --- saving ------------------------------------------------------------------------------------------
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
@@ -141,7 +164,6 @@ class SQLiteStore(TaskStore):
             raise FileChangedError(path=self.name, remedy=CLOSING_SAVES)
         accepted = self._find_accepted(results)
         copy = self._copy
-        log_size = 0 if copy is None else copy.log_size
 
         def work(transaction: Transaction) -> list[Saved]:
             saved = transitions.save_results(transaction, accepted)
@@ -149,12 +171,7 @@ class SQLiteStore(TaskStore):
                 copy.record(accepted, [task.target for task in saved])
             return saved
 
-        try:
-            saved = self.run_in_transaction(method, work, writes=True)
-        except BaseException:
-            if copy is not None:
-                copy.truncate_log(log_size)
-            raise
+        saved = self._run_logged(method, work)
         if self._live:
             for result in accepted:
                 self._live.pop(result.priority, None)

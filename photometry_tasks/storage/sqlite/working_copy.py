@@ -66,6 +66,10 @@ class WorkingCopy:
         """Log results, so that they survive the death of the process."""
         self._log.append(results, targets)
 
+    def record_reset(self, priorities: list[int]) -> None:
+        """Log that tasks return to pending."""
+        self._log.append_reset(priorities)
+
     @property
     def log_size(self) -> int:
         """The size of the log, bytes."""
