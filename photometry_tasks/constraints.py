@@ -5,6 +5,7 @@ from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
+from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import as_items, check_finite, check_integer, invalid_argument
 
@@ -178,8 +179,7 @@ def build_conditions(cleanup_constraints: object) -> Expressions:
             literal_column(f"({condition})") if isinstance(condition, str) else condition
             for condition in cleanup_constraints
         ]
-    remedy = "cleanup_constraints should be dict or list (arguments of build_constraints, or conditions)"
-    raise invalid_argument("cleanup_constraints", cleanup_constraints, remedy)
+    raise InvalidArgumentError("cleanup_constraints should be dict or list")  # pipelines compare TASOC's text
 
 
 def _is_one_of(name: str, value: int | str | tuple[int, ...]) -> ColumnElement[bool]:

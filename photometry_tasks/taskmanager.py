@@ -354,8 +354,9 @@ class TaskManager:
         self.summary_counter += len(pairs)
         self._backup_counter += len(pairs)
         # The results are saved: a failure from here on must not raise.
-        if self.summary_interval is not None and self.summary_counter >= self.summary_interval:
-            self._try(self.write_summary)
+        is_due = self.summary_interval is not None and self.summary_counter >= self.summary_interval
+        if is_due and self._try(self.write_summary):
+            self.summary_counter = 0
         if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
             self._try(self.backup)
         self._throughput.write_if_due(self._write)
@@ -368,11 +369,13 @@ class TaskManager:
     def _write(self, work: Callable[[Transaction], None]) -> None:
         self._store.run_in_transaction("write", work, writes=True)
 
-    def _try(self, method: Callable[[], None]) -> None:
+    def _try(self, method: Callable[[], None]) -> bool:
         try:
             method()
         except OSError:
             self.logger.exception("%s: automatic %s failed; the manager will retry", self.todo_file, method.__name__)
+            return False
+        return True
 
     # --- summary, backup, closing ------------------------------------------------------------------------
 
@@ -392,7 +395,6 @@ class TaskManager:
         self._connection.check_ready("write_summary")
         if self.summary_file is not None:
             progress.write_summary(Path(self.summary_file), self.summary, self._store.path)
-        self.summary_counter = 0
 
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the copy in memory; otherwise do nothing."""

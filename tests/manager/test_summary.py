@@ -128,17 +128,25 @@ def test_last_error(opened: Callable[..., TaskManager]) -> None:
     assert "TargetNotFoundError" in manager.summary["last_error"]
 
 
-@pytest.mark.parametrize("interval", [3, None])
-def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, interval: int | None) -> None:
-    """The file is written at opening, after each interval and at closing; each time the counter returns to 0."""
+@pytest.mark.parametrize(
+    ("interval", "calls", "numbers"),
+    [(3, 0, [0, 0, 0, 3, 3]), (3, 2, [0, 0, 1, 3, 3]), (None, 0, [0, 0, 0, 0, 0]), (None, 1, [0, 0, 1, 2, 3])],
+)
+def test_when_it_is_written(
+    opened: Callable[..., TaskManager], tmp_path: Path, interval: int | None, calls: int, numbers: list[int]
+) -> None:
+    """The file is written at opening, after each interval and at closing; the caller's own calls do not count."""
     path = tmp_path / "new" / "folder" / "summary.json"
     manager = opened(*[{} for _ in range(4)], summary=path, summary_interval=interval)
     written, counters = [strict(path)["tasks_run"]], [manager.summary_counter]
     for priority in range(1, 5):
         manager.save_result(result_of({"priority": priority}))
         written.append(strict(path)["tasks_run"])
+        for _ in range(calls):
+            manager.write_summary()
+            assert strict(path)["tasks_run"] == priority
         counters.append(manager.summary_counter)
-    assert written == ([0, 0, 0, 3, 3] if interval else [0, 0, 0, 0, 0])
+    assert written == numbers
     assert counters == ([0, 1, 2, 0, 1] if interval else [0, 1, 2, 3, 4])
     manager.close()
     assert strict(path)["tasks_run"] == 4
@@ -147,12 +155,13 @@ def test_when_it_is_written(opened: Callable[..., TaskManager], tmp_path: Path, 
 
 @pytest.mark.files_only
 def test_without_a_path_nothing_is_written(opened: Callable[..., TaskManager]) -> None:
-    """Without a path, write_summary only sets the counter to 0."""
-    manager = opened({}, {})
+    """Without a path no summary is written, and the counter counts all the same."""
+    manager = opened({}, {}, summary_interval=2)
     manager.save_result(result_of({"priority": 1}))
     before = sorted(Path(manager.todo_file).parent.iterdir())
-    assert manager.summary_counter == 1
     manager.write_summary()
+    assert manager.summary_counter == 1
+    manager.save_result(result_of({"priority": 2}))
     assert manager.summary_counter == 0
     assert sorted(Path(manager.todo_file).parent.iterdir()) == before
 

@@ -155,7 +155,7 @@ def test_a_text_stands_in_parentheses(todo: Callable[..., Path]) -> None:
 def test_other_cleanup_constraints_are_refused(todo: Callable[..., Path], chosen: Any) -> None:
     """Any value but a dict or a list of conditions raises a ValueError, and changes nothing."""
     path = todo(*UNFINISHED)
-    with pytest.raises(ValueError, match="cleanup_constraints should be dict or list"):
+    with pytest.raises(ValueError, match=r"^cleanup_constraints should be dict or list$"):
         TaskManager(path, cleanup_constraints=chosen)
     assert statuses(path) == [None, 6, 2, 4, 1, 3, 5, 0]
 

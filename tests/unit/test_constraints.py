@@ -149,5 +149,5 @@ def test_conditions() -> None:
     assert [render(condition, build_sqlite()) for condition in build_conditions({"ccd": 2})] == ["todolist.ccd = 2"]
     assert build_conditions(None) == build_conditions({}) == build_conditions([]) == []
     for value in ("camera = 1", {"camera = 1"}, iter(["camera = 1"]), [1], [None], [b"camera = 1"], 5):
-        with pytest.raises(InvalidArgumentError, match="cleanup_constraints should be dict or list"):
+        with pytest.raises(InvalidArgumentError, match=r"^cleanup_constraints should be dict or list$"):
             build_conditions(value)
