@@ -198,10 +198,7 @@ class DriverMissingError(TodoError, ImportError):
 
 
 class UncommittedChangesError(TodoError, RuntimeError):
-    """{method} found uncommitted changes on `conn`, `cursor` or `session`, which the manager shares.
-
-    Commit or roll back these changes, then call {method} again.
-    """
+    """{method} found uncommitted changes on `conn`, `cursor` or `session`, which the manager shares. {remedy}."""
 
 
 class UnreadRowsError(TodoError, RuntimeError):

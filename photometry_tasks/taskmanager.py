@@ -21,7 +21,7 @@ from photometry_tasks.constraints import (
     build_expressions,
     check_constraints,
 )
-from photometry_tasks.errors import FileChangedError
+from photometry_tasks.errors import FileChangedError, UncommittedChangesError
 from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
 from photometry_tasks.progress.throughput import Throughput
@@ -454,12 +454,20 @@ class TaskManager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection.is_forked():
+        if self._connection.is_forked() or not self._connection.is_open:
             return  # only the parent closes the manager
-        if kind is not None and self._connection.is_open:
+        if kind is None:
+            self._connection.check_open()  # another thread must not close it
+        try:
+            if kind is None:
+                self._connection.check_ready("close")
+        except UncommittedChangesError:
+            remedy = "They are rolled back, the results are saved, the list is closed. Commit changes within the block"
+            raise UncommittedChangesError(method="The end of the `with` block", remedy=remedy) from None
+        finally:
             # Uncommitted changes of the caller must not keep the results from being written to disk.
             self._connection.discard_changes()
-        self.close()
+            self.close()
 
     def __del__(self) -> None:
         connection = getattr(self, "_connection", None)  # missing if opening failed

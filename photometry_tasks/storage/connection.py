@@ -130,7 +130,8 @@ class ManagerConnection:
             self._close_session()
             raise
         if has_changes or (session is not None and _has_changes(session)):
-            raise UncommittedChangesError(method=method)
+            remedy = f"Commit or roll back these changes, then call {method} again"
+            raise UncommittedChangesError(method=method, remedy=remedy)
         if session is not None:
             # Only a read can be open here. Its objects would hide the changes that the method makes.
             session.rollback()

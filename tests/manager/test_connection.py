@@ -93,6 +93,31 @@ def test_uncommitted_changes(opened: Callable[..., TaskManager], method: str, ch
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("error", [UncommittedChangesError, ZeroDivisionError, KeyboardInterrupt])
+@IN_MEMORY
+def test_the_end_of_a_block(
+    todo: Callable[..., Path], change: str, error: type[BaseException], in_memory: bool
+) -> None:
+    """The end of a block rolls uncommitted changes back, saves, closes, and then raises; the block's error wins."""
+    path = todo({}, {"tmag": 10.0}, {})
+    # The test is about the block itself.
+    with pytest.raises(error) as caught, TaskManager(path, load_into_memory=in_memory) as manager:  # noqa: PT012
+        manager.save_result(result_of({"priority": 1}))
+        manager.start_task(3)
+        CHANGES[change](manager)
+        if error is not UncommittedChangesError:
+            raise error
+    if error is UncommittedChangesError:
+        assert str(caught.value).endswith(
+            "They are rolled back, the results are saved, the list is closed. Commit changes within the block."
+        )
+    assert list(path.parent.iterdir()) == [path]
+    assert query(path, "SELECT status, tmag FROM todolist ORDER BY priority") == [(1, 10.0), (None, 10.0), (6, 10.0)]
+    with TaskManager(path) as again:
+        assert again.summary["OK"] == 1
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_changes_may_be_rolled_back(opened: Callable[..., TaskManager], change: str) -> None:
     """After a rollback by the caller, the manager works, and the changes are gone."""
     manager = opened({}, {"tmag": 10.0})

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import (
+    ClosedError,
     ListInUseError,
     ServerError,
     ServerUnreachableError,
@@ -31,6 +33,7 @@ from photometry_tasks.errors import (
     UnsupportedOnServerError,
 )
 from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.models import Task
 from photometry_tasks.sql import transitions
 from photometry_tasks.storage.postgresql import retry, store
 from tests.support.lists import ask, empty_list, execute_sql, make_list, query, result_of
@@ -240,6 +243,44 @@ def test_the_session_is_shared(share: Callable[..., Opened]) -> None:
         with pytest.raises(UnsupportedOnServerError, match="Use `session`"):
             getattr(manager, name)
         assert not hasattr(manager, name)
+
+
+def change_an_object(manager: TaskManager) -> None:
+    manager.session.get_one(Task, 1).tmag = 3.0
+
+
+def fail(manager: TaskManager) -> None:
+    with suppress(DBAPIError):
+        ask(manager, "SELECT nothing")
+
+
+def lose_the_connection(manager: TaskManager) -> None:
+    with suppress(DBAPIError):
+        ask(manager, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda manager: manager.session.execute(text("UPDATE todolist SET tmag = 3")), UncommittedChangesError),
+        (change_an_object, UncommittedChangesError),
+        (fail, UncommittedChangesError),
+        (lose_the_connection, ServerError),
+    ],
+)
+def test_the_end_of_a_block(
+    server_database: Engine, share: Callable[..., Opened], change: Callable[[TaskManager], None], error: type[Exception]
+) -> None:
+    """The end of a block rolls back an open transaction of the caller, releases the tasks, closes, and then raises."""
+    share({}, {})
+    url = server_database.url.render_as_string(hide_password=False)
+    with pytest.raises(error), TaskManager(url) as manager:  # noqa: PT012 - the test is about the block itself
+        manager.claim_tasks(1)
+        change(manager)
+    with pytest.raises(ClosedError):
+        manager.get_task()
+    assert query(url, "SELECT status, tmag FROM todolist") == [(None, 10.0)] * 2
+    assert query(url, "SELECT count(*) FROM photometry_tasks_workers WHERE ended IS NULL") == [(0,)]
 
 
 def test_a_forked_child(share: Callable[..., Opened]) -> None:

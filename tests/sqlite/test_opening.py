@@ -578,19 +578,6 @@ def test_close_may_be_called_twice(todo: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_an_exception_in_the_block(todo: Callable[..., Path], in_memory: bool) -> None:
-    """An exception in the block is raised; saved changes are kept, and uncommitted changes are rolled back."""
-    path = todo({}, {})
-    # The test is about the block itself.
-    with pytest.raises(ZeroDivisionError), TaskManager(path, load_into_memory=in_memory) as manager:  # noqa: PT012
-        manager.start_task(1)
-        manager.cursor.execute("UPDATE todolist SET status = 1 WHERE priority = 2")
-        _ = 1 / 0
-    assert statuses(path) == [6, None]
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("in_memory", [False, True])
 def test_an_unclosed_manager_is_closed(todo: Callable[..., Path], in_memory: bool) -> None:
     """An unclosed manager is closed with a ResourceWarning when it is collected."""
     path = todo({})
