@@ -4,6 +4,7 @@ The stores decide whether a result comes too late: `storage/postgresql/store.py`
 """
 
 import enum
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -161,7 +162,7 @@ def _read_integers(result: Mapping[str, Any], details: Mapping[str, Any]) -> lis
                 break
         else:
             return found
-    return _read_each(result, _with(as_integer, _TASK_INTEGERS)) + _read_each(details, _with(_as_count, _COUNTS))
+    return _read_each(result, _with(_as_key, _TASK_INTEGERS)) + _read_each(details, _with(_as_count, _COUNTS))
 
 
 def _with(convert: Callable[[Any], Any], names: Sequence[str]) -> _Fields:
@@ -173,7 +174,7 @@ def _as_status(value: object) -> STATUS:
         return value
     try:
         # A pipeline may have its own enum with the same values.
-        return _RESULT_STATUSES[as_integer(value.value if isinstance(value, enum.Enum) else value)]
+        return _RESULT_STATUSES[_as_key(value.value if isinstance(value, enum.Enum) else value)]
     except (KeyError, ValueError):
         names = ", ".join(f"{status.name} ({number})" for number, status in _RESULT_STATUSES.items())
         raise ValueError(f"one of {names} is expected") from None
@@ -191,12 +192,26 @@ def _as_count(value: object) -> int | None:
     try:
         return as_integer(value)
     except ValueError:
-        number = as_real(value)
+        number = math.nan if value is None else as_real(value)
         if number != number:
             return None
         if not number.is_integer():
             raise
         return as_integer(int(number))
+
+
+def _as_key(value: object) -> int:
+    """Return an integer that names one thing; of whole floats only those that cannot be the rounding of another."""
+    if type(value) is int and -_LARGE < value < _LARGE:  # as nearly all are
+        return value
+    try:
+        return as_integer(value)
+    except ValueError:
+        number = _as_count(value)
+        bits = {2: 11, 4: 24}.get(getattr(getattr(value, "dtype", None), "itemsize", 8), 53)  # of the significand
+        if number is None or abs(number) >= 2**bits:
+            raise
+        return number
 
 
 def _as_text(value: object) -> str:
@@ -219,7 +234,7 @@ def _as_texts(value: object) -> tuple[str, ...]:
 
 
 def _as_integers(value: object) -> tuple[int, ...]:
-    return tuple(map(as_integer, as_items(value)))
+    return tuple(map(_as_key, as_items(value)))
 
 
 def _as_sequence(value: object, length: int, expected: str) -> Sequence[Any]:
@@ -234,14 +249,19 @@ def _pair_of_reals(value: object) -> tuple[float | None, float | None]:
     return _as_real_or_null(column), _as_real_or_null(row)
 
 
-def _size_of_stamp(value: object) -> tuple[int, int]:
+def _size_of_stamp(value: object) -> tuple[int | None, int | None]:
     row1, row2, column1, column2 = corners = _as_sequence(value, 4, "(row1, row2, col1, col2)")
     if set(map(type, corners)) == {int} and max(corners) < _LARGE and min(corners) > -_LARGE:
         return row2 - row1, column2 - column1
-    return as_integer(as_integer(row2) - as_integer(row1)), as_integer(as_integer(column2) - as_integer(column1))
+    return _difference(row1, row2), _difference(column1, column2)
 
 
-_REQUIRED: _Fields = (("priority", as_integer), ("status", _as_status), ("method_used", _as_text), ("time", as_finite))
+def _difference(first: object, last: object) -> int | None:
+    start, end = _as_count(first), _as_count(last)
+    return None if start is None or end is None else as_integer(end - start)
+
+
+_REQUIRED: _Fields = (("priority", _as_key), ("status", _as_status), ("method_used", _as_text), ("time", as_finite))
 _TASK_TEXT: _Fields = (("datasource", _as_text),)
 _OTHERS: _Fields = (
     ("filepath_lightcurve", _as_path),

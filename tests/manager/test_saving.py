@@ -119,7 +119,7 @@ class PipelineNumber(enum.IntEnum):
         (PipelineNumber.ABORT, 4),
         (3, 3),
         (np.int64(5), 5),
-        (np.array(1), 1),
+        (np.array(1.0), 1),
     ],
 )
 def test_statuses(opened: Callable[..., TaskManager], status: Any, number: int) -> None:
@@ -171,11 +171,25 @@ def test_nan_is_null(opened: Callable[..., TaskManager], nan: Any) -> None:
     """NaN and None are stored as NULL in every field."""
     manager = opened({})
     details = dict.fromkeys(("mean_flux", "variance", "ptp", "mask_size", "contamination"), nan)
-    details["pos_centroid"] = (nan, 3.0)
+    details |= {"pos_centroid": (nan, 3.0), "stamp": (nan, 3, 1, 2)}
     manager.save_result({**result_of({"priority": 1}, **details), "worker_wait_time": nan})
     row = stored(manager)
     assert {row[name] for name in ("mean_flux", "variance", "ptp", "mask_size", "contamination")} == {None}
     assert (row["pos_column"], row["pos_row"], row["worker_wait_time"]) == (None, 3.0, None)
+    assert (row["stamp_height"], row["stamp_width"]) == (None, 1)
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_row_of_floats(opened: Callable[..., TaskManager], kind: Any) -> None:
+    """A task and its details whose integers have become floats, as in a table with gaps, are stored as integers."""
+    manager = opened({"tmag": 8.0}, {})
+    (task,) = manager.claim_tasks(1)
+    floats = {name: kind(task[name]) for name in ("priority", "starid", "sector", "camera", "ccd", "cadence")}
+    details = {"stamp": tuple(map(kind, (1, 12, 3, 14))), "mask_size": kind(9), "skip_targets": [kind(102)]}
+    assert manager.save_result({**result_of(task, kind(1), **details), **floats}) is STATUS.OK
+    row = stored(manager)
+    assert [row[name] for name in ("stamp_height", "stamp_width", "mask_size")] == [11, 11, 9]
+    assert ask(manager, "SELECT priority, skipped_by FROM photometry_skipped") == [(2, 1)]
 
 
 def test_masked_values_are_null(opened: Callable[..., TaskManager]) -> None:
@@ -250,7 +264,7 @@ GOOD: dict[str, Any] = {"priority": 1, "status": 1, "method_used": "aperture", "
     [
         ({"priority": None}, "priority"),
         ({"priority": "1"}, "priority"),
-        ({"priority": 1.0}, "priority"),
+        ({"priority": 1.5}, "priority"),
         ({"priority": np.array([1])}, "priority"),
         ({"priority": np.ma.masked}, "priority"),
         ({"time": np.timedelta64(5, "ns")}, "time"),
@@ -297,7 +311,7 @@ GOOD: dict[str, Any] = {"priority": 1, "status": 1, "method_used": "aperture", "
         ({"details": {"skip_targets": "5"}}, "details.skip_targets"),
         ({"details": {"skip_targets": ["5) OR (1=1"]}}, "details.skip_targets"),
         ({"details": {"skip_targets": 5}}, "details.skip_targets"),
-        ({"details": {"skip_targets": [5.0]}}, "details.skip_targets"),
+        ({"details": {"skip_targets": [2.0**53]}}, "details.skip_targets"),
         ({"details": {"skip_targets": [2**64]}}, "details.skip_targets"),
         ({"details": {"filepath_lightcurve": 5}}, "details.filepath_lightcurve"),
     ],

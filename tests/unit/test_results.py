@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
@@ -138,13 +139,18 @@ def test_values_that_are_no_counts(value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["priority", "starid", "sector", "camera", "ccd", "cadence", "attempt"])
 def test_keys_are_whole(name: str) -> None:
-    """An identifier must be an integer of at most 64 bits."""
-    for number in (-(2**63), 2**63 - 1):
-        result = check_result({**BARE, name: np.int64(number)})
-        assert number in (result.priority, result.attempt, *result.target.values())
-    for value in (5.0, True, np.ma.masked, 2**63, np.uint64(2**63), -(2**63) - 1, "5", b"5"):
+    """An identifier is an integer of at most 64 bits, or a float that no other integer is rounded to."""
+    whole = [np.int64(-(2**63)), np.int64(2**63 - 1), -5.0, 2.0**53 - 1, np.float64(5), np.array(5.0), np.float16(2047)]
+    for value in (*whole, np.float32(2**24 - 1), Decimal(5), np.ma.masked_array(5.0, mask=False)):
+        result = check_result({**BARE, name: value})
+        assert int(value) in (result.priority, result.attempt, *result.target.values())
+    rounded = (2.0**53, -(2.0**53), np.float32(2**24), np.float16(2048), np.longdouble(2**53), np.array(2.0**60))
+    others = (5.5, NAN, np.float32("nan"), math.inf, True, np.ma.masked, 2**63, np.uint64(2**63), -(2**63) - 1)
+    for value in (*rounded, *others, "5", b"5", np.array([5.0])):
         with pytest.raises(InvalidResultError, match=rf": {name}="):
             check_result({**BARE, name: value})
+        with pytest.raises(InvalidResultError, match=r": details\.skip_targets="):
+            check(skip_targets=[value])
 
 
 @pytest.mark.parametrize("value", [True, np.True_, "1", b"1", 1j, np.timedelta64(1, "s"), np.array([1.0]), 10**400])
@@ -157,11 +163,27 @@ def test_values_that_are_no_numbers(field: str, value: Any) -> None:
         check_result({**BARE, **(given if field == name else {"details": given})})
 
 
-def test_a_stamp_of_small_integers() -> None:
-    """If the corners of a stamp are small NumPy integers, its size does not overflow."""
-    for corners in (np.array([200, 100, 0, 255], dtype=np.uint8), tuple(map(np.uint8, (200, 100, 0, 255)))):
-        row = check(stamp=corners).diagnostics
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float16, np.float32, np.float64, float, Decimal])
+def test_a_stamp_of_any_numbers(kind: Any) -> None:
+    """The corners of a stamp are whole numbers of any type; the size of small integers does not overflow."""
+    corners = tuple(map(kind, (200, 100, 0, 255)))
+    for stamp in (corners, np.array(corners)):
+        row = check(stamp=stamp).diagnostics
         assert (row["stamp_height"], row["stamp_width"]) == (-100, 255)
+        assert type(row["stamp_width"]) is int
+    with pytest.raises(InvalidResultError, match="an integer is expected"):
+        check(stamp=(0.5, 1, 2, 3))
+    row = check(stamp=(NAN, 12.0, 3, 14)).diagnostics
+    assert (row["stamp_height"], row["stamp_width"]) == (None, 11)
+
+
+def test_statuses_and_stars_as_floats() -> None:
+    """A whole float is a status or a star id too."""
+    for value in (2.0, np.float32(2), np.array(2.0), Enum("Theirs", {"ERROR": 2.0}).ERROR):  # type: ignore[attr-defined]  # mypy does not see the member
+        assert check_result({**BARE, "status": value}).status is STATUS.ERROR
+    found = check(skip_targets=np.array([267211065, 2.0**53 - 1])).skip_targets
+    assert found == (267211065, 2**53 - 1)
+    assert set(map(type, found)) == {int}
 
 
 # --- texts ---
@@ -280,7 +302,9 @@ STATUSES = "one of UNKNOWN (0), OK (1), ERROR (2), WARNING (3), ABORT (4), SKIPP
         ({"status": Theirs.STARTED}, f"status=<Theirs.STARTED: 6>: {STATUSES}"),
         ({"status": Theirs.TRUE}, f"status=<Theirs.TRUE: True>: {STATUSES}"),
         ({"status": Theirs.TEXT}, f"status=<Theirs.TEXT: '1'>: {STATUSES}"),
-        ({"status": 1.0}, f"status=1.0: {STATUSES}"),
+        ({"status": 1.5}, f"status=1.5: {STATUSES}"),
+        ({"status": NAN}, f"status=nan: {STATUSES}"),
+        ({"status": 6.0}, f"status=6.0: {STATUSES}"),
         ({"details": 5}, "details=5: a dict is expected"),
         ({"details": [("ptp", 1)]}, "details=[('ptp', 1)]: a dict is expected"),
         ({"details": {"stamp": (1, 2, 3)}}, "details.stamp=(1, 2, 3): (row1, row2, col1, col2) is expected"),
