@@ -384,11 +384,20 @@ class TaskManager:
         """The progress in numbers: always the same dict, with the current counts of the table.
 
         It holds slurm_jobid, numtasks, tasks_run, last_error, mean_elaptime and mean_worker_waittime (seconds,
-        exponentially weighted means in which the newest value has the weight 0.1), and a count for each STATUS.
+        exponentially weighted means in which the newest value has the weight 0.1), and a count for each STATUS. If a
+        mapping is assigned, the dict gets its items; a number that it lacks begins anew.
         """
         if self._connection.is_open:
             progress.set_counts(self._summary, self._store.count_by_status())
         return self._summary
+
+    @summary.setter
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        if not isinstance(summary, Mapping):
+            raise validation.invalid_argument("summary", summary, "a dict is expected")
+        items = {**progress.build_summary(), **summary}
+        self._summary.clear()
+        self._summary.update(items)
 
     def write_summary(self) -> None:
         """Write the summary as JSON into the file that was given at opening, if any."""

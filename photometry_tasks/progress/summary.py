@@ -32,7 +32,9 @@ def build_summary() -> dict[str, Any]:
 
 def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]) -> None:
     """Add results, each with its outcome, to a summary."""
-    number, mean, mean_wait = summary["tasks_run"], summary["mean_elaptime"], summary["mean_worker_waittime"]
+    # The dict is the pipeline's too, which may have removed a number.
+    number = summary.get("tasks_run", 0)
+    mean, mean_wait = summary.get("mean_elaptime"), summary.get("mean_worker_waittime")
     for result, saved in results:
         elaptime, wait_time = result.diagnostics["elaptime"], result.diagnostics["worker_wait_time"]
         number += 1

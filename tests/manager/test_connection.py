@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,39 @@ def test_one_connection(opened: Callable[..., TaskManager], in_memory: bool) -> 
     manager.save_result(result_of({"priority": 1}))
     assert isinstance(manager.conn, sqlite3.Connection)
     assert manager.cursor.connection is manager.conn
-    row = manager.cursor.execute("SELECT * FROM todolist").fetchone()
-    assert isinstance(row, sqlite3.Row)
-    assert row["status"] == STATUS.OK.value
-    assert manager.conn.execute("SELECT status FROM todolist").fetchone() == (1,)
+    assert manager.conn.row_factory is sqlite3.Row
+    for cursor in (manager.cursor, manager.conn, manager.conn.cursor()):
+        row = cursor.execute("SELECT * FROM todolist").fetchone()
+        assert isinstance(row, sqlite3.Row)
+        assert row["status"] == STATUS.OK.value
     assert manager.session.get_one(Task, 1).status == STATUS.OK.value
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("this row is the manager's")
+
+
+@pytest.mark.parametrize("factory", [None, sqlite3.Row, lambda _, row: dict(enumerate(row, start=7)), refuse])
+@IN_MEMORY
+def test_any_row_factory(todo: Callable[..., Path], in_memory: bool, factory: Any) -> None:
+    """The manager works with any row factory that its caller sets on the connection."""
+    path = todo({"tmag": 8.0}, {}, {}, {})
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        manager.conn.row_factory = factory
+        manager.save_result(result_of({"priority": 1}, skip_targets=[102]))
+        manager.save_results([result_of(task) for task in manager.claim_tasks(1)])
+        manager.start_task(4)
+        assert manager.get_random_task() is manager.get_task() is None
+        assert manager.reset_tasks(status=STATUS.OK) == {"OK": 2, "SKIPPED": 1}
+        assert manager.session.get_one(Task, 4).status == 6
+        manager.backup()
+        assert (manager.summary["STARTED"], manager.get_number_tasks(tmag_max=20)) == (1, 3)
+        with closing(sqlite3.connect(path)) as reader:  # closing has to leave the write-ahead log to it
+            unread = reader.execute("SELECT * FROM todolist")
+            unread.fetchone()
+            with nullcontext() if in_memory else pytest.warns(UserWarning, match="still reading"):
+                manager.close()
+    assert query(path, "SELECT status FROM todolist") == [(None,), (None,), (None,), (6,)]
 
 
 @IN_MEMORY

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import NotWritableError
+from photometry_tasks.errors import InvalidArgumentError, NotWritableError
 from tests.support.lists import execute_sql, result_of
 from tests.support.processes import running
 
@@ -101,6 +101,34 @@ def test_it_is_one_dict(opened: Callable[..., TaskManager]) -> None:
     manager.start_task(1)
     assert manager.summary is summary
     assert summary["STARTED"] == 1
+
+
+KEEP: dict[str, Any] = {"tasks_run": 5, "mean_elaptime": 1.0, "mean_worker_waittime": None, "note": "by hand"}
+
+
+@pytest.mark.parametrize("given", [{}, KEEP, {"OK": 99, "STARTED": -1, "numtasks": None}, "itself", "del", "clear"])
+def test_a_pipeline_may_change_it(opened: Callable[..., TaskManager], tmp_path: Path, given: Any) -> None:
+    """A pipeline may assign the summary, or remove its items: saves count on, and the counts are the table's."""
+    manager = opened({}, {}, summary=tmp_path / "summary.json", summary_interval=1)
+    manager.save_result(result_of({"priority": 1}))
+    summary, known = manager.summary, given if isinstance(given, dict) else {}
+    if given == "del":
+        del summary["tasks_run"]
+    elif given == "clear":
+        summary.clear()
+    else:
+        manager.summary = summary if given == "itself" else given
+    manager.save_result(result_of({"priority": 2}, STATUS.ERROR))
+    assert manager.summary is summary
+    assert counts(manager) == {"OK": 1, "ERROR": 1}
+    assert summary["tasks_run"] == 1 + (1 if given == "itself" else known.get("tasks_run", 0))
+    assert summary["mean_elaptime"] == (1.05 if known is KEEP else 1.5)
+    assert strict(tmp_path / "summary.json") == summary
+    assert known.get("tasks_run") in (None, 5)  # the argument is not changed
+    for value in (None, 5, [("OK", 1)], "{}"):
+        with pytest.raises(InvalidArgumentError, match=r"^summary=.*: a dict is expected\.$"):
+            manager.summary = value  # type: ignore[assignment]  # the argument is invalid
+    assert manager.summary["note"] == "by hand" if known is KEEP else "note" not in manager.summary
 
 
 def test_means(opened: Callable[..., TaskManager]) -> None:

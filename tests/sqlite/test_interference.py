@@ -363,7 +363,7 @@ def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> 
             counts = {status.name: found.count(status.value) for status in STATUS}
             assert {status: manager.summary[status] for status in counts} == counts
             if not in_memory:
-                assert manager.conn.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+                assert tuple(manager.conn.execute("PRAGMA synchronous").fetchone()) == (2,)  # FULL
             if is_done:
                 break
             manager.conn.executescript(

@@ -504,7 +504,7 @@ class SQLiteDatabase(Database):
             reason = str(error) if is_the_disk else _STILL_READ
         if reason is _STILL_READ:
             with suppress(sqlite3.OperationalError):
-                self.dbapi.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                tuple_cursor(self.dbapi).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if self._beside("-wal").exists():
             warnings.warn(f"{self.name}: {reason}. Its -wal file stays; keep it until the next opening", stacklevel=5)
 

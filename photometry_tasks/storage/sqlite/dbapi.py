@@ -39,7 +39,10 @@ def connect(path: Path, mode: str) -> "sqlite3.Connection":
 
 
 def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
-    """Set the pragmas of a connection, and return it."""
+    """Set the pragmas of a connection, and return it; its rows can be read by column name, as pipelines expect."""
+    import sqlite3
+
+    dbapi.row_factory = sqlite3.Row
     dbapi.execute("PRAGMA foreign_keys=ON")
     # A file may come from an untrusted source: the functions in its views and triggers must not reach beyond it.
     dbapi.execute("PRAGMA trusted_schema=OFF")
