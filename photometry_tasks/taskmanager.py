@@ -357,7 +357,8 @@ class TaskManager:
         is_due = self.summary_interval is not None and self.summary_counter >= self.summary_interval
         if is_due and self._try(self.write_summary):
             self.summary_counter = 0
-        if self.backup_interval is not None and self._backup_counter >= self.backup_interval:
+        is_due = self.backup_interval is not None and self._backup_counter >= self.backup_interval
+        if is_due and self.load_into_memory:
             self._try(self.backup)
         self._throughput.write_if_due(self._write)
         self._store.publish_status()
@@ -406,7 +407,10 @@ class TaskManager:
             progress.write_summary(Path(self.summary_file), self.summary, self._store.path)
 
     def backup(self) -> None:
-        """With `load_into_memory`, replace the file on disk by the copy in memory; otherwise do nothing."""
+        """With `load_into_memory`, replace the file on disk by the copy in memory; otherwise complete the file itself.
+
+        After that, a copy of the file alone (`cp`) has every result. On a server this does nothing.
+        """
         self._connection.check_ready("backup")
         self._backup_counter = 0
         self._store.backup()

@@ -215,7 +215,7 @@ class TaskStore(Protocol):
         return True
 
     def backup(self) -> None:
-        """Write a list that is in memory to disk."""
+        """Write what the file lacks into it."""
         return
 
     def finish(self) -> Path | None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -311,12 +311,49 @@ def test_automatic_backup(opened: Callable[..., TaskManager]) -> None:
     assert on_disk == [0, 0, 3, 3, 3, 6, 6]
 
 
-def test_backup_on_disk_does_nothing(opened: Callable[..., TaskManager]) -> None:
-    """Without memory mode, backup() does not replace the file."""
-    manager = opened({})
-    inode = Path(manager.todo_file).stat().st_ino
+def read_by_cursor(manager: TaskManager) -> AbstractContextManager[object]:
+    return nullcontext(manager.cursor.execute("SELECT * FROM todolist").fetchone())
+
+
+def read_by_session(manager: TaskManager) -> AbstractContextManager[object]:
+    return nullcontext(manager.session.get_one(Task, 2))
+
+
+def read_elsewhere(manager: TaskManager) -> AbstractContextManager[object]:
+    reader = sqlite3.connect(manager.todo_file, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM todolist").fetchone()
+    return closing(reader)
+
+
+@pytest.mark.parametrize("durability", ["normal", "full"])
+@pytest.mark.parametrize(
+    ("read", "is_complete"),
+    [(nullcontext, True), (read_by_session, True), (read_by_cursor, False), (read_elsewhere, False)],
+)
+def test_backup_on_disk(
+    opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture, durability: str, read: Any, is_complete: bool
+) -> None:
+    """On disk, a copy of the file alone has every result after backup(); an open read does not make backup() fail."""
+    manager = opened({}, {}, durability=durability)
+    path = Path(manager.todo_file)
+    copy = path.with_name("copy.sqlite")
+    inode = path.stat().st_ino
+    manager.cursor.execute("PRAGMA busy_timeout=1")
+    with read(manager):
+        manager.save_result(result_of({"priority": 1}))
+        shutil.copy(path, copy)
+        assert statuses(copy) == [None, None]
+        manager.backup()
+        shutil.copy(path, copy)
+        assert statuses(copy) == [1 if is_complete else None, None]
+        assert ("stay in its -wal file" in caplog.text) is not is_complete
+    manager.cursor.fetchall()
+    manager.save_result(result_of({"priority": 2}))
     manager.backup()
-    assert Path(manager.todo_file).stat().st_ino == inode
+    shutil.copy(path, copy)
+    assert statuses(copy) == [1, 1]
+    assert path.stat().st_ino == inode
 
 
 def test_backup_is_atomic(opened: Callable[..., TaskManager]) -> None:

@@ -20,6 +20,7 @@ from photometry_tasks.errors import (
     DiskFullError,
     RowRefusedError,
     TodoError,
+    TodoFileInUseError,
 )
 from photometry_tasks.files import check_writable, clear_temporaries
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
@@ -444,6 +445,17 @@ class SQLiteDatabase(Database):
             self.dbapi.execute("DELETE FROM sqlite_stat1 WHERE idx IN ('status_idx', 'todolist_pending_idx')")
             self.dbapi.commit()
             self.dbapi.execute("ANALYZE sqlite_master")  # reloads the statistics
+
+    def checkpoint(self) -> None:
+        """Write the content of the write-ahead log into the file, for programs that copy the file alone."""
+        try:
+            with sqlite_errors(self._path):
+                (is_blocked, *_) = tuple_cursor(self.dbapi).execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+        except TodoFileInUseError:  # by an open cursor of the caller
+            is_blocked = True
+        if is_blocked:
+            message = "%s: %s. Its newest results stay in its -wal file: copy both files, or back up again later"
+            _logger.warning(message, self.name, _STILL_READ)
 
     def copy_to(self, path: Path) -> None:
         """Write the whole database into an empty file through SQLite's backup API, and compare the row counts.

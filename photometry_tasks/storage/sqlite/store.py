@@ -213,9 +213,13 @@ class SQLiteStore(TaskStore):
         return not self._database.is_replaced()
 
     def backup(self) -> None:
-        """Write a copy in memory to disk."""
+        """Write a copy in memory to disk, or complete the file from its write-ahead log."""
         if self._copy is not None:
             self._copy.backup()
+        elif self._database.is_replaced():
+            raise FileChangedError(path=self.name, remedy=CLOSING_SAVES)
+        else:
+            self._database.checkpoint()
 
     def finish(self) -> Path | None:
         """Write everything to disk for the last time.
