@@ -5,13 +5,19 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import parse_location
+
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic since click 8.4
 
 
 class _Seconds(click.FloatRange):
@@ -27,7 +33,7 @@ class _Seconds(click.FloatRange):
 SECONDS = _Seconds(min=0)
 
 
-class _Todo(click.ParamType[Any]):
+class _Todo(ParamType):
     name = "file or URL"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
@@ -40,7 +46,7 @@ TODO = _Todo()
 todo_argument = click.argument("todo", type=TODO)
 
 
-class Statuses(click.ParamType[Any]):
+class Statuses(ParamType):
     """Names of statuses, separated by commas; becomes a list of their values, with None for PENDING.
 
     Parameters
@@ -66,7 +72,7 @@ class Statuses(click.ParamType[Any]):
             self.fail(f"{error.args[0]!r} is not one of {', '.join(self._values)}", param, ctx)
 
 
-class _IntegerOrFFI(click.ParamType[Any]):
+class _IntegerOrFFI(ParamType):
     name = "integer|ffi"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
