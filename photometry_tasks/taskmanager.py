@@ -136,7 +136,9 @@ class TaskManager:
         self.backup_interval = validation.check_interval("backup_interval", backup_interval)
         self.overwrite = bool(overwrite)
         self.load_into_memory = bool(load_into_memory)
-        self.summary_file = None if summary is None else os.path.abspath(summary)  # noqa: PTH100 - a str is expected
+        self.summary_file = None
+        if summary is not None:
+            self.summary_file = os.path.abspath(validation.check_path("summary", summary))  # noqa: PTH100 - a str is expected
         self.summary_counter = 0
         self.logger = _logger
         options = OpenOptions(

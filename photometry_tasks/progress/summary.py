@@ -20,7 +20,7 @@ _ALPHA = 0.1
 def build_summary() -> dict[str, Any]:
     """Return the summary of a run without results."""
     return {
-        "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
+        "slurm_jobid": os.environ.get("SLURM_JOB_ID") or None,
         "numtasks": 0,
         "tasks_run": 0,
         **{status.name: 0 for status in STATUS},

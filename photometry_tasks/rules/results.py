@@ -113,7 +113,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     row["pos_column"], row["pos_row"] = centroid or (None, None)
     row["stamp_height"], row["stamp_width"] = stamp or (None, None)
     row["stamp_resizes"] = row["stamp_resizes"] or 0
-    row["errors"] = ("\n".join(errors) or None) if errors else None
+    row["errors"] = "\n".join(errors) if errors else None
     target = {
         "starid": starid,
         "datasource": datasource,
@@ -223,14 +223,21 @@ def _as_text(value: object) -> str:
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
-def _as_path(value: object) -> str:
+def _as_text_or_null(value: object) -> str | None:
+    text = _as_text(value)
+    return text if text.strip() else None  # programs write an empty text for a missing one
+
+
+def _as_path(value: object) -> str | None:
     if not isinstance(value, str | os.PathLike):
         raise ValueError("a path is expected")
-    return _as_text(os.fsdecode(value))
+    path = os.fsdecode(value)
+    return None if path == "." else _as_text_or_null(path)  # Path("") is "."
 
 
 def _as_texts(value: object) -> tuple[str, ...]:
-    return (_as_text(value),) if isinstance(value, str) else tuple(map(_as_text, as_items(value)))
+    texts = (_as_text(value),) if isinstance(value, str) else tuple(map(_as_text, as_items(value)))
+    return texts if any(map(str.strip, texts)) else ()
 
 
 def _as_integers(value: object) -> tuple[int, ...]:
@@ -262,7 +269,7 @@ def _difference(first: object, last: object) -> int | None:
 
 
 _REQUIRED: _Fields = (("priority", _as_key), ("status", _as_status), ("method_used", _as_text), ("time", as_finite))
-_TASK_TEXT: _Fields = (("datasource", _as_text),)
+_TASK_TEXT: _Fields = (("datasource", _as_text_or_null),)
 _OTHERS: _Fields = (
     ("filepath_lightcurve", _as_path),
     ("errors", _as_texts),

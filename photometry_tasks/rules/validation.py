@@ -3,6 +3,7 @@
 import enum
 import math
 import operator
+import os
 import reprlib
 from collections.abc import Iterable, Mapping
 from numbers import Complex, Real
@@ -94,6 +95,15 @@ def check_text(argument: str, value: object) -> str:
     if not (isinstance(value, str) and value):
         raise invalid_argument(argument, value, "a non-empty text is expected")
     return value
+
+
+def check_path(argument: str, value: object) -> str:
+    """Return a path as a text; an empty text, which Python takes for the current directory, is no path."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        # Only its type is shown, because it may be a URL with a password.
+        raise invalid_argument(argument, path and type(value), "a path is expected: a text that is not empty")
+    return path
 
 
 def check_statuses(value: Any, *, with_pending: bool = False) -> list[int | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from photometry_tasks.files import os_errors, replace_file
-from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.storage.postgresql.url import hide_password
 from photometry_tasks.storage.sqlite.paths import (
     find_leftovers,
@@ -96,13 +96,14 @@ def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
     Raises
     ------
     InvalidArgumentError
-        If the target is any other URL.
+        If the target is any other URL, is empty, or is not a path.
     """
     if isinstance(target, Location):
         return target
-    url = _URL.match(str(target))
+    text = check_path("todo_file", target)
+    url = _URL.match(text)
     if url is None:
-        return Location(str(target), locate_todo_file(target))
+        return Location(text, locate_todo_file(text))
     if url["file"]:
-        return Location(str(target), locate_todo_file(str(target)[url.end() :]))
-    return Location(hide_password(str(target)), url=str(target))
+        return Location(text, locate_todo_file(check_path("todo_file", text[url.end() :])))
+    return Location(hide_password(text), url=text)

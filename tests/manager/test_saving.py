@@ -217,6 +217,9 @@ def test_infinite_and_huge_numbers_stay(opened: Callable[..., TaskManager], valu
     [
         (None, None),
         ([], None),
+        ("", None),
+        ([" ", "\n"], None),
+        (["", "a"], "\na"),
         ("boom", "boom"),
         (["boom"], "boom"),
         (("a", "b"), "a\nb"),
@@ -241,6 +244,18 @@ def test_a_path_with_nul_or_in_another_encoding(opened: Callable[..., TaskManage
     manager.save_result(result_of({"priority": 2}, filepath_lightcurve=Path("caf\udce9.fits")))
     assert stored(manager)["lightcurve"] == "a\\x00b"
     assert stored(manager, 2)["lightcurve"] == "caf\\udce9.fits"
+
+
+@pytest.mark.parametrize("blank", ["", " \t", "\N{NO-BREAK SPACE}\n", np.str_(""), Path()])
+def test_a_blank_text_is_no_value(opened: Callable[..., TaskManager], blank: Any) -> None:
+    """Any number of results may have a blank path: no path is stored; of a blank datasource, the table's counts."""
+    manager = opened({"tmag": 8}, {"tmag": 9}, {})
+    datasource = "" if isinstance(blank, Path) else blank
+    result = result_of({"priority": 1, "datasource": datasource}, filepath_lightcurve=blank, skip_targets=[102])
+    assert manager.save_result(result) is STATUS.OK
+    assert manager.save_result(result_of({"priority": 3}, filepath_lightcurve=blank)) is STATUS.OK
+    assert [stored(manager, priority)["lightcurve"] for priority in (1, 3)] == [None, None]
+    assert status_of(manager, 2) == STATUS.SKIPPED.value
 
 
 def test_no_argument_is_changed(opened: Callable[..., TaskManager]) -> None:

@@ -51,10 +51,13 @@ def test_keys(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatc
     assert strict(tmp_path / "summary.json") == summary
 
 
-def test_slurm_jobid(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job id comes from SLURM's environment variable."""
-    monkeypatch.setenv("SLURM_JOB_ID", "123")
-    assert opened({}).summary["slurm_jobid"] == "123"
+@pytest.mark.parametrize(("job", "shown"), [("123", "123"), ("", None)])
+def test_slurm_jobid(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, job: str, shown: str | None
+) -> None:
+    """The job id comes from SLURM's environment variable; an empty variable is none."""
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    assert opened({}).summary["slurm_jobid"] == shown
 
 
 def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:

@@ -87,7 +87,7 @@ class PostgreSQLStore(TaskStore):
         names = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "slurm_jobid": os.environ.get("SLURM_JOB_ID"),
+            "slurm_jobid": os.environ.get("SLURM_JOB_ID") or None,
             "lease": self.lease,
         }
         ((worker,),) = self._database.with_retry(lambda: self._database.run_alone(claim_statements.REGISTER, names))

@@ -21,10 +21,8 @@ def locate_todo_file(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidArgumentError
-        If the path is empty, or a URL. The error does not show the URL, which may hold a password.
+        If the path is a URL. The error does not show the URL, which may hold a password.
     """
-    if not os.fspath(path):
-        raise invalid_argument("todo_file", path, "a path or a URL is expected; '.' is the current directory")
     if _URL.match(os.fsdecode(path)):
         raise invalid_argument("todo_file", "…", "this is not a path; give a path, or a postgresql+psycopg:// URL")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow a symlink
