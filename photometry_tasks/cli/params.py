@@ -13,7 +13,6 @@ from photometry_tasks.constraints import check_constraints
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import parse_location
 
-
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
