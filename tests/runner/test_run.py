@@ -188,7 +188,7 @@ def test_a_function_that_cannot_work(opened: Callable[..., TaskManager], functio
 @pytest.mark.parametrize(
     "function",
     [Measures().measure, partial(functions.needs_a_configuration, configuration=1), functions.decorated, np.sqrt, dict],
-    ids=str,
+    ids=["a method", "a partial", "decorated", "compiled", "a class"],
 )
 def test_a_function_of_another_kind(function: Any) -> None:
     """A bound method, a partial, a decorated or a compiled function, and a class of mappings are taken."""
