@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import warnings
@@ -18,6 +19,11 @@ from photometry_tasks import TaskManager
 from tests.support.commands import COMMAND
 from tests.support.lists import Rows, empty_list, make_file, make_list
 from tests.support.paths import ROOT, SHARED
+
+
+def pytest_configure() -> None:
+    """Restore Python's handler of Ctrl-C: programs in the background of a shell ignore it, and so do their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
