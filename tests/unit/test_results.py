@@ -198,6 +198,7 @@ def spell(letter: str) -> str:
 @given(text=st.text(st.characters(exclude_categories=()), min_size=1) | st.sampled_from(["\0", "\udce9", "a\ud800\0é"]))
 def test_every_text_can_be_stored(text: str) -> None:
     """NULs and lone surrogates in a text, which no database stores, are escaped; other characters stay."""
+    text = f"a{text}"  # blanks alone are no text
     result = check_result(
         {**BARE, "method_used": text, "datasource": text, "details": {"errors": [text], "filepath_lightcurve": text}}
     )
