@@ -216,7 +216,8 @@ class Histories(RuleBasedStateMachine):
             return
         self.model.save(number, status, listed)
         assert answer.value == self.model.status[number]
-        self.saved[number] = (self.count / 7, method, "\n".join(errors) or None)
+        text = "\n".join(errors) if any(map(str.strip, errors)) else None  # blanks alone are no errors
+        self.saved[number] = (self.count / 7, method, text)
 
     @rule()
     def save_nonsense(self) -> None:
