@@ -173,12 +173,16 @@ def _describe(found: dict[str, Any]) -> str:
 def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
     """Return the share of finished tasks and the errors, with a column for each camera and a row for each CCD."""
     cells = {(entry["camera"], entry["ccd"]): entry for entry in ccds}
-    cameras, numbers = ({1, 2, 3, 4} | {place[axis] for place in cells} for axis in (0, 1))
+    # A file may hold texts in place of integers.
+    cameras, numbers = (
+        sorted({1, 2, 3, 4} | {place[axis] for place in cells}, key=lambda number: (isinstance(number, str), number))
+        for axis in (0, 1)
+    )
     table = Table("", title="Finished tasks and errors, by camera and CCD", title_justify="left")
-    for camera in sorted(cameras):
+    for camera in cameras:
         table.add_column(f"camera {camera}", justify="right")
-    for ccd in sorted(numbers):
-        table.add_row(f"CCD {ccd}", *(_build_cell(cells.get((camera, ccd))) for camera in sorted(cameras)))
+    for ccd in numbers:
+        table.add_row(f"CCD {ccd}", *(_build_cell(cells.get((camera, ccd))) for camera in cameras))
     return table
 
 

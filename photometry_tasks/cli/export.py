@@ -17,8 +17,13 @@ from photometry_tasks.text import count_of
 @click.option(
     "--status", type=Statuses(with_pending=True), help="Only tasks with these statuses, for example OK,WARNING."
 )
+@click.option(
+    "--for-spreadsheets",
+    is_flag=True,
+    help="In CSV, write an apostrophe before each text that a spreadsheet would run as a formula.",
+)
 @constraint_options
-def export(todo: Location, target: Path, status: Any, **options: Any) -> None:
+def export(todo: Location, target: Path, status: Any, for_spreadsheets: bool, **options: Any) -> None:
     """Write the tasks of TODO and their diagnostics to a table.
 
     TODO is a file or a PostgreSQL URL. The name of the table gives its format: CSV, Parquet or ECSV.
@@ -26,5 +31,6 @@ def export(todo: Location, target: Path, status: Any, **options: Any) -> None:
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
     with needs(target.suffix.lower().lstrip("."), "a library for this format"):
-        number = export_tasks(todo, target, status=status, **read_constraints(options))
+        constraints = read_constraints(options)
+        number = export_tasks(todo, target, status=status, for_spreadsheets=for_spreadsheets, **constraints)
     click.echo(f"{count_of(number, 'task')} written to {target}.")

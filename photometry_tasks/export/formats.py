@@ -1,70 +1,94 @@
 """The formats of an export: a writer for each suffix of a file name."""
 
-import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Float, Integer
-
-Row = Sequence[Any]
+from sqlalchemy import Column
 
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
 
-#: Opens a file for rows with these columns, and returns a function that writes a batch of rows.
-Writer = Callable[[Path, Columns], AbstractContextManager[Callable[[Sequence[Row]], None]]]
+#: Rows by column: the values of each column.
+Batch = Sequence[Sequence[Any]]
+
+#: Yields all rows, each time that it is called.
+Read = Callable[[], Iterator[Batch]]
+
+#: Writes all rows into an empty file.
+Writer = Callable[[Path, Columns, Read], None]
 
 
-@contextmanager
-def _write_csv(path: Path, columns: Columns, head: str | None = None) -> Iterator[Callable[[Sequence[Row]], None]]:
+def _write_csv(path: Path, columns: Columns, read: Read, head: str | None = None) -> None:
+    """Write every text in quotes, and NULL as nothing: readers then distinguish an empty text, and keep line breaks."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if head is None:
-            writer.writerow(column.name for column in columns)
-        else:
-            file.write(head)
-        yield writer.writerows
+        file.write(",".join(column.name for column in columns) + "\n" if head is None else head)
+        for batch in read():
+            cells = [
+                list(map(_quote if _type(column) is str else _write_number, values))
+                for column, values in zip(columns, batch, strict=True)
+            ]
+            file.writelines(",".join(row) + "\n" for row in zip(*cells, strict=True))
 
 
-@contextmanager
-def _write_ecsv(path: Path, columns: Columns) -> Iterator[Callable[[Sequence[Row]], None]]:
+def _quote(text: str | None) -> str:
+    return "" if text is None else '"' + text.replace('"', '""') + '"'
+
+
+def _write_number(number: float | None) -> str:
+    return "" if number is None else repr(number)
+
+
+#: Texts that astropy changes in a column of texts: it takes each line for a row, and removes blanks around a value.
+_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|^\s|\s$|^$")
+
+
+def _write_ecsv(path: Path, columns: Columns, read: Read, as_json: Set[str] = frozenset()) -> None:
     """Write the header with astropy, and the rows as CSV: astropy would hold all rows in memory at once.
 
+    A column with a text that astropy would change is written as JSON: astropy reads its texts as objects.
     Source: the Enhanced Character-Separated Values format 1.0 (https://github.com/astropy/astropy-APEs, APE 6).
     """
     from astropy.table import Column as TableColumn
     from astropy.table import Table
 
-    table = Table([TableColumn(name=c.name, dtype=_type(c), unit=c.info.get("unit")) for c in columns])
+    kinds = [object if column.name in as_json else _type(column) for column in columns]
+    units = [column.info.get("unit") for column in columns]
+    named = zip((column.name for column in columns), kinds, units, strict=True)
+    table = Table([TableColumn(name=name, dtype=kind, unit=unit) for name, kind, unit in named])
     head = io.StringIO()
     table.write(head, format="ascii.ecsv", delimiter=",")
-    with _write_csv(path, columns, head.getvalue()) as write_rows:
-        # Readers of ECSV take each line for a row.
-        yield lambda rows: write_rows([_on_one_line(row) for row in rows])
+    odd: set[str] = set()
+
+    def read_encoded() -> Iterator[Batch]:
+        for batch in read():
+            encoded = []
+            for column, kind, values in zip(columns, kinds, batch, strict=True):
+                if kind is object:
+                    values = [None if text is None else json.dumps(text) for text in values]
+                elif kind is str and any(text is not None and _ODD.search(text) for text in values):
+                    odd.add(column.name)
+                encoded.append(values)
+            yield encoded
+
+    _write_csv(path, columns, read_encoded, head.getvalue())
+    if odd:
+        _write_ecsv(path, columns, read, as_json | odd)
 
 
-def _on_one_line(row: Row) -> list[Any]:
-    return [value.replace("\r", "\\r").replace("\n", "\\n") if isinstance(value, str) else value for value in row]
-
-
-@contextmanager
-def _write_parquet(path: Path, columns: Columns) -> Iterator[Callable[[Sequence[Row]], None]]:
+def _write_parquet(path: Path, columns: Columns, read: Read) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
     table_schema = pa.schema([pa.field(c.name, types[_type(c)], metadata=_unit(c)) for c in columns])
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
-
-        def write_rows(rows: Sequence[Row]) -> None:
-            values_of_columns = zip(zip(*rows, strict=True), table_schema.types, strict=True)
-            arrays = [pa.array(values, kind) for values, kind in values_of_columns]
+        for batch in read():
+            arrays = [pa.array(values, kind) for values, kind in zip(batch, table_schema.types, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=table_schema))
-
-        yield write_rows
 
 
 def _unit(column: Column[Any]) -> dict[str, str] | None:
@@ -72,7 +96,7 @@ def _unit(column: Column[Any]) -> dict[str, str] | None:
 
 
 def _type(column: Column[Any]) -> type:
-    return int if isinstance(column.type, Integer) else float if isinstance(column.type, Float) else str
+    return column.type.python_type
 
 
 #: The writers, by the suffix of the file name.

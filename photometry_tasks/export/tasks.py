@@ -1,7 +1,7 @@
 """Export tasks with their diagnostics: the chosen tasks, all columns, in the format of the file name."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,9 +10,11 @@ from sqlalchemy import Column, Select, or_, select
 
 from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
-from photometry_tasks.export.formats import WRITERS
+from photometry_tasks.errors import CopyError
+from photometry_tasks.export.formats import WRITERS, Batch
 from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.rules.validation import check_statuses, invalid_argument
+from photometry_tasks.rules.stored_values import read_values
+from photometry_tasks.rules.validation import check_path, check_statuses, invalid_argument
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
@@ -20,15 +22,19 @@ from photometry_tasks.storage.open import open_read_only
 #: The most rows in memory.
 _BATCH = 10_000
 
+#: A spreadsheet runs a text that begins with one of these (https://owasp.org/www-community/attacks/CSV_Injection).
+_FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
+
 #: All columns of todolist, and the other columns of diagnostics.
 _COLUMNS: tuple[Column[Any], ...] = (*todolist.columns, *(c for c in diagnostics.columns if c.name != "priority"))
 
 
 def export_tasks(
     todo: str | os.PathLike[str] | Location,
-    target: Path,
+    target: str | os.PathLike[str],
     *,
     status: STATUS | int | Iterable[STATUS | int | None] | None = None,
+    for_spreadsheets: bool = False,
     **constraints: Unpack[Constraints],
 ) -> int:
     """Write tasks with their diagnostics to a file, atomically and in order of priority.
@@ -37,11 +43,13 @@ def export_tasks(
     ----------
     todo : str or os.PathLike
         The TODO-file, or the URL of a list on a server. It may be in use.
-    target : Path
+    target : str or os.PathLike
         A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). It is replaced.
     status : STATUS, int, or iterable of STATUS, int or None, optional
         The statuses of the written tasks, as members or values of `STATUS`; None in the iterable for pending tasks. By
         default all tasks are written.
+    for_spreadsheets : bool, optional
+        For CSV only: write an apostrophe before each text that a spreadsheet would run as a formula.
     **constraints
         Arguments of `build_constraints`.
 
@@ -56,26 +64,43 @@ def export_tasks(
         If the suffix of the target is another, the target is the TODO-file, or a status is not one of STATUS.
     OutdatedSchemaError
         If the list has an older schema.
+    CopyError
+        If another program stored a value of a wrong type, which cannot be read as its column's type.
     """
+    target = Path(check_path("target", target))
     write = WRITERS.get(target.suffix.lower())
     if write is None:
         raise invalid_argument("target", str(target), f"give a file name that ends with {' or '.join(WRITERS)}")
+    if for_spreadsheets and write is not WRITERS[".csv"]:
+        raise invalid_argument(
+            "for_spreadsheets", for_spreadsheets, "give a file name that ends with .csv, or leave it out"
+        )
     location = parse_location(todo)
     statement = _build_select(status, build_expressions(check_constraints(constraints)))
     number = 0
 
-    def fill(temporary: Path) -> None:
+    def read() -> Iterator[Batch]:
         nonlocal number
-        with write(temporary, _COLUMNS) as write_rows:
-            result = connection.execution_options(yield_per=_BATCH).execute(statement)
-            for rows in result.partitions():
-                write_rows(rows)
-                number += len(rows)
+        number = 0
+        for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
+            number += len(rows)
+            columns = list(zip(*rows, strict=True))
+            pairs = zip(_COLUMNS, columns, strict=True)
+            try:
+                batch = [read_values(column, values, keys=columns[0]) for column, values in pairs]
+            except ValueError as error:
+                raise CopyError(source=location.name, target=target, problem=error) from None
+            yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
     with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
-        location.write_output(target, fill)
+        location.write_output(target, lambda temporary: write(temporary, _COLUMNS, read))
     return number
+
+
+def _disarm(value: Any) -> Any:
+    """Return a value that no spreadsheet runs as a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _build_select(status: Any, conditions: Sequence[Any]) -> Select[Any]:

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, func, select
+from sqlalchemy import Column, Connection, Select, exists, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
-from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.models import Base, diagnostics, todolist
+from photometry_tasks.rules.stored_values import is_foreign
 from photometry_tasks.sql import statements
+from photometry_tasks.sql.functions import is_server
 from photometry_tasks.status import MEASURED, STATUS
+from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only
-from photometry_tasks.text import list_first
+from photometry_tasks.text import count_of, list_first
 
 #: The most priorities that are listed for each fault.
 _SHOWN = 5
@@ -45,7 +48,8 @@ def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     """Yield a line for each fault of a TODO-list, which is only read.
 
     The check covers the schema, statuses that do not exist, missing and superfluous results, and duplicates. For a
-    file, it also covers leftover files, SQLite's own check of every page and index, and foreign keys.
+    file, it also covers leftover files, SQLite's own check of every page and index, foreign keys, and values whose type
+    is not the type of their column.
     """
     location = parse_location(todo)
     for leftover in location.find_leftovers():
@@ -61,6 +65,8 @@ def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
                     schema.check_upgradable(connection, database.name)
                     return
                 yield from _find_contradictions(connection)
+                if not is_server(connection.dialect):  # a server refuses these values
+                    yield from _find_foreign_values(database)
     except TodoError as error:
         yield str(error)
 
@@ -70,3 +76,16 @@ def _find_contradictions(connection: Connection) -> Iterator[str]:
         priorities = connection.execute(query.limit(_SHOWN + 1)).scalars().all()
         if priorities:
             yield f"{fault}: {list_first(priorities, _SHOWN)}"
+
+
+def _find_foreign_values(database: Database) -> Iterator[str]:
+    for table in Base.metadata.sorted_tables:
+        found: dict[Column[Any], list[Any]] = {}
+        with closing(database.iter_rows(table)) as rows:
+            for row in rows:
+                for column, value in zip(table.columns, row, strict=True):
+                    if is_foreign(column, value):
+                        found.setdefault(column, []).append(row[0])
+        for column, keys in found.items():
+            key = table.columns.keys()[0]
+            yield f"{column}: {count_of(len(keys), 'value')} of a wrong type, with {key} {list_first(keys, _SHOWN)}"

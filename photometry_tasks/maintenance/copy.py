@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Table, func, select
 from photometry_tasks import schema
 from photometry_tasks.errors import CopyError, RowRefusedError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
-from photometry_tasks.rules.validation import invalid_argument, show
+from photometry_tasks.rules.stored_values import describe_value, is_foreign
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
@@ -165,12 +166,9 @@ def _describe(counts: Mapping[str, int]) -> str:
 
 
 def _find_invalid_value(table: Table, rows: Iterable[tuple[Any, ...]]) -> str | None:
-    """Describe the first value that its column's type does not allow: SQLite stores values of any type."""
-    key = table.columns.keys()[0]
+    """Describe the first value that a server cannot hold: a foreign value, or a text with NUL."""
     for row in rows:
         for column, value in zip(table.columns, row, strict=True):
-            kind = column.type.python_type
-            has_type = isinstance(value, int | float if kind is float else kind)
-            if value is not None and (not has_type or (isinstance(value, str) and "\x00" in value)):
-                return f"{table.name}.{column.name} is {show(value)} in the row with {key} {show(row[0])}"
+            if is_foreign(column, value) or (isinstance(value, str) and "\x00" in value):
+                return describe_value(column, value, row[0])
     return None

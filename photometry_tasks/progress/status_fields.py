@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, Row, inspect
 
+from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.rules.stored_values import show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 
@@ -16,6 +18,9 @@ PAUSE = 1800
 
 #: The most running tasks and errors that are listed.
 _LISTED = 10
+
+#: The columns whose values are listed.
+_COLUMNS = {**todolist.columns, "errors": diagnostics.c.errors}
 
 
 def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
@@ -59,9 +64,13 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "ccds": ccds,
         "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
-        "running": [dict(row._mapping) for row in running],
-        "last_errors": [{**row._mapping, "errors": (row.errors or b"").decode(errors="replace")} for row in errors],
+        "running": list(map(_show_row, running)),
+        "last_errors": [{**shown, "errors": shown["errors"] or ""} for shown in map(_show_row, errors)],
     }
+
+
+def _show_row(row: Row[Any]) -> dict[str, Any]:
+    return {name: show_value(_COLUMNS[name], value) for name, value in row._mapping.items()}
 
 
 def _measure_time(minutes: Sequence[Any], lately: Sequence[Any], now: float) -> float:

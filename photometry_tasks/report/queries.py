@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, selec
 
 from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.progress.status_fields import PAUSE
+from photometry_tasks.rules.stored_values import read_value
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
-from photometry_tasks.sql.functions import as_bytes, whole_part
+from photometry_tasks.sql.functions import whole_part
 from photometry_tasks.status import FINISHED, STATUS
 
 __all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
@@ -54,7 +55,7 @@ _RUN_TIMES: Select[Any] = (
     .execution_options(**_ROWS)
 )
 _ERRORS: Select[Any] = (
-    select(_result.priority, _task.starid, _task.status, as_bytes(_result.errors).label("errors"))
+    select(_result.priority, _task.starid, _task.status, _result.errors)
     .select_from(_results)
     .where(_result.errors.is_not(None))
     .order_by(_result.priority)
@@ -208,7 +209,7 @@ def _count_errors(connection: Connection) -> ErrorKinds:
     kinds: dict[str, ErrorKind] = {}
     ungrouped = 0
     for row in connection.execute(_ERRORS):
-        message = _build_message(row.errors)
+        message = _build_message(read_value(_result.errors, row.errors))
         # If every line is different, an unlimited number of kinds would fill the memory.
         if message not in kinds and len(kinds) == _MOST_KINDS:
             ungrouped += 1
@@ -220,9 +221,9 @@ def _count_errors(connection: Connection) -> ErrorKinds:
     return ErrorKinds(commonest=by_results[:_MOST_KINDS_SHOWN], total=len(kinds), ungrouped=ungrouped)
 
 
-def _build_message(errors: bytes) -> str:
+def _build_message(errors: str) -> str:
     """Return the last line of the errors, shortened and without its numbers."""
-    line = errors.decode(errors="replace").rstrip().rpartition("\n")[2].strip()
+    line = errors.rstrip().rpartition("\n")[2].strip()
     message = _NUMBER.sub("#", line[: 5 * _MOST_CHARACTERS]) or "(no text)"
     return message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
 

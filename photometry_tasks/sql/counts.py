@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from sqlalchemy import Connection
 
+from photometry_tasks.models import todolist
+from photometry_tasks.rules.stored_values import show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
 
@@ -16,11 +19,15 @@ def count_by_status(connection: Connection) -> Counter[int | None]:
     return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
 
 
-def count_by_ccd(connection: Connection) -> dict[tuple[int, int], dict[str, int]]:
-    """Return the number of tasks by (camera, CCD), and there by the name of the status."""
-    counts: dict[tuple[int, int], dict[str, int]] = {}
+def count_by_ccd(connection: Connection) -> dict[tuple[Any, Any], dict[str, int]]:
+    """Return the number of tasks by (camera, CCD), and there by the name of the status.
+
+    A camera or CCD is a text if a file holds a value that is no integer.
+    """
+    counts: dict[tuple[Any, Any], dict[str, int]] = {}
     for camera, ccd, status, number in connection.execute(statements.COUNT_BY_CCD):
-        counts.setdefault((camera, ccd), dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
+        place = show_value(todolist.c.camera, camera), show_value(todolist.c.ccd, ccd)
+        counts.setdefault(place, dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
     return counts
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Dialect, Double, Integer, LargeBinary
+from sqlalchemy import Dialect, Double, Integer
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -17,14 +17,7 @@ def is_server(dialect: Dialect) -> bool:
     return dialect.name == "postgresql"
 
 
-class as_bytes(FunctionElement[bytes]):  # noqa: N801 - used as a function
-    """A text as bytes: SQLite does not check that a stored text is valid UTF-8."""
-
-    type = LargeBinary()
-    inherit_cache = True
-
-
-class whole_part(FunctionElement[int]):  # noqa: N801
+class whole_part(FunctionElement[int]):  # noqa: N801 - used as a function
     """A number truncated to an integer."""
 
     type = Integer()
@@ -36,16 +29,6 @@ class unix_time(FunctionElement[float]):  # noqa: N801
 
     type = Double()
     inherit_cache = True
-
-
-@compiles(as_bytes)
-def _as_bytes(element: as_bytes, compiler: Any, **given: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **given)} AS BLOB)"
-
-
-@compiles(as_bytes, "postgresql")
-def _as_bytea(element: as_bytes, compiler: Any, **given: Any) -> str:
-    return f"convert_to({compiler.process(element.clauses, **given)}, 'UTF8')"
 
 
 @compiles(whole_part)

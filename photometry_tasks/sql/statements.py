@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
-from photometry_tasks.sql.functions import as_bytes, unix_time
+from photometry_tasks.sql.functions import unix_time
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
@@ -294,8 +294,7 @@ def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
     Managers take tasks in the order of priorities, so the highest priorities failed about last.
     """
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
-    errors = as_bytes(diagnostics.c.errors).label("errors")
-    failed = sa.select(_task.priority, _task.starid, errors).select_from(joined)
+    failed = sa.select(_task.priority, _task.starid, diagnostics.c.errors).select_from(joined)
     failed = failed.where(_task.status == sa.literal_column(str(STATUS.ERROR.value)))
     order = {priority: place for place, priority in enumerate(last)}
     first = [sa.case(order, value=_task.priority, else_=len(order))] if order else []

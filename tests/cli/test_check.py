@@ -68,6 +68,18 @@ def test_a_sound_file(done: Path) -> None:
             "WHERE name = 'status_idx'; PRAGMA writable_schema=0",
             "SQLite reports: row 2 missing from index status_idx\n",
         ),
+        (
+            "UPDATE diagnostics SET mask_size = x'0700000000000000', errors = x'41', elaptime = 'long'",
+            "diagnostics.elaptime: 2 values of a wrong type, with priority 1, 3\n"
+            "diagnostics.mask_size: 2 values of a wrong type, with priority 1, 3\n"
+            "diagnostics.errors: 2 values of a wrong type, with priority 1, 3\n",
+        ),
+        ("UPDATE todolist SET cadence = 1.5 WHERE priority = 4", "todolist.cadence: 1 value of a wrong type, with"),
+        ("UPDATE diagnostics SET errors = CAST(x'c3' AS TEXT)", "diagnostics.errors: 2 values of a wrong type"),
+        (
+            "INSERT INTO photometry_tasks_progress VALUES (60, x'01', 0, 0, NULL)",
+            "photometry_tasks_progress.saved: 1 value of a wrong type, with minute 60\n",
+        ),
     ],
 )
 def test_faults(done: Path, sql: str, fault: str) -> None:

@@ -398,6 +398,10 @@ def test_results_that_are_not_in_the_file(tmp_path: Path, server: str, on_server
         ("UPDATE todolist SET tmag = 'bright' WHERE priority = 7", r"todolist\.tmag is 'bright' in the row"),
         ("UPDATE todolist SET cadence = 1.5 WHERE priority = 7", r"todolist\.cadence is 1\.5 in the row"),
         ("UPDATE diagnostics SET errors = 'a' || char(0) WHERE priority = 7", r"errors is 'a\\x00' in the row"),
+        (
+            "UPDATE diagnostics SET errors = CAST(x'61c3' AS TEXT) WHERE priority = 7",
+            r"errors is 'a\\udcc3' in the row",
+        ),
     ],
 )
 def test_values_of_another_type(change: str, message: str, tmp_path: Path, server: str, on_server: Engine) -> None:
@@ -409,6 +413,9 @@ def test_values_of_another_type(change: str, message: str, tmp_path: Path, serve
         copy_list(path, server)
     assert SECRET not in str(caught.value)
     assert tables_of(on_server) == []
+    if "AS TEXT" in change:
+        with pytest.raises(CopyError, match=message):
+            copy_list(path, tmp_path / "copy.sqlite")
 
 
 def test_rows_that_refer_to_nothing(tmp_path: Path, server: str, on_server: Engine) -> None:

@@ -2,20 +2,29 @@
 
 import csv
 import math
+import re
+import sqlite3
+import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from astropy.table import Table
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import InvalidArgumentError, OutdatedSchemaError
+from photometry_tasks.errors import CopyError, InvalidArgumentError, OutdatedSchemaError
 from photometry_tasks.export import export_tasks
+from photometry_tasks.export.tasks import _COLUMNS
+from photometry_tasks.rules.validation import show
 from photometry_tasks.text import count_of
 from tests.support.commands import Call
 from tests.support.lists import checksum, make_file, query, result_of
@@ -48,16 +57,14 @@ def filled(todo: Callable[..., Path]) -> Path:
     return path
 
 
+def change(path: Path, sql: str, rows: Iterable[tuple[Any, ...]] = ((),)) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executemany(sql, rows)
+
+
 def expected(path: Path, where: str = "") -> list[tuple[Any, ...]]:
     """Return the rows of the file, without the second column priority."""
     return [row[:11] + row[12:] for row in query(path, SQL.format(where))]
-
-
-def read_csv(path: Path) -> list[tuple[Any, ...]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        head, *rows = csv.reader(file)
-    kinds = [float if name in REALS else str if name in TEXTS else int for name in head]
-    return [tuple(None if cell == "" else kind(cell) for kind, cell in zip(kinds, row, strict=True)) for row in rows]
 
 
 TEXTS = {"datasource", "method", "lightcurve", "method_used", "errors"}
@@ -65,6 +72,30 @@ REALS = {
     *("tmag", "elaptime", "worker_wait_time", "mean_flux", "variance", "variability", "rms_hour", "ptp"),
     *("pos_row", "pos_column", "contamination", "edge_flux"),
 }
+TYPES = {
+    column.name: "string" if column.name in TEXTS else "double" if column.name in REALS else "int64"
+    for column in _COLUMNS
+}
+
+
+def read_csv(path: Path) -> list[tuple[Any, ...]]:
+    """Read a CSV file with two readers; Python's own does not distinguish an empty text from a missing value."""
+    table = pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=TYPES, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        ),
+    )
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert head == table.column_names
+    found = [tuple(row.values()) for row in table.to_pylist()]
+    kinds = [{"string": str, "double": float, "int64": int}[TYPES[name]] for name in head]
+    assert [tuple(cell and kind(cell) for kind, cell in zip(kinds, row, strict=True)) for row in rows] == [
+        tuple("" if value is None else value for value in row) for row in found
+    ]
+    return found
 
 
 def read_parquet(path: Path) -> list[tuple[Any, ...]]:
@@ -73,7 +104,7 @@ def read_parquet(path: Path) -> list[tuple[Any, ...]]:
 
 def read_ecsv(path: Path) -> list[tuple[Any, ...]]:
     table = Table.read(path, format="ascii.ecsv")
-    return [tuple(None if str(cell) == "--" else cell for cell in row) for row in table]
+    return [tuple(None if cell is np.ma.masked else cell for cell in row) for row in table]
 
 
 READERS = {"csv": read_csv, "parquet": read_parquet, "ecsv": read_ecsv}
@@ -81,16 +112,40 @@ READERS = {"csv": read_csv, "parquet": read_parquet, "ecsv": read_ecsv}
 
 @pytest.mark.parametrize("kind", list(READERS))
 def test_every_value(filled: Path, tmp_path: Path, kind: str) -> None:
-    """Every value is equal when read back, to the last bit; only ECSV writes a line break as two characters."""
+    """Every value is equal when read back, to the last bit."""
     target = tmp_path / f"out.{kind}"
     before = checksum(filled)
-    assert export_tasks(filled, target) == 4
-    rows = expected(filled)
-    if kind == "ecsv":
-        rows = [tuple(v.replace("\n", "\\n") if isinstance(v, str) else v for v in row) for row in rows]
-    assert READERS[kind](target) == rows
+    assert export_tasks(str(filled), str(target)) == 4
+    assert READERS[kind](target) == expected(filled)
     assert checksum(filled) == before
     assert sorted(tmp_path.iterdir()) == sorted([filled, target])
+
+
+#: Texts that readers take for a line break, a blank, a missing value, a comment, a quote or a formula.
+ODD = [
+    *("a\rb", "a\r\nb", "\n", "a\n\n  b\n#c", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1db", "a\x1eb", "a\x85b"),
+    *("\u2028", "a\u2029b", "", " ", " a", "a ", "\ta", "\xa0", "\0", "a\0", "\ufeff", "\x1b[2J", "\x1a"),
+    *("nan", "--", "None", "null", "N/A", "masked", "0", "True", "é 🌟", "=1+1"),
+    *('""', '"', "'", 'a"b', ",", "a,b", "#", "\\", "\\n", '"\\u0041"'),
+]
+
+
+@pytest.mark.parametrize("kind", list(READERS))
+@settings(max_examples=10, deadline=None)
+@given(texts=st.lists(st.text() | st.sampled_from(ODD), max_size=9))
+@example(texts=ODD)
+def test_every_text(tmp_path_factory: pytest.TempPathFactory, kind: str, texts: list[str]) -> None:
+    """Every text is equal when read back, and no text is taken for a missing value."""
+    folder = tmp_path_factory.mktemp("texts")
+    path = make_file(folder / "todo.sqlite", [{"method": text} for text in texts] + [{}])
+    rows = [(number, text, f"{text}{number}", text) for number, text in enumerate(texts, start=1)]
+    change(
+        path,
+        "INSERT INTO diagnostics (priority, errors, lightcurve, method_used, elaptime) VALUES (?, ?, ?, ?, 1)",
+        rows,
+    )
+    export_tasks(path, folder / f"out.{kind}")
+    assert READERS[kind](folder / f"out.{kind}") == expected(path)
 
 
 def test_units(filled: Path, tmp_path: Path) -> None:
@@ -184,25 +239,64 @@ def test_an_older_file(tmp_path: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_a_failure_leaves_the_old_file(filled: Path, tmp_path: Path) -> None:
-    """If the export fails, it does not replace an earlier file."""
-    target = tmp_path / "out.parquet"
-    target.write_text("earlier")
-    import sqlite3
-    from contextlib import closing
+@pytest.mark.parametrize("kind", list(READERS))
+def test_values_of_another_type(filled: Path, tmp_path: Path, kind: str) -> None:
+    """Numbers that TASOC stored as their bytes are read, and bytes in place of a text are written as text."""
+    numbers = {"mask_size": (7).to_bytes(8, "little"), "stamp_width": (-5).to_bytes(8, "little", signed=True)}
+    numbers |= {"mean_flux": struct.pack("<f", -0.5), "ptp": struct.pack("<d", 1e30), "variance": struct.pack("<f", 0)}
+    numbers |= {"rms_hour": struct.pack("<f", math.nan), "errors": b"bo\xffm", "lightcurve": "é".encode()}
+    for name, value in numbers.items():
+        change(filled, f"UPDATE diagnostics SET {name} = ? WHERE priority = 2", [(value,)])
+    change(filled, "UPDATE todolist SET camera = ?", [((3).to_bytes(8, "little"),)])
+    change(filled, "UPDATE diagnostics SET errors = CAST(x'eda08041' AS TEXT) WHERE priority = 3")
+    export_tasks(filled, tmp_path / f"out.{kind}")
+    rows = [dict(zip(TYPES, row, strict=True)) for row in READERS[kind](tmp_path / f"out.{kind}")]
+    texts = {"errors": r"bo\xffm", "lightcurve": "é", "camera": 3}
+    read = {"mask_size": 7, "stamp_width": -5, "mean_flux": -0.5, "ptp": 1e30, "variance": 0.0, "rms_hour": None}
+    assert rows[1] == rows[1] | read | texts
+    assert (rows[2]["errors"], rows[2]["camera"]) == (r"\xed\xa0\x80A", 3)
 
-    with closing(sqlite3.connect(filled)) as connection, connection:
-        connection.execute("UPDATE todolist SET camera = 'one' WHERE priority = 4")
-    with pytest.raises(ValueError, match="int64"):
+
+@pytest.mark.parametrize("kind", list(READERS))
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("todolist.camera", "one"), ("todolist.tmag", "bright"), ("todolist.cadence", 1.5)),
+        *(("todolist.starid", b"\5\0\0\0"), ("todolist.tmag", (5).to_bytes(8, "little"))),
+        *(("diagnostics.mask_size", b"\5\0"), ("diagnostics.ptp", (-5).to_bytes(4, "little", signed=True))),
+    ],
+)
+def test_a_value_that_cannot_be_read(filled: Path, tmp_path: Path, kind: str, column: str, value: Any) -> None:
+    """If a number cannot be read without doubt, the error names it and its row, and an earlier file stays."""
+    target = tmp_path / f"out.{kind}"
+    target.write_text("earlier")
+    table, _, name = column.partition(".")
+    change(filled, f"UPDATE {table} SET {name} = ? WHERE priority = 3", [(value,)])
+    with pytest.raises(CopyError, match=rf"{column} is {re.escape(show(value))} in the row with priority 3: a number"):
         export_tasks(filled, target)
     assert target.read_text() == "earlier"
     assert sorted(tmp_path.iterdir()) == sorted([filled, target])
+
+
+def test_for_spreadsheets(filled: Path, call: Call) -> None:
+    """On demand, an apostrophe precedes each text that a spreadsheet would run; numbers stay as they are."""
+    armed = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1"]
+    for number, text in enumerate(armed, start=5):
+        change(filled, "INSERT INTO todolist SELECT ?, ?, 1, 'ffi', 1, 1, 1, ?, -1.5, 1, 1", [(number, number, text)])
+    run = call("export", filled, "out.csv", "--for-spreadsheets")
+    assert run.returncode == 0, run.stderr
+    rows = read_csv(filled.parent / "out.csv")
+    assert [row[7:9] for row in rows[4:]] == [(f"'{text}", -1.5) for text in armed]
+    assert rows[:4] == expected(filled)[:4]
+    refused = call("export", filled, "out.ecsv", "--for-spreadsheets")
+    assert "for_spreadsheets=True: give a file name that ends with .csv" in refused.stderr
 
 
 MEASURE = """
 import sys
 from pathlib import Path
 from photometry_tasks.export import export_tasks
+from photometry_tasks.export.tasks import _COLUMNS
 from photometry_tasks.text import count_of
 number = export_tasks(Path(sys.argv[1]), Path(sys.argv[2]))
 # Not getrusage: its value may include the process that started this program.
@@ -216,9 +310,6 @@ print(number, peak)
 def test_memory(tmp_path: Path, kind: str, number: int) -> None:
     """An export of any number of rows takes at most 200 MB."""
     path = make_file(tmp_path / "todo.sqlite", [{}])
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(path)) as connection, connection:
         numbers = f"WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {number})"
         connection.execute(

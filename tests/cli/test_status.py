@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import math
 import os
 import pty
 import re
 import signal
 import sqlite3
+import struct
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -17,12 +19,15 @@ from typing import Any
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.export import export_tasks
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.progress import throughput
+from photometry_tasks.progress.status_fields import read_status_fields
+from photometry_tasks.report import build_report
 from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
 from tests.support.commands import COMMAND, Call
-from tests.support.lists import checksum, many, query, result_of
+from tests.support.lists import checksum, make_file, many, query, result_of
 from tests.support.processes import kill, received, running, running_command
 
 
@@ -174,14 +179,66 @@ def test_share_is_not_rounded_up(todo: Callable[..., Path], call: Call) -> None:
 
 
 def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
-    """Bytes that are not UTF-8, which another program may write, are shown as far as they can be decoded."""
+    """Bytes that are not UTF-8, which another program may write, are shown escaped."""
     path = todo({"status": 2})
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(
             "INSERT INTO diagnostics (priority, method_used, elaptime, errors)"
             " VALUES (1, 'x', 1, CAST(x'626164ff' AS TEXT))"
         )
-    assert "bad�" in call("status", path).stdout
+    assert r"bad\xff" in call("status", path).stdout
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        ("camera", (2).to_bytes(8, "little"), 2),
+        ("ccd", b"\2", "b'\\x02'"),
+        ("camera", "one", "'one'"),
+        ("sector", 0.5, "0.5"),
+        ("tmag", struct.pack("<f", 8.5), 8.5),
+        ("tmag", math.inf, "inf"),
+        ("tmag", "bright", "'bright'"),
+        ("datasource", b"tp\xff", r"tp\xff"),
+        ("errors", b"b\xffm", r"b\xffm"),
+        ("errors", b"\0\0\0\0", "\0\0\0\0"),
+    ],
+)
+def test_values_of_another_type(todo: Callable[..., Path], call: Call, column: str, value: Any, shown: Any) -> None:
+    """Values of a wrong type, which another program may store, are shown, in strict JSON too; the report is written."""
+    path = todo({"status": 6}, {"status": 2})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (2, 'x', 1)")
+        table = "diagnostics" if column == "errors" else "todolist"
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    found = json.loads(call("status", path, "--json").stdout, parse_constant=pytest.fail)
+    place = "last_errors" if column == "errors" else "ccds" if column in ("camera", "ccd") else "running"
+    assert found[place][0][column] == shown
+    run = call("status", path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "Tasks" in build_report(path)
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_another_encoding(tmp_path: Path, call: Call, encoding: str, in_memory: bool) -> None:
+    """A file of another encoding of SQLite shows the same texts, in `status`, in the report and in an export."""
+    path = tmp_path / "todo.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA encoding = '{encoding}'")
+        connection.execute("CREATE TABLE first (a)")
+    make_file(path, [{}, {}])
+    assert query(path, "PRAGMA encoding") == [(encoding,)]
+    with TaskManager(path, load_into_memory=in_memory) as manager:
+        manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=["kein σ 🌟"]))
+        shown = read_status_fields(manager.session.connection(), path)
+    for found in (shown, get_status(path)):
+        assert [row["errors"] for row in found["last_errors"]] == ["kein σ 🌟"]
+    assert "kein σ 🌟" in call("status", path).stdout
+    assert "kein σ 🌟" in build_report(path)
+    export_tasks(path, tmp_path / "out.csv")
+    assert '"kein σ 🌟"' in (tmp_path / "out.csv").read_text(encoding="utf-8")
+    assert call("check", path).returncode == 0
 
 
 def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -120,7 +121,10 @@ class SQLiteDatabase(Database):
 
     @classmethod
     def open_read_only(cls, path: Path) -> Self:
-        """Open an existing file read-only, while a manager may work on it; otherwise as `open`."""
+        """Open an existing file read-only, while a manager may work on it; otherwise as `open`.
+
+        A text that is not UTF-8, which another program may have stored, is read with lone surrogates for its bytes.
+        """
         return cls._open(path, "ro")
 
     @classmethod
@@ -132,6 +136,10 @@ class SQLiteDatabase(Database):
                 # it if this is set before the first read (https://sqlite.org/wal.html#noshm).
                 database.dbapi.execute("PRAGMA locking_mode=EXCLUSIVE")
             check_size(database.dbapi, path)
+            if mode == "ro":
+                with sqlite_errors(path):
+                    database.dbapi.execute("SELECT sql FROM sqlite_master").fetchall()  # the schema must be UTF-8
+                database.dbapi.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         except BaseException:
             database._lock = None  # the caller releases it until the database is open
             database.close()
@@ -350,7 +358,7 @@ class SQLiteDatabase(Database):
         compiled: Any = statement.compile(dialect=build_dialect())
         try:
             tuple_cursor(self.dbapi).executemany(str(compiled), map(attrgetter(*compiled.positiontup), records))
-        except self.dbapi.IntegrityError as error:
+        except (self.dbapi.IntegrityError, UnicodeEncodeError) as error:
             raise RowRefusedError(path=self._path, table=columns[0].table, found=error) from error
 
     # --- the state of the file ---------------------------------------------------------------------------
