@@ -143,9 +143,9 @@ class RowRefusedError(TodoError, ValueError):
 
 
 class UnsavedResultsError(TodoError, RuntimeError):
-    """{path} lacks results that a killed manager logged in {log}. Nothing was copied.
+    """{path} lacks results that a killed manager logged in {log}, and they cannot be read from there ({found}).
 
-    Save them with `photometry-tasks upgrade {quoted}`, then try again.
+    Save the readable results with `photometry-tasks upgrade {quoted}`, which keeps the log, then try again.
     """
 
 

@@ -166,7 +166,7 @@ def _describe(found: dict[str, Any]) -> str:
         lines.append(f"Oldest open transaction: {who}, for {duration}. Claims become slower until it ends.")
     if found["has_log"]:
         command = f"photometry-tasks upgrade {shlex.quote(found['todo_file'])}"
-        lines.append(f"Results that a killed manager logged are not counted. Save them with `{command}`.")
+        lines.append(f"The log of a killed manager holds results that the file lacks. Save them with `{command}`.")
     return "\n".join(lines)
 
 

@@ -1,7 +1,6 @@
 """`reset`: return chosen tasks to pending."""
 
 import sys
-from contextlib import closing
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from photometry_tasks.cli.params import Statuses, constraint_options, read_const
 from photometry_tasks.maintenance.reset import count_reset
 from photometry_tasks.sql.statements import build_chosen_tasks
 from photometry_tasks.storage.location import Location
-from photometry_tasks.storage.open import open_read_only, upgrade_list
+from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
 
@@ -38,10 +37,6 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
     chosen = build_chosen_tasks(status, error_like, constraints)
     if todo.path is not None and not dry_run:
         upgrade_list(todo)  # saves the results that a killed manager logged too
-    elif todo.path is not None:
-        with closing(open_read_only(todo)) as database:
-            if (log := database.find_result_log()) is not None:
-                click.echo(f"{log}: the results in this log are not counted.")
     counts = count_reset(todo, chosen)
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
     click.echo(f"{_describe(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")

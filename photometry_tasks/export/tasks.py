@@ -17,7 +17,7 @@ from photometry_tasks.rules.stored_values import read_values
 from photometry_tasks.rules.validation import check_path, check_statuses, invalid_argument
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only
+from photometry_tasks.storage.open import open_with_log
 
 #: The most rows in memory.
 _BATCH = 10_000
@@ -42,7 +42,8 @@ def export_tasks(
     Parameters
     ----------
     todo : str or os.PathLike
-        The TODO-file, or the URL of a list on a server. It may be in use.
+        The TODO-file, or the URL of a list on a server. It may be in use. Results that a manager in memory has logged
+        are written too; the file is then copied into memory.
     target : str or os.PathLike
         A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). It is replaced.
     status : STATUS, int, or iterable of STATUS, int or None, optional
@@ -92,7 +93,7 @@ def export_tasks(
                 raise CopyError(source=location.name, target=target, problem=error) from None
             yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
-    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
         location.write_output(target, lambda temporary: write(temporary, _COLUMNS, read))
     return number

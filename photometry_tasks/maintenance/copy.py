@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, func, select
 
 from photometry_tasks import schema
-from photometry_tasks.errors import CopyError, RowRefusedError, TodoFileInUseError, UnsavedResultsError
+from photometry_tasks.errors import CopyError, RowRefusedError
 from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.rules.stored_values import describe_value, is_foreign
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import create_list, open_database, open_read_only
+from photometry_tasks.storage.open import create_list, open_database, open_read_only, open_with_log
 from photometry_tasks.text import count_of
 
 Progress = Callable[[int, int | None], None]
@@ -46,8 +46,9 @@ def copy_list(
 ) -> Copied:
     """Copy a TODO-list to another place, of the same or of another kind; the source is not changed.
 
-    The source may be in use: the copy holds the state of the source when the copy began. A running task is STARTED in
-    the copy too, until the copy is opened. Workers and attempts of a list on a server are not copied.
+    The source may be in use: the copy holds the state of the source when the copy began, with the results that a
+    manager in memory has logged. A running task is STARTED in the copy too, until the copy is opened. Workers and
+    attempts of a list on a server are not copied.
 
     Parameters
     ----------
@@ -74,26 +75,14 @@ def copy_list(
         If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
     target = parse_location(target)
-    with closing(open_read_only(parse_location(source))) as origin:
-        _check_log(origin)
-        with origin.begin(writes=False) as connection:
-            schema.check_current(connection, origin.name)
-            copying = _Copying(origin, target, _count(connection), progress or (lambda _done, _total: None))
-            left_out = schema.find_foreign(connection)
-            if not create_list(target, copying.fill):
-                _fill_empty(target, copying)
+    with closing(open_with_log(parse_location(source))) as origin, origin.begin(writes=False) as connection:
+        schema.check_current(connection, origin.name)
+        copying = _Copying(origin, target, _count(connection), progress or (lambda _done, _total: None))
+        left_out = schema.find_foreign(connection)
+        if not create_list(target, copying.fill):
+            _fill_empty(target, copying)
     tasks, results, skips = (copying.counts[table.name] for table in (todolist, diagnostics, photometry_skipped))
     return Copied(tasks, results, skips, left_out)
-
-
-def _check_log(database: Database) -> None:
-    """Check that no results of the source are only in the memory of a manager, or in the log of a killed manager."""
-    log = database.find_result_log()
-    if log is None:
-        return
-    if holder := database.find_holder():
-        raise TodoFileInUseError(path=database.name, found=holder)
-    raise UnsavedResultsError(path=database.name, log=log)
 
 
 def _count(connection: Connection) -> dict[str, int]:

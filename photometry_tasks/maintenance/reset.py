@@ -15,7 +15,7 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only
+from photometry_tasks.storage.open import open_with_log
 
 #: Rows in memory at a time.
 _BATCH = 10_000
@@ -36,7 +36,7 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
     OutdatedSchemaError
         If an older file lacks a necessary column.
     """
-    with closing(open_read_only(parse_location(todo))) as database, database.begin(writes=False) as connection:
+    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
         changes = schema.find_changes(connection, database.name)
         statement = statements.build_skip_chains(chosen, is_shared=is_server(connection.dialect))
         statuses: dict[int, int | None] = {}

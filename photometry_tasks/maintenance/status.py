@@ -5,12 +5,12 @@ from contextlib import closing, suppress
 from typing import Any
 
 from photometry_tasks import schema
-from photometry_tasks.errors import TodoError, UnknownTaskError
+from photometry_tasks.errors import TodoError, UnknownTaskError, UnsavedResultsError
 from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql import statements
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only
+from photometry_tasks.storage.open import open_read_only, open_with_log
 
 
 def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
@@ -21,8 +21,8 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     dict
         As `read_status_fields`, and: holder (the managers that have the list open, or None); age (seconds since a
         manager published this status; None if it was read from the list itself); has_log (whether a killed manager
-        logged results that are not counted); oldest_transaction (on a server, the transaction of another program that
-        makes claims slower: pid, application_name, age in seconds; or None).
+        logged results that the file lacks; they are counted if the log can be read); oldest_transaction (on a server,
+        the transaction of another program that makes claims slower: pid, application_name, age in seconds; or None).
     """
     location = parse_location(todo)
     published = location.read_published_status()
@@ -35,7 +35,11 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
 
 
 def _read_list(location: Location) -> dict[str, Any]:
-    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+    try:
+        opened = open_with_log(location)
+    except UnsavedResultsError:
+        opened = open_read_only(location)
+    with closing(opened) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, database.name)  # refuses a database without a TODO-list
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None

@@ -11,7 +11,7 @@ from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only
+from photometry_tasks.storage.open import open_with_log
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,15 +47,13 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
 
     template = _build_environment().get_template("template.html")
     location = parse_location(todo)
-    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
         snapshot = queries.read_snapshot(connection)
-        log = database.find_result_log()
     magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
     return template.render(
         name=database.name if location.path is None else location.path.name,
         time=datetime.now(UTC),
-        log_name=None if log is None else log.name,
         snapshot=snapshot,
         figures={
             "magnitudes": figures.draw_magnitudes(counts=magnitudes) if magnitudes else None,

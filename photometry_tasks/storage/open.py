@@ -10,7 +10,7 @@ from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
-from photometry_tasks.storage.sqlite.opening import open_todo_file, upgrade_todo_file
+from photometry_tasks.storage.sqlite.opening import open_todo_file, open_todo_file_with_log, upgrade_todo_file
 from photometry_tasks.storage.upgrade import upgrade_schema
 
 #: A function that adds the rows of a new list, before its indexes are created.
@@ -64,6 +64,18 @@ def open_read_only(location: Location) -> Database:
             schema.check_exists(connection, database.name)
         opened.pop_all()
     return database
+
+
+def open_with_log(location: Location) -> Database:
+    """Open an existing TODO-list read-only, with the results that a manager in memory logged; see `open_read_only`.
+
+    Raises
+    ------
+    UnsavedResultsError
+        If the log cannot be read as a whole.
+    """
+    path = location.find_file()
+    return open_read_only(location) if path is None else open_todo_file_with_log(path)
 
 
 def create_list(location: Location, fill: Fill) -> bool:

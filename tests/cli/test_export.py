@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import CopyError, InvalidArgumentError, OutdatedSchemaError
+from photometry_tasks.errors import CopyError, InvalidArgumentError, OutdatedSchemaError, UnsavedResultsError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.export.tasks import _COLUMNS
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.rules.validation import show
+from photometry_tasks.storage.location import parse_location
+from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.text import count_of
 from tests.support.commands import Call
 from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.old_files import make_old_file
+from tests.support.processes import kill, running
 
 SQL = "SELECT * FROM todolist AS t LEFT JOIN diagnostics AS d ON d.priority = t.priority {} ORDER BY t.priority"
 
@@ -216,6 +221,72 @@ def test_while_a_manager_works(filled: Path, tmp_path: Path) -> None:
     with TaskManager(filled) as manager:
         manager.save_result(result_of({"priority": 4}))
         assert export_tasks(filled, tmp_path / "out.csv", status=STATUS.OK) == 2
+
+
+def save_in_memory(connection: Connection, path: Path, number: int, backup_interval: int | None) -> None:
+    """Save results in memory, send how many are saved after each, and wait."""
+    with TaskManager(path, load_into_memory=True, backup_interval=backup_interval) as manager:
+        for priority in range(1, number + 1):
+            manager.save_result(result_of({"priority": priority}, filepath_lightcurve=f"{priority}.fits"))
+            connection.send(priority)
+        connection.recv()
+    connection.send("closed")
+
+
+@pytest.mark.parametrize("kind", list(READERS))
+@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+def test_results_in_the_log(todo: Callable[..., Path], tmp_path: Path, kind: str, is_killed: bool) -> None:
+    """Results that a manager in memory logged are written, in its run and after a kill; nothing is changed."""
+    path, target = todo(*[{}] * 5), tmp_path / f"out.{kind}"
+    with running(save_in_memory, path, 3, None) as (process, connection):
+        assert [connection.recv() for _ in range(3)] == [1, 2, 3]
+        if is_killed:
+            kill(process)
+        before = checksum(path), checksum(path.with_name("todo.sqlite-results"))
+        assert export_tasks(path, target) == 5
+        assert (checksum(path), checksum(path.with_name("todo.sqlite-results"))) == before
+        rows = READERS[kind](target)
+    assert [(row[9], row[11]) for row in rows] == [(1, f"{n}.fits") for n in (1, 2, 3)] + [(None, None)] * 2
+
+
+def test_while_backups_replace_the_file(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """While a manager backs up after every other result, an export holds all results that were saved before it."""
+    path, number = todo(*[{}] * 60), 50
+    with running(save_in_memory, path, number, 2) as (_, connection):
+        saved = 0
+        while saved < number:
+            saved = connection.recv()
+            while connection.poll():
+                saved = connection.recv()
+            found = export_tasks(path, tmp_path / "out.csv", status=[STATUS.OK.value])
+            assert found >= saved
+            assert [row[0] for row in read_csv(tmp_path / "out.csv")] == list(range(1, found + 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda log: log[:-60] + b"x" + log[-59:] + log[:10], "1 result cannot be read"),
+        (lambda log: log.replace(log.split(b"\n")[0] + b"\n", b""), "they belong to another state of the file"),
+    ],
+    ids=["damaged", "of another file"],
+)
+def test_a_log_that_cannot_be_read(
+    todo: Callable[..., Path], tmp_path: Path, damage: Callable[[bytes], bytes], found: str
+) -> None:
+    """If results in a log cannot be read, an export is refused with the remedy, which works; the status is shown."""
+    path, target = todo({}, {}, {}), tmp_path / "out.csv"
+    with running(save_in_memory, path, 2, None) as (process, connection):
+        assert [connection.recv(), connection.recv()] == [1, 2]
+        kill(process)
+    log = path.with_name("todo.sqlite-results")
+    log.write_bytes(damage(log.read_bytes()))
+    with pytest.raises(UnsavedResultsError, match=rf"\({found}\).*`photometry-tasks upgrade {path}`"):
+        export_tasks(path, target)
+    assert not target.exists()
+    assert get_status(path)["has_log"]
+    upgrade_list(parse_location(path))
+    assert export_tasks(path, target) == 3
 
 
 @pytest.mark.parametrize("name", ["out.fits", "out", "todo.csv", "link.csv"])

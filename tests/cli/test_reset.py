@@ -145,15 +145,15 @@ def save_in_memory(connection: Connection, path: Path) -> None:
 
 @pytest.mark.files_only
 def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:
-    """Results that a killed manager logged are saved before tasks are chosen; a dry run does not count them."""
+    """Results that a killed manager logged are saved before tasks are chosen; a dry run counts them too."""
     path = todo(*ROWS)
     with running(save_in_memory, path) as (process, connection):
         assert connection.recv() == "saved"
         kill(process)
-    assert (
-        "todo.sqlite-results: the results in this log are not counted."
-        in call("reset", path, "--status", "WARNING", "--dry-run").stdout
-    )
+    before = checksum(path)
+    run = call("reset", path, "--status", "WARNING", "--camera", "1", "--dry-run")
+    assert "2 tasks (2 WARNING) would return to pending" in run.stdout
+    assert checksum(path) == before
     run = call("reset", path, "--status", "WARNING", "--camera", "1")
     assert "2 tasks (2 WARNING) returned to pending" in run.stdout
     assert statuses(path) == [None, 3, None, None, None, None, None, None]

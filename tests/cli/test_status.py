@@ -127,7 +127,7 @@ def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch
 
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
-    """After a kill, the list has no holder, and the status mentions results in a log."""
+    """After a kill, the list has no holder, and the status counts results in a log, and says where they are."""
     path = todo(*many(30))
     with running(work, path, in_memory) as (process, connection):
         assert connection.recv() == "ready"
@@ -136,7 +136,8 @@ def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) ->
     found = get_status(path)
     assert found["holder"] is None
     assert found["has_log"] == in_memory
-    assert ("Results that a killed manager logged are not counted" in call("status", path).stdout) == in_memory
+    assert (found["status"]["OK"], found["status"]["ERROR"]) == (9, 3)
+    assert ("The log of a killed manager holds results that the file lacks" in call("status", path).stdout) == in_memory
     with TaskManager(path) as manager:
         assert manager.summary["OK"] == 9
     assert list(path.parent.iterdir()) == [path]

@@ -159,6 +159,7 @@ class SQLiteDatabase(Database):
         import sqlite3
 
         copy = SQLiteDatabase(self._path, configure(sqlite3.connect(":memory:", check_same_thread=False)))
+        copy.dbapi.text_factory = self.dbapi.text_factory
         try:
             with sqlite_errors(self._path):
                 # SQLite waits 5 s for this read lock; without it, the copy would wait for other programs without end.

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from photometry_tasks import schema
-from photometry_tasks.errors import OutdatedSchemaError
+from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.files import clear_temporaries
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
@@ -21,6 +21,9 @@ from photometry_tasks.storage.upgrade import upgrade_schema
 from photometry_tasks.text import count_of
 
 _logger = logging.getLogger("photometry_tasks")
+
+#: Attempts at reading a file that a manager replaces meanwhile.
+_TRIES = 20
 
 
 def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
@@ -103,6 +106,49 @@ def upgrade_todo_file(path: Path) -> list[str]:
     return changes
 
 
+def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
+    """Open a file read-only; if a log holds results that the file lacks, open a copy in memory that has them.
+
+    Raises
+    ------
+    UnsavedResultsError
+        If a result in the log cannot be read, or if the log belongs to another file or to another state of the file.
+    """
+    log = ResultLog(path)
+    if not log.path.exists():
+        return SQLiteDatabase.open_read_only(path)
+    for _ in range(_TRIES):
+        with ExitStack() as opened:
+            database, problem = SQLiteDatabase.open_read_only(path), None
+            opened.callback(database.close)
+            generation = database.get_generation()
+            start = log.find_start(generation)
+            if start is not None:
+                file, database = database, database.load_into_memory()
+                opened.callback(database.close)
+                file.close()
+                problem = _add_logged_results(database, log, start)
+            elif log.has_results():
+                problem = "they belong to another state of the file"
+            with closing(SQLiteDatabase.open_read_only(path)) as file:
+                if (file.get_generation(), log.find_start(generation)) != (generation, start):
+                    continue  # meanwhile a backup has replaced the file or emptied the log
+            if problem is not None:
+                raise UnsavedResultsError(path=path, log=log.path, found=problem)
+            opened.pop_all()
+        return database
+    raise TodoFileInUseError(path=path, found="a manager replaces it again and again")
+
+
+def _add_logged_results(copy: SQLiteDatabase, log: ResultLog, start: int) -> str | None:
+    """Save the results after an offset of a log in a copy of the file; return why not all could be saved, or None."""
+    if not copy.has_current_schema():
+        upgrade_schema(copy)
+    with copy.transaction(writes=True) as transaction:
+        _, _, lost = _replay_entries(transaction, log, start)
+    return f"{count_of(lost, 'result')} cannot be read" if lost else None
+
+
 def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> bool:
     """Save the results and repeat the resets that a killed manager logged, and return whether there were any.
 
@@ -115,15 +161,8 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
             _logger.warning("%s: its log of results belongs to another file, and is kept as %s", path, log.keep_aside())
         log.remove()
         return False
-    number = reset = lost = 0
     with database.transaction(writes=True) as transaction:
-        for logged in log.iter_results(start):
-            if isinstance(logged, list):
-                reset += transitions.reset_tasks(transaction, logged)
-            elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
-                number += 1
-            else:
-                lost += 1
+        number, reset, lost = _replay_entries(transaction, log, start)
         if lost:
             message = "%s: cannot replay %s (damaged, or without a matching task); the log is kept as %s"
             _logger.warning(message, path, count_of(lost, "logged result"), log.keep_aside())
@@ -139,6 +178,19 @@ def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> boo
     else:
         log.remove()
     return number + reset > 0
+
+
+def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tuple[int, int, int]:
+    """Replay a log from an offset on, and return the numbers of saved results, reset tasks and lost entries."""
+    number = reset = lost = 0
+    for logged in log.iter_results(start):
+        if isinstance(logged, list):
+            reset += transitions.reset_tasks(transaction, logged)
+        elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
+            number += 1
+        else:
+            lost += 1
+    return number, reset, lost
 
 
 def _replay_result(transaction: Transaction, result: Result, target: Target) -> bool:
