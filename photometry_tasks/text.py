@@ -1,9 +1,16 @@
-"""Numbers and lists as words, for messages."""
+"""Texts for messages: numbers and lists as words, and stored texts without control characters."""
 
 from collections.abc import Iterable
 from itertools import islice
 
-__all__ = ["count_of", "list_first"]
+__all__ = ["clean", "count_of", "list_first"]
+
+
+def clean(text: object) -> str:
+    """Return a text with its unprintable characters escaped: they could control a terminal, or hide other text."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in str(text)
+    )
 
 
 def count_of(number: int, noun: str) -> str:

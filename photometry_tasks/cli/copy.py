@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from photometry_tasks.cli.display import Bar
+from photometry_tasks.cli.display import Bar, echo
 from photometry_tasks.cli.params import TODO
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.storage.location import Location
@@ -27,8 +27,6 @@ def copy_command(source: Location, target: Location) -> None:
     with Bar("rows") as bar:
         copied = copy_list(source, target, progress=lambda done, total: bar.show("Copying", done, total))
     for name in copied.left_out:
-        click.echo(f"Not copied, because another program added it: {name}")
+        echo(f"Not copied, because another program added it: {name}")
     number = f"{count_of(copied.tasks, 'task')}, {count_of(copied.results, 'result')}, {count_of(copied.skips, 'skip')}"
-    click.echo(
-        f"{number} copied to {target.name}. Show them with `photometry-tasks status {shlex.quote(target.name)}`."
-    )
+    echo(f"{number} copied to {target.name}. Show them with `photometry-tasks status {shlex.quote(target.name)}`.")

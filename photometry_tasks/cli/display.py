@@ -1,6 +1,9 @@
-"""The output of the commands: the progress of a run, the status of a TODO-list, and the next command."""
+"""The output of the commands: messages, the progress of a run, the status of a TODO-list, and the next command."""
 
+import os
 import shlex
+import shutil
+import sys
 import time
 from datetime import timedelta
 from typing import Any, Self
@@ -21,12 +24,30 @@ from rich.text import Text
 
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location
-from photometry_tasks.text import count_of
+from photometry_tasks.text import clean, count_of
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
+
+
+#: Columns of the narrowest terminal in which tables can be read.
+_NARROWEST = 40
+
+
+def echo(message: str, *, err: bool = False) -> None:
+    """Print a message, whose texts and file names cannot control the terminal."""
+    click.echo(clean(message), file=sys.stderr if err else sys.stdout)  # otherwise click writes UTF-8 instead of ASCII
+
+
+def build_console(*, stderr: bool = False) -> Console:
+    """Return a console of a readable width: in batch jobs COLUMNS may be 0, and it may hold any text."""
+    size = shutil.get_terminal_size()
+    # Without these variables, the console follows the terminal when its size changes.
+    width = max(size.columns, _NARROWEST) if "COLUMNS" in os.environ else None
+    height = size.lines if "LINES" in os.environ else None
+    return Console(stderr=stderr, width=width, height=height)
 
 
 class Bar:
@@ -45,7 +66,7 @@ class Bar:
         self._begun = time.monotonic()
         self._shown = 0.0
         self._progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line"),  # ASCII
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -55,7 +76,7 @@ class Bar:
             TextColumn("time left:"),
             TimeRemainingColumn(),
             TextColumn("[red]{task.fields[errors]}"),
-            console=Console(stderr=True),
+            console=build_console(stderr=True),
         )
         self._line = self._progress.add_task("", total=None, errors="", rate="")
         self._is_drawn = self._progress.console.is_terminal
@@ -78,7 +99,7 @@ class Bar:
             self._shown = now
             left = timedelta(seconds=round((total - done) / rate)) if rate and total is not None else "unknown"
             words = [f"{description}: {done}/{'?' if total is None else total} {self._unit}", f"{rate:.3g}/s"]
-            click.echo(", ".join([*words, f"time left: {left}", *([failed] if failed else [])]), err=True)
+            echo(", ".join([*words, f"time left: {left}", *([failed] if failed else [])]), err=True)
 
     def __enter__(self) -> Self:
         if self._is_drawn:
@@ -101,8 +122,8 @@ def suggest_run(todo: Location) -> str:
 
 def build_view(found: dict[str, Any]) -> RenderableType:
     """Return the status of `get_status` for a terminal."""
-    parts: list[RenderableType] = [Text(found["todo_file"], style="bold"), _build_counts(found), Text(_describe(found))]
-    parts.append(_build_focal_plane(found["ccds"]))
+    parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
+    parts += [Text(clean(_describe(found))), _build_focal_plane(found["ccds"])]
     if found["running"]:
         number = found["status"]["STARTED"]
         title = f"Running tasks: {number:,}" + (
@@ -180,15 +201,15 @@ def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
     )
     table = Table("", title="Finished tasks and errors, by camera and CCD", title_justify="left")
     for camera in cameras:
-        table.add_column(f"camera {camera}", justify="right")
+        table.add_column(Text(clean(f"camera {camera}")), justify="right")
     for ccd in numbers:
-        table.add_row(f"CCD {ccd}", *(_build_cell(cells.get((camera, ccd))) for camera in cameras))
+        table.add_row(Text(clean(f"CCD {ccd}")), *(_build_cell(cells.get((camera, ccd))) for camera in cameras))
     return table
 
 
 def _build_cell(entry: dict[str, Any] | None) -> Text:
     if entry is None:
-        return Text("–", style="dim")
+        return Text("-", style="dim")
     total = sum(number for name, number in entry.items() if name not in ("camera", "ccd"))
     done = sum(entry[status.name] for status in FINISHED)
     text = Text(f"{_floor(done, total)} of {total}", style="green" if done == total else "")
@@ -211,7 +232,7 @@ def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) 
 
 
 def _build_text(name: str, value: object) -> Text:
-    text = Text("" if value is None else str(value), overflow="fold")
+    text = Text("" if value is None else clean(value), overflow="fold")
     if name == "errors":
         text.no_wrap, text.overflow = True, "ellipsis"
     return text

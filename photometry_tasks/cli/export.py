@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.params import Statuses, constraint_options, needs, read_constraints, todo_argument
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.location import Location
@@ -33,4 +34,4 @@ def export(todo: Location, target: Path, status: Any, for_spreadsheets: bool, **
     with needs(target.suffix.lower().lstrip("."), "a library for this format"):
         constraints = read_constraints(options)
         number = export_tasks(todo, target, status=status, for_spreadsheets=for_spreadsheets, **constraints)
-    click.echo(f"{count_of(number, 'task')} written to {target}.")
+    echo(f"{count_of(number, 'task')} written to {target}.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import Bar, suggest_run
+from photometry_tasks.cli.display import Bar, echo, suggest_run
 from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.storage.location import Location
@@ -45,4 +45,4 @@ def init(todo: Location, lists: tuple[Path, ...], sector: int | None, cadence: i
             todo, lists, sector=sector, cadence=cadence, datasource=datasource, progress=show_progress
         )
     result = f"{count_of(added, 'task')} added to {todo.name}, {listed:,} already listed"
-    click.echo(f"{result}. {suggest_run(todo)}")
+    echo(f"{result}. {suggest_run(todo)}")

@@ -1,11 +1,16 @@
 """The group of the commands, and the errors that they print without a traceback."""
 
+import io
+import logging
+import sys
+import warnings
 from typing import Any
 
 import click
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.cli.copy import copy_command
+from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.export import export
 from photometry_tasks.cli.init import init
 from photometry_tasks.cli.reset import reset
@@ -13,23 +18,51 @@ from photometry_tasks.cli.run import demo, run, work
 from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.upgrade import check, upgrade
 from photometry_tasks.errors import TodoError
+from photometry_tasks.text import clean
 
 #: Exit code after Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
 
+class _CleanFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
+    echo(warnings.formatwarning(message, category, filename, lineno, line="").rstrip(), err=True)
+
+
 class _Commands(click.Group):
     """Prints errors that a user can correct without a traceback."""
+
+    def main(self, *given: Any, **named: Any) -> Any:
+        """Run a command; text that the encoding of the output lacks is printed as escapes."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        if logging.lastResort is not None:  # prints the warnings of the library, unless the pipeline has a handler
+            logging.lastResort.setFormatter(_CleanFormatter())
+        warnings.showwarning = _show_warning
+        return super().main(*given, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            echo("Interrupted.", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # click ends quietly: the reader of the output, such as `head`, has enough
+        except click.ClickException as error:
+            error.message = clean(error.message)  # type: ignore[misc]  # final, but only its text reaches the terminal
+            raise
         except DBAPIError as error:
-            raise click.ClickException(str(error.orig)) from error
+            raise click.ClickException(clean(error.orig)) from error
         except (TodoError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(clean(error)) from error
 
 
 @click.group(cls=_Commands)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from photometry_tasks.constraints import check_constraints
+from photometry_tasks.runner.task import describe_error
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import parse_location
 
@@ -120,18 +121,33 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
 def import_object(name: str, argument: str) -> Any:
     """Return the function with a name of the form `package.module:function`."""
     module_name, _, function_name = name.partition(":")
+    remedy = "give it as package.module:function"
+    if not all(map(str.isidentifier, f"{module_name}.{function_name}".split("."))):
+        raise click.BadParameter(f"{name!r} is not the name of a function; {remedy}", param_hint=argument)
     # As with `python -m`, modules in the current directory can be imported.
     sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        hint = f"cannot import {name!r} ({error}); give it as package.module:function"
+    except (Exception, SystemExit) as error:  # the module may raise any error
+        hint = f"cannot import {name!r}: {describe_error(error)}; correct the module, or {remedy}"
         raise click.BadParameter(hint, param_hint=argument) from error
     if not callable(function):
-        raise click.BadParameter(
-            f"{name!r} is not a function; give one as package.module:function", param_hint=argument
-        )
+        raise click.BadParameter(f"{name!r} is not a function; {remedy}", param_hint=argument)
     return function
+
+
+def import_executor(name: str) -> Callable[[int], Any]:
+    """Return a function that makes an executor, and turns any error of the user's factory into a message."""
+    factory = import_object(name, "--executor")
+
+    def make(jobs: int) -> Any:
+        try:
+            return factory(jobs)
+        except Exception as error:
+            hint = f"{name!r} made no executor: {describe_error(error)}; correct it, or leave --executor out"
+            raise click.BadParameter(hint, param_hint="--executor") from error
+
+    return make
 
 
 #: Options of both `run` and `work`, named as the arguments of `run_tasks`.

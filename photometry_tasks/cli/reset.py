@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import suggest_run
+from photometry_tasks.cli.display import echo, suggest_run
 from photometry_tasks.cli.params import Statuses, constraint_options, read_constraints, todo_argument
 from photometry_tasks.maintenance.reset import count_reset
 from photometry_tasks.sql.statements import build_chosen_tasks
@@ -39,14 +39,14 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
         upgrade_list(todo)  # saves the results that a killed manager logged too
     counts = count_reset(todo, chosen)
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
-    click.echo(f"{_describe(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
+    echo(f"{_describe(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
     if dry_run or not counts:
         return
     if sys.stdin.isatty():
         click.confirm("Their results will be deleted. Continue?", abort=True)
     with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
         counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
-    click.echo(f"{_describe(counts)} returned to pending. {suggest_run(todo)}")
+    echo(f"{_describe(counts)} returned to pending. {suggest_run(todo)}")
 
 
 def _describe(counts: dict[str, int]) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from photometry_tasks.cli.display import Bar, build_view, suggest_run
+from photometry_tasks.cli.display import Bar, build_console, build_view, echo, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
+    import_executor,
     import_object,
     needs,
     read_constraints,
@@ -60,7 +60,7 @@ def run(
             raise click.UsageError("--executor needs --jobs; give the number of its workers.")
         if how["task_timeout"] is not None:
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
-        how["executor"] = import_object(executor, "--executor")
+        how["executor"] = import_executor(executor)
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
         _run(manager, chosen, constraints, todo=todo, **how)
 
@@ -125,7 +125,7 @@ def _run(
             report = run_tasks(manager, function, limit=limit, progress=show_progress, **how, **constraints)
         except (KeyboardInterrupt, SystemExit):
             saved = count_of(report.saved, "result")
-            click.echo(f"Stopped: {saved} saved, unfinished tasks pending. Continue with the same command.", err=True)
+            echo(f"Stopped: {saved} saved, unfinished tasks pending. Continue with the same command.", err=True)
             raise
     rate = report.saved / report.wall_time if report.wall_time else 0.0
     share = report.manager_time / report.wall_time if report.wall_time else 0.0
@@ -141,7 +141,7 @@ def _run(
     sentences.append(f"{count_of(pending, 'task')} pending.")
     if todo is not None:
         sentences.append(_suggest_next(todo, pending, report.errors))
-    click.echo(" ".join(sentences))
+    echo(" ".join(sentences))
 
 
 def _suggest_next(todo: Location, pending: int, errors: int) -> str:
@@ -163,9 +163,9 @@ def demo() -> None:
         from photometry_tasks.demo import make_todo_file, photometry
     path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"
     make_todo_file(path)
-    click.echo("The stars of this sector and their light are invented.")
+    echo("The stars of this sector and their light are invented.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
-    Console().print(build_view(get_status(path)))
+    build_console().print(build_view(get_status(path)))
     command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
-    click.echo(f"The results are in {path}. Export them with `{command}`.")
+    echo(f"The results are in {path}. Export them with `{command}`.")

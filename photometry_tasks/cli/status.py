@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.live import Live
 
-from photometry_tasks.cli.display import build_attempts, build_view
+from photometry_tasks.cli.display import build_attempts, build_console, build_view, echo
 from photometry_tasks.cli.params import needs, todo_argument
 from photometry_tasks.maintenance.status import get_attempts, get_status
 from photometry_tasks.storage.location import Location
@@ -36,16 +35,16 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
     """
     if watch and (as_json or task is not None):
         raise click.UsageError("--watch cannot be combined with --json or --task; leave one of them out.")
-    console = Console()
+    console = build_console()
     if task is not None:
         attempts = get_attempts(todo, task)
         if as_json:
-            click.echo(json.dumps(attempts, indent=2, default=str))
+            echo(json.dumps(attempts, indent=2, default=str))
         else:
             console.print(build_attempts(task, attempts))
         return
     if as_json:
-        click.echo(json.dumps(get_status(todo), indent=2))
+        echo(json.dumps(get_status(todo), indent=2))
         return
     if not watch:
         console.print(build_view(get_status(todo)))
@@ -69,6 +68,5 @@ def report(todo: Location, output: Path) -> None:
     with needs("report", "Matplotlib and Jinja2"):
         from photometry_tasks.report import build_report
 
-        page = build_report(todo)
-    todo.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    click.echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")
+        page = build_report(todo, output)
+    echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")

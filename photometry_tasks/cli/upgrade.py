@@ -6,6 +6,7 @@ from contextlib import closing
 import click
 
 from photometry_tasks import schema
+from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.maintenance.check import find_faults
 from photometry_tasks.storage.location import Location
@@ -31,10 +32,10 @@ def upgrade(todo: Location, check: bool) -> None:
     else:
         changes = upgrade_list(todo)
     for change in changes:
-        click.echo(change)
+        echo(change)
     state = "is up to date:" if not changes else "would be upgraded to" if check else "is upgraded to"
     next_step = f" Upgrade it with `photometry-tasks upgrade {shlex.quote(todo.name)}`." if check and changes else ""
-    click.echo(f"{todo.name} {state} revision {schema.HEAD}.{next_step}")
+    echo(f"{todo.name} {state} revision {schema.HEAD}.{next_step}")
     if check and changes:
         raise click.exceptions.Exit(1)
 
@@ -50,7 +51,7 @@ def check(todo: Location) -> None:
     """
     faults = list(find_faults(todo))
     for fault in faults:
-        click.echo(fault)
-    click.echo(f"{todo.name}: {count_of(len(faults), 'fault')} found.")
+        echo(fault)
+    echo(f"{todo.name}: {count_of(len(faults), 'fault')} found.")
     if faults:
         raise click.exceptions.Exit(1)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from photometry_tasks import schema
 from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
+from photometry_tasks.rules.validation import check_path
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
+from photometry_tasks.text import clean
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["build_report"]
 
 
-def build_report(todo: str | os.PathLike[str] | Location) -> str:
+def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathLike[str] | None = None) -> str:
     """Return an HTML page about a TODO-list: counts, figures and the most frequent errors.
 
     The page needs no other file. One transaction reads the list; other programs may write to the list meanwhile.
@@ -29,6 +31,8 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
     todo : str or os.PathLike
         The TODO-file, or the URL of a list on a server. If an older release created the list, the page omits the
         missing content.
+    output : str or os.PathLike, optional
+        The HTML file to write. It is replaced.
 
     Returns
     -------
@@ -40,8 +44,10 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
     ImportError
         If Matplotlib or Jinja2 is missing.
     TodoError
-        If the file does not exist, or is not a TODO-file.
+        If the file does not exist or is not a TODO-file, or if the output cannot be written.
     """
+    if output is not None:
+        output = Path(check_path("output", output))
     # Matplotlib and Jinja2 are optional: importing build_report must work without them.
     from photometry_tasks.report import figures
 
@@ -51,7 +57,7 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
         schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
         snapshot = queries.read_snapshot(connection)
     magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
-    return template.render(
+    page = template.render(
         name=database.name if location.path is None else location.path.name,
         time=datetime.now(UTC),
         snapshot=snapshot,
@@ -69,6 +75,9 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
         longest=queries.LONGEST,
         pause=PAUSE,
     )
+    if output is not None:
+        location.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+    return page
 
 
 def _build_environment() -> "Environment":
@@ -85,17 +94,12 @@ def _build_environment() -> "Environment":
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "clean": _clean,
+        "clean": clean,
         "minute": format_time,
         "percent": _format_percent,
         "thousands": "{:,}".format,
     }
     return environment
-
-
-def _clean(text: object) -> str:
-    """Replace characters that are not printable. A control character could alter the surrounding text."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def _format_percent(part: int, of: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.models import diagnostics
-from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, show
+from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, as_text, show
 from photometry_tasks.status import STATUS
 
 #: Statuses that a result may have: a task with a result is no longer STARTED.
@@ -214,17 +214,8 @@ def _as_key(value: object) -> int:
         return number
 
 
-def _as_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text is expected")
-    if value.isascii() and "\0" not in value:
-        return str(value)
-    # No database stores NUL in a text, and UTF-8 has no lone surrogates (a file name in another encoding has them).
-    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
 def _as_text_or_null(value: object) -> str | None:
-    text = _as_text(value)
+    text = as_text(value)
     return text if text.strip() else None  # programs write an empty text for a missing one
 
 
@@ -236,7 +227,7 @@ def _as_path(value: object) -> str | None:
 
 
 def _as_texts(value: object) -> tuple[str, ...]:
-    texts = (_as_text(value),) if isinstance(value, str) else tuple(map(_as_text, as_items(value)))
+    texts = (as_text(value),) if isinstance(value, str) else tuple(map(as_text, as_items(value)))
     return texts if any(map(str.strip, texts)) else ()
 
 
@@ -268,7 +259,7 @@ def _difference(first: object, last: object) -> int | None:
     return None if start is None or end is None else as_integer(end - start)
 
 
-_REQUIRED: _Fields = (("priority", _as_key), ("status", _as_status), ("method_used", _as_text), ("time", as_finite))
+_REQUIRED: _Fields = (("priority", _as_key), ("status", _as_status), ("method_used", as_text), ("time", as_finite))
 _TASK_TEXT: _Fields = (("datasource", _as_text_or_null),)
 _OTHERS: _Fields = (
     ("filepath_lightcurve", _as_path),

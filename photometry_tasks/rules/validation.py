@@ -91,10 +91,10 @@ def check_lease(lease: object) -> float:
 
 
 def check_text(argument: str, value: object) -> str:
-    """Return a non-empty text."""
+    """Return a non-empty text, in the form in which a database stores it."""
     if not (isinstance(value, str) and value):
         raise invalid_argument(argument, value, "a non-empty text is expected")
-    return value
+    return as_text(value)
 
 
 def check_path(argument: str, value: object) -> str:
@@ -199,6 +199,16 @@ def as_finite(value: object) -> float:
     if not math.isfinite(number):
         raise ValueError("a finite number is expected")
     return number
+
+
+def as_text(value: object) -> str:
+    """Return `value` as a plain text that every database can store; other types raise a ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("a text is expected")
+    if value.isascii() and "\0" not in value:
+        return str(value)
+    # No database stores NUL in a text, and UTF-8 has no lone surrogates (a file name in another encoding has them).
+    return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def as_items(value: object) -> list[Any]:

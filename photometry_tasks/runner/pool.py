@@ -17,6 +17,7 @@ import psutil
 
 from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
+from photometry_tasks.runner.task import describe_error
 
 #: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -217,9 +218,9 @@ def _serve(pipe: Connection) -> None:
             function, args, kwargs = pipe.recv()
         except EOFError:
             return
-        except Exception:
+        except Exception as error:
             pipe.send(None)
-            pipe.send((False, traceback.format_exc()))
+            pipe.send((False, describe_error(error)))
             continue
         pipe.send(None)  # now the task's run time begins
         try:

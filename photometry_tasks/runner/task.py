@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ PhotometryFunction = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 #: Calls of these functions return no result at once.
 _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+#: Python's own folder.
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 #: Time at which this process finished its last task, or started.
 _idle_since = time.perf_counter()
@@ -48,6 +52,14 @@ def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times:
     """Return an ERROR as the result of a task that failed."""
     failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
     return check_result({**task, **times, **failure})
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an exception as a line, with its last place in the user's code, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is that of our caller
+    theirs = [frame for frame in frames if not frame.filename.startswith(("<frozen", _STANDARD_LIBRARY))]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text + "".join(f" ({frame.filename}, line {frame.lineno})" for frame in theirs[-1:])
 
 
 def check_function(function: PhotometryFunction) -> PhotometryFunction:

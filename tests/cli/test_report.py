@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import NotATodoFileError
+from photometry_tasks.errors import InvalidArgumentError, NotATodoFileError
 from photometry_tasks.report import build_report
 from tests.support import old_files
 from tests.support.lists import Rows, checksum, make_file, query, result_of
@@ -371,6 +371,18 @@ def test_a_file_in_use(opened: Callable[..., TaskManager]) -> None:
     page = Page(build_report(Path(manager.todo_file)))
     assert "tasks 2 finished 50.0 %" in page.text
     manager.save_result(result_of({"priority": 2}))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_page_as_a_file(todo: Callable[..., Path], tmp_path: Path, kind: type) -> None:
+    """With a path as the second argument, the page is written too, but never over the TODO-file."""
+    path, output = todo({}), tmp_path / "report.html"
+    page = build_report(kind(path), kind(output))
+    assert output.read_text(encoding="utf-8") == page
+    before = checksum(path)
+    with pytest.raises(InvalidArgumentError, match="this is the TODO-file"):
+        build_report(kind(path), kind(path))
+    assert checksum(path) == before
 
 
 def test_results_that_are_not_in_the_file(opened: Callable[..., TaskManager]) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,11 +16,17 @@ from photometry_tasks.cli import main
 from photometry_tasks.errors import (
     CannotUpgradeError,
     DamagedFileError,
+    InvalidArgumentError,
     NotATodoFileError,
     TodoError,
     UnknownRevisionError,
 )
+from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.maintenance.check import find_faults
+from photometry_tasks.maintenance.copy import copy_list
+from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.report import build_report
 from photometry_tasks.schema import HEAD
 from tests.support import old_files
 from tests.support.lists import checksum, fill, make_file
@@ -313,4 +320,30 @@ def test_deeper_damage_is_found_in_memory(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["check", str(path)])
     assert result.exit_code == 1
     assert "is damaged" in result.output
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [None, 5, "", b"todo.sqlite", ["todo.sqlite"], "todo\0.sqlite"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        TaskManager,
+        lambda value: add_targets(value, []),
+        lambda value: export_tasks(value, "out.csv"),
+        lambda value: export_tasks("todo.sqlite", value),
+        lambda value: copy_list("todo.sqlite", value),
+        lambda value: list(find_faults(value)),
+        build_report,
+        get_status,
+    ],
+)
+def test_values_that_are_no_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Any], object], value: Any
+) -> None:
+    """A value that is no path raises an error of ours that names the argument, and nothing is created."""
+    monkeypatch.chdir(tmp_path)
+    make_file(tmp_path / "todo.sqlite", [])
+    before = state(tmp_path)
+    with pytest.raises(InvalidArgumentError, match=r"^(todo_file|target)=.*: a path is expected"):
+        call(value)
     assert state(tmp_path) == before

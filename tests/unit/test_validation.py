@@ -5,6 +5,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from photometry_tasks.rules.validation import (
     check_integers,
     check_interval,
     check_lease,
+    check_path,
     check_positive,
     check_seconds,
     check_statuses,
@@ -222,3 +224,12 @@ def test_statuses() -> None:
             InvalidArgumentError, match=r"status=.*: values of STATUS are .* STARTED, or None \(pending\)"
         ):
             check_statuses(value, with_pending=True)
+
+
+def test_paths() -> None:
+    """A path is a text that is not empty, or an object with one; any other value may be a URL, and is not shown."""
+    assert check_path("output", "a b.csv") == check_path("output", Path("a b.csv")) == "a b.csv"
+    for value in ("", None, 5, b"postgresql://me:secret@h/d", ["secret"], "secret\0", open):
+        with pytest.raises(InvalidArgumentError, match=r"^output=.*: a path is expected") as caught:
+            check_path("output", value)
+        assert "secret" not in str(caught.value)

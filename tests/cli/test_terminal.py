@@ -1,0 +1,319 @@
+"""The output of the commands on every terminal, for any texts in a list, any arguments and any module."""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.cli import main
+from photometry_tasks.storage.sqlite.result_log import ResultLog
+from tests.support.commands import COMMAND, Call
+from tests.support.lists import empty_list, make_file, result_of
+from tests.support.paths import ROOT
+from tests.support.target_lists import MIT
+
+GOOD = "tests.support.functions:good"
+
+#: Changes the colour, clears the screen, sets the title, rings, returns, deletes, reverses the direction, hides a text.
+HOSTILE = "\x1b[31m\x1b[2J\x1b]0;title\x07\r\x08\x9b1m\u202e\u2066\x7f[red]"
+CONTROLS = re.compile("[\0-\t\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def invoke(*arguments: object, **how: Any) -> Result:
+    """Run a command in this process; only our own errors are caught."""
+    result = CliRunner(**how).invoke(main, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
+    assert "Traceback" not in result.output
+    return result
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Create a file whose path, texts and numbers hold control characters."""
+    path = make_file(tmp_path / f"{HOSTILE}.sqlite", [{"status": 6, "datasource": HOSTILE}, {"status": 2}, {}])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        sql = "INSERT INTO diagnostics (priority, lightcurve, method_used, elaptime, errors) VALUES (2, ?, ?, 1, ?)"
+        connection.execute(sql, (HOSTILE, HOSTILE, f"first\n{HOSTILE} last"))
+        connection.execute("UPDATE todolist SET camera = ? WHERE priority = 3", (HOSTILE,))
+        connection.execute(f'CREATE TABLE "{HOSTILE}" (a)')
+    return path
+
+
+# --- texts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["status", "{path}"], "last"),
+        (["status", "{path}", "--json"], "last"),
+        (["status", "{path}", "--task", "1"], "a file does not store attempts"),
+        (["status", "{path}.none"], "does not exist"),
+        (["check", "{path}"], "1 fault found"),
+        (["upgrade", "{path}"], "is up to date"),
+        (["copy", "{path}", "{path}.copy"], "Not copied, because another program added it"),
+        (["copy", "{path}", "{path}"], "is not replaced"),
+        (["export", "{path}", "{path}.csv"], "todolist.camera is"),
+        (["export", "{path}", "{path}/out.csv"], "does not exist"),
+        (["report", "{path}", "-o", "{path}.html"], "Report written"),
+        (["reset", "{path}", "--error-like", HOSTILE], "1 task (1 ERROR) returned to pending"),
+        (["run", "{path}", GOOD, "--limit", "1", "--jobs", "1"], "1 result (0 errors)"),
+        (["run", "{path}", HOSTILE], "is not the name of a function"),
+        (["init", "{path}", "{path}.csv"], "No such file"),
+        ([HOSTILE], "No such command"),
+        (["check", "{path}", HOSTILE], "unexpected extra argument"),
+    ],
+)
+def test_no_control_character_reaches_the_terminal(hostile: Path, arguments: Sequence[str], shown: str) -> None:
+    """Paths, table names and stored texts are shown with their control characters escaped."""
+    result = invoke(*(argument.replace("{path}", str(hostile)) for argument in arguments))
+    assert shown in result.output
+    assert not CONTROLS.search(result.output)
+
+
+def test_texts_of_a_server(server_database: Engine) -> None:
+    """The errors of an attempt at a task on a server are escaped too."""
+    url = empty_list(server_database, [{}])
+    with TaskManager(url) as manager:
+        (task,) = manager.claim_tasks(1)
+        manager.save_result(result_of(task, STATUS.ERROR, errors=[f"{HOSTILE} wrong"]))
+    for result in (invoke("status", url, "--task", 1), invoke("status", url)):
+        assert "wrong" in result.output
+        assert not CONTROLS.search(result.output)
+
+
+def test_logged_and_warned(hostile: Path, call: Call) -> None:
+    """What the library logs and warns of is escaped too."""
+    with TaskManager(hostile, load_into_memory=True) as manager:
+        manager.save_result(result_of({"priority": 3}))
+        log = ResultLog(hostile).path
+        kept = log.read_bytes()
+    log.write_bytes(kept)
+    module = f"import warnings\nwarnings.warn({HOSTILE!r}, stacklevel=1)\ndef photometry(task): return {{}}\n"
+    hostile.with_name("warning.py").write_text(module)
+    run = call("run", hostile, "warning:photometry", "--jobs", "1", "--camera", "9")
+    assert "UserWarning: " in run.stderr
+    assert "its log of results belongs to another file" in run.stderr
+    assert not CONTROLS.search(run.stderr + run.stdout)
+
+
+# --- terminals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("command", sorted({*main.commands} - {"demo", "work"}))
+def test_every_encoding(
+    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, charset: str
+) -> None:
+    """Characters that the encoding of the terminal lacks are shown as escapes, of the help and of results."""
+    monkeypatch.chdir(tmp_path)
+    todo({"status": 2, "datasource": "σ–"}, {}).rename("σ–.sqlite")
+    Path("σ–.csv").write_text(MIT)
+    with closing(sqlite3.connect("σ–.sqlite")) as connection, connection:
+        sql = "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (1, 'σ', 1, 'kein σ – 🌟')"
+        connection.execute(sql)
+    more = {
+        "init": ["σ–.csv"],
+        "run": [GOOD, "--jobs", "1"],
+        "report": ["-o", "σ–.html"],
+        "reset": ["--camera", "1"],
+        "export": ["σ–.ecsv"],
+        "copy": ["–σ.sqlite"],
+    }
+    assert invoke(command, "--help", charset=charset).exit_code == 0
+    result = invoke(command, "σ–.sqlite", *more.get(command, []), charset=charset)
+    assert result.exit_code in (0, command == "check"), result.output
+    assert r"\u03c3" in result.stdout
+
+
+def test_the_c_locale(todo: Callable[..., Path]) -> None:
+    """In a batch job without a locale, the status is shown."""
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    path = todo({"status": 6, "datasource": "σ"})
+    run = subprocess.run([COMMAND, "status", path], env=environment, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert rb"\u03c3" in run.stdout
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "", "wide", "²", "1000000000"])
+@pytest.mark.parametrize("terminal", ["dumb", "", "nonsense"])
+def test_odd_terminals(todo: Callable[..., Path], columns: str, terminal: str) -> None:
+    """Whatever COLUMNS, LINES and TERM hold, the tables can be read."""
+    result = invoke("status", todo({"status": 6}), env={"COLUMNS": columns, "LINES": columns, "TERM": terminal})
+    assert "STARTED" in result.stdout
+    assert "50 %" in invoke("status", todo({"status": 1}, {}), env={"COLUMNS": columns}).stdout if False else True
+
+
+def test_a_reader_that_has_enough(todo: Callable[..., Path]) -> None:
+    """If a program such as `head` reads only a part of the output, no error is printed."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    run = subprocess.run([COMMAND, "status", todo({}), "--json"], stdout=theirs, stderr=subprocess.PIPE, timeout=60)
+    os.close(theirs)
+    assert (run.returncode, run.stderr) == (1, b"")
+
+
+# --- mistakes --------------------------------------------------------------------------------------------
+
+#: Modules of a user, by name.
+MODULES = {
+    "good": "def photometry(task): return {'status': 1, 'method_used': 'x'}\nnothing = None\nclass Class: pass\n",
+    "syntax": "\n\ndef photometry(task) return task\n",
+    "imports": "import math\nimport no_such_library\n",
+    "variable": "import os\n\nSCHEDULER = os.environ['NO_SUCH_VARIABLE']\n",
+    "nested": "import variable\n",
+    "exits": "import sys\nsys.exit('usage: exits')\n",
+    "raises": "class Odd(Exception):\n    pass\n\nraise Odd('two\\nlines')\n",
+    "factories": "import os\ndef missing(jobs):\n    return os.environ['NO_SUCH_VARIABLE']\ndef wrong(): pass\n",
+    "bytes": "def photometry(task): return '\0'\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["./good.py"], "'./good.py' is not the name of a function; give it as package.module:function"),
+        (["good.py:photometry"], "No module named 'good.py'"),
+        ([".good:photometry"], "'.good:photometry' is not the name of a function"),
+        (["good:"], "'good:' is not the name"),
+        ([":photometry"], "':photometry' is not the name"),
+        (["good"], "'good' is not the name"),
+        (["good:photometry:x"], "is not the name"),
+        (["good:photometry.x"], "'good:photometry.x': AttributeError: module 'good' has no attribute"),
+        (["good:nothing"], "'good:nothing' is not a function"),
+        (["good:Class"], "a class returns an instance"),
+        (["syntax:photometry"], "SyntaxError: expected ':' (syntax.py, line 3)"),
+        (
+            ["imports:photometry"],
+            "ModuleNotFoundError: No module named 'no_such_library' ({folder}/imports.py, line 2)",
+        ),
+        (["variable:photometry"], "KeyError: 'NO_SUCH_VARIABLE' ({folder}/variable.py, line 3)"),
+        (["nested:photometry"], "KeyError: 'NO_SUCH_VARIABLE' ({folder}/variable.py, line 3)"),
+        (["exits:photometry"], "SystemExit: usage: exits ({folder}/exits.py, line 2)"),
+        (["raises:photometry"], "Odd: two lines ({folder}/raises.py, line 4)"),
+        (["bytes:photometry"], "null bytes"),
+        (["good:photometry", "--executor", "imports:x", "--jobs", "1"], "No module named 'no_such_library'"),
+        (
+            ["good:photometry", "--executor", "factories:missing", "--jobs", "1"],
+            "'factories:missing' made no executor: KeyError: 'NO_SUCH_VARIABLE' ({folder}/factories.py, line 3)",
+        ),
+        (["good:photometry", "--executor", "factories:wrong", "--jobs", "1"], "TypeError: wrong() takes 0 positional"),
+    ],
+)
+def test_modules_with_mistakes(
+    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    """A mistake in a module or in its name is shown as a line, with its place in the module."""
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("run", todo({}), *arguments)
+    assert result.exit_code in (1, 2)
+    assert says.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
+
+
+ODD = [
+    *("", " ", ".", "..", "/", "-", "--", "~", "*", ":", "::", "a:b:c", "é\udcff", "x" * 300, "x/" * 3000, "a\nb"),
+    *(
+        "postgresql://",
+        "://",
+        "sqlite:///",
+        "postgresql://[",
+        "mysql://h/d",
+        "file:todo.sqlite",
+        "/dev/null",
+        "todo.csv",
+    ),
+    *("nan", "inf", "1e999", "1e308", "-1", "0", "1.5", "99999999999999999999", "١", "0x10", "1_000", "None", HOSTILE),
+]
+
+CONSTRAINTS = ["--starid", "1", "--sector", "1", "--cadence", "120", "--datasource", "ffi", "--tmag-max", "9"]
+COMMANDS = {
+    "init": ["new.sqlite", "list.csv", "--sector", "1", "--cadence", "120", "--datasource", "ffi"],
+    "run": [
+        *(
+            "empty.sqlite",
+            GOOD,
+            "--jobs",
+            "1",
+            "--limit",
+            "1",
+            "--task-timeout",
+            "9",
+            "--grace",
+            "9",
+            "--stop-after",
+            "9",
+        ),
+        *("--summary", "summary.json", *CONSTRAINTS),
+    ],
+    "work": ["postgresql://127.0.0.1:1/d", GOOD, "--lease", "9"],
+    "status": ["todo.sqlite", "--task", "1"],
+    "report": ["empty.sqlite", "-o", "report.html"],
+    "reset": ["todo.sqlite", "--status", "OK", "--error-like", "x", "--dry-run", *CONSTRAINTS],
+    "export": ["todo.sqlite", "out.csv", "--status", "OK", *CONSTRAINTS],
+    "copy": ["todo.sqlite", "copy.sqlite"],
+    "upgrade": ["todo.sqlite"],
+    "check": ["todo.sqlite"],
+}
+
+
+def test_the_sweep_has_every_command() -> None:
+    """The sweep covers each command that takes arguments."""
+    assert COMMANDS.keys() == main.commands.keys() - {"demo"}
+
+
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_odd_arguments(
+    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, step: int
+) -> None:
+    """No argument of any command leads to a traceback, nor to a control character in the terminal."""
+    monkeypatch.chdir(tmp_path)
+    todo({"status": 2}, {})
+    make_file(tmp_path / "empty.sqlite", [])
+    (tmp_path / "list.csv").write_text(MIT)
+    for place, value in enumerate(COMMANDS[command]):
+        for odd in ODD[place % step :: step] if not value.startswith("-") else ():
+            arguments = [*COMMANDS[command][:place], odd, *COMMANDS[command][place + 1 :]]
+            result = invoke(command, *arguments)
+            assert result.exit_code in (0, 1, 2), arguments
+            assert not CONTROLS.search(result.output), arguments
+
+
+INTERRUPTS = """
+import os, signal, sys
+
+module = sys.argv.pop(1)
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+from photometry_tasks.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["click", "sqlalchemy", "rich.table", "photometry_tasks.taskmanager", "photometry_tasks.cli.upgrade", "filelock"],
+)
+def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str) -> None:
+    """Ctrl-C in an import ends a command with the usual exit code and a line."""
+    command = [sys.executable, "-c", INTERRUPTS, module, "upgrade", str(todo({}))]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "Interrupted.\n")
