@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, inspect
+from sqlalchemy import Column, Connection, Row, inspect
 
-from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.rules.stored_values import show_value
+from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 
@@ -43,14 +43,11 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
     now: float = connection.execute(statements.TIME).scalar_one()
     by_status = name_counts(count_by_status(connection))
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
-    tables = set(inspect(connection).get_table_names())
-    minutes: list[Any] = []
-    if "photometry_tasks_progress" in tables:
-        minutes = list(connection.execute(statements.PROGRESS, {"since": 0}))
+    minutes = read_minutes(connection)
     # A minute after now is of a node whose clock is ahead.
     lately = [row for row in minutes if now - _LATELY < row.minute <= now]
     errors: list[Any] = []
-    if "diagnostics" in tables:
+    if inspect(connection).has_table(diagnostics.name):
         errors = list(
             connection.execute(statements.build_failed_tasks(_LISTED, _last(row.last_error for row in minutes)))
         )
@@ -67,6 +64,18 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "running": list(map(_show_row, running)),
         "last_errors": [{**shown, "errors": shown["errors"] or ""} for shown in map(_show_row, errors)],
     }
+
+
+def read_minutes(connection: Connection) -> list[Row[Any]]:
+    """Return the rows of the table of progress, without incomplete rows and values of a wrong type."""
+    if not inspect(connection).has_table(progress.name):
+        return []
+    rows = connection.execute(statements.PROGRESS, {"since": 0})
+    return [row for row in rows if not any(map(_is_wrong, progress.columns, row))]
+
+
+def _is_wrong(column: Column[Any], value: object) -> bool:
+    return is_foreign(column, value) or (value is None and not column.nullable)
 
 
 def _show_row(row: Row[Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, select
 
-from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.progress.status_fields import PAUSE
+from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.progress.status_fields import PAUSE, read_minutes
 from photometry_tasks.rules.stored_values import read_value
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
 from photometry_tasks.sql.functions import whole_part
@@ -37,7 +37,7 @@ _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
 _ROWS = {"yield_per": 1000}  # the memory holds this number of rows at a time
 
-_task, _result, _minute = todolist.c, diagnostics.c, progress.c
+_task, _result = todolist.c, diagnostics.c
 
 _is_drawn = _task.tmag.between(BRIGHTEST, FAINTEST)
 # Half magnitudes count from the brightest magnitude: truncation then works alike on both sides of 0.
@@ -60,11 +60,6 @@ _ERRORS: Select[Any] = (
     .where(_result.errors.is_not(None))
     .order_by(_result.priority)
     .execution_options(**_ROWS)
-)
-_MINUTES: Select[Any] = (
-    select(_minute.minute, _minute.saved, _minute.errors)
-    .where(_minute.minute.between(0, _LAST_MINUTE))
-    .order_by(_minute.minute)
 )
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -167,11 +162,10 @@ def read_snapshot(connection: Connection) -> Snapshot:
     -------
     Snapshot
     """
-    tables = set(inspect(connection).get_table_names())
-    has_results = diagnostics.name in tables
+    has_results = inspect(connection).has_table(diagnostics.name)
     by_status = name_counts(count_by_status(connection))
     run_times = _count_run_times(connection) if has_results else {}
-    minutes = list(connection.execute(_MINUTES)) if progress.name in tables else []
+    minutes = [row for row in read_minutes(connection) if 0 <= row.minute <= _LAST_MINUTE]
     return Snapshot(
         by_status=by_status,
         completion=_build_completion(by_status),

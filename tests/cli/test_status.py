@@ -220,6 +220,26 @@ def test_values_of_another_type(todo: Callable[..., Path], call: Call, column: s
     assert "Tasks" in build_report(path)
 
 
+@pytest.mark.parametrize(
+    "values", ["'many', 0, 1.0, NULL", "1, 0.5, 1.0, NULL", "1, 0, x'00', NULL", "1, 0, 1.0, 'x'", "NULL, 0, 1.0, NULL"]
+)
+def test_progress_of_another_type(todo: Callable[..., Path], values: str) -> None:
+    """Minutes without a number, or with a value of another type, are left out of the rate and of the report."""
+    path = todo({})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}))
+    strict, loose = "'saved INTEGER NOT NULL'", "'saved INTEGER'"
+    for sql in (
+        f"PRAGMA writable_schema=1; UPDATE sqlite_master SET sql = replace(sql, {strict}, {loose})",
+        f"INSERT INTO photometry_tasks_progress VALUES (60, {values})",
+        f"PRAGMA writable_schema=1; UPDATE sqlite_master SET sql = replace(sql, {loose}, {strict})",
+    ):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(sql)
+    assert get_status(path)["mean_elaptime"] == 1.5
+    assert "Results saved: 1, with ERROR:\n0" in build_report(path)
+
+
 @pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_another_encoding(tmp_path: Path, call: Call, encoding: str, in_memory: bool) -> None:
