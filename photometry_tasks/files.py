@@ -13,6 +13,12 @@ from photometry_tasks.errors import DiskFullError, NotWritableError, TodoError
 
 _logger = logging.getLogger("photometry_tasks")
 
+#: No permission; or a directory, a loop of symlinks or a pipe in the place of the file.
+_NOT_WRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL),
+}
+
 
 def check_writable(path: Path) -> None:
     """Check that a file, if it exists, and its directory are writable: every change needs both.
@@ -39,7 +45,7 @@ def os_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFullError(path=path, found=error) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ELOOP, errno.ENXIO):
+        if error.errno in _NOT_WRITABLE:
             raise NotWritableError(path=path, found=error) from error
         raise
 

@@ -444,6 +444,7 @@ def mount_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
     def write(lines: str) -> None:
         (tmp_path / "proc" / "self").mkdir(parents=True, exist_ok=True)
         (tmp_path / "proc" / "self" / "mounts").write_text(lines)
+        (tmp_path / "proc" / "filesystems").touch()  # older releases read it too
         monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
 
     return write
