@@ -34,7 +34,7 @@ from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_store
-from photometry_tasks.text import count_of
+from photometry_tasks.text import count_of, describe_tasks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -157,10 +157,16 @@ class TaskManager:
         self._summary = progress.build_summary()
         if options.summary is not None:
             check_writable(options.summary)
+            progress.check_place(options.summary)
         self._store = open_store(parse_location(todo_file), options)
         self._connection = self._store.connection
         self.todo_file = self._store.name
         self.lease = self._store.lease
+        if returned := self._store.returned:
+            is_loss = "ERROR" in returned or "ABORT" in returned
+            fate = "; their results and errors are deleted, which reset=False avoids" if is_loss else ""
+            level = logging.WARNING if is_loss else logging.INFO
+            _logger.log(level, "%s: %s returned to pending%s", self.todo_file, describe_tasks(returned), fate)
         self._throughput = Throughput()
         try:
             self.write_summary()
@@ -271,7 +277,7 @@ class TaskManager:
         Parameters
         ----------
         status : STATUS or iterable of STATUS, optional
-            The statuses of the chosen tasks; by default every status.
+            The statuses of the chosen tasks; by default every status. `STATUS` itself chooses every task.
         error_like : str, optional
             A part of the errors of the chosen tasks.
         **constraints
@@ -281,6 +287,11 @@ class TaskManager:
         -------
         dict
             The numbers of tasks that returned to pending, by the name of their former status.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If an argument is invalid, or no argument chooses tasks.
         """
         return self._store.reset_tasks(statements.build_chosen_tasks(status, error_like, constraints))
 

@@ -1,9 +1,9 @@
 """Texts for messages: numbers and lists as words, and stored texts without control characters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
-__all__ = ["clean", "count_of", "list_first"]
+__all__ = ["clean", "count_of", "describe_tasks", "list_first"]
 
 
 def clean(text: object) -> str:
@@ -22,3 +22,9 @@ def list_first(items: Iterable[object], limit: int) -> str:
     """Return the first items with commas between, and an ellipsis if there are more."""
     first = list(islice(items, limit + 1))
     return ", ".join(map(str, first[:limit])) + ", …" * (len(first) > limit)
+
+
+def describe_tasks(counts: Mapping[str, int]) -> str:
+    """Return a number of tasks with their statuses: '3 tasks (2 ERROR, 1 SKIPPED)'."""
+    details = ", ".join(f"{number:,} {status}" for status, number in counts.items())
+    return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")

@@ -12,7 +12,7 @@ from photometry_tasks.sql.statements import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.text import count_of
+from photometry_tasks.text import describe_tasks
 
 
 @click.command()
@@ -39,16 +39,11 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
         upgrade_list(todo)  # saves the results that a killed manager logged too
     counts = count_reset(todo, chosen)
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
-    echo(f"{_describe(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
+    echo(f"{describe_tasks(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
     if dry_run or not counts:
         return
     if sys.stdin.isatty():
         click.confirm("Their results will be deleted. Continue?", abort=True)
     with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
         counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
-    echo(f"{_describe(counts)} returned to pending. {suggest_run(todo)}")
-
-
-def _describe(counts: dict[str, int]) -> str:
-    details = ", ".join(f"{number:,} {name}" for name, number in counts.items())
-    return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")
+    echo(f"{describe_tasks(counts)} returned to pending. {suggest_run(todo)}")

@@ -5,9 +5,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column
+
+#: Bytes. A file whose names of columns begin later is not read to its end.
+_LONGEST_HEAD = 100_000
 
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
@@ -99,5 +102,41 @@ def _type(column: Column[Any]) -> type:
     return column.type.python_type
 
 
-#: The writers, by the suffix of the file name.
-WRITERS: dict[str, Writer] = {".csv": _write_csv, ".parquet": _write_parquet, ".ecsv": _write_ecsv}
+def _read_csv_names(path: Path) -> list[str]:
+    """Return the fields of the first line, or of the first line after the header of ECSV."""
+    with path.open("rb") as file:
+        lines = file.read(_LONGEST_HEAD).decode(errors="replace").splitlines()
+    return next((line.split(",") for line in lines if not line.startswith("#")), [])
+
+
+def _read_parquet_names(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        names: list[str] = pq.read_schema(path).names
+    except (pa.ArrowException, OSError):  # it is no Parquet, or is damaged
+        return []
+    return names
+
+
+class Format(NamedTuple):
+    """A format of an export.
+
+    Attributes
+    ----------
+    write : Writer
+    read_names : callable
+        Returns the names of the columns of a file, or an empty list if the file has another format.
+    """
+
+    write: Writer
+    read_names: Callable[[Path], list[str]]
+
+
+#: The formats, by the suffix of the file name.
+FORMATS = {
+    ".csv": Format(_write_csv, _read_csv_names),
+    ".parquet": Format(_write_parquet, _read_parquet_names),
+    ".ecsv": Format(_write_ecsv, _read_csv_names),
+}

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Select, or_, select
 from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import CopyError
-from photometry_tasks.export.formats import WRITERS, Batch
+from photometry_tasks.export.formats import FORMATS, Batch
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.stored_values import read_values
 from photometry_tasks.rules.validation import check_path, check_statuses, invalid_argument
@@ -45,7 +45,8 @@ def export_tasks(
         The TODO-file, or the URL of a list on a server. It may be in use. Results that a manager in memory has logged
         are written too; the file is then copied into memory.
     target : str or os.PathLike
-        A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). It is replaced.
+        A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). An earlier export is
+        replaced.
     status : STATUS, int, or iterable of STATUS, int or None, optional
         The statuses of the written tasks, as members or values of `STATUS`; None in the iterable for pending tasks. By
         default all tasks are written.
@@ -62,17 +63,18 @@ def export_tasks(
     Raises
     ------
     InvalidArgumentError
-        If the suffix of the target is another, the target is the TODO-file, or a status is not one of STATUS.
+        If the suffix of the target is another, the target holds something else than an export, or a status is not one
+        of STATUS.
     OutdatedSchemaError
         If the list has an older schema.
     CopyError
         If another program stored a value of a wrong type, which cannot be read as its column's type.
     """
     target = Path(check_path("target", target))
-    write = WRITERS.get(target.suffix.lower())
-    if write is None:
-        raise invalid_argument("target", str(target), f"give a file name that ends with {' or '.join(WRITERS)}")
-    if for_spreadsheets and write is not WRITERS[".csv"]:
+    form = FORMATS.get(target.suffix.lower())
+    if form is None:
+        raise invalid_argument("target", str(target), f"give a file name that ends with {' or '.join(FORMATS)}")
+    if for_spreadsheets and form is not FORMATS[".csv"]:
         raise invalid_argument(
             "for_spreadsheets", for_spreadsheets, "give a file name that ends with .csv, or leave it out"
         )
@@ -95,13 +97,24 @@ def export_tasks(
 
     with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
-        location.write_output(target, lambda temporary: write(temporary, _COLUMNS, read))
+        location.write_output(
+            target,
+            lambda temporary: form.write(temporary, _COLUMNS, read),
+            lambda existing: _are_ours(form.read_names(existing)),
+        )
     return number
 
 
 def _disarm(value: Any) -> Any:
     """Return a value that no spreadsheet runs as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+def _are_ours(names: Sequence[str]) -> bool:
+    """Whether a table with these columns is an export of this or an earlier release, without a column of its user."""
+    ours = [column.name for column in _COLUMNS]
+    first = len(todolist.columns) + 1
+    return names[:first] == ours[:first] and set(names) <= set(ours)
 
 
 def _build_select(status: Any, conditions: Sequence[Any]) -> Select[Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Select, exists, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
-from photometry_tasks.models import Base, diagnostics, todolist
+from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
 from photometry_tasks.rules.stored_values import is_foreign
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.functions import is_server
@@ -26,11 +26,19 @@ _SHOWN = 5
 _task, _result = todolist.c, diagnostics.c
 _is_measured = _task.status.in_([status.value for status in MEASURED])
 _has_result = exists().where(_result.priority == _task.priority)
+_is_skipped = exists().where(photometry_skipped.c.priority == _task.priority)
 
 #: Faults, each with the query for the priorities of its tasks.
 _FAULTS: dict[str, Select[Any]] = {
     "finished tasks without diagnostics": select(_task.priority).where(_is_measured, ~_has_result),
     "pending tasks with diagnostics": select(_task.priority).where(_task.status.is_(None), _has_result),
+    "started tasks with diagnostics": select(_task.priority).where(_task.status == STATUS.STARTED.value, _has_result),
+    "tasks that another task skips, without the status SKIPPED": select(_task.priority).where(
+        func.coalesce(_task.status, -1) != STATUS.SKIPPED.value, _is_skipped
+    ),
+    "skipped tasks that no task skips, without diagnostics": select(_task.priority).where(
+        _task.status == STATUS.SKIPPED.value, ~_is_skipped, ~_has_result
+    ),
     "tasks with a status that does not exist": select(_task.priority).where(
         _task.status.not_in([status.value for status in STATUS])
     ),
@@ -47,7 +55,7 @@ _FAULTS: dict[str, Select[Any]] = {
 def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     """Yield a line for each fault of a TODO-list, which is only read.
 
-    The check covers the schema, statuses that do not exist, missing and superfluous results, and duplicates. For a
+    The check covers the schema, statuses that contradict results and skips or do not exist, and duplicates. For a
     file, it also covers leftover files, SQLite's own check of every page and index, foreign keys, and values whose type
     is not the type of their column.
     """

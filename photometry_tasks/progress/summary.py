@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
@@ -52,6 +54,21 @@ def set_counts(summary: dict[str, Any], counts: Mapping[int | None, int]) -> Non
     named = name_counts(counts)
     summary["numtasks"] = sum(named.values())
     summary.update({status.name: named[status.name] for status in STATUS})
+
+
+def check_place(path: Path) -> None:
+    """Check that a summary, also one of TASOC, is all that a new summary replaces; a symlink is replaced itself.
+
+    Raises
+    ------
+    InvalidArgumentError
+    """
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            head = file.read(100)
+        if head and not re.match(rb'\{\s*"slurm_jobid"', head):
+            remedy = "this file is not a summary, and is not replaced; delete it, or give another path"
+            raise invalid_argument("summary", str(path), remedy)
 
 
 def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:

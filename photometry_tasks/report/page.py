@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_report"]
 
+#: A report has it near its beginning.
+_GENERATOR = b'<meta name="generator" content="photometry_tasks">'
+
 
 def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathLike[str] | None = None) -> str:
     """Return an HTML page about a TODO-list: counts, figures and the most frequent errors.
@@ -32,7 +35,7 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
         The TODO-file, or the URL of a list on a server. If an older release created the list, the page omits the
         missing content.
     output : str or os.PathLike, optional
-        The HTML file to write. It is replaced.
+        The HTML file to write. An earlier report is replaced.
 
     Returns
     -------
@@ -76,8 +79,14 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
         pause=PAUSE,
     )
     if output is not None:
-        location.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"))
+        location.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"), _is_report)
     return page
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is a report."""
+    with path.open("rb") as file:
+        return _GENERATOR in file.read(1000)
 
 
 def _build_environment() -> "Environment":

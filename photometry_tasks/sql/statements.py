@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
@@ -196,6 +197,9 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
     InvalidArgumentError
     """
     conditions = build_expressions(check_constraints(constraints))
+    if status is None and error_like is None and not conditions:
+        remedy = "Give `status`, `error_like` or a constraint such as `camera`; `status=STATUS` chooses every task"
+        raise InvalidArgumentError(f"No tasks are chosen. {remedy}.")
     chosen = sa.select(_task.priority).where(_task.status.in_(check_statuses(status)), *conditions)
     if error_like is None:
         return chosen

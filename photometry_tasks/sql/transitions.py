@@ -268,27 +268,29 @@ def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
 
 
-def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> int:
-    """Return interrupted and failed tasks to pending, as `reset_tasks` does, unless they run."""
-    return reset_selected_tasks(transaction, statements.build_interrupted_tasks(conditions))
-
-
-def reset_selected_tasks(transaction: Transaction, chosen: Select[Any]) -> int:
-    """Return to pending the tasks whose priorities a statement selects, as `reset_tasks` does, unless they run."""
-    execute = transaction.connection.execute
-    if not transaction.is_shared:
-        return reset_tasks(transaction, execute(chosen).scalars().all())
-    chosen = statements.build_unowned(chosen)
-    still: list[int] = []
-    for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
-        _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
-        still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
-    return reset_tasks(transaction, still)
+def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> dict[str, int]:
+    """Call `reset_chosen_tasks` for interrupted and failed tasks."""
+    return reset_chosen_tasks(transaction, statements.build_interrupted_tasks(conditions))
 
 
 def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:
-    """Call `reset_selected_tasks`, and return the number of reset tasks by the name of their old status."""
-    reset_selected_tasks(transaction, chosen)
+    """Return to pending the tasks whose priorities a statement selects, as `reset_tasks` does, unless they run.
+
+    Returns
+    -------
+    dict
+        The numbers of all tasks that returned to pending, by the name of their former status.
+    """
+    execute = transaction.connection.execute
+    if transaction.is_shared:
+        chosen = statements.build_unowned(chosen)
+        still: list[int] = []
+        for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
+            _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
+            still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
+        reset_tasks(transaction, still)
+    else:
+        reset_tasks(transaction, execute(chosen).scalars().all())
     counts = name_counts({status: -number for status, number in transaction.moved.items()})
     return {name: number for name, number in counts.items() if number > 0}
 

@@ -160,6 +160,8 @@ class TaskStore(Protocol):
         The file; None on a server.
     lease : float or None
         Seconds without a heartbeat after which other managers take this manager's tasks; None for a file.
+    returned : dict
+        The numbers of tasks that opening has returned to pending, by the name of their former status.
     connection : ManagerConnection
         The connection that the manager shares with its callers.
     """
@@ -167,6 +169,7 @@ class TaskStore(Protocol):
     name: str
     path: Path | None
     lease: float | None
+    returned: dict[str, int]
     connection: ManagerConnection
 
     def run_in_transaction(self, method: str, work: Callable[[Transaction], T], *, writes: bool) -> T:

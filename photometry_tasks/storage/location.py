@@ -59,14 +59,16 @@ class Location:
         path = self.find_file()
         return None if path is None else read_status_file(path)
 
-    def write_output(self, output: Path, write: Callable[[Path], object]) -> None:
-        """Write an output file as a whole, through a symlink, but never over the TODO-file or its own files.
+    def write_output(self, output: Path, write: Callable[[Path], object], is_ours: Callable[[Path], bool]) -> None:
+        """Write an output file as a whole, through a symlink; of existing files, only its own kind is replaced.
 
         Parameters
         ----------
         output : Path
         write : callable
             Writes the content into an empty file; its argument is the path.
+        is_ours : callable
+            Whether an existing file has the content of an earlier output; an empty file is replaced too.
 
         Raises
         ------
@@ -81,6 +83,9 @@ class Location:
         if not output.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(output.parent))
         with os_errors(output):
+            if output.is_file() and output.stat().st_size > 0 and not is_ours(output):
+                remedy = "this file holds something else, and is not replaced; delete it, or give another path"
+                raise invalid_argument("output", str(output), remedy)
             replace_file(output, write)
 
 

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,7 +14,7 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli import main
 from photometry_tasks.schema import HEAD, REVISIONS
 from tests.support import old_files
-from tests.support.lists import make_file, result_of
+from tests.support.lists import execute_sql, make_file, result_of
 
 
 def run(*arguments: object) -> Result:
@@ -49,6 +50,15 @@ def test_a_sound_file(done: Path) -> None:
     [
         ("DELETE FROM diagnostics WHERE priority = 3", "finished tasks without diagnostics: 3\n"),
         ("UPDATE todolist SET status = NULL", "pending tasks with diagnostics: 1, 3\n"),
+        ("UPDATE todolist SET status = 6 WHERE priority IN (1, 4)", "started tasks with diagnostics: 1\n"),
+        *(
+            (
+                f"UPDATE todolist SET status = {status} WHERE priority = 2",
+                "tasks that another task skips, without the status SKIPPED: 2\n",
+            )
+            for status in ("NULL", 1, 2, 6)
+        ),
+        ("DELETE FROM photometry_skipped", "skipped tasks that no task skips, without diagnostics: 2\n"),
         ("UPDATE todolist SET status = 17 WHERE priority > 1", "tasks with a status that does not exist: 2, 3, 4\n"),
         ("DELETE FROM todolist WHERE priority = 3", "diagnostics: 1 row with a reference to a missing row\n"),
         ("DELETE FROM todolist WHERE priority = 1", "photometry_skipped: 1 row with a reference to a missing row\n"),
@@ -88,6 +98,22 @@ def test_faults(done: Path, sql: str, fault: str) -> None:
     result = run("check", done)
     assert fault in result.output
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.both_databases
+def test_faults_of_a_list_in_use(todo: Callable[..., Any], in_memory: bool) -> None:
+    """Tasks that a program has set to pending by SQL, without their results, are named while a manager has the list."""
+    target = todo({"tmag": 8}, {"tmag": 9}, {}, {})
+    with TaskManager(target, load_into_memory=in_memory) as manager:
+        manager.save_result(result_of({"priority": 1}, skip_targets=[102]))
+        manager.save_result(result_of({"priority": 3}))
+        execute_sql(manager, "UPDATE todolist SET status = NULL WHERE priority <= 2")
+        manager.backup()
+        output = run("check", target).output
+    assert "pending tasks with diagnostics: 1\n" in output
+    assert "tasks that another task skips, without the status SKIPPED: 2\n" in output
+    assert "started tasks" not in output
 
 
 def test_many_faults_are_shown_in_part(tmp_path: Path) -> None:

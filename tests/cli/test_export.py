@@ -205,6 +205,63 @@ def test_statuses(filled: Path, tmp_path: Path, status: Any, where: str | None) 
         assert read_csv(tmp_path / "out.csv") == expected(filled, where)
 
 
+HEAD = "priority,starid,sector,datasource,camera,ccd,cadence,method,tmag,status,cbv_area"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".parquet"])
+def test_again(filled: Path, tmp_path: Path, suffix: str) -> None:
+    """An export, whatever it holds, and an empty file are replaced, also through a symlink."""
+    target, link = tmp_path / f"out{suffix}", tmp_path / f"link{suffix}"
+    target.touch()
+    link.symlink_to(target)
+    for place in (target, target, link):
+        assert export_tasks(filled, place, camera=[]) == 0
+        assert export_tasks(filled, place) == len(expected(filled))
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".parquet"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "starid,sector,camera,ccd,tmag\n1,1,1,1,9\n",  # a target list
+        "# TESS targets\nTICID,Camera,CCD,Tmag\n1,1,1,9\n",
+        f"{HEAD}\n1,1,1,ffi,1,1,1800,,9,,110\n",  # a target list with all columns of a task
+        f"{HEAD},lightcurve,method_used,my_own\n",  # an export to which its user has added a column
+        "import os\n",
+        "#\n",
+        "\n",
+        "PAR1",
+        f"PAR1{HEAD}PAR1",
+        b"PAR1\x00\x01\x02\x03\xff\x04\x00\x00\x00PAR1",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_files_that_are_no_export(filled: Path, tmp_path: Path, suffix: str, content: str | bytes) -> None:
+    """A file of the user is not replaced, nor is one that a symlink leads to; the error names the way out."""
+    theirs = tmp_path / f"theirs{suffix}"
+    theirs.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / f"link{suffix}").symlink_to(theirs)
+    before = checksum(theirs)
+    for place in (theirs, tmp_path / f"link{suffix}"):
+        with pytest.raises(InvalidArgumentError, match=r"^output=.*something else, .*; delete it, or give another"):
+            export_tasks(filled, place)
+    assert checksum(theirs) == before
+    assert {path.name for path in tmp_path.iterdir()} == {filled.name, theirs.name, f"link{suffix}"}
+
+
+def test_a_table_of_another_program(filled: Path, tmp_path: Path) -> None:
+    """A Parquet table or an ECSV table with other columns is not replaced."""
+    table = pyarrow.table({"priority": [1], "starid": [2]})
+    pyarrow.parquet.write_table(table, tmp_path / "theirs.parquet")
+    Table({"priority": [1], "starid": [2]}).write(tmp_path / "theirs.ecsv", delimiter=",")
+    for name in ("theirs.parquet", "theirs.ecsv"):
+        before = checksum(tmp_path / name)
+        with pytest.raises(InvalidArgumentError, match="holds something else"):
+            export_tasks(filled, tmp_path / name)
+        assert checksum(tmp_path / name) == before
+
+
 def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
     """A symlink is kept, and its target is written."""
     folder = tmp_path / "folder"
@@ -340,12 +397,13 @@ def test_values_of_another_type(filled: Path, tmp_path: Path, kind: str) -> None
 def test_a_value_that_cannot_be_read(filled: Path, tmp_path: Path, kind: str, column: str, value: Any) -> None:
     """If a number cannot be read without doubt, the error names it and its row, and an earlier file stays."""
     target = tmp_path / f"out.{kind}"
-    target.write_text("earlier")
+    export_tasks(filled, target)
+    before = checksum(target)
     table, _, name = column.partition(".")
     change(filled, f"UPDATE {table} SET {name} = ? WHERE priority = 3", [(value,)])
     with pytest.raises(CopyError, match=rf"{column} is {re.escape(show(value))} in the row with priority 3: a number"):
         export_tasks(filled, target)
-    assert target.read_text() == "earlier"
+    assert checksum(target) == before
     assert sorted(tmp_path.iterdir()) == sorted([filled, target])
 
 

@@ -14,8 +14,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.cli import main
 from photometry_tasks.errors import InvalidArgumentError, NotATodoFileError
 from photometry_tasks.report import build_report
 from tests.support import old_files
@@ -443,6 +445,25 @@ def test_nothing_global_is_changed(survey: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", script, str(survey)], capture_output=True, text=True, check=True)
     assert run.stdout == "True False\n"
+
+
+@pytest.mark.parametrize("content", ["import os\n", "<!DOCTYPE html>\n<title>mine</title>\n", "\n", "\0\udcff"])
+def test_what_it_replaces(todo: Callable[..., Path], tmp_path: Path, content: str) -> None:
+    """`report` replaces a report and an empty file, but nothing else, nor does it through a symlink."""
+    output, link = tmp_path / "report.html", tmp_path / "link.html"
+    link.symlink_to(output)
+    path = str(todo({}))
+    for place, is_ours in ((output, True), (link, True), (output, False), (link, False)):
+        if not is_ours:
+            output.write_text(content, errors="surrogateescape")
+        elif place is output:
+            output.touch()
+        before = output.read_bytes()
+        run = CliRunner().invoke(main, ["report", path, "-o", str(place)])
+        assert run.exit_code == (0 if is_ours else 1), run.output
+        assert (output.read_bytes() == before) is not is_ours or place is link
+        assert is_ours or "/report.html': this file holds something else, and is not replaced; delete it" in run.output
+    assert link.is_symlink()
 
 
 def test_size_and_time(survey: Path) -> None:

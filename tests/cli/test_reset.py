@@ -58,7 +58,12 @@ def state(path: str | Path) -> Any:
         ({"status": STATUS.ERROR, "camera": 2}, {"ERROR": 1}, {4}),
         ({"error_like": ""}, ValueError, set()),
         ({"status": 9}, ValueError, set()),
-        ({}, {"OK": 2, "ERROR": 2, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, set(range(1, 8))),
+        ({"status": STATUS}, {"OK": 2, "ERROR": 2, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, set(range(1, 8))),
+        ({"status": []}, {}, set()),
+        ({"camera": []}, {}, set()),
+        ({}, ValueError, set()),
+        ({"status": None, "error_like": None}, ValueError, set()),
+        ({"camera": None, "tmag_max": None}, ValueError, set()),
     ],
 )
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -73,7 +78,7 @@ def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, cou
         counts = {name: number for name, number in counts.items() if name != "STARTED"} if back else counts
         before[6] = None
     if counts is ValueError:
-        with pytest.raises(ValueError, match=r"(status|error_like)="):
+        with pytest.raises(ValueError, match=r"(status|error_like)=|^No tasks are chosen\..* `status=STATUS` chooses"):
             manager.reset_tasks(**choice)
     else:
         assert manager.reset_tasks(**choice) == counts

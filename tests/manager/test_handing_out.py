@@ -1,6 +1,7 @@
 """Contract 5: getting, counting and starting tasks."""
 
 import contextlib
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -234,3 +235,34 @@ def test_releasing(opened: Callable[..., TaskManager]) -> None:
     manager.start_task(2)
     manager.release_tasks([2, 3, 4, 77])
     assert ask(manager, "SELECT status FROM todolist ORDER BY priority") == [(6,), (None,), (1,), (5,)]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "given", "level", "says"),
+    [
+        ((2, 2, 6, 1), {}, "WARNING", "3 tasks (2 ERROR, 1 STARTED) returned to pending; their results and errors are"),
+        ((4, None, 3), {}, "WARNING", "1 task (1 ABORT) returned to pending; their results"),
+        ((2, 2), {"cleanup_constraints": {"priority": 2}}, "WARNING", "1 task (1 ERROR) returned"),
+        ((6, 6, 5), {}, "INFO", "2 tasks (2 STARTED) returned to pending"),
+        ((2, 6, 4), {"reset": False}, None, ""),
+        ((2, 6), {"cleanup_constraints": {"priority": 9}}, None, ""),
+        ((1, None), {}, None, ""),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_what_opening_says(
+    todo: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    statuses: Any,
+    given: Any,
+    level: str | None,
+    says: str,
+    in_memory: bool,
+) -> None:
+    """Opening counts the tasks that it returned to pending; as a warning if results or errors are lost with them."""
+    target = todo(*({"status": status} for status in statuses))
+    with caplog.at_level(logging.INFO, "photometry_tasks"):
+        TaskManager(target, load_into_memory=in_memory, **given).close()
+    found = [record for record in caplog.records if "returned to pending" in record.message]
+    assert [record.levelname for record in found] == ([] if level is None else [level])
+    assert all(f": {says}" in record.message for record in found)

@@ -219,6 +219,26 @@ def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Pa
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", '{"name": "package", "slurm_jobid": 1}', "import os\n", "\n", "{", "\0", '# {"slurm_jobid": null}'],
+)
+def test_it_replaces_no_other_file(todo: Callable[..., Any], tmp_path: Path, content: str) -> None:
+    """A file that is no summary is not replaced, and the list is not opened."""
+    path = tmp_path / "summary.json"
+    path.write_text(content)
+    with pytest.raises(InvalidArgumentError, match=r"^summary=.*is not a summary, .*; delete it, or give another path"):
+        TaskManager(todo({"status": STATUS.ERROR.value}), summary=path)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", '{"slurm_jobid": null, "numta', '{\n  "slurm_jobid": "123"\n}'])
+def test_it_replaces_summaries(opened: Callable[..., TaskManager], tmp_path: Path, content: str) -> None:
+    """An empty file and a summary are replaced, also one that TASOC was writing when it was killed."""
+    (tmp_path / "summary.json").write_text(content)
+    assert opened({}, summary=tmp_path / "summary.json").summary == strict(tmp_path / "summary.json")
+
+
 @pytest.mark.parametrize("planted", ["before", "during", "dangling"])
 def test_a_planted_link(opened: Callable[..., TaskManager], tmp_path: Path, planted: str) -> None:
     """A symlink in the summary's place is replaced; its target is not changed."""

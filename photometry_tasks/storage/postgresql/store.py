@@ -47,6 +47,7 @@ class PostgreSQLStore(TaskStore):
     ----------
     name : str
         The URL, without password and query.
+    returned : dict
     connection : ManagerConnection
     lease : float
         Seconds without a heartbeat after which other managers rescue its tasks.
@@ -63,6 +64,7 @@ class PostgreSQLStore(TaskStore):
         self._max_attempts = options.max_attempts
         self._database = database
         self.connection = ManagerConnection(database, self.name)
+        self.returned: dict[str, int] = {}
         # The live attempts of this manager, as far as it has received answers, by priority.
         self._live: dict[int, int] = {}
         # Whether the answer to a claim or a start was lost; and the tasks whose save was not answered.
@@ -95,15 +97,13 @@ class PostgreSQLStore(TaskStore):
 
     def _prepare(self, options: OpenOptions) -> None:
         self._database.with_retry(self._rescue)
-        number = 0
         if options.overwrite:
             self._database.run_in_transaction(self._overwrite, is_long=True)
         elif options.reset:
             reset = partial(transitions.reset_interrupted_tasks, conditions=options.conditions)
-            number = self.run_in_transaction("open", reset, writes=True)
+            self.returned = self.run_in_transaction("open", reset, writes=True)
         if options.cleanup or options.overwrite:
             self._database.with_retry(self._database.compact)
-        _logger.info("%s: %s returned to pending", self.name, count_of(number, "interrupted or failed task"))
 
     def _overwrite(self, transaction: Transaction) -> None:
         execute = transaction.connection.execute

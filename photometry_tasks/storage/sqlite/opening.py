@@ -56,38 +56,37 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
         if changes:
             upgrade_schema(database)
         is_replayed = _replay_log(path, database, in_memory=options.load_into_memory)
-        number = _reset(database, options, in_memory=copy is not None)
+        returned = _reset(database, options, in_memory=copy is not None)
         if copy is None:
             # Not earlier: a file that turns out to be damaged must stay unchanged.
             database.prepare_for_work(is_durable=options.is_durable)
         if options.cleanup or options.overwrite:
             database.compact()
         if copy is not None:
-            has_changed = bool(changes) or is_replayed or options.overwrite or options.cleanup or number > 0
+            has_changed = bool(changes) or is_replayed or options.overwrite or options.cleanup or bool(returned)
             copy.begin(is_changed=has_changed)
         if options.summary is not None:
             clear_temporaries(options.summary.parent, path)
-        store = SQLiteStore(path, database, copy)
+        store = SQLiteStore(path, database, copy, returned)
         opened.pop_all()
-    _logger.info("%s: %s returned to pending", path, count_of(number, "interrupted or failed task"))
     return store
 
 
-def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -> int:
-    """Return tasks to pending as the options say, and return how many were interrupted or had failed."""
+def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -> dict[str, int]:
+    """Return tasks to pending as the options say, and count the interrupted and failed tasks by their former status."""
     # Most files hold no interrupted task: then nothing is written.
     if not options.overwrite and not (
         options.reset
         and (options.conditions or database.cursor.fetch_one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,))
     ):
-        return 0
+        return {}
     with database.transaction(writes=True) as transaction:
         if options.overwrite:
             transitions.reset_all_tasks(transaction)
-        number = transitions.reset_interrupted_tasks(transaction, options.conditions)
+        returned = transitions.reset_interrupted_tasks(transaction, options.conditions)
         if not in_memory:
             database.begin_generation()
-    return number
+    return returned
 
 
 def upgrade_todo_file(path: Path) -> list[str]:

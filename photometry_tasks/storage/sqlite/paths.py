@@ -66,7 +66,7 @@ def find_leftovers(path: Path) -> list[Path]:
 
 
 def check_summary_place(summary: Path, todo_file: Path) -> None:
-    """Check that a summary overwrites nothing but a summary.
+    """Check that a summary does not overwrite a TODO-file or a file that belongs to it.
 
     Raises
     ------
@@ -76,12 +76,6 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
         return  # the symlink itself is replaced
     if is_todo_file_or_beside(summary, todo_file):
         raise invalid_argument("summary", str(summary), "this is the TODO-file or belongs to it; give another path")
-    if summary.is_file():
-        with summary.open("rb") as file:
-            if file.read(1) not in (b"", b"{"):
-                raise invalid_argument(
-                    "summary", str(summary), "this file is not a summary, and is not overwritten; give another path"
-                )
 
 
 def is_todo_file_or_beside(path: Path, todo_file: Path) -> bool:

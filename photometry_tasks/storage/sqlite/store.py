@@ -37,18 +37,24 @@ class SQLiteStore(TaskStore):
         The file, or a copy of it in memory.
     copy : WorkingCopy or None
         The log and the backups of a copy in memory.
+    returned : dict
+        The numbers of tasks that opening has returned to pending, by the name of their former status.
 
     Attributes
     ----------
     name : str
+    returned : dict
     connection : ManagerConnection
     """
 
     #: No other manager waits for a heartbeat.
     lease: float | None = None
 
-    def __init__(self, path: Path, database: SQLiteDatabase, copy: WorkingCopy | None) -> None:
+    def __init__(
+        self, path: Path, database: SQLiteDatabase, copy: WorkingCopy | None, returned: dict[str, int]
+    ) -> None:
         self.name = str(path)
+        self.returned = returned
         self.path: Path | None = path
         self._path = path
         self._database = database
