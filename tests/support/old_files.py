@@ -64,7 +64,7 @@ def build_indexes(release: str) -> Iterator[str]:
 
 
 def make_old_file(path: Path, release: str, rows: int = 60, *, results: bool = True) -> Path:
-    """Create a file of a release in mid-run: every fifth task is pending, with results of many kinds.
+    """Create a file of a release in mid-run: every fifth task is pending or SKIPPED, with results of many kinds.
 
     Without results there is only the table `todolist`, as before the first opening.
     """
@@ -78,6 +78,7 @@ def make_old_file(path: Path, release: str, rows: int = 60, *, results: bool = T
             skips = [(n, n - 1) for n in range(10, rows, 10)]
             # Older files hold duplicate rows.
             connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips + skips[:1])
+            connection.executemany("UPDATE todolist SET status = 5 WHERE priority = ?", [skip[:1] for skip in skips])
         for statement in build_indexes(release):
             if results or "diagnostics" not in statement:
                 connection.execute(statement)
