@@ -58,7 +58,7 @@ def test_on_a_file(rows: list[dict[str, Any]], results: list[tuple[int, int, lis
         path = make_file(place / "todo.sqlite", rows)
         save(path, rows, results)
         before = checksum(path)
-        count_reset(path, build_chosen_tasks(None, None, {}))
+        count_reset(path, build_chosen_tasks(STATUS, None, {}))
         assert checksum(path) == before
         check_preview(path, chosen)
 
@@ -70,7 +70,7 @@ def test_on_a_server(server_database: Engine) -> None:
     save(url, rows, [(0, OK, [2, 3]), (3, ERROR, [5])])
     with TaskManager(url, reset=False) as manager:
         manager.start_task(6)
-        everything = build_chosen_tasks(None, None, {})
+        everything = build_chosen_tasks(STATUS, None, {})
         assert count_reset(url, everything) == {"OK": 1, "ERROR": 1, "SKIPPED": 3}
     check_preview(url, {1})
 

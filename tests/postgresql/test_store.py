@@ -523,7 +523,7 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         assert cut(manager.save_result, result_of(tasks[0], skip_targets=[103])) is STATUS.OK
         cut(manager.start_task, 4)
         assert cut(manager.save_result, result_of({"priority": 4}, STATUS.ERROR)) is STATUS.ERROR
-        cut(manager.reset_tasks)
+        cut(lambda: manager.reset_tasks(status=STATUS))
         assert manager.get_number_tasks() == 4
         tasks = cut(manager.claim_tasks, 4)
         cut(manager.release_tasks, [4])

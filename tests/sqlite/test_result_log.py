@@ -94,7 +94,7 @@ def test_the_next_opening_takes_the_results(
 
 RESETS: dict[str, Callable[[TaskManager], Any]] = {
     "a result": lambda tm: tm.reset_tasks(priority=2),
-    "all": lambda tm: tm.reset_tasks(),
+    "all": lambda tm: tm.reset_tasks(status=STATUS),
     "a chain of skips": lambda tm: (save(tm, 3, skip_targets=[104]), tm.reset_tasks(priority=3)),
     "then a result": lambda tm: (tm.reset_tasks(priority=[1, 2]), save(tm, 1, mean_flux=9.0)),
     "a result of the last backup": lambda tm: (tm.backup(), tm.reset_tasks(priority=1)),
@@ -116,7 +116,7 @@ def reset_without_success(manager: TaskManager) -> None:
     """Call `reset_tasks`, whose commit a rule of another program refuses."""
     manager.conn.executescript(REFUSES)
     with pytest.raises((sqlite3.IntegrityError, TodoError)):
-        manager.reset_tasks()
+        manager.reset_tasks(status=STATUS)
 
 
 def reopen(manager: TaskManager, **arguments: Any) -> None:

@@ -17,6 +17,7 @@ from photometry_tasks.rules.results import check_result
 from photometry_tasks.rules.skipping import Rival
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import compile_statement
+from photometry_tasks.status import STATUS
 from photometry_tasks.storage.postgresql.dbapi import build_dialect as build_postgresql
 from photometry_tasks.storage.sqlite.dbapi import build_dialect as build_sqlite
 
@@ -214,7 +215,7 @@ def test_everything_is_reset_in_the_order_of_references() -> None:
 @pytest.mark.parametrize(
     ("status", "error_like", "constraints", "conditions"),
     [
-        (None, None, {}, ["status IN (0, 1, 2, 3, 4, 5, 6)"]),
+        (STATUS, None, {}, ["status IN (0, 1, 2, 3, 4, 5, 6)"]),
         (2, None, {"camera": 1}, ["status IN (2)", "todolist.camera = 1"]),
         ([2, 4], "50%_/", {}, ["status IN (2, 4)", "errors LIKE '%' || '50/%/_//' || '%' ESCAPE '/'"]),
     ],
@@ -233,6 +234,7 @@ def test_chosen_tasks(status: Any, error_like: Any, constraints: dict[str, Any],
         ((None, "", {}), "error_like=''"),
         ((None, 5, {}), "error_like=5"),
         ((None, None, {"camera": 1.5}), r"camera=1\.5"),
+        ((None, None, {}), r"^No tasks are chosen\. Give "),
     ],
 )
 def test_wrong_choices(given: tuple[Any, Any, dict[str, Any]], problem: str) -> None:

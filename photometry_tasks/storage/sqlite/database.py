@@ -463,8 +463,9 @@ class SQLiteDatabase(Database):
         except TodoFileInUseError:  # by an open cursor of the caller
             is_blocked = True
         if is_blocked:
+            reason = f"{_STILL_READ}{find_readers(self._beside('-shm'))}"
             message = "%s: %s. Its newest results stay in its -wal file: copy both files, or back up again later"
-            _logger.warning(message, self.name, _STILL_READ)
+            _logger.warning(message, self.name, reason)
 
     def copy_to(self, path: Path) -> None:
         """Write the whole database into an empty file through SQLite's backup API, and compare the row counts.
