@@ -75,6 +75,10 @@ class DiskFullError(DiskError):
     errno = _errno.ENOSPC
 
 
+class SQLiteError(TodoError, OSError):
+    """{path}: SQLite refuses the call: {found}. The call was rolled back. Remove the cause, then call again."""
+
+
 class BackupError(TodoError, OSError):
     """{path}: the backup failed ({found}). The results are safe in memory and in the log.
 

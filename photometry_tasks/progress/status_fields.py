@@ -70,7 +70,7 @@ def read_minutes(connection: Connection) -> list[Row[Any]]:
     """Return the rows of the table of progress, without incomplete rows and values of a wrong type."""
     if not inspect(connection).has_table(progress.name):
         return []
-    rows = connection.execute(statements.PROGRESS, {"since": 0})
+    rows = connection.execute(statements.PROGRESS)
     return [row for row in rows if not any(map(_is_wrong, progress.columns, row))]
 
 

@@ -23,7 +23,6 @@ __all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "SHORTEST", "STEPS", "Snapshot", 
 #: Limits of the figures. Without limits, a single outlier would compress all other values into a line.
 BRIGHTEST, FAINTEST = -30, 40
 SHORTEST, LONGEST = 1e-4, 1_000_000
-_LAST_MINUTE = 253_402_300_740  # the last minute of the year 9999, where datetime ends
 
 #: Steps of run time in a decade. A step spans 2.3 %, which is the precision of the median.
 STEPS = 100
@@ -165,7 +164,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
     has_results = inspect(connection).has_table(diagnostics.name)
     by_status = name_counts(count_by_status(connection))
     run_times = _count_run_times(connection) if has_results else {}
-    minutes = [row for row in read_minutes(connection) if 0 <= row.minute <= _LAST_MINUTE]
+    minutes = read_minutes(connection)
     return Snapshot(
         by_status=by_status,
         completion=_build_completion(by_status),

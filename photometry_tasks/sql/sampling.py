@@ -27,14 +27,16 @@ def draw_task(transaction: Transaction, conditions: Sequence[ColumnElement[bool]
     lowest, highest = transaction.fetch_one(statements.PRIORITY_RANGE, {}) or (None, None)
     if lowest is None:
         return None
-    if not conditions:
+    if not conditions and lowest <= highest:  # not in a damaged file
         for _ in range(_TRIES):
             row = transaction.fetch_one(statements.PENDING_TASK, {"task": random.randint(lowest, highest)})  # noqa: S311 - no secret
             if row is not None:
                 return build_task(row)
     execute = transaction.connection.execute
-    while number := execute(statements.build_count_pending(conditions)).scalar_one():
+    for _ in range(_TRIES):
+        if not (number := execute(statements.build_count_pending(conditions)).scalar_one()):
+            break
         chosen = execute(statements.build_numbered_task(conditions), {"number": random.randrange(number)}).first()  # noqa: S311
-        if chosen is not None:  # None if another program changed the table since the count
+        if chosen is not None:  # None if another program changed the table since the count, or in a damaged file
             return build_task(chosen)
     return None

@@ -14,6 +14,7 @@ from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
+_LAST_MINUTE = 253_402_300_740  # of the year 9999, where datetime ends
 _started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
 
 
@@ -320,7 +321,7 @@ ADD_PROGRESS: sa.Update = (
     )
 )
 PROGRESS: sa.Select[Any] = (
-    sa.select(progress).where(progress.c.minute >= sa.bindparam("since")).order_by(progress.c.minute)
+    sa.select(progress).where(progress.c.minute.between(0, _LAST_MINUTE)).order_by(progress.c.minute)
 )
 
 # --- loading ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import logging
 from sqlalchemy.exc import DatabaseError
 
 from photometry_tasks import schema
-from photometry_tasks.errors import CannotUpgradeError
+from photometry_tasks.errors import CannotUpgradeError, SQLiteError
 from photometry_tasks.storage.base import Database
 
 _logger = logging.getLogger("photometry_tasks")
@@ -25,9 +25,10 @@ def upgrade_schema(database: Database) -> list[str]:
             changes = schema.find_changes(connection, database.name)
             if changes:
                 schema.upgrade(connection, database.name)
-    except DatabaseError as error:
+    except (DatabaseError, SQLiteError) as error:
+        cause = error.__cause__ if isinstance(error, SQLiteError) else error
         remedy = "Look for the cause with `photometry-tasks check`."
-        raise CannotUpgradeError(path=database.name, problem=error.orig, remedy=remedy) from error
+        raise CannotUpgradeError(path=database.name, problem=getattr(cause, "orig", cause), remedy=remedy) from error
     for change in changes:
         _logger.info("%s: upgraded: %s", database.name, change)
     return changes

@@ -342,6 +342,29 @@ def test_the_rate(todo: Callable[..., Path]) -> None:
     assert get_status(path)["rate"] is None
 
 
+@pytest.mark.parametrize("value", [None, "many", b"\x0c\0\0\0\0\0\0\0", 1.5])
+def test_a_value_of_another_program(todo: Callable[..., Path], value: object) -> None:
+    """A row of the table of progress that holds no numbers is left out of the status and of the report."""
+    path, minute = todo(*many(5)), int(time.time()) - 300
+    names = ["minute", "saved", "errors", "elaptime", "last_error"]
+    broken = {name: value for name in names if (name, value) not in {("elaptime", 1.5), ("last_error", None)}}
+    rows = [dict(zip(names, (minute, 10, 0, 30.0, 3), strict=True))]
+    rows += [{**rows[0], "minute": minute + 60 + number, name: value} for number, name in enumerate(broken) if number]
+    read = "SELECT sql FROM sqlite_schema WHERE name = 'photometry_tasks_progress'"
+    ((sql,),) = query(path, read)
+    for rule in (sql.replace("NOT NULL", ""), sql):
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA writable_schema=ON")
+            if rule == sql:
+                values = "(:minute, :saved, :errors, :elaptime, :last_error)"
+                other.executemany(f"INSERT INTO photometry_tasks_progress VALUES {values}", rows)
+            other.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'photometry_tasks_progress'", (rule,))
+            other.commit()
+    assert len(query(path, "SELECT * FROM photometry_tasks_progress")) == len(rows) > 3
+    assert get_status(path)["mean_elaptime"] == 3.0
+    assert "Results saved: 10" in build_report(path)
+
+
 def test_minutes(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """A row begins with the manager, and another after each minute; after a break, a minute before a result."""
     now, set_back = 10_000.0, 0.0

@@ -21,7 +21,14 @@ from click.testing import CliRunner
 
 from photometry_tasks import STATUS, TaskManager, files
 from photometry_tasks.cli import main
-from photometry_tasks.errors import DamagedFileError, FileChangedError, TodoError, UnknownTaskError, UnreadRowsError
+from photometry_tasks.errors import (
+    DamagedFileError,
+    FileChangedError,
+    SQLiteError,
+    TodoError,
+    UnknownTaskError,
+    UnreadRowsError,
+)
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.storage.sqlite import database, store
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
@@ -258,7 +265,7 @@ def test_a_commit_that_fails(todo: Callable[..., Path], in_memory: bool) -> None
         save(manager, 1)
         try:
             manager.save_result(result_of({"priority": 2}, STATUS.WARNING))
-        except sqlite3.IntegrityError:
+        except SQLiteError:
             save(manager, 3)
         os._exit(manager.summary["OK"])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2

@@ -48,7 +48,7 @@ PARAMETERS: dict[str, set[str]] = {
     "TIME": set(),
     "INSERT_PROGRESS": set(progress.columns.keys()),
     "ADD_PROGRESS": set(progress.columns.keys()),
-    "PROGRESS": {"since"},
+    "PROGRESS": set(),
     "TARGETS": set(),
     "TARGET_OF_TASK": {"task"},
     "LAST_PRIORITY": set(),

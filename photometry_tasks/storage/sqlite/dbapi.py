@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Dialect
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import (
     DamagedFileError,
@@ -19,6 +19,7 @@ from photometry_tasks.errors import (
     InterruptedWriteError,
     NotATodoFileError,
     NotWritableError,
+    SQLiteError,
     TodoFileInUseError,
     UnreadRowsError,
 )
@@ -108,14 +109,14 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise DamagedFileError(path=path, found=error) from error
-    except (sqlite3.DatabaseError, DatabaseError) as error:
-        cause = error.orig if isinstance(error, DatabaseError) else error
+    except (sqlite3.Error, DBAPIError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
         # The low 8 bits of an extended code are the primary code (https://sqlite.org/rescode.html).
         extended = getattr(cause, "sqlite_errorcode", 0)
         code = extended & 0xFF
         if extended == sqlite3.SQLITE_BUSY_SNAPSHOT:
             raise UnreadRowsError(path=path) from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
             raise TodoFileInUseError(path=path, found=cause) from error
         if extended in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
             raise InterruptedWriteError(path=path) from error
@@ -130,4 +131,4 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
         if is_damaged or re.match("unsupported file format|Could not decode", str(cause)):
             raise DamagedFileError(path=path, found=cause) from error
-        raise
+        raise SQLiteError(path=path, found=cause) from error

@@ -13,6 +13,7 @@ from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.paths import check_summary_place
 from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 from photometry_tasks.storage.sqlite.store import SQLiteStore
@@ -37,7 +38,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
     """
     if options.summary is not None:
         check_summary_place(options.summary, path)
-    with ExitStack() as opened:
+    with ExitStack() as opened, sqlite_errors(path):
         database, copy = SQLiteDatabase.open(path), None
         opened.callback(database.close)
         changes: list[str] = []
@@ -97,7 +98,7 @@ def upgrade_todo_file(path: Path) -> list[str]:
     list of str
         A line for each change.
     """
-    with closing(SQLiteDatabase.open(path)) as database:
+    with sqlite_errors(path), closing(SQLiteDatabase.open(path)) as database:
         changes = upgrade_schema(database)
         if _replay_log(path, database, in_memory=False):
             changes.append("the results that a killed manager logged are saved")
