@@ -63,7 +63,12 @@ class MountWithoutLocksError(TodoError, OSError):
 
 
 class DiskError(TodoError, OSError):
-    """{path} cannot be read or written ({found}). The call was rolled back. Repair the disk, then call again."""
+    """{path} cannot be read or written ({found}).
+
+    The call was rolled back. Call again; if it fails again, repair the disk.
+    """
+
+    errno = _errno.EIO
 
 
 class DiskFullError(DiskError):
@@ -118,6 +123,18 @@ class InterruptedWriteError(TodoError, OSError):
 
 class NotWritableError(TodoError, PermissionError):
     """{path} cannot be opened for writing ({found}). Check the permissions of the file and of its directory."""
+
+
+class TooManyFilesError(TodoError, OSError):
+    """{path} cannot be opened ({found}). Close some files, or raise the limit (`ulimit -n`), then try again."""
+
+    errno = _errno.EMFILE
+
+
+class PathTooLongError(TodoError, OSError):
+    """{path} is too long ({found}). Use a shorter path, then try again."""
+
+    errno = _errno.ENAMETOOLONG
 
 
 class UnknownRevisionError(TodoError, RuntimeError):

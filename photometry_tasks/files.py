@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from photometry_tasks.errors import DiskFullError, NotWritableError, TodoError
+from photometry_tasks.errors import (
+    DiskError,
+    DiskFullError,
+    NotWritableError,
+    PathTooLongError,
+    TodoError,
+    TooManyFilesError,
+)
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -27,7 +34,8 @@ def check_writable(path: Path) -> None:
     ------
     NotWritableError
     """
-    _check_regular(path)
+    with os_errors(path):
+        _check_regular(path)
     path = path.resolve()
     folder = next(folder for folder in path.parents if folder.exists())  # missing folders are created later
     for place, access in ((path, os.W_OK), (folder, os.W_OK | os.X_OK)):
@@ -47,7 +55,30 @@ def os_errors(path: Path) -> Iterator[None]:
             raise DiskFullError(path=path, found=error) from error
         if error.errno in _NOT_WRITABLE:
             raise NotWritableError(path=path, found=error) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise TooManyFilesError(path=path, found=error) from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise PathTooLongError(path=path, found=error) from error
+        if error.errno in (errno.EIO, errno.ESTALE):
+            raise DiskError(path=path, found=error) from error
         raise
+
+
+def check_descriptors(path: Path) -> None:
+    """Check that this process can open more files, after a file could not be opened for a reason that is not known.
+
+    Raises
+    ------
+    TooManyFilesError
+    """
+    descriptors: list[int] = []
+    try:
+        with os_errors(path):
+            for _ in range(4):  # more than a library opens at once
+                descriptors.append(os.open("/", os.O_RDONLY))  # not the file: closing it would release SQLite's locks
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 # --- replacing -------------------------------------------------------------------------------------------
@@ -144,7 +175,8 @@ def clear_temporaries(folder: Path, owner: Path) -> None:
 
 def find_temporaries(folder: Path, owner: Path) -> list[Path]:
     """Return the temporary files of `owner` in a folder."""
-    return sorted(folder.glob(f"{_prefix(owner)}*"))
+    with os_errors(owner):
+        return sorted(folder.glob(f"{_prefix(owner)}*"))
 
 
 def _prefix(path: Path) -> str:

@@ -22,12 +22,19 @@ from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
 from photometry_tasks.errors import (
     BackupError,
+    DamagedFileError,
+    DiskError,
     DiskFullError,
     MountWithoutLocksError,
     NotWritableError,
+    PathTooLongError,
     TodoError,
+    TooManyFilesError,
 )
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.maintenance.copy import copy_list
+from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.lock import find_mount
 from tests.support.lists import checksum, make_file, query, result_of
 
@@ -368,6 +375,122 @@ def test_modes_and_umask(todo: Callable[..., Path], mode: int, in_memory: bool) 
     assert set(modes.values()) == {mode}
     assert path.stat().st_mode & 0o777 == mode
     assert stored(path) == [1]
+
+
+# --- other limits of the system, and reads that fail ---
+
+
+def save_one(path: Path, **arguments: Any) -> None:
+    with TaskManager(path, **arguments) as manager:
+        manager.save_result(result_of({"priority": 1}))
+
+
+TARGET = {"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9}
+
+USES: dict[str, Callable[[Path], object]] = {
+    "on disk": save_one,
+    "in memory": lambda path: save_one(path, load_into_memory=True),
+    "overwriting": lambda path: save_one(path, overwrite=True),
+    "adding": lambda path: add_targets(path, [TARGET]),
+    "creating": lambda path: add_targets(path.with_name("new.sqlite"), [TARGET]),
+    "copying": lambda path: copy_list(path, path.with_name("copy.sqlite")),
+    "status": get_status,
+}
+
+
+@contextmanager
+def free_descriptors(number: int) -> Iterator[None]:
+    """Let this process open only a number of further files."""
+    following = os.dup(0)
+    os.close(following)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (following + number, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*-wal file stays")
+@pytest.mark.parametrize("use", USES)
+def test_too_many_open_files(tmp_path: Path, use: str) -> None:
+    """However few files a process may still open, the error names this limit, and not the permissions."""
+    (tmp_path / "first").mkdir()
+    USES[use](make_file(tmp_path / "first" / "todo.sqlite", rows(3)))  # imports its modules
+    refusals: list[str] = []
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        path = make_file(tmp_path / str(number) / "todo.sqlite", rows(3))
+        try:
+            with free_descriptors(number):
+                USES[use](path)
+        except (TooManyFilesError, BackupError) as error:
+            refusals.append(str(error))
+        else:
+            break
+    assert 1 <= len(refusals) <= 8
+    assert all("Too many open files" in text for text in refusals)
+
+
+def build_path(folder: Path, length: int) -> Path:
+    """Return the path of a file whose path has a number of bytes."""
+    while (missing := length - len(str(folder / "todo.sqlite"))) > 1:
+        folder /= "x" * min(200, missing - 1)
+    return folder / "todo.sqlite"
+
+
+#: Bytes of a path that SQLite opens, and with which it opens temporary files in the same directory.
+LONGEST, LONGEST_WITH_TEMPORARIES = 504, 454
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("length", [LONGEST_WITH_TEMPORARIES, LONGEST, LONGEST + 1, 600])
+def test_a_long_path(tmp_path: Path, use: str, length: int) -> None:
+    """A path that is too long for SQLite is refused with this reason, before any work; any other works."""
+    path = build_path(tmp_path, length)
+    path.parent.mkdir(parents=True)
+    make_file(tmp_path / "todo.sqlite", rows(3)).rename(path)
+    has_temporaries = use in ("in memory", "creating", "copying")
+    if length <= (LONGEST_WITH_TEMPORARIES if has_temporaries else LONGEST):
+        USES[use](path)
+    else:
+        before = checksum(path)
+        with pytest.raises(PathTooLongError, match="SQLite opens at most 504 bytes, and it needs"):
+            USES[use](path)
+        assert checksum(path) == before
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("use", ["on disk", "in memory", "adding", "status"])
+@pytest.mark.parametrize("name", ["n" * 255, "n" * 256, "n" * 5000, "n/" * 3000])
+def test_a_long_name(tmp_path: Path, use: str, name: str) -> None:
+    """A name that is too long for the system, or has no room for a suffix, is refused with this reason."""
+    path = tmp_path / name
+    if len(name) == 255:
+        make_file(tmp_path / "todo.sqlite", rows(3)).rename(path)
+        if use == "status":
+            return  # reading needs no suffix
+    with pytest.raises(PathTooLongError):
+        USES[use](path)
+
+
+@pytest.mark.parametrize(("is_lasting", "kind"), [(False, DiskError), (True, DamagedFileError)])
+def test_a_failed_read_is_no_damage(todo: Callable[..., Path], is_lasting: bool, kind: type[TodoError]) -> None:
+    """SQLite reports a failed read as damage; if the file turns out to be undamaged, the error says "call again"."""
+    path = todo(*rows(3))
+    content = path.read_bytes()
+
+    def read_damaged() -> None:
+        with sqlite_errors(path), closing(sqlite3.connect(path)) as connection:
+            path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+            try:
+                connection.execute("SELECT * FROM todolist").fetchall()
+            finally:
+                if not is_lasting:
+                    path.write_bytes(content)
+
+    with pytest.raises(kind, match=r"undamaged copy|a read failed.*Call again"):
+        read_damaged()
 
 
 # --- file systems ---

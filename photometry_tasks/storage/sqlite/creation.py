@@ -8,7 +8,7 @@ from pathlib import Path
 from photometry_tasks.files import clear_temporaries, os_errors, replace_file
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.lock import TodoLock
-from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
+from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
 
 
 def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bool:
@@ -38,6 +38,7 @@ def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bo
         raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(path.parent))
     if path.exists():
         return False
+    check_length(path, has_temporaries=True)
     with closing(TodoLock(path)):
         if path.exists():  # another manager created it while this one waited
             return False

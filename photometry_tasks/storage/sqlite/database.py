@@ -23,7 +23,7 @@ from photometry_tasks.errors import (
     TodoError,
     TodoFileInUseError,
 )
-from photometry_tasks.files import check_writable, clear_temporaries
+from photometry_tasks.files import check_writable, clear_temporaries, os_errors
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.sqlite.dbapi import (
@@ -32,6 +32,7 @@ from photometry_tasks.storage.sqlite.dbapi import (
     build_dialect,
     configure,
     connect,
+    find_damage,
     sqlite_errors,
     tuple_cursor,
 )
@@ -39,7 +40,6 @@ from photometry_tasks.storage.sqlite.introspection import (
     check_size,
     count_orphans,
     count_rows,
-    find_damage,
     has_current_schema,
 )
 from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder, find_readers
@@ -392,14 +392,14 @@ class SQLiteDatabase(Database):
         ------
         DamagedFileError
         """
-        with sqlite_errors(self._path):
+        with os_errors(self._path), sqlite_errors(self._path):
             found = find_damage(self.dbapi, "quick_check")
         if found:
             raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
 
     def find_damage(self) -> list[str]:
         """Return a line for each damage that SQLite finds, and for each table with orphans."""
-        with sqlite_errors(self._path):
+        with os_errors(self._path), sqlite_errors(self._path):
             damage = [f"SQLite reports: {line}" for line in find_damage(self.dbapi, "integrity_check")]
             orphans = count_orphans(self.dbapi).items()
         return damage + [

@@ -1,8 +1,9 @@
 """Python's driver of SQLite: connections, cursors, the dialect, and the translation of the driver's errors."""
 
+import errno
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from photometry_tasks.errors import (
     TodoFileInUseError,
     UnreadRowsError,
 )
+from photometry_tasks.files import check_descriptors
+from photometry_tasks.storage.sqlite.paths import check_length
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,11 +35,14 @@ def connect(path: Path, mode: str) -> "sqlite3.Connection":
     """Open an existing file, read-only ('ro') or for reading and writing ('rw')."""
     import sqlite3
 
-    # A URI opens only an existing file; it is quoted, since '#', '?' and '%' may be part of a name. Any thread may
-    # have to close an unclosed manager; for calls the manager itself checks the thread.
-    uri = f"file://{quote(bytes(path))}?mode={mode}"
+    # Any thread may have to close an unclosed manager; for calls the manager itself checks the thread.
     with sqlite_errors(path):
-        return configure(sqlite3.connect(uri, uri=True, check_same_thread=False))
+        return configure(sqlite3.connect(_build_uri(path, mode), uri=True, check_same_thread=False))
+
+
+def _build_uri(path: Path, mode: str) -> str:
+    # A URI opens only an existing file; it is quoted, since '#', '?' and '%' may be part of a name.
+    return f"file://{quote(bytes(path))}?mode={mode}"
 
 
 def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
@@ -100,6 +106,37 @@ def build_dialect() -> Dialect:
     return _HintingDialect(paramstyle="qmark")
 
 
+def find_damage(dbapi: "sqlite3.Connection", pragma: str) -> list[str]:
+    """Return a line for each damage; `quick_check`, unlike `integrity_check`, does not compare indexes with tables.
+
+    Raises
+    ------
+    OSError
+        If a page cannot be read: it need not be damaged.
+    """
+    import sqlite3
+
+    lines = [line for row in tuple_cursor(dbapi).execute(f"PRAGMA {pragma}") for line in row[0].splitlines()]
+    for line in lines:
+        code = re.search(r"unable to get the page\. error code=(\d+)", line)
+        if code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise OSError(errno.EIO, line)
+    return [] if lines == ["ok"] else [line for line in lines if not line.startswith("***")]
+
+
+def _is_undamaged(path: Path) -> bool:
+    """Whether a file has no damage, although SQLite reports it: it does so too if a read fails."""
+    import sqlite3
+
+    try:
+        with closing(sqlite3.connect(_build_uri(path, "ro"), uri=True, timeout=0)) as connection:
+            return not find_damage(connection, "integrity_check")
+    except OSError:
+        return True  # reads still fail
+    except sqlite3.Error:
+        return False
+
+
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
     """Translate the driver's errors into errors that name the file, the fault and the remedy."""
@@ -120,6 +157,9 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             raise TodoFileInUseError(path=path, found=cause) from error
         if extended in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY):
             raise InterruptedWriteError(path=path) from error
+        if code == sqlite3.SQLITE_CANTOPEN:
+            check_length(path)
+            check_descriptors(path)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             raise NotWritableError(path=path, found=cause) from error
         if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_WRITE:
@@ -128,6 +168,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             raise DiskError(path=path, found=cause) from error
         if code == sqlite3.SQLITE_NOTADB:
             raise NotATodoFileError(path=path, found="it is not a SQLite database") from error
+        if code == sqlite3.SQLITE_CORRUPT and _is_undamaged(path):
+            raise DiskError(path=path, found="a read failed") from error
         is_damaged = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_TOOBIG)
         if is_damaged or re.match("unsupported file format|Could not decode", str(cause)):
             raise DamagedFileError(path=path, found=cause) from error

@@ -1,4 +1,4 @@
-"""Queries about a SQLite file: its size, damage, revision and schema, and the numbers of its rows and orphans."""
+"""Queries about a SQLite file: its size, revision and schema, and the numbers of its rows and orphans."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -54,12 +54,6 @@ def check_size(dbapi: "sqlite3.Connection", path: Path) -> None:
     # The log of a file in WAL mode may hold pages that the file lacks.
     if mode != "wal" and size < pages * page_size:
         raise DamagedFileError(path=path, found=f"it ends after {size / 1000:.3f} of {pages * page_size / 1000:.3f} kB")
-
-
-def find_damage(dbapi: "sqlite3.Connection", pragma: str) -> list[str]:
-    """Return a line for each damage; `quick_check`, unlike `integrity_check`, does not compare indexes with tables."""
-    lines = [line for row in dbapi.execute(f"PRAGMA {pragma}") for line in row[0].splitlines()]
-    return [] if lines == ["ok"] else [line for line in lines if not line.startswith("***")]
 
 
 def count_orphans(dbapi: "sqlite3.Connection") -> dict[str, int]:

@@ -39,7 +39,8 @@ class TodoLock:
         from filelock import FileLock, Timeout
 
         path = path.resolve()
-        self.mount = find_mount(path)
+        with os_errors(path):
+            self.mount = find_mount(path)
         check_locks(path, self.mount)
         self._path = _place(path)
         self._lock = FileLock(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import clear_temporaries
+from photometry_tasks.files import clear_temporaries, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
@@ -38,7 +38,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
     """
     if options.summary is not None:
         check_summary_place(options.summary, path)
-    with ExitStack() as opened, sqlite_errors(path):
+    with ExitStack() as opened, os_errors(path), sqlite_errors(path):
         database, copy = SQLiteDatabase.open(path), None
         opened.callback(database.close)
         changes: list[str] = []

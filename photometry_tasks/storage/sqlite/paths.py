@@ -4,12 +4,18 @@ import os
 import re
 from pathlib import Path
 
-from photometry_tasks.errors import LeftoverLogError, TodoFileInUseError, TodoFileNotFoundError
-from photometry_tasks.files import find_temporaries, identify
+from photometry_tasks.errors import LeftoverLogError, PathTooLongError, TodoFileInUseError, TodoFileNotFoundError
+from photometry_tasks.files import find_temporaries, identify, os_errors
 from photometry_tasks.rules.validation import invalid_argument
 
 #: The beginning of a URL; as a Path it has lost a slash.
 _URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
+
+#: Bytes of a path: SQLite's limit, https://sqlite.org/c3ref/vfs.html (mxPathname), without the suffix of its journal.
+_LONGEST = 504
+
+#: Bytes of the name of a temporary file, at most.
+_TEMPORARY = 60
 
 #: The suffixes of the files that belong to a TODO-file while a program works on it.
 _BESIDE = ("-journal", "-wal", "-shm", "-results", "-status")
@@ -26,7 +32,8 @@ def locate_todo_file(path: str | os.PathLike[str]) -> Path:
     if _URL.match(os.fsdecode(path)):
         raise invalid_argument("todo_file", "…", "this is not a path; give a path, or a postgresql+psycopg:// URL")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow a symlink
-    return absolute / "todo.sqlite" if absolute.is_dir() else absolute
+    with os_errors(absolute):
+        return absolute / "todo.sqlite" if absolute.is_dir() else absolute
 
 
 def find_todo_file(path: str | os.PathLike[str]) -> Path:
@@ -40,6 +47,26 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     if not absolute.is_file():
         raise TodoFileNotFoundError(path=absolute)
     return absolute
+
+
+def check_length(path: Path, *, has_temporaries: bool = False) -> None:
+    """Check that a path is not too long for SQLite, which does not report this reason.
+
+    Parameters
+    ----------
+    path : Path
+    has_temporaries : bool, optional
+        Whether SQLite also opens temporary files in the same directory.
+
+    Raises
+    ------
+    PathTooLongError
+    """
+    path = path.resolve()
+    name = max(len(os.fsencode(path.name)), _TEMPORARY if has_temporaries else 0)
+    length = len(os.fsencode(path.parent)) + 1 + name
+    if length > _LONGEST:
+        raise PathTooLongError(path=path, found=f"SQLite opens at most {_LONGEST} bytes, and it needs {length}")
 
 
 def check_no_leftover_log(path: Path) -> None:

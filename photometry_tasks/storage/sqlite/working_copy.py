@@ -18,7 +18,7 @@ from photometry_tasks.errors import (
 from photometry_tasks.files import os_errors, replace_file
 from photometry_tasks.rules.results import Result
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
-from photometry_tasks.storage.sqlite.paths import check_no_leftover_log
+from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
 from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 
 _logger = logging.getLogger("photometry_tasks")
@@ -42,6 +42,7 @@ class WorkingCopy:
     """
 
     def __init__(self, path: Path, file: SQLiteDatabase, *, is_durable: bool) -> None:
+        check_length(path, has_temporaries=True)
         self._path = path.resolve()
         self._file = file
         self._states: set[tuple[int, int, int, int, bytes]] = set()
