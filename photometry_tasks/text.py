@@ -1,9 +1,12 @@
-"""Texts for messages: numbers and lists as words, and stored texts without control characters."""
+"""Texts for messages: numbers and lists as words; long texts, and texts with control characters."""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-__all__ = ["clean", "count_of", "describe_tasks", "list_first"]
+__all__ = ["clean", "count_of", "describe_tasks", "list_first", "shorten"]
+
+#: Characters of an error that are shown: a traceback has some thousand.
+_LONGEST = 10_000
 
 
 def clean(text: object) -> str:
@@ -28,3 +31,8 @@ def describe_tasks(counts: Mapping[str, int]) -> str:
     """Return a number of tasks with their statuses: '3 tasks (2 ERROR, 1 SKIPPED)'."""
     details = ", ".join(f"{number:,} {status}" for status, number in counts.items())
     return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")
+
+
+def shorten(text: str) -> str:
+    """Return the beginning and the end of a text with more than 10,000 characters, and any other text as it is."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}\n…\n{text[-_LONGEST // 2 + 3 :]}"

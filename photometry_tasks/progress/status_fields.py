@@ -9,6 +9,7 @@ from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.
 _LATELY = 600
@@ -62,7 +63,7 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": list(map(_show_row, running)),
-        "last_errors": [{**shown, "errors": shown["errors"] or ""} for shown in map(_show_row, errors)],
+        "last_errors": [{**shown, "errors": shorten(shown["errors"] or "")} for shown in map(_show_row, errors)],
     }
 
 

@@ -14,6 +14,7 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
+from photometry_tasks.text import shorten
 
 #: Weight of the newest value in the mean times.
 _ALPHA = 0.1
@@ -45,7 +46,7 @@ def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]
         if wait_time is not None and math.isfinite(wait_time):
             mean_wait = wait_time if mean_wait is None else _ALPHA * wait_time + (1 - _ALPHA) * mean_wait
         if saved.errors is not None:
-            summary["last_error"] = saved.errors
+            summary["last_error"] = shorten(saved.errors)
     summary.update(tasks_run=number, mean_elaptime=mean, mean_worker_waittime=mean_wait)
 
 
@@ -73,7 +74,10 @@ def check_place(path: Path) -> None:
 
 def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:
     """Write the summary of a TODO-list as JSON, atomically; create the directory."""
-    text = json.dumps(summary, indent=2, allow_nan=False)
+    try:
+        text = json.dumps(summary, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:  # a value of the caller
+        raise invalid_argument("summary", summary, f"JSON cannot hold it ({error}); remove that value") from error
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"), owner=todo_file)

@@ -95,14 +95,14 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     except _FieldError as error:
         values, name, remedy = error.args
         field, value = (f"details.{name}" if values is details else name), values.get(name)
-        priority = result.get("priority", "?")
-        raise InvalidResultError(priority=priority, field=field, value=show(value), remedy=remedy) from None
+        task = _show_priority(result)
+        raise InvalidResultError(priority=task, field=field, value=show(value), remedy=remedy) from None
     except (AttributeError, TypeError):
         if isinstance(details, Mapping):
             raise
         remedy = "a dict is expected"
-        priority = result.get("priority", "?")
-        raise InvalidResultError(priority=priority, field="details", value=show(details), remedy=remedy) from None
+        task = _show_priority(result)
+        raise InvalidResultError(priority=task, field="details", value=show(details), remedy=remedy) from None
     numbers: list[Any] = statistics + counts
     row: dict[str, Any] = dict(zip(_NUMBERS, numbers, strict=True))
     row["priority"] = priority
@@ -124,6 +124,10 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         "tmag": tmag,
     }
     return Result(priority, status, row, errors or (), skip_targets or (), target, attempt)
+
+
+def _show_priority(result: Mapping[str, Any]) -> str:
+    return show(result["priority"]) if "priority" in result else "?"
 
 
 class _FieldError(Exception):

@@ -18,6 +18,7 @@ import psutil
 from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 from photometry_tasks.runner.task import describe_error
+from photometry_tasks.text import shorten
 
 #: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
@@ -137,7 +138,7 @@ class _Worker:
             found = f"its process was killed after its time limit of {timeout:g} s (task_timeout)"
             raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun)
         if not is_done:
-            raise WorkerError(found=value)
+            raise WorkerError(found=shorten(str(value)))
         return value
 
     def _wait(self, until: float | None) -> bool:

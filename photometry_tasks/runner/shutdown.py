@@ -112,7 +112,7 @@ class Shutdown:
 def find_time_limit(stop_after: float | None) -> float | None:
     """Return the seconds after which to stop: `stop_after`, or 30 s before SLURM ends the job if that is earlier."""
     limits = [] if stop_after is None else [stop_after]
-    with suppress(KeyError, ValueError):
+    with suppress(KeyError, ValueError, OverflowError):
         # In whole seconds since 1970; srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
         limits.append(max(0.0, int(os.environ["SLURM_JOB_END_TIME"]) - time.time() - _RESERVE))
     return min(limits, default=None)

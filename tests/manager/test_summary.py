@@ -16,7 +16,8 @@ import pytest
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidArgumentError, NotWritableError
-from tests.support.lists import execute_sql, result_of
+from photometry_tasks.maintenance.status import get_status
+from tests.support.lists import ask, execute_sql, result_of
 from tests.support.processes import running
 
 pytestmark = pytest.mark.both_databases
@@ -157,6 +158,36 @@ def test_last_error(opened: Callable[..., TaskManager]) -> None:
     assert manager.summary["last_error"] == "a\nb"
     manager.save_result(result_of({"priority": 3}, skip_targets=[5]))
     assert "TargetNotFoundError" in manager.summary["last_error"]
+
+
+@pytest.mark.parametrize("line", ["x" * 1000, "☆\n" * 500, "\x0c\r\x01" * 300])
+def test_long_errors(todo: Callable[..., Path | str], tmp_path: Path, line: str) -> None:
+    """Of errors of several MB, the summary and the status show the beginning and the end; all of them are stored."""
+    target = todo({}, {})
+    errors = "\n".join(["Traceback", line * 2000, "ValueError: no star"])
+    with TaskManager(target, summary=tmp_path / "summary.json") as manager:
+        manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=[errors]))
+        manager.write_summary()
+        (failed,) = get_status(target)["last_errors"]
+        for text in (manager.summary["last_error"], failed["errors"]):
+            assert text.startswith("Traceback\n")
+            assert text.endswith("\nValueError: no star")
+            assert len(text) == 10_000
+        assert len(ask(manager, "SELECT errors FROM diagnostics")[0][0]) >= len(errors)
+    assert (tmp_path / "summary.json").stat().st_size < 70_000  # up to six bytes a character
+
+
+@pytest.mark.parametrize("value", [10**5000, math.nan, np.float32(1), {1, 2}, b"x"], ids=type)
+def test_a_value_that_json_cannot_hold(opened: Callable[..., TaskManager], tmp_path: Path, value: object) -> None:
+    """A value of the caller that JSON cannot hold is refused by name, and the file keeps its content."""
+    manager = opened({}, summary=tmp_path / "summary.json")
+    before = (tmp_path / "summary.json").read_bytes()
+    manager.summary["mine"] = value
+    with pytest.raises(InvalidArgumentError, match=r"^summary=.*JSON cannot hold it .*; remove that value"):
+        manager.write_summary()
+    assert (tmp_path / "summary.json").read_bytes() == before
+    del manager.summary["mine"]
+    manager.write_summary()
 
 
 @pytest.mark.parametrize(

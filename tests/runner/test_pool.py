@@ -254,7 +254,7 @@ def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskMana
     assert len(pools) >= 2
 
 
-@pytest.mark.parametrize("value", ["1e11", "99999999999999999999", "inf", "nan", "soon", ""])
+@pytest.mark.parametrize("value", ["1e11", "9" * 20, "9" * 400, "9" * 5000, "inf", "nan", "soon", ""])
 def test_nonsense_of_slurm(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """A malformed or far-future end of the job sets no limit."""
     monkeypatch.setenv("SLURM_JOB_END_TIME", value)

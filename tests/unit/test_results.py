@@ -330,3 +330,12 @@ def test_a_message_without_a_priority() -> None:
         check_result({})
     with pytest.raises(InvalidResultError, match=r"^Result of task \?: result=\[\]: a dict is expected\."):
         check_result(cast(Any, []))
+
+
+@pytest.mark.parametrize("priority", [10**5000, "x" * 10**6, b"x" * 10**6, [10**5000]], ids=type)
+@pytest.mark.parametrize("given", [{}, {"details": 7}, {"time": None}], ids=str)
+def test_a_message_of_a_long_priority(priority: object, given: dict[str, Any]) -> None:
+    """A priority that is too long to be shown is shortened in each message."""
+    with pytest.raises(InvalidResultError) as caught:
+        check_result({**BARE, **given, "priority": priority})
+    assert len(str(caught.value)) < 300

@@ -55,6 +55,9 @@ def test_a_url(url: str, name: str, arguments: dict[str, Any]) -> None:
         ("postgresql://joe:secret@h/db?row_factory=x", r"url='…\?row_factory': libpq has no such parameter"),
         ("postgresql://joe:secret@h/db?prepare_threshold=-1", "prepare_threshold='-1': a non-negative integer"),
         ("postgresql://joe:secret@h/db?prepare_threshold=x", "prepare_threshold='x': a non-negative integer"),
+        (f"postgresql://joe:secret@h/db?prepare_threshold={'9' * 5000}", "a non-negative integer is expected"),
+        ("postgresql://joe:secret@h/db?prepare_threshold=²", "a non-negative integer is expected"),
+        (f"postgresql://joe:secret@h/db?port={'9' * 5000}", "non-integer port"),
         ("postgresql://joe:secret@h/db?port=x", "non-integer port"),
     ],
 )

@@ -60,10 +60,11 @@ def build_arguments(url: str) -> dict[str, Any]:
     if unknown := sorted(arguments.keys() - find_parameters()):
         raise invalid_argument("url", f"…?{unknown[0]}", "libpq has no such parameter; correct it, or leave it out")
     if (threshold := arguments.get("prepare_threshold")) is not None:
-        if threshold.lower() != "none" and not threshold.isdecimal():
+        is_none = threshold.lower() == "none"
+        if not is_none and not re.fullmatch("[0-9]{1,9}", threshold):
             remedy = "a non-negative integer is expected, or none, with which no statement is prepared"
             raise invalid_argument("prepare_threshold", threshold, remedy)
-        arguments["prepare_threshold"] = int(threshold) if threshold.isdecimal() else None
+        arguments["prepare_threshold"] = None if is_none else int(threshold)
     return arguments
 
 
