@@ -4,10 +4,12 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from photometry_tasks.errors import (
     DiskError,
@@ -34,12 +36,11 @@ def check_writable(path: Path) -> None:
     ------
     NotWritableError
     """
-    with os_errors(path):
-        _check_regular(path)
-    path = path.resolve()
-    folder = next(folder for folder in path.parents if folder.exists())  # missing folders are created later
+    _check_regular(path)
+    path = resolve(path)
+    folder = next(folder for folder in path.parents if get_stat(folder))  # missing folders are created later
     for place, access in ((path, os.W_OK), (folder, os.W_OK | os.X_OK)):
-        if place.exists() and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
+        if get_stat(place) and not os.access(place, access, effective_ids=os.access in os.supports_effective_ids):
             raise NotWritableError(path=path, found=f"{place} is read-only")
 
 
@@ -81,6 +82,48 @@ def check_descriptors(path: Path) -> None:
             os.close(descriptor)
 
 
+# --- looking ---------------------------------------------------------------------------------------------
+
+
+def get_stat(path: Path) -> os.stat_result | None:
+    """Return the status of a file, or None if it does not exist.
+
+    Any other error is raised as by `os_errors`: `Path.exists`, in some releases of Python, takes a failing disk for a
+    missing file.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - takes half the time of Path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no file has a NUL in its name
+        return None
+    except OSError:
+        with os_errors(path):
+            raise
+
+
+def get_mode(path: Path) -> int:
+    """Return the type and the permissions of a file, for the module `stat`; 0 if it does not exist."""
+    found = get_stat(path)
+    return 0 if found is None else found.st_mode
+
+
+def resolve(path: Path) -> Path:
+    """Return a path without symlinks; `Path.resolve` alone takes a symlink that cannot be read for a file."""
+    with os_errors(path):
+        return path.resolve(strict=get_stat(path) is not None)
+
+
+def open_regular(path: Path) -> BinaryIO | None:
+    """Open a regular file for reading, or return None: a pipe in its place would block, a device would never end."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
+
+
 # --- replacing -------------------------------------------------------------------------------------------
 
 
@@ -109,26 +152,29 @@ def replace_file(
     """
     _check_regular(path)
     like = path if like is None else like
-    is_kept = like.exists() and not like.is_symlink()
+    is_kept = get_stat(like) is not None and not stat.S_ISLNK(like.lstat().st_mode)
     temporary = path.with_name(f"{_prefix(owner or path)}{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
     try:
-        write(temporary)
-        if is_kept:
-            _take_over(like, temporary)
-        os.fsync(descriptor)
+        try:
+            write(temporary)
+            if is_kept:
+                _take_over(like, temporary)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # may report a failed write
         check(temporary)
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # then the next opening deletes it
+            temporary.unlink()
         raise
-    finally:
-        os.close(descriptor)
     sync_directory(path.parent)
 
 
 def _check_regular(path: Path) -> None:
-    if path.exists() and not path.is_file():
+    mode = get_mode(path)
+    if mode and not stat.S_ISREG(mode):
         raise NotWritableError(path=path, found="it is not a regular file")
 
 
@@ -148,8 +194,8 @@ def _take_over(path: Path, temporary: Path) -> None:
 
 def share_like(descriptor: int, path: Path) -> None:
     """Give an open file the write permissions and the group of `path`, whatever the umask: another user may need it."""
-    if path.exists():
-        status = path.stat()
+    status = get_stat(path)
+    if status is not None:
         with suppress(OSError):  # the file belongs to another user, whose manager has set the mode
             os.fchmod(descriptor, status.st_mode & 0o666)
             os.fchown(descriptor, -1, status.st_gid)
@@ -181,13 +227,10 @@ def find_temporaries(folder: Path, owner: Path) -> list[Path]:
 
 def _prefix(path: Path) -> str:
     """Return the prefix of a file's temporary files: a checksum, since the path may have any characters."""
-    return f".photometry_tasks-{zlib.crc32(os.fsencode(path.resolve())):08x}-"
+    return f".photometry_tasks-{zlib.crc32(os.fsencode(resolve(path))):08x}-"
 
 
 def identify(path: Path) -> tuple[int, int]:
     """Return the device and inode numbers of a file, which change when it is replaced; zeros if it does not exist."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - takes half the time of Path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_dev, status.st_ino
+    status = get_stat(path)
+    return (0, 0) if status is None else (status.st_dev, status.st_ino)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.files import open_regular, os_errors, replace_file
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.counts import name_counts
@@ -64,8 +64,9 @@ def check_place(path: Path) -> None:
     ------
     InvalidArgumentError
     """
-    if path.is_file() and not path.is_symlink():
-        with path.open("rb") as file:
+    file = None if path.is_symlink() else open_regular(path)
+    if file is not None:
+        with file:
             head = file.read(100)
         if head and not re.match(rb'\{\s*"slurm_jobid"', head):
             remedy = "this file is not a summary, and is not replaced; delete it, or give another path"

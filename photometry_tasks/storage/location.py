@@ -3,12 +3,13 @@
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.files import get_mode, identify, os_errors, replace_file, resolve
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.storage.postgresql.url import hide_password
 from photometry_tasks.storage.sqlite.paths import (
@@ -75,12 +76,11 @@ class Location:
         InvalidArgumentError, FileNotFoundError, NotWritableError, DiskFullError
         """
         if self.path is not None and (
-            is_todo_file_or_beside(output, self.path)
-            or (output.exists() and self.path.exists() and output.samefile(self.path))
+            is_todo_file_or_beside(output, self.path) or identify(output) == identify(self.path) != (0, 0)
         ):
             raise invalid_argument("output", str(output), "this is the TODO-file or belongs to it; give another path")
-        output = output.resolve()
-        if not output.parent.is_dir():
+        output = resolve(output)
+        if not stat.S_ISDIR(get_mode(output.parent)):
             raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(output.parent))
         with os_errors(output):
             if output.is_file() and output.stat().st_size > 0 and not is_ours(output):

@@ -1,12 +1,14 @@
 """Create a TODO-file."""
 
 import errno
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from photometry_tasks.files import clear_temporaries, os_errors, replace_file
+from photometry_tasks.files import clear_temporaries, get_mode, get_stat, os_errors, replace_file, resolve
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.lock import TodoLock
 from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
 
@@ -34,18 +36,18 @@ def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bo
     TodoFileInUseError, LeftoverLogError, NotWritableError, DiskFullError, MountWithoutLocksError
         If another manager has the lock, or the file cannot be written.
     """
-    if not path.parent.is_dir():
+    if not stat.S_ISDIR(get_mode(path.parent)):
         raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(path.parent))
-    if path.exists():
+    if get_stat(path):
         return False
     check_length(path, has_temporaries=True)
     with closing(TodoLock(path)):
-        if path.exists():  # another manager created it while this one waited
+        if get_stat(path):  # another manager created it while this one waited
             return False
         check_no_leftover_log(path)
-        clear_temporaries(path.resolve().parent, path)
-        with os_errors(path):
-            replace_file(path.resolve(), lambda temporary: _fill(temporary, fill))
+        clear_temporaries(resolve(path).parent, path)
+        with os_errors(path), sqlite_errors(path):
+            replace_file(resolve(path), lambda temporary: _fill(temporary, fill))
     return True
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from photometry_tasks.errors import MountWithoutLocksError, TodoFileInUseError
-from photometry_tasks.files import os_errors, share_like
+from photometry_tasks.files import open_regular, os_errors, resolve, share_like
 
 #: Seconds to wait for the holder to release the lock.
 _PATIENCE = 3.0
+
+#: Bytes of a lock file that are read.
+_LONGEST = 400
 
 
 class TodoLock:
@@ -38,7 +41,7 @@ class TodoLock:
     def __init__(self, path: Path) -> None:
         from filelock import FileLock, Timeout
 
-        path = path.resolve()
+        path = resolve(path)
         with os_errors(path):
             self.mount = find_mount(path)
         check_locks(path, self.mount)
@@ -67,7 +70,10 @@ class TodoLock:
             # Other nodes might see that too late.
             with suppress(OSError):
                 self._path.unlink()
-        self._lock.release()
+        try:
+            self._lock.release()
+        except OSError:  # it is still held
+            self._lock.release()
 
 
 def _write_holder(descriptor: int, path: Path) -> None:
@@ -82,14 +88,16 @@ def find_holder(path: Path) -> str | None:
     """Return the process that works on a TODO-file, or None, without taking its lock or writing a file."""
     import fcntl
 
-    place = _place(path.resolve())
+    place = _place(resolve(path))
     try:
-        with place.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
+        file = open_regular(place)
+        if file is not None:
+            with file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
     except BlockingIOError:
         return _read_holder(place)
-    except OSError:
-        return None
+    except PermissionError:
+        return "unknown"
     return None
 
 
@@ -108,10 +116,12 @@ def _place(path: Path) -> Path:
 
 
 def _read_holder(place: Path) -> str:
-    try:
-        return place.read_text().strip() or "unknown"
-    except OSError:
-        return "unknown"
+    with suppress(OSError):
+        file = open_regular(place)
+        if file is not None:
+            with file:
+                return file.read(_LONGEST).decode(errors="replace").strip("\0\n ") or "unknown"
+    return "unknown"
 
 
 #: File systems of one machine, whose processes can share memory. Several machines may see any other.
@@ -142,7 +152,7 @@ def find_mount(path: Path) -> Mount:
     """Return the mount that holds a file; its kind is 'unknown' if the system does not list it."""
     import psutil
 
-    folder = path.resolve().parent
+    folder = resolve(path).parent
     found = Mount("?", "unknown", "")
     for partition in psutil.disk_partitions(all=True):
         # The longest mount point leads to the file; of several equal ones, the last is on top.

@@ -2,10 +2,11 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from photometry_tasks.errors import LeftoverLogError, PathTooLongError, TodoFileInUseError, TodoFileNotFoundError
-from photometry_tasks.files import find_temporaries, identify, os_errors
+from photometry_tasks.files import find_temporaries, get_mode, get_stat, identify, resolve
 from photometry_tasks.rules.validation import invalid_argument
 
 #: The beginning of a URL; as a Path it has lost a slash.
@@ -32,8 +33,7 @@ def locate_todo_file(path: str | os.PathLike[str]) -> Path:
     if _URL.match(os.fsdecode(path)):
         raise invalid_argument("todo_file", "…", "this is not a path; give a path, or a postgresql+psycopg:// URL")
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve() would follow a symlink
-    with os_errors(absolute):
-        return absolute / "todo.sqlite" if absolute.is_dir() else absolute
+    return absolute / "todo.sqlite" if stat.S_ISDIR(get_mode(absolute)) else absolute
 
 
 def find_todo_file(path: str | os.PathLike[str]) -> Path:
@@ -44,7 +44,7 @@ def find_todo_file(path: str | os.PathLike[str]) -> Path:
     TodoFileNotFoundError
     """
     absolute = locate_todo_file(path)
-    if not absolute.is_file():
+    if not stat.S_ISREG(get_mode(absolute)):
         raise TodoFileNotFoundError(path=absolute)
     return absolute
 
@@ -76,20 +76,20 @@ def check_no_leftover_log(path: Path) -> None:
     ------
     TodoFileInUseError, LeftoverLogError
     """
-    path = path.resolve()
+    path = resolve(path)
     for suffix in ("-wal", "-journal"):
         log = path.with_name(path.name + suffix)
-        if log.exists() and not path.exists():
-            raise LeftoverLogError(log=log)
-        if log.exists():
+        if get_stat(log):
+            if get_stat(path) is None:
+                raise LeftoverLogError(log=log)
             raise TodoFileInUseError(path=path, found=f"{log.name} exists")
 
 
 def find_leftovers(path: Path) -> list[Path]:
     """Return the files that a TODO-file has while a program writes it, and that should not remain."""
-    path = path.resolve()
+    path = resolve(path)
     logs = [path.with_name(path.name + suffix) for suffix in _BESIDE]
-    return [log for log in logs if log.exists()] + find_temporaries(path.parent, path)
+    return [log for log in logs if get_stat(log)] + find_temporaries(path.parent, path)
 
 
 def check_summary_place(summary: Path, todo_file: Path) -> None:
@@ -107,15 +107,15 @@ def check_summary_place(summary: Path, todo_file: Path) -> None:
 
 def is_todo_file_or_beside(path: Path, todo_file: Path) -> bool:
     """Whether a path leads to a TODO-file or to a file that belongs to it."""
-    todo_file = todo_file.resolve()
-    return path.resolve() in {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
+    todo_file = resolve(todo_file)
+    return resolve(path) in {todo_file.with_name(todo_file.name + suffix) for suffix in ("", "-lock", *_BESIDE)}
 
 
 class FileIdentity:
     """The identity of an open file and of its write-ahead log, to find out whether either was replaced or deleted."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
+        self._path = resolve(path)
         self._log = self._path.with_name(f"{self._path.name}-wal")
         self._found = identify(self._path)
         self._found_log = (0, 0)

@@ -15,7 +15,7 @@ from photometry_tasks.errors import (
     LeftoverLogError,
     TodoFileInUseError,
 )
-from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.files import get_stat, os_errors, replace_file, resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
@@ -43,12 +43,12 @@ class WorkingCopy:
 
     def __init__(self, path: Path, file: SQLiteDatabase, *, is_durable: bool) -> None:
         check_length(path, has_temporaries=True)
-        self._path = path.resolve()
+        self._path = resolve(path)
         self._file = file
         self._states: set[tuple[int, int, int, int, bytes]] = set()
         self._changes = file.get_data_version()
-        self.database = file.load_into_memory()
         self._log = ResultLog(self._path, is_durable=is_durable)
+        self.database = file.load_into_memory()
 
     def begin(self, *, is_changed: bool) -> None:
         """Begin the log, after writing the changes of opening to disk, which the log does not hold."""
@@ -121,7 +121,7 @@ class WorkingCopy:
 
     def _check_unchanged(self, temporary: Path) -> None:
         check_no_leftover_log(self._path)
-        if self._path.exists() and _read_state(self._path) not in self._states:
+        if get_stat(self._path) and _read_state(self._path) not in self._states:
             raise FileChangedError(path=self._path, remedy=CLOSING_SAVES)
         # Once this file is in place, any other state is a change by another program.
         self._states.add(_read_state(temporary))
@@ -137,9 +137,9 @@ def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
 
 def save_beside(database: SQLiteDatabase, path: Path) -> Path:
     """Write a database to its path, or to a new file in the same directory if the path is taken; return the path."""
-    path = path.resolve()
+    path = resolve(path)
     target = path
-    if path.exists():
+    if get_stat(path):
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         target = path.with_name(f"{path.stem}.saved-{now}-{os.urandom(2).hex()}{path.suffix}")
     with _as_backup_errors(path):
