@@ -149,10 +149,12 @@ class ManagerConnection:
     def close(self) -> None:
         """Close the session and the connection."""
         self.is_open = False
-        if self._cursor is not None:
-            self._cursor.close()  # its unread rows would keep the file locked
-        self._close_session()
-        self._database.close()
+        try:
+            if self._cursor is not None:
+                self._cursor.close()  # its unread rows would keep the file locked
+            self._close_session()
+        finally:
+            self._database.close()
 
     def leak_in_child(self) -> None:
         """Keep a forked child from closing the connection."""

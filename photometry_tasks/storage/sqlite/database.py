@@ -5,7 +5,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +23,7 @@ from photometry_tasks.errors import (
     TodoError,
     TodoFileInUseError,
 )
-from photometry_tasks.files import check_writable, clear_temporaries, os_errors
+from photometry_tasks.files import check_writable, clear_temporaries, get_stat, os_errors, resolve
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.sqlite.dbapi import (
@@ -33,6 +33,7 @@ from photometry_tasks.storage.sqlite.dbapi import (
     configure,
     connect,
     find_damage,
+    set_journal_mode,
     sqlite_errors,
     tuple_cursor,
 )
@@ -113,7 +114,7 @@ class SQLiteDatabase(Database):
         check_writable(path)
         lock = TodoLock(path)
         try:
-            clear_temporaries(path.resolve().parent, path)
+            clear_temporaries(resolve(path).parent, path)
             return cls._open(path, "rw", lock)
         except BaseException:
             lock.close()
@@ -150,7 +151,7 @@ class SQLiteDatabase(Database):
     def create(cls, path: Path) -> Self:
         """Open an empty file to fill it; on failure the caller deletes the file."""
         dbapi = connect(path, "rw")
-        dbapi.execute("PRAGMA journal_mode=OFF")
+        set_journal_mode(dbapi, "OFF")
         dbapi.execute("PRAGMA synchronous=OFF")
         return cls(path, dbapi)
 
@@ -186,8 +187,8 @@ class SQLiteDatabase(Database):
             If the writer still runs.
         """
         with sqlite_errors(self._path):
-            self.dbapi.execute("PRAGMA journal_mode=DELETE")
-            if self._beside("-journal").exists():
+            set_journal_mode(self.dbapi, "DELETE")
+            if get_stat(self._beside("-journal")):
                 # SQLite has rolled back a journal with content; it leaves an empty one to the next writer.
                 self.dbapi.execute("BEGIN EXCLUSIVE")
                 self._beside("-journal").unlink(missing_ok=True)
@@ -212,7 +213,9 @@ class SQLiteDatabase(Database):
         # A log of results that was written before the first change belongs to another state of the file.
         self._is_new_generation_due = True
         with sqlite_errors(self._path):
-            self.dbapi.execute("PRAGMA journal_mode=WAL")
+            set_journal_mode(self.dbapi, "WAL")
+            self.dbapi.execute("BEGIN IMMEDIATE")  # fails if SQLite, after an error, has opened the file read-only
+            self.dbapi.rollback()
         self.dbapi.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
         self.dbapi.execute(f"PRAGMA journal_size_limit={_LONG_LOG}")
         self._is_durable = self._is_synced = is_durable
@@ -479,10 +482,10 @@ class SQLiteDatabase(Database):
         try:
             with sqlite_errors(self._path), closing(configure(sqlite3.connect(path))) as target:
                 # Neither journal nor sync is needed: the caller deletes the file on failure, and syncs it on success.
-                target.execute("PRAGMA journal_mode=OFF")
+                set_journal_mode(target, "OFF")
                 target.execute("PRAGMA synchronous=OFF")
                 self.dbapi.backup(target)
-                target.execute("PRAGMA journal_mode=DELETE")
+                set_journal_mode(target, "DELETE")
                 copied, ours = count_rows(target), count_rows(self.dbapi)
         except DiskFullError:
             raise
@@ -498,40 +501,44 @@ class SQLiteDatabase(Database):
         if self._is_closed:
             return
         self._is_closed = True
-        self.cursor.close()
-        if self._connection is not None:
-            self._connection.close()
-        try:
+        with ExitStack() as steps:  # each step is done, whatever the others raise
+            if self._lock is not None:
+                steps.callback(self._lock.close)
+            if self._identity is not None:
+                steps.callback(self._identity.remove_log)
+            steps.callback(self.dbapi.close)
+            self.cursor.close()
+            if self._connection is not None:
+                self._connection.close()
             if self._identity is not None:
                 self._finish_work()
-        finally:
-            self.dbapi.close()
-            if self._identity is not None:
-                self._identity.remove_log()
-            if self._lock is not None:
-                self._lock.close()
 
     def _finish_work(self) -> None:
-        """Write the content of the write-ahead log into the file, and delete the log."""
+        """Write the content of the write-ahead log into the file, delete the log, and close the connection."""
         import sqlite3
 
         if self.is_replaced():
             return  # the path belongs to another program's file, or to none
         reason = "its directory has become read-only"
         try:
-            if tuple_cursor(self.dbapi).execute("PRAGMA journal_mode=DELETE").fetchone() == ("wal",):
+            if set_journal_mode(self.dbapi, "DELETE") == "wal":
                 reason = _STILL_READ
-        except sqlite3.OperationalError as error:
-            is_the_disk = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-            reason = str(error) if is_the_disk else _STILL_READ
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            is_read = code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            reason = _STILL_READ if is_read else str(error)
         if reason is _STILL_READ:
             with suppress(sqlite3.OperationalError):
                 tuple_cursor(self.dbapi).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if self._beside("-wal").exists():
-            warnings.warn(f"{self.name}: {reason}. Its -wal file stays; keep it until the next opening", stacklevel=5)
+        self.dbapi.close()  # it may still delete the log
+        for suffix in ("-wal", "-journal"):
+            if get_stat(self._beside(suffix)):
+                warnings.warn(
+                    f"{self.name}: {reason}. Its {suffix} file stays; keep it until the next opening", stacklevel=5
+                )
 
     def _beside(self, suffix: str) -> Path:
-        path = self._path.resolve()
+        path = resolve(self._path)
         return path.with_name(path.name + suffix)
 
 

@@ -57,10 +57,20 @@ def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
 
 
 def tuple_cursor(dbapi: "sqlite3.Connection") -> "sqlite3.Cursor":
-    """Return a cursor whose rows are tuples, whatever row factory the caller has set."""
+    """Return a cursor whose rows are tuples, whatever row factory the caller has set.
+
+    If a statement fails, SQLite keeps the file locked until the cursor is closed, even if the connection is.
+    """
     cursor = dbapi.cursor()
     cursor.row_factory = None
     return cursor
+
+
+def set_journal_mode(dbapi: "sqlite3.Connection", mode: str) -> str:
+    """Set the journal mode, and return the mode that the file has then."""
+    # All rows are read: the change is committed after the last row, and its error is raised there.
+    ((found,),) = tuple_cursor(dbapi).execute(f"PRAGMA journal_mode={mode}").fetchall()
+    return str(found)
 
 
 class UnownedConnection:

@@ -1,6 +1,6 @@
 """Queries about a SQLite file: its size, revision and schema, and the numbers of its rows and orphans."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,18 @@ def has_current_schema(dbapi: "sqlite3.Connection") -> bool:
 
     The driver alone runs the queries: connecting SQLAlchemy would take as long as all other steps of opening.
     """
-    execute = tuple_cursor(dbapi).execute
-    if _read_revisions(dbapi) != [schema.HEAD]:
-        return False
-    return schema.is_current(read_sqlite_layout(execute, Base.metadata.tables))
+    with closing(tuple_cursor(dbapi)) as cursor:
+        if _read_revisions(cursor) != [schema.HEAD]:
+            return False
+        return schema.is_current(read_sqlite_layout(cursor.execute, Base.metadata.tables))
 
 
-def _read_revisions(dbapi: "sqlite3.Connection") -> list[str]:
+def _read_revisions(cursor: "sqlite3.Cursor") -> list[str]:
     import sqlite3
 
     sql = f"SELECT version_num FROM {schema.VERSION_TABLE}"  # noqa: S608 - a constant name
     try:
-        return [revision for (revision,) in tuple_cursor(dbapi).execute(sql)]
+        return [revision for (revision,) in cursor.execute(sql)]
     except sqlite3.OperationalError as error:
         if "no such" in str(error):
             return []
@@ -62,19 +62,22 @@ def count_orphans(dbapi: "sqlite3.Connection") -> dict[str, int]:
 
     orphans = {}
     sql = "SELECT DISTINCT m.name FROM sqlite_master AS m, pragma_foreign_key_list(m.name) WHERE m.type = 'table'"
-    execute = tuple_cursor(dbapi).execute
-    for (table,) in execute(sql).fetchall():
-        # SQLite cannot check a foreign key whose target is not a key.
-        with suppress(sqlite3.OperationalError):
-            (orphans[table],) = execute("SELECT count(*) FROM pragma_foreign_key_check(?)", (table,)).fetchone()
+    check = "SELECT count(*) FROM pragma_foreign_key_check(?)"
+    with closing(tuple_cursor(dbapi)) as cursor:
+        for (table,) in cursor.execute(sql).fetchall():
+            # SQLite cannot check a foreign key whose target is not a key.
+            with suppress(sqlite3.OperationalError):
+                (orphans[table],) = cursor.execute(check, (table,)).fetchone()
     return orphans
 
 
 def count_rows(dbapi: "sqlite3.Connection") -> dict[str, int]:
     """Count the rows of each table, including other programs'; a virtual table keeps its rows in other tables."""
-    execute = tuple_cursor(dbapi).execute
-    tables = execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0").fetchall()
-    return {
-        name: execute(f'SELECT count(*) FROM "{name.replace(chr(34), chr(34) * 2)}"').fetchone()[0]  # noqa: S608 - quoted
-        for (name,) in tables
-    }
+    counts = {}
+    with closing(tuple_cursor(dbapi)) as cursor:
+        for (name,) in cursor.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
+        ).fetchall():
+            quoted = name.replace('"', '""')
+            (counts[name],) = cursor.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()  # noqa: S608 - quoted
+    return counts

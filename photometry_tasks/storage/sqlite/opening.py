@@ -7,7 +7,7 @@ from pathlib import Path
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import clear_temporaries, os_errors
+from photometry_tasks.files import clear_temporaries, get_stat, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
@@ -56,7 +56,8 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
             database.check_content()
         if changes:
             upgrade_schema(database)
-        is_replayed = _replay_log(path, database, in_memory=options.load_into_memory)
+        log = opened.enter_context(closing(ResultLog(path)))
+        is_replayed = _replay_log(log, database, in_memory=options.load_into_memory)
         returned = _reset(database, options, in_memory=copy is not None)
         if copy is None:
             # Not earlier: a file that turns out to be damaged must stay unchanged.
@@ -98,9 +99,9 @@ def upgrade_todo_file(path: Path) -> list[str]:
     list of str
         A line for each change.
     """
-    with sqlite_errors(path), closing(SQLiteDatabase.open(path)) as database:
+    with sqlite_errors(path), closing(SQLiteDatabase.open(path)) as database, closing(ResultLog(path)) as log:
         changes = upgrade_schema(database)
-        if _replay_log(path, database, in_memory=False):
+        if _replay_log(log, database, in_memory=False):
             changes.append("the results that a killed manager logged are saved")
         database.recover()
     return changes
@@ -115,7 +116,7 @@ def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
         If a result in the log cannot be read, or if the log belongs to another file or to another state of the file.
     """
     log = ResultLog(path)
-    if not log.path.exists():
+    if get_stat(log.path) is None:
         return SQLiteDatabase.open_read_only(path)
     for _ in range(_TRIES):
         with ExitStack() as opened:
@@ -149,30 +150,30 @@ def _add_logged_results(copy: SQLiteDatabase, log: ResultLog, start: int) -> str
     return f"{count_of(lost, 'result')} cannot be read" if lost else None
 
 
-def _replay_log(path: Path, database: SQLiteDatabase, *, in_memory: bool) -> bool:
+def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) -> bool:
     """Save the results and repeat the resets that a killed manager logged, and return whether there were any.
 
     On disk the log is deleted; in memory it stays until the next backup.
     """
-    log = ResultLog(path)
     start = log.find_start(database.get_generation())
     if start is None:
         if log.has_results():
-            _logger.warning("%s: its log of results belongs to another file, and is kept as %s", path, log.keep_aside())
+            message = "%s: its log of results belongs to another file, and is kept as %s"
+            _logger.warning(message, database.name, log.keep_aside())
         log.remove()
         return False
     with database.transaction(writes=True) as transaction:
         number, reset, lost = _replay_entries(transaction, log, start)
         if lost:
             message = "%s: cannot replay %s (damaged, or without a matching task); the log is kept as %s"
-            _logger.warning(message, path, count_of(lost, "logged result"), log.keep_aside())
+            _logger.warning(message, database.name, count_of(lost, "logged result"), log.keep_aside())
         if not in_memory:
             # A file of this generation holds all results of the log.
             log.mark(database.begin_generation())
     if number:
-        _logger.warning("%s: saved %s that a killed manager had logged", path, count_of(number, "result"))
+        _logger.warning("%s: saved %s that a killed manager had logged", database.name, count_of(number, "result"))
     if reset:
-        _logger.warning("%s: returned %s to pending, as a killed manager had", path, count_of(reset, "task"))
+        _logger.warning("%s: returned %s to pending, as a killed manager had", database.name, count_of(reset, "task"))
     if in_memory:
         log.close()
     else:

@@ -1,5 +1,6 @@
 """The task store of a TODO-file, on disk or as a copy in memory."""
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Select
 
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
+from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction
@@ -22,6 +24,8 @@ from photometry_tasks.storage.sqlite.status_file import StatusFile
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy, save_beside
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("photometry_tasks")
 
 #: Saved results between two looks at the size of the write-ahead log.
 _LOOK = 500
@@ -182,9 +186,6 @@ class SQLiteStore(TaskStore):
             for result in accepted:
                 self._live.pop(result.priority, None)
         self._not_looked += len(saved)
-        if self._not_looked >= _LOOK:
-            self._not_looked = 0
-            self._database.warn_of_readers()
         if len(saved) == len(results):
             return list(saved)
         found = dict(zip(map(id, accepted), saved, strict=True))
@@ -211,7 +212,10 @@ class SQLiteStore(TaskStore):
         )
 
     def publish_status(self) -> None:
-        """Publish the list's status at intervals, if readers cannot read it from the file."""
+        """Publish the list's status at intervals, if readers cannot read it from the file; name readers that block."""
+        if self._not_looked >= _LOOK:
+            self._not_looked = 0
+            self._database.warn_of_readers()
         self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False))
 
     def is_in_place(self) -> bool:
@@ -240,15 +244,20 @@ class SQLiteStore(TaskStore):
         if not self._database.is_replaced():
             return None
         saved_as = save_beside(self._database, self._path)
-        return None if saved_as == self._path.resolve() else saved_as
+        return None if saved_as == resolve(self._path) else saved_as
 
     def close(self) -> None:
         """Close the file."""
-        self._status_file.remove()
+        try:
+            self._status_file.remove()
+        except OSError:
+            _logger.exception("%s: its status file could not be deleted; the next opening deletes it", self.name)
         self.connection.close()
 
     def abort(self) -> None:
         """Close the file without writing anything to disk."""
-        if self._copy is not None:
-            self._copy.close()
-        self.connection.close()
+        try:
+            if self._copy is not None:
+                self._copy.close()
+        finally:
+            self.connection.close()
