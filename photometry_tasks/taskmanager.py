@@ -6,6 +6,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,7 @@ from photometry_tasks.rules.results import Result, check_result
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.sampling import draw_task
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.location import Location, parse_location
@@ -357,25 +359,28 @@ class TaskManager:
 
     def _save(self, method: str, results: list[Result]) -> list[STATUS | None]:
         found = self._store.save_results(method, results)
-        pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
-        if len(pairs) < len(results):
-            late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
-            message = "%s: refused %s that came too late (priority %s)"
-            self.logger.warning(message, self.todo_file, count_of(len(late), "result"), ", ".join(map(str, late)))
-        progress.add_results(self._summary, pairs)
-        self._throughput.count(pairs)
-        self.summary_counter += len(pairs)
-        self._backup_counter += len(pairs)
         # The results are saved: a failure from here on must not raise.
+        self._try(self._count, results, found)
         is_due = self.summary_interval is not None and self.summary_counter >= self.summary_interval
         if is_due and self._try(self.write_summary):
             self.summary_counter = 0
         is_due = self.backup_interval is not None and self._backup_counter >= self.backup_interval
         if is_due and self.load_into_memory:
             self._try(self.backup)
-        self._throughput.write_if_due(self._write)
-        self._store.publish_status()
+        self._try(self._throughput.write_if_due, self._write)
+        self._try(self._store.publish_status)
         return [None if task is None else task.status for task in found]
+
+    def _count(self, results: list[Result], found: list[Saved | None]) -> None:
+        pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
+        progress.add_results(self._summary, pairs)
+        self._throughput.count(pairs)
+        self.summary_counter += len(pairs)
+        self._backup_counter += len(pairs)
+        if len(pairs) < len(results):
+            late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
+            message = "%s: refused %s that came too late (priority %s)"
+            self.logger.warning(message, self.todo_file, count_of(len(late), "result"), ", ".join(map(str, late)))
 
     def _read(self, method: str, work: Callable[[Transaction], T]) -> T:
         return self._store.run_in_transaction(method, work, writes=False)
@@ -383,11 +388,13 @@ class TaskManager:
     def _write(self, work: Callable[[Transaction], None]) -> None:
         self._store.run_in_transaction("write", work, writes=True)
 
-    def _try(self, method: Callable[[], None]) -> bool:
+    def _try(self, method: Callable[..., None], *arguments: object) -> bool:
         try:
-            method()
-        except OSError:
-            self.logger.exception("%s: automatic %s failed; the manager will retry", self.todo_file, method.__name__)
+            method(*arguments)
+        except Exception:
+            with suppress(Exception):  # a handler of the caller may fail too
+                name = method.__name__.strip("_")
+                self.logger.exception("%s: automatic %s failed; the manager will retry", self.todo_file, name)
             return False
         return True
 
