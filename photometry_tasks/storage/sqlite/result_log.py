@@ -14,16 +14,17 @@ import pickle
 import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 from sqlalchemy import Column
 
-from photometry_tasks.files import os_errors, share_like, sync_directory
-from photometry_tasks.models import diagnostics
+from photometry_tasks.errors import InvalidResultError
+from photometry_tasks.files import open_regular, os_errors, resolve, share_like, sync_directory
+from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
@@ -44,6 +45,11 @@ def _get_default(column: Column[Any]) -> Any:
 #: The values of columns that the release of a log did not have.
 _DEFAULTS = {column.name: _get_default(column) for column in diagnostics.columns}
 _SAID = (*TARGET_NAMES, "tmag")
+_PLAIN: dict[type, set[type]] = {int: {int}, float: {int, float}, str: {str}}
+#: The types of the values in the columns of a record.
+_TYPES = {
+    column.name: {type(None), *_PLAIN[column.type.python_type]} for column in (*todolist.columns, *diagnostics.columns)
+}
 _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
 
 #: Priorities of a reset in one line.
@@ -52,12 +58,35 @@ _CHUNK = 100_000
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
-class _PlainValues(pickle.Unpickler):
-    """Unpickles numbers, texts and their containers: a file from an untrusted source must not run code."""
+#: The most bytes of a line: whatever a file holds, a line takes less than 1 GB of memory.
+_LONGEST = 2**24
 
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse any other type."""
-        raise pickle.UnpicklingError(f"{module}.{name} is not a plain value")
+_OPCODES = (
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "SHORT_BINUNICODE", "BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1"),
+    *("TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+)
+
+
+class _PlainValues(pickle._Unpickler):
+    """Unpickles numbers, texts and their containers, and knows no other opcode than `_encode` writes.
+
+    A file from an untrusted source must not run code, nor take memory: the unpickler in C allocates 2 GB for 8 bytes.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **{code: pickle._Unpickler.dispatch[code] for code in (getattr(pickle, name)[0] for name in _OPCODES)},
+        pickle.EMPTY_DICT[0]: lambda unpickler: unpickler.append(_Entry()),
+    }
+
+
+class _Entry(dict[str, Any]):
+    """A dict with texts as keys: to hash a deeply nested tuple would crash the process."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if type(key) is not str:
+            raise pickle.UnpicklingError("a key is no text")
+        super().__setitem__(key, value)
 
 
 def _encode(entry: dict[str, Any]) -> bytes:
@@ -65,16 +94,36 @@ def _encode(entry: dict[str, Any]) -> bytes:
     return b"%08x %b" % (zlib.crc32(text), text)
 
 
+def _encode_results(records: list[tuple[Any, ...]]) -> bytes:
+    """Return the line of results, or several lines if it would be too long."""
+    line = _encode({"results": records})
+    if len(line) <= _LONGEST:
+        return line
+    if len(records) == 1:
+        (_, _, row, _, _, _) = records[0]
+        priority, size = dict(zip(_COLUMNS, row, strict=True))["priority"], f"{len(line) / 1e6:.0f} MB"
+        remedy = f"the log of results takes at most {_LONGEST / 1e6:.0f} MB; shorten its texts"
+        raise InvalidResultError(priority=priority, field="size", value=size, remedy=remedy)
+    half = len(records) // 2
+    return _encode_results(records[:half]) + _encode_results(records[half:])
+
+
+def _unpack(line: bytes) -> bytes:
+    """Return the pickle of a line; it is empty if the line is torn or damaged."""
+    crc, _, text = line.partition(b" ")
+    if line.endswith(b"\n") and crc == b"%08x" % zlib.crc32(text):
+        with suppress(ValueError):
+            return a2b_base64(text)
+    return b""
+
+
 def _decode(line: bytes) -> dict[str, Any] | None:
     """Return the entry of a line, or None if the line is torn or damaged."""
-    crc, _, text = line.partition(b" ")
-    if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(text):
-        return None
     try:
-        entry = _PlainValues(io.BytesIO(a2b_base64(text))).load()
+        entry = _PlainValues(io.BytesIO(_unpack(line))).load()
     except Exception:  # a pickle of another release or program may raise any error
         return None
-    return entry if isinstance(entry, dict) else None
+    return dict(entry) if isinstance(entry, dict) else None
 
 
 def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
@@ -89,13 +138,15 @@ def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
     """
     try:
         target, status, row, errors, skip_targets, said = record
+        if {*map(type, columns)} != {str} or {*map(type, (status, *skip_targets))} != {int}:
+            return None  # before any of them is hashed
         parts = [dict(zip(*pair, strict=True)) for pair in ((TARGET_NAMES, target), (columns, row), (_SAID, said))]
+        has_types = all(type(value) in _TYPES[name] for part in parts for name, value in part.items())
         complete = _DEFAULTS | parts[1]
-        result = Result(complete["priority"], STATUS(status), complete, errors, skip_targets, parts[2])
+        result = Result(complete["priority"], STATUS(status), complete, errors, tuple(skip_targets), parts[2])
         is_ours = (
-            complete.keys() == _DEFAULTS.keys()
-            and {*map(type, (*target, *row, *said))} <= {int, float, str, type(None)}
-            and {*map(type, (result.priority, *skip_targets))} == {int}
+            has_types
+            and type(result.priority) is int
             and {*map(type, errors)} <= {str}
             and type(errors) is tuple
             and result.status is not STATUS.STARTED
@@ -116,7 +167,7 @@ class ResultLog:
     """
 
     def __init__(self, todo_file: Path, *, is_durable: bool = False) -> None:
-        self._todo_file = todo_file.resolve()
+        self._todo_file = resolve(todo_file)
         self.path = self._todo_file.with_name(f"{self._todo_file.name}-results")
         self._is_durable = is_durable
         self._descriptor: int | None = None
@@ -134,19 +185,21 @@ class ResultLog:
         self._empty()
 
     def _empty(self) -> None:
+        if os.fstat(self._open()).st_nlink > 1:
+            self.remove()  # it is kept under another name
         os.ftruncate(self._open(), 0)
         self._size = 0
         self._is_begun = True
 
     def append(self, results: list[Result], targets: list[Target]) -> None:
-        """Log results, each with its target; the next opening finds all results of one call, or none.
+        """Log results, each with its target; the next opening finds all results of one call, or none, up to 16 MB.
 
         Raises
         ------
         DiskFullError
             If the disk has no room for the results; the earlier results stay.
         """
-        self._append(_encode({"results": list(map(_build_record, results, targets))}))
+        self._append(_encode_results(list(map(_build_record, results, targets))))
 
     def append_reset(self, priorities: list[int]) -> None:
         """Log that tasks return to pending; otherwise as `append`."""
@@ -165,9 +218,10 @@ class ResultLog:
 
     def truncate(self, size: int) -> None:
         """Remove the results after an offset, in bytes, since they were not accepted."""
-        if self._descriptor is not None and self._size > size:
-            os.ftruncate(self._descriptor, size)
-            self._size = size
+        self._size = min(self._size, size)
+        if self._descriptor is not None:
+            with suppress(OSError):  # then the next result overwrites them
+                os.ftruncate(self._descriptor, self._size)
 
     def mark(self, generation: int) -> None:
         """Log that a file of this generation, which is not yet in its place, will hold all results so far."""
@@ -175,9 +229,9 @@ class ResultLog:
 
     def close(self) -> None:
         """Close the log, and keep its file."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = self._descriptor, None  # even if close(2) fails, it is closed
+        if descriptor is not None:
+            os.close(descriptor)
 
     def remove(self) -> None:
         """Close and delete the log: the TODO-file holds all results."""
@@ -188,10 +242,15 @@ class ResultLog:
     def _open(self) -> int:
         if self._descriptor is None:
             with os_errors(self.path):
-                self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-                share_like(self._descriptor, self._todo_file)
-                sync_directory(self.path.parent)
-            self._size = max((end for end, entry in self._lines() if entry is not None), default=0)
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+                try:
+                    share_like(descriptor, self._todo_file)
+                    sync_directory(self.path.parent)
+                    self._size = max((end for end, line in self._lines() if _unpack(line)), default=0)
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+            self._descriptor = descriptor
         return self._descriptor
 
     def _write(self, lines: bytes, *, is_durable: bool) -> None:
@@ -213,14 +272,15 @@ class ResultLog:
     def find_start(self, generation: int) -> int | None:
         """Return the offset of the results that a file of this generation lacks; None if the log is of another file."""
         start = None
-        for end, entry in self._lines():
-            if entry is not None and entry.get("generation") == generation:
+        for end, line in self._lines():
+            # Only such a line is decoded: that takes longer than all else.
+            if b"generation" in _unpack(line) and (_decode(line) or {}).get("generation") == generation:
                 start = end
         return start
 
     def has_results(self) -> bool:
         """Whether the log holds results."""
-        return any(entry is not None and "results" in entry for _, entry in self._lines())
+        return any("results" in (_decode(line) or {}) for _, line in self._lines())
 
     def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | list[int] | None]:
         """Yield the results after an offset, the priorities of each reset, and None for a damaged line or record.
@@ -228,32 +288,43 @@ class ResultLog:
         A torn last line is ignored: its results were never acknowledged.
         """
         is_torn, columns = False, None
-        for end, entry in self._lines():
+        for end, line in self._lines():
+            if end < start:
+                continue
+            entry = _decode(line)
             columns = (entry or {}).get("columns", columns)
-            if end <= start:
+            if end == start:
                 continue
             if is_torn:
                 yield None
             is_torn = entry is None
             records = (entry or {}).get("results", [])
             if isinstance(reset := (entry or {}).get("reset"), list):
-                yield reset if {*map(type, reset)} == {int} else None
+                is_ours = {*map(type, reset)} == {int} and -(2**63) <= min(reset) <= max(reset) < 2**63
+                yield reset if is_ours else None
             for record in records if isinstance(records, list) else [None]:
                 yield _read_record(record, columns)
 
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """Yield the end of each line, and its entry, which is None for a torn or damaged line."""
-        if not self.path.is_file():
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the end of each line, and the line."""
+        file = open_regular(self.path)
+        if file is None:
             return
         end = 0
-        with self.path.open("rb") as file:
-            for line in file:
+        with file:
+            while line := file.readline(_LONGEST + 1):
                 end += len(line)
-                yield end, _decode(line)
+                yield end, line
+                if len(line) > _LONGEST:
+                    yield end, b""  # no torn line is as long; what follows it is not read
+                    return
 
     def keep_aside(self) -> Path:
-        """Copy the log to a name that no manager reads, and return the path."""
+        """Give the log another name too, which no manager reads, and return that path."""
         aside = self.path.with_name(f"{self.path.name}-kept-{os.urandom(4).hex()}")
         with os_errors(aside):
-            shutil.copy(self.path, aside)
+            try:
+                aside.hardlink_to(self.path)  # whatever its size
+            except OSError:  # the file system has no links
+                shutil.copy(self.path, aside)
         return aside

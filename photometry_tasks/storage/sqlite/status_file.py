@@ -7,15 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks.files import os_errors, replace_file
+from photometry_tasks.files import open_regular, os_errors, replace_file, resolve
 from photometry_tasks.progress.status_fields import read_status_fields
+from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.statements import build_running_tasks
 from photometry_tasks.storage.sqlite.lock import find_holder
 
 _logger = logging.getLogger("photometry_tasks")
 
 #: Seconds between two writes; or this many times the duration of a write, if that is longer.
 _INTERVAL, _SHARE = 10.0, 100
+
+#: The most bytes of a status file that are read.
+_LONGEST = 2**24
+
+_PLAIN = {int, float, str, type(None)}
 
 
 class StatusFile:
@@ -54,26 +61,58 @@ class StatusFile:
                     like=self._path,
                     owner=self._path,
                 )
-        except OSError:
+        except Exception:  # the call that publishes is complete
             _logger.exception("%s: the status could not be written; the manager will retry", place)
         now = time.monotonic()
         self._next = max(begun + _INTERVAL, now + _SHARE * (now - begun))
 
     def remove(self) -> None:
         """Delete the status file: the TODO-file can be read."""
-        _find_place(self._path).unlink(missing_ok=True)
+        place = _find_place(self._path)
+        with os_errors(place):
+            place.unlink(missing_ok=True)
 
 
 def read_status_file(path: Path) -> dict[str, Any] | None:
     """Return the status that a manager published for a TODO-file, as `get_status` returns it, or None."""
-    try:
-        found: dict[str, Any] = json.loads(_find_place(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    file = open_regular(_find_place(path))
+    if file is None:
+        return None
+    with file:
+        try:
+            found = json.loads(file.read(_LONGEST))
+        except (ValueError, RecursionError):  # the file is incomplete, or another program's
+            return None
+    if not _is_status(found):
         return None
     age = max(0.0, time.time() - found["time"])  # the clock of another node may be ahead
     return {**found, "holder": find_holder(path), "age": age, "has_log": False}
 
 
+def _is_status(found: Any) -> bool:
+    """Whether a value has the fields of `read_status_fields`: another release or program may have written it."""
+    names = set(name_counts({}))
+    try:
+        ccds, running, errors = found["ccds"], found["running"], found["last_errors"]
+        counts = [found["numtasks"], *(table[name] for table in (found["status"], *ccds) for name in names)]
+        times = [found["time"], *(found[name] for name in ("rate", "mean_elaptime") if found[name] is not None)]
+        columns = build_running_tasks(0).selected_columns.keys()
+        values = [row[name] for row in running for name in columns] + [row["starid"] for row in errors]
+        texts = [found["todo_file"], *(row["errors"] for row in errors)]
+        return (
+            {*map(type, counts)} == {int}
+            and {*map(type, times)} <= {int, float}
+            and {*map(type, texts)} == {str}
+            and {*map(type, (*values, *(ccd[axis] for ccd in ccds for axis in ("camera", "ccd"))))} <= _PLAIN
+            and all(ccd.keys() == {"camera", "ccd", *names} and any(map(ccd.get, names)) for ccd in ccds)
+            # Otherwise the time left would be no time.
+            and all(0 <= number < 2**32 for number in (*counts, *times))
+            and (found["rate"] is None or found["rate"] > 1e-4)
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
 def _find_place(path: Path) -> Path:
-    path = path.resolve()
+    path = resolve(path)
     return path.with_name(f"{path.name}-status")
