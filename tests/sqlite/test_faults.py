@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import functools
+import logging
 import os
 import resource
 import shutil
@@ -10,13 +11,14 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import TaskManager
 from photometry_tasks.cli import main
@@ -28,6 +30,7 @@ from photometry_tasks.errors import (
     MountWithoutLocksError,
     NotWritableError,
     PathTooLongError,
+    SQLiteError,
     TodoError,
     TooManyFilesError,
 )
@@ -617,3 +620,99 @@ def test_an_unlisted_mount(todo: Callable[..., Path], mount_table: Callable[[str
         assert not path.with_name("todo.sqlite-shm").exists()
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             read_at_once(path)
+
+
+# --- errors of SQLite, and errors after a commit ---
+
+
+CODES = {name: getattr(sqlite3, name) for name in dir(sqlite3) if name.startswith("SQLITE_") and name.isupper()}
+
+
+@pytest.mark.parametrize("kind", [sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InterfaceError])
+def test_every_code_has_an_error(tmp_path: Path, kind: type[sqlite3.Error]) -> None:
+    """Each error of the driver, with any code or none, raised by the driver or by SQLAlchemy, is a TodoError."""
+    for code in (None, *CODES.values()):
+        error = kind("refused")
+        if code is not None:
+            error.sqlite_errorcode = code
+        for raised in (error, DBAPIError("SELECT 1", {}, error)):
+            with pytest.raises(TodoError), sqlite_errors(tmp_path):
+                raise raised
+
+
+def forbid(manager: TaskManager) -> None:
+    manager.conn.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+
+
+def interrupt(manager: TaskManager) -> None:
+    manager.conn.set_progress_handler(lambda: 1, 1)
+
+
+def rename_a_column(manager: TaskManager) -> None:
+    manager.conn.execute("ALTER TABLE diagnostics RENAME COLUMN variance TO var")
+
+
+def refuse_by_trigger(manager: TaskManager) -> None:
+    manager.conn.execute("CREATE TRIGGER no BEFORE INSERT ON diagnostics BEGIN SELECT raise(ABORT, 'not today'); END")
+
+
+@pytest.mark.parametrize("obstruct", [forbid, interrupt, rename_a_column, refuse_by_trigger])
+@IN_MEMORY
+def test_errors_of_sqlite(todo: Callable[..., Path], obstruct: Callable[[TaskManager], None], in_memory: bool) -> None:
+    """Whatever SQLite refuses raises an SQLiteError that names the file, and nothing is saved."""
+    path = todo(*rows(3))
+    manager = TaskManager(path, load_into_memory=in_memory)
+    manager.save_result(result_of({"priority": 1}))
+    obstruct(manager)
+    with pytest.raises(SQLiteError, match=f"{path}: SQLite refuses the call"):
+        manager.save_result(result_of({"priority": 2}))
+    manager.conn.set_authorizer(None)
+    manager.conn.set_progress_handler(None, 1)
+    manager.close()
+    assert stored(path) == [1]
+
+
+PLACES: dict[str, Callable[[TaskManager], Any]] = {
+    "write_summary": lambda manager: manager,
+    "backup": lambda manager: manager._store,
+    "update": lambda manager: manager._store._cache,
+    "count": lambda manager: manager._throughput,
+    "write_if_due": lambda manager: manager._throughput,
+    "publish_status": lambda manager: manager._store,
+}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), sqlite3.OperationalError("locking protocol"), RuntimeError("callback"), KeyboardInterrupt()],
+    ids=repr,
+)
+@IN_MEMORY
+def test_an_error_after_the_commit(
+    todo: Callable[..., Path],
+    error: BaseException,
+    in_memory: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When a result is stored, no error but an interrupt escapes, also if a handler of the log fails: it is logged."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    path = todo(*rows(20))
+    arguments: dict[str, Any] = {"summary_interval": 1, "backup_interval": 1, "load_into_memory": in_memory}
+    handler = logging.Handler()
+    with TaskManager(path, summary=path.with_name("summary.json"), **arguments) as manager:
+        for priority, (name, find) in enumerate(PLACES.items(), start=1):
+            with monkeypatch.context() as patch:
+                patch.setattr(find(manager), name, fail)
+                patch.setattr(handler, "emit", fail)
+                for number in (priority, priority + 10):
+                    escapes = isinstance(error, KeyboardInterrupt) and (in_memory or name != "backup")
+                    with pytest.raises(KeyboardInterrupt) if escapes else nullcontext():
+                        manager.save_result(result_of({"priority": number}))
+                    manager.logger.addHandler(handler)
+                manager.logger.removeHandler(handler)
+    assert stored(path) == [*range(1, 7), *range(11, 17)]
+    assert ("automatic backup failed" in caplog.text) == (in_memory and isinstance(error, Exception))

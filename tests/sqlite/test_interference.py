@@ -2,7 +2,9 @@
 
 import gc
 import itertools
+import json
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -30,6 +32,7 @@ from photometry_tasks.errors import (
     UnreadRowsError,
 )
 from photometry_tasks.ingest import add_targets
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.storage.sqlite import database, store
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.result_log import _encode
@@ -544,22 +547,76 @@ def test_no_password_of_a_server_is_shown(url: str, tmp_path: Path) -> None:
 # --- unexpected files ---
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
-@pytest.mark.parametrize("suffix", ["-results", "-lock"])
-def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[[Path], None], suffix: str) -> None:
-    """A directory in the place of the lock or the log raises a TodoError; a pipe there does not block."""
+def make_sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 10**10)
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "pipe": os.mkfifo,
+    "directory": os.mkdir,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "sparse file": make_sparse,
+    "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe" * 10),
+    "nested JSON": lambda path: path.write_text("[" * 10**6),
+    "list": lambda path: path.write_text("[1]"),
+    "text": lambda path: path.write_text('"status"'),
+}
+
+
+@pytest.mark.parametrize("suffix", ["-results", "-lock", "-status"])
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[[Path], Any], suffix: str) -> None:
+    """Anything in the place of the lock, the log or the status neither blocks nor takes memory, or is refused."""
     path = todo({})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     make(path.with_name(path.name + suffix))
     signal.alarm(20)
     try:
-        if make is os.mkfifo:
-            with suppress(TodoError):  # older releases of filelock refuse the pipe
-                TaskManager(path, load_into_memory=True).close()
-        else:
-            with pytest.raises(TodoError):
-                TaskManager(path, load_into_memory=True)
+        for in_memory in (False, True):
+            assert get_status(path)["status"]["PENDING"] == 1
+            assert CliRunner().invoke(main, ["status", str(path)]).exit_code == 0
+            with suppress(TodoError), TaskManager(path, load_into_memory=in_memory):
+                assert get_status(path)["holder"] is not None or make is os.mkfifo
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
     finally:
         signal.alarm(0)
+
+
+def change_status(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda status: status.update(changes)
+
+
+OTHER_STATUSES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a field less": lambda status: status.pop("ccds"),
+    "texts for counts": change_status(status={"OK": "many"}),
+    "a count less": lambda status: status["status"].pop("PENDING"),
+    "no task on a CCD": lambda status: status["ccds"].append(dict.fromkeys(status["ccds"][0], 0)),
+    "a list for a CCD": change_status(ccds=[[1, 1]]),
+    "a list for a camera": lambda status: status["ccds"][0].update(camera=[1]),
+    "a text for a time": change_status(time="now"),
+    "a time that is none": change_status(time=float("nan")),
+    "a time of no clock": change_status(time=10**400),
+    "an endless run": change_status(rate=1e-300),
+    "numbers for errors": change_status(last_errors=[{"priority": 1, "starid": 1, "errors": 7}]),
+    "a running task without columns": change_status(running=[{}]),
+    "a number for a path": change_status(todo_file=1),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_STATUSES.values(), ids=OTHER_STATUSES)
+def test_a_status_of_another_release(todo: Callable[..., Path], change: Callable[[dict[str, Any]], Any]) -> None:
+    """A published status with other fields is not shown: the status comes from the file."""
+    path = todo({}, {})
+    with TaskManager(path, load_into_memory=True) as manager:
+        manager._store._status_file._next = 0  # type: ignore[attr-defined]
+        manager.start_task(1)
+        status = json.loads(path.with_name("todo.sqlite-status").read_text())
+        assert get_status(path)["status"]["STARTED"] == 1
+        change(status)
+        path.with_name("todo.sqlite-status").write_text(json.dumps(status))
+        assert get_status(path)["status"]["STARTED"] == 0
+        assert CliRunner().invoke(main, ["status", str(path)]).exit_code == 0
 
 
 def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:

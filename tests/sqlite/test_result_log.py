@@ -3,10 +3,13 @@
 import itertools
 import logging
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
+import zlib
+from binascii import b2a_base64
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -289,6 +292,12 @@ OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
     "a priority beyond 64 bits": lambda head, record: set_value(record, head["columns"].index("priority"), 2**64),
     "a text that is no UTF-8": lambda head, record: set_value(record, head["columns"].index("method_used"), "\ud800"),
     "a text for a list of errors": lambda _, record: record.__setitem__(3, "boom"),
+    "a text for a flux": lambda head, record: set_value(record, head["columns"].index("mean_flux"), "bright"),
+    "a number for a path": lambda head, record: set_value(record, head["columns"].index("lightcurve"), 7),
+    "a fraction for a count": lambda head, record: set_value(record, head["columns"].index("mask_size"), 1.5),
+    "a text for a magnitude": lambda _, record: record.__setitem__(5, (*record[5][:-1], "bright")),
+    "a list among the columns": lambda head, _: head.update(columns=([], *head["columns"][1:])),
+    "a tuple for a status": lambda _, record: record.__setitem__(1, (1,)),
 }
 
 
@@ -315,6 +324,61 @@ def test_results_of_another_type(todo: Callable[..., Path], results: Any) -> Non
     TaskManager(path).close()
     assert state(path) == [[(1, None)], [], []]
     assert len(list(path.parent.glob("*-kept-*"))) == 1
+
+
+def pickled(*opcodes: bytes) -> bytes:
+    """Return the line of a pickle of these opcodes."""
+    text = b2a_base64(b"\x80\x05" + b"".join(opcodes) + b".")
+    return b"%08x %b" % (zlib.crc32(text), text)
+
+
+BOMBS = {
+    "a memo with many places": pickled(b"N", b"r\xff\xff\xff\x0f"),
+    "bytes that are not there": pickled(b"\x8e", (2**31).to_bytes(8, "little")),
+    "an array that is not there": pickled(b"\x96", (2**31).to_bytes(8, "little")),
+    "a frame that is not there": pickled(b"\x95", (2**31).to_bytes(8, "little"), b"N"),
+    "a nested key": pickled(b"}", b")", b"\x85" * 500_000, b"K\x01", b"s"),
+    "nested columns": pickled(b"}", b"\x8c\x07columns", b")", b"\x85" * 500_000, b"s")
+    + result_log._encode({"results": [((), 1, ((),), (), (), ())]}),
+    "a call": pickled(b"cos\nsystem\n", b"(X\x05\0\0\0false", b"t", b"R"),
+    "a reset of no priority": result_log._encode({"results": [], "reset": [2**70]}),
+    "a line of 30 MB": b"0" * 30_000_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("line", BOMBS.values(), ids=BOMBS)
+@IN_MEMORY
+def test_a_line_that_takes_more_than_its_length(todo: Callable[..., Path], in_memory: bool, line: bytes) -> None:
+    """A line that would take much memory or crash the process is not replayed; the log is kept, and the file opens."""
+    path = die_with(todo({}, {}), 1)
+    with log_of(path).open("ab") as log:
+        log.write(line + result_log._encode({"results": []}))
+    log_size = log_of(path).stat().st_size
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    TaskManager(path, load_into_memory=in_memory).close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    assert state(path)[0] == [(1, 1), (2, None)]
+    (kept,) = path.parent.glob("*-kept-*")
+    assert kept.stat().st_size >= log_size
+
+
+def test_results_that_are_too_long_for_a_line(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of one call take several lines if need be; a single result that is too long is refused."""
+    path = todo(*[{} for _ in range(30)])
+    monkeypatch.setattr(result_log, "_LONGEST", 3000)
+    child = os.fork()
+    if not child:
+        manager = TaskManager(path, load_into_memory=True)
+        manager.save_results([result_of({"priority": priority}, errors=["x" * 700]) for priority in range(1, 21)])
+        with pytest.raises(ValueError, match=r"Result of task 21: size=0 MB: the log .* shorten its texts"):
+            manager.save_result(result_of({"priority": 21}, errors=["x" * 3000]))
+        save(manager, 22)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert max(map(len, log_of(path).read_bytes().splitlines())) < 3000
+    TaskManager(path).close()
+    assert [priority for priority, status in state(path)[0] if status == 1] == [*range(1, 21), 22]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @IN_MEMORY

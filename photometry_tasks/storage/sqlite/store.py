@@ -93,7 +93,10 @@ class SQLiteStore(TaskStore):
             self._cache.invalidate()
             self._database.rollback_and_raise(error)
         if writes:
-            self._cache.update(transaction)
+            try:
+                self._cache.update(transaction)
+            except Exception:  # the transaction is committed
+                self._cache.invalidate()
         return result
 
     def _run_logged(self, method: str, work: Callable[[Transaction], T]) -> T:
