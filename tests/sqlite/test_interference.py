@@ -148,8 +148,8 @@ def test_a_change_while_it_is_opened(todo: Callable[..., Path], monkeypatch: pyt
     path = todo({}, {})
     check_content = SQLiteDatabase.check_content
 
-    def change(database: SQLiteDatabase) -> None:
-        check_content(database)
+    def change(database: SQLiteDatabase, **given: bool) -> None:
+        check_content(database, **given)
         with closing(sqlite3.connect(path)) as other:
             other.execute("UPDATE todolist SET tmag = 77")
             other.commit()

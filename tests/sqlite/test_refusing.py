@@ -28,6 +28,7 @@ from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.report import build_report
 from photometry_tasks.schema import HEAD
+from photometry_tasks.storage.sqlite.lock import TodoLock
 from tests.support import old_files
 from tests.support.lists import checksum, fill, make_file
 
@@ -307,6 +308,68 @@ def garble_leaf(data: bytearray) -> None:
     page = data.rindex(b"ffi") // 4096 * 4096
     data[page + 2000 : page + 2400] = bytes(range(200)) * 2
     data[page + 8 : page + 30] = b"\xff" * 22
+
+
+def page_of(name: str) -> Callable[[Path], object]:
+    """Return a function that puts a page of another table in the place of the first page of a table or an index."""
+
+    def make(path: Path) -> None:
+        make_file(path, fill([{} for _ in range(300)]))
+        database("CREATE TABLE stars (x, y); CREATE INDEX mine ON stars (x); INSERT INTO stars VALUES (1, 2);")(path)
+        with closing(sqlite3.connect(path)) as connection:
+            found = dict(connection.execute("SELECT name, rootpage FROM sqlite_master"))
+        data = bytearray(path.read_bytes())
+        target, source = (4096 * (found[page] - 1) for page in (name, "photometry_tasks_version"))
+        data[target : target + 4096] = data[source : source + 4096]
+        path.write_bytes(data)
+
+    return make
+
+
+#: An index misses a change of its table that was made while the schema did not list the index.
+BEHIND = """CREATE INDEX mine ON todolist (tmag); CREATE TABLE kept AS SELECT * FROM sqlite_master WHERE name = 'mine';
+    PRAGMA writable_schema=ON; DELETE FROM sqlite_master WHERE name = 'mine'; PRAGMA writable_schema=RESET;
+    UPDATE todolist SET tmag = 99 WHERE priority = 1;
+    PRAGMA writable_schema=ON; INSERT INTO sqlite_master SELECT * FROM kept; PRAGMA writable_schema=RESET;
+    DROP TABLE kept;"""
+FREED = "CREATE TABLE x (x); INSERT INTO x VALUES (zeroblob(20000)); DROP TABLE x;"
+
+
+def garble_free_pages(path: Path) -> None:
+    changed(FREED)(path)
+    data = bytearray(path.read_bytes())
+    trunk = 4096 * (int.from_bytes(data[32:36], "big") - 1)
+    data[trunk + 8 : trunk + 12] = b"\0\0\xff\xff"
+    path.write_bytes(data)
+
+
+DEEP: dict[str, Make] = {
+    "a page of rows": damaged(garble_leaf),
+    "a table of another program": page_of("stars"),
+    "an index": page_of("starid_idx"),
+    "a unique index": page_of("unique_target_idx"),
+    "an index of another program": page_of("mine"),
+    "an index that lacks a row": changed(BEHIND),
+    "the free pages": garble_free_pages,
+}
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("option", ["overwrite", "cleanup"])
+@pytest.mark.parametrize("name", DEEP)
+def test_deeper_damage_is_found_before_the_file_is_rewritten(
+    tmp_path: Path, name: str, option: str, in_memory: bool
+) -> None:
+    """Before `overwrite` and `cleanup` the tables and indexes are checked; a damaged file is not changed."""
+    path = tmp_path / "todo.sqlite"
+    DEEP[name](path)
+    database("UPDATE todolist SET status = 6 WHERE priority = 2")(path)
+    before = state(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"is damaged: .*Use an undamaged copy"):
+        TaskManager(path, load_into_memory=in_memory, **{option: True})  # type: ignore[arg-type]
+    assert state(tmp_path) == before
+    with closing(TodoLock(path)):
+        pass  # nobody holds the lock
 
 
 def test_deeper_damage_is_found_in_memory(tmp_path: Path) -> None:

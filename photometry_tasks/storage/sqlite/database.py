@@ -388,15 +388,15 @@ class SQLiteDatabase(Database):
         """Whether other programs have triggers in the file."""
         return self.cursor.run_sql("SELECT 1 FROM sqlite_master WHERE type = 'trigger'").fetchone() is not None
 
-    def check_content(self) -> None:
-        """Check that the whole database can be read; indexes are not compared with their tables.
+    def check_content(self, *, with_indexes: bool) -> None:
+        """Check that the whole database can be read, and if asked that each index agrees with its table.
 
         Raises
         ------
         DamagedFileError
         """
         with os_errors(self._path), sqlite_errors(self._path):
-            found = find_damage(self.dbapi, "quick_check")
+            found = find_damage(self.dbapi, "integrity_check" if with_indexes else "quick_check")
         if found:
             raise DamagedFileError(path=self._path, found="; ".join(found[:3]))
 

@@ -52,8 +52,10 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
             database = copy.database
             opened.callback(database.close)
             opened.callback(copy.close)
-        if options.load_into_memory or options.overwrite or options.cleanup:
-            database.check_content()
+        is_rewritten = options.overwrite or options.cleanup
+        if options.load_into_memory or is_rewritten:
+            # Rewriting reads the indexes too: their damage must be found before the first change.
+            database.check_content(with_indexes=is_rewritten)
         if changes:
             upgrade_schema(database)
         log = opened.enter_context(closing(ResultLog(path)))
@@ -62,10 +64,10 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
         if copy is None:
             # Not earlier: a file that turns out to be damaged must stay unchanged.
             database.prepare_for_work(is_durable=options.is_durable)
-        if options.cleanup or options.overwrite:
+        if is_rewritten:
             database.compact()
         if copy is not None:
-            has_changed = bool(changes) or is_replayed or options.overwrite or options.cleanup or bool(returned)
+            has_changed = bool(changes) or is_replayed or is_rewritten or bool(returned)
             copy.begin(is_changed=has_changed)
         if options.summary is not None:
             clear_temporaries(options.summary.parent, path)
