@@ -160,22 +160,22 @@ class TaskManager:
         if options.summary is not None:
             check_writable(options.summary)
             progress.check_place(options.summary)
-        self._store = open_store(parse_location(todo_file), options)
-        self._connection = self._store.connection
-        self.todo_file = self._store.name
-        self.lease = self._store.lease
-        if returned := self._store.returned:
-            is_loss = "ERROR" in returned or "ABORT" in returned
-            fate = "; their results and errors are deleted, which reset=False avoids" if is_loss else ""
-            level = logging.WARNING if is_loss else logging.INFO
-            _logger.log(level, "%s: %s returned to pending%s", self.todo_file, describe_tasks(returned), fate)
         self._throughput = Throughput()
+        self._store = open_store(parse_location(todo_file), options)
         try:
+            self.todo_file = self._store.name
+            self.lease = self._store.lease
+            self._connection = self._store.connection
+            if returned := self._store.returned:
+                is_loss = "ERROR" in returned or "ABORT" in returned
+                fate = "; their results and errors are deleted, which reset=False avoids" if is_loss else ""
+                level = logging.WARNING if is_loss else logging.INFO
+                _logger.log(level, "%s: %s returned to pending%s", self.todo_file, describe_tasks(returned), fate)
             self.write_summary()
+            _close_at_exit(self)
         except BaseException:
             self._store.abort()
             raise
-        _close_at_exit(self)
 
     # --- handing out -------------------------------------------------------------------------------------
 
@@ -447,6 +447,7 @@ class TaskManager:
             If the file or the summary cannot be written. If the file cannot, the manager stays open.
         """
         if not self._connection.is_open:
+            self._connection.close()  # completes a call that was interrupted
             return
         self._connection.check_ready("close")
         if self._store.is_in_place():

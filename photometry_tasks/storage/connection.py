@@ -1,14 +1,15 @@
 """The one connection that a manager shares with its callers: `conn`, `cursor` and `session`."""
 
 import os
+import sys
 import threading
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.orm import Session, SessionTransaction
 
 from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
 
@@ -39,9 +40,20 @@ class SharedDatabase(Protocol):
         """Whether the connection is lost."""
         return False
 
-    def finish_interrupted(self) -> None:
-        """Roll back the manager's transaction if Ctrl-C interrupted it."""
+    def was_interrupted(self) -> bool:
+        """Whether the connection is lost because an exception interrupted a statement."""
+        return False
+
+    def ensure_connected(self) -> None:
+        """Connect again if the connection is lost."""
         return
+
+    def finish_interrupted(self) -> None:
+        """Roll back the manager's transaction if an exception interrupted it."""
+        return
+
+    def forget_connection(self) -> None:
+        """Let the next use of SQLAlchemy's connection create it anew, since an exception interrupted it."""
 
     def rollback(self) -> None:
         """Roll back the open transaction."""
@@ -94,12 +106,22 @@ class ManagerConnection:
     def session(self) -> Session:
         """The ORM session, created at its first use."""
         self.check_open()
+        if self._session is None or not self._session.in_transaction():
+            self._database.ensure_connected()
         if self._session is None or self._session.bind is not self._database.connection:
             self._session = Session(self._database.connection)
+            event.listen(self._session, "after_soft_rollback", self._roll_back)
         return self._session
+
+    def _roll_back(self, _session: Session, transaction: SessionTransaction) -> None:
+        """Roll back with the session: after an interrupted commit, its own rollback does not reach the database."""
+        if not transaction.nested:
+            self._database.rollback()
 
     def check_open(self) -> None:
         """Check that the manager is open, and that the call comes from its own thread and process.
+
+        If an exception has interrupted the last call, roll it back: the caller's commit shall not complete it.
 
         Raises
         ------
@@ -109,6 +131,7 @@ class ManagerConnection:
             raise ClosedError(path=self._name)
         if self._owner != (os.getpid(), threading.get_ident()):
             raise WrongThreadError(path=self._name)
+        self._database.finish_interrupted()
 
     def check_ready(self, method: str) -> None:
         """Check that the caller has no uncommitted changes, before `method` begins its transaction.
@@ -118,23 +141,39 @@ class ManagerConnection:
         UncommittedChangesError, ServerError, ClosedError, WrongThreadError
         """
         self.check_open()
-        self._database.finish_interrupted()
         session = self._session
         if session is not None and session.in_transaction() and self._database.is_lost():
             self._close_session()
-            found = "the connection was lost while a transaction of `session` was open"
-            raise ServerError(path=self._name, found=found)
+            session = None
+            if not self._database.was_interrupted():  # otherwise the caller has got the exception
+                found = "the connection was lost while a transaction of `session` was open"
+                raise ServerError(path=self._name, found=found)
         try:
             has_changes = self._database.has_changes()
-        except ServerError:
-            self._close_session()
+        except BaseException:
+            if self._database.is_lost():
+                self._close_session()
             raise
         if has_changes or (session is not None and _has_changes(session)):
             remedy = f"Commit or roll back these changes, then call {method} again"
             raise UncommittedChangesError(method=method, remedy=remedy)
         if session is not None:
-            # Only a read can be open here. Its objects would hide the changes that the method makes.
+            self._end_read(session)
+
+    def _end_read(self, session: Session) -> None:
+        """Roll back the session, in which only a read is open: its objects would hide the changes of the method."""
+        outer, interrupt = sys.exc_info()[1], None
+        try:
             session.rollback()
+            if self._database.connection.get_transaction() is None:
+                return
+        except BaseException as error:
+            interrupt = find_interrupt(error, outer)
+        # An exception has interrupted SQLAlchemy, now or in an earlier call of the session.
+        self._session = None
+        self._database.forget_connection()
+        if interrupt is not None and not isinstance(interrupt, _STATE_ERRORS):
+            raise interrupt from None
 
     def is_forked(self) -> bool:
         """Whether this process is a child of the process that opened the connection."""
@@ -152,6 +191,7 @@ class ManagerConnection:
         try:
             if self._cursor is not None:
                 self._cursor.close()  # its unread rows would keep the file locked
+                self._cursor = None
             self._close_session()
         finally:
             self._database.close()
@@ -162,9 +202,29 @@ class ManagerConnection:
 
     def _close_session(self) -> None:
         if self._session is not None:
-            with suppress(DBAPIError):  # the connection may be lost
+            with suppress(DBAPIError, *_STATE_ERRORS):  # the connection may be lost
                 self._session.close()
             self._session = None
+
+
+#: Errors of SQLAlchemy about its own state, which is inconsistent after an exception has interrupted it.
+_STATE_ERRORS = AssertionError, AttributeError, InvalidRequestError
+
+
+def find_interrupt(error: BaseException, outer: BaseException | None) -> BaseException:
+    """Return the exception that interrupted SQLAlchemy, which may raise another one in its place.
+
+    Parameters
+    ----------
+    error : BaseException
+    outer : BaseException or None
+        The exception that was handled before, if the caller calls from an `except` block.
+    """
+    context = error.__context__
+    if context is None or context is outer:
+        return error
+    is_in_its_place = isinstance(error, SQLAlchemyError | AssertionError) and not isinstance(error, DBAPIError)
+    return find_interrupt(context, outer) if is_in_its_place or not isinstance(context, Exception) else error
 
 
 def _has_changes(session: Session) -> bool:

@@ -1,21 +1,16 @@
 """Promises 1 to 5 hold against other programs, careless calls and Ctrl-C while a manager works."""
 
-import gc
-import itertools
 import json
 import os
 import resource
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -37,7 +32,6 @@ from photometry_tasks.storage.sqlite import database, store
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.result_log import _encode
 from tests.support.lists import checksum, make_file, query, result_of
-from tests.support.paths import ROOT
 from tests.support.processes import kill, received, running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
@@ -274,113 +268,6 @@ def test_a_commit_that_fails(todo: Callable[..., Path], in_memory: bool) -> None
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     TaskManager(path).close()
     assert statuses(path) == [1, None, 1]
-
-
-_INTERRUPTED = """
-import random, signal, sys
-from photometry_tasks import TaskManager
-from tests.support.lists import result_of
-from photometry_tasks.constraints import build_constraints
-
-def interrupt(*_):
-    raise KeyboardInterrupt
-
-signal.signal(signal.SIGALRM, interrupt)
-chance = random.Random(int(sys.argv[3]))
-accepted = []
-with TaskManager(sys.argv[1], load_into_memory=sys.argv[2] == "True") as manager:
-    for number in range(1, 2000, 3):
-        try:
-            signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 2e-3))
-            for priority in range(number, number + 3):
-                manager.get_task(camera=1, tmag_max=90)
-                manager.save_result(result_of({"priority": priority}, skip_targets=[1]))
-                accepted.append(priority)
-                manager.get_number_tasks()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    assert manager.summary["OK"] >= len(accepted)
-print(*accepted)
-"""
-
-
-@IN_MEMORY
-def test_ctrl_c_at_any_moment(todo: Callable[..., Path], in_memory: bool) -> None:
-    """A manager that Ctrl-C interrupts in any call continues to work, and its accepted results are stored."""
-    path = todo(*[{} for _ in range(2100)])
-    command = [sys.executable, "-c", _INTERRUPTED, str(path), str(in_memory), "6"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert run.returncode == 0, run.stderr  # Python itself reports an interrupt that it ignores
-    accepted = [int(number) for number in run.stdout.split()]
-    assert 50 < len(accepted) < 2000  # some calls were interrupted
-    stored = statuses(path)
-    assert all(stored[priority - 1] == 1 for priority in accepted)
-    assert list(path.parent.iterdir()) == [path]
-
-
-@contextmanager
-def interrupted_at(step: int) -> Iterator[None]:
-    """Raise KeyboardInterrupt before the line with number `step` in the package."""
-    lines = itertools.count()
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if "photometry_tasks" not in frame.f_code.co_filename:
-            return None
-        if event == "line" and next(lines) == step:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(None)
-
-
-CALLS: dict[str, Callable[[TaskManager], Any]] = {
-    "get_task": lambda tm: tm.get_task(),
-    "get_task of a list": lambda tm: tm.get_task(starid=[101, 103, 104]),
-    "get_tasks": lambda tm: tm.get_tasks(2, camera=1),
-    "start_tasks": lambda tm: tm.start_tasks([2, 3]),
-    "save_results": lambda tm: tm.save_results(result_of(task) for task in tm.get_tasks(2)),
-    "save_result": lambda tm: tm.save_result(result_of({"priority": 1}, skip_targets=[102])),
-    "release_tasks": lambda tm: tm.release_tasks([1]),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-@IN_MEMORY
-def test_ctrl_c_before_each_line(tmp_path: Path, name: str, in_memory: bool) -> None:
-    """After Ctrl-C before any line, the next calls return the tasks and the counts of the table."""
-    path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(n)} for n in range(6)])
-    gc.collect()  # otherwise the interrupt could hit the closing of another test's leftover manager
-    with TaskManager(path, load_into_memory=in_memory, durability="full") as manager:
-        for step in itertools.count():
-            manager.start_task(1)
-            assert manager.summary["STARTED"] == 1
-            assert manager.get_task(starid=[101, 103, 104]) is not None
-            is_done = False
-            with suppress(KeyboardInterrupt), interrupted_at(step):
-                CALLS[name](manager)
-                is_done = True
-            found = [row[0] for row in manager.conn.execute("SELECT status FROM todolist ORDER BY priority")]
-            pending = [priority for priority, status in enumerate(found, start=1) if status is None]
-            assert [task["priority"] for task in manager.get_tasks(9)] == pending
-            task = manager.get_task(starid=[101, 103, 104])
-            assert (task and task["priority"]) == next((p for p in pending if p in (1, 3, 4)), None)
-            counts = {status.name: found.count(status.value) for status in STATUS}
-            assert {status: manager.summary[status] for status in counts} == counts
-            if not in_memory:
-                assert tuple(manager.conn.execute("PRAGMA synchronous").fetchone()) == (2,)  # FULL
-            if is_done:
-                break
-            manager.conn.executescript(
-                "DELETE FROM diagnostics; DELETE FROM photometry_skipped; UPDATE todolist SET status = NULL"
-            )
-            manager.conn.commit()
-    assert step > 20
 
 
 def test_an_error_in_an_except_block(opened: Callable[..., TaskManager]) -> None:

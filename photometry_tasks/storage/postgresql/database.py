@@ -117,10 +117,11 @@ class PostgreSQLDatabase(Database):
             pause_before_reconnecting(seconds)
 
     def _connect(self) -> None:
-        self._connection = self._engine.connect()
-        dbapi: Any = self._connection.connection.dbapi_connection
-        self.dbapi = dbapi
-        self.cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
+        connection = self._engine.connect()
+        dbapi: Any = connection.connection.dbapi_connection
+        cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
+        # No exception can come between these assignments.
+        self._connection, self.dbapi, self.cursor = connection, dbapi, cursor
 
     def ensure_idle(self) -> None:
         """Reconnect if the connection is lost, or if Ctrl-C has interrupted a statement."""
@@ -135,9 +136,23 @@ class PostgreSQLDatabase(Database):
         elif self.dbapi.autocommit:
             self.dbapi.autocommit = False
 
+    def ensure_connected(self) -> None:
+        """Connect again if the connection is lost."""
+        if self.is_lost():
+            self.with_retry(lambda: None)
+
+    def was_interrupted(self) -> bool:
+        """Whether the connection is lost because an exception interrupted a statement."""
+        # SQLAlchemy cuts the connection after Ctrl-C, the driver's class after any other exception.
+        dbapi: Any = self.dbapi
+        return self.connection.invalidated or bool(dbapi.was_interrupted)
+
     def invalidate(self) -> None:
         """Cut the connection; the next call reconnects."""
         self.dbapi.pgconn.finish()
+
+    #: `ensure_idle` then replaces SQLAlchemy's connection too.
+    forget_connection = invalidate
 
     def is_lost(self) -> bool:
         """Whether the connection is cut."""
@@ -222,12 +237,13 @@ class PostgreSQLDatabase(Database):
 
     def rollback(self) -> None:
         """Roll back the open transaction, if any."""
-        # If this fails, `ensure_idle` replaces the connection.
         with suppress(Exception):
             if self.connection.in_transaction():
                 self.connection.rollback()
             self.dbapi.rollback()
             self.dbapi.autocommit = False
+        if not self._is_idle() or self.connection.get_transaction() is not None:
+            self.invalidate()  # an exception has interrupted the driver or SQLAlchemy
 
     def raise_explained(self, error: BaseException) -> NoReturn:
         """Raise an error; an error of the driver becomes a ServerError."""

@@ -61,9 +61,18 @@ def _build_connection_class() -> Any:
     class TimeoutConnection(psycopg.Connection[Any]):
         #: Seconds to wait for an answer; None: no limit.
         timeout: float | None = None
+        #: Whether an exception has interrupted a wait: the connection is cut then, since the answer would come later.
+        was_interrupted = False
 
         def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
-            return super().wait(gen if self.timeout is None else self._limit(gen, self.timeout), *arguments, **named)
+            limited = gen if self.timeout is None else self._limit(gen, self.timeout)
+            try:
+                return super().wait(limited, *arguments, **named)
+            except BaseException:
+                if self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                    self.was_interrupted = True
+                    self.pgconn.finish()
+                raise
 
         def _limit(self, gen: Any, seconds: float) -> Any:
             """Run the driver's generator, which is resumed ten times a second while no answer comes."""

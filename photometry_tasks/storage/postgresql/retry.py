@@ -1,11 +1,13 @@
 """Retries: after which errors of a server a call is made again, and when."""
 
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol, TypeVar
 
 from photometry_tasks.errors import ServerUnreachableError
+from photometry_tasks.storage.connection import find_interrupt
 from photometry_tasks.storage.postgresql.dbapi import describe_error, find_driver_error
 
 T = TypeVar("T")
@@ -68,13 +70,14 @@ def with_retry(connection: Retryable, call: Callable[[], T]) -> T:
     ServerError
         If the server refuses the call.
     """
-    begun, tries = None, 0
+    begun, tries, outer = None, 0, sys.exc_info()[1]
     connection.is_unsure = False
     while True:
         try:
             connection.ensure_idle()
             result = call()
-        except BaseException as error:
+        except BaseException as raised:
+            error = find_interrupt(raised, outer)
             is_lost, is_conflict = _classify(error, is_lost=connection.is_lost())
             if is_lost:
                 connection.invalidate()

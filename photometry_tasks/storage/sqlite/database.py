@@ -26,6 +26,7 @@ from photometry_tasks.errors import (
 from photometry_tasks.files import check_writable, clear_temporaries, get_stat, os_errors, resolve
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
+from photometry_tasks.storage.connection import find_interrupt
 from photometry_tasks.storage.sqlite.dbapi import (
     HintingCompiler,
     UnownedConnection,
@@ -80,6 +81,7 @@ class SQLiteDatabase(Database):
         # through `cursor` begins a transaction, and `conn.commit()` ends it.
         self.dbapi = dbapi
         self._connection: Connection | None = None
+        self._unowned: UnownedConnection | None = None
         self.cursor = DriverCursor(tuple_cursor(dbapi), build_dialect(), dbapi.IntegrityError)
         self._identity: FileIdentity | None = None
         self._is_new_generation_due = False
@@ -90,7 +92,7 @@ class SQLiteDatabase(Database):
     def connection(self) -> Connection:
         """SQLAlchemy's connection, created at its first use: that takes as long as opening the file."""
         if self._connection is None:
-            unowned = UnownedConnection(self.dbapi)
+            unowned = self._unowned = UnownedConnection(self.dbapi)
             engine = create_engine(
                 "sqlite://", creator=lambda: unowned, poolclass=StaticPool, pool_reset_on_return=None
             )
@@ -276,7 +278,7 @@ class SQLiteDatabase(Database):
             self.dbapi.execute("PRAGMA synchronous=NORMAL")
         if writes:
             # IMMEDIATE: another writer could make a transaction fail that reads first and writes later.
-            self.dbapi.execute("BEGIN IMMEDIATE")
+            self.cursor.run_sql("BEGIN IMMEDIATE")
             if self._is_new_generation_due:
                 self.begin_generation()
         return Transaction(connection, self.cursor)
@@ -294,20 +296,17 @@ class SQLiteDatabase(Database):
 
     def rollback_and_raise(self, error: BaseException) -> NoReturn:
         """Roll back the open transaction, and raise the error as `sqlite_errors` translates it."""
-        # If Ctrl-C interrupts SQLAlchemy, it may raise another error with the interrupt as the context.
-        context = None if error.__context__ is self._outer_error else error.__context__
-        interrupt = context if isinstance(error, Exception) else error
-        if isinstance(interrupt, KeyboardInterrupt | SystemExit):
-            self.finish_interrupted()
-            raise interrupt from None
         self.rollback()
+        interrupt = find_interrupt(error, self._outer_error)
+        if interrupt is not error:
+            raise interrupt from None
         with sqlite_errors(self._path):
             raise error
 
     def rollback(self) -> None:
         """Roll back the open transaction, if there is one."""
-        if self._connection is not None and self._connection.in_transaction():
-            self._connection.rollback()
+        if self._connection is not None and self._connection.get_transaction() is not None:
+            self.forget_connection()
         self.dbapi.rollback()
         self._end()
 
@@ -318,10 +317,17 @@ class SQLiteDatabase(Database):
         self._is_busy = False
 
     def finish_interrupted(self) -> None:
-        """Roll back the manager's transaction if Ctrl-C interrupted it, at any point."""
-        if self._is_busy:
-            self._connection = None  # SQLAlchemy may have been interrupted too, and then regards it as lost
+        """Roll back the manager's transaction if an exception interrupted it, at any point."""
+        # If Ctrl-C interrupts a statement of a caller's session, SQLAlchemy regards the connection as lost.
+        if self._is_busy or (self._connection is not None and self._connection.invalidated):
+            self.forget_connection()
             self.rollback()
+
+    def forget_connection(self) -> None:
+        """Let the next use of SQLAlchemy's connection create it anew: any exception may have interrupted it."""
+        self._connection = None
+        if self._unowned is not None:
+            self._unowned.close()
 
     # --- the manager's callers ---------------------------------------------------------------------------
 
@@ -497,21 +503,26 @@ class SQLiteDatabase(Database):
     # --- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Roll back an open transaction, close the connection, and leave a single file."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Roll back an open transaction, close the connection, and leave a single file.
+
+        A second call completes a call that was interrupted.
+        """
         with ExitStack() as steps:  # each step is done, whatever the others raise
             if self._lock is not None:
                 steps.callback(self._lock.close)
             if self._identity is not None:
                 steps.callback(self._identity.remove_log)
             steps.callback(self.dbapi.close)
-            self.cursor.close()
-            if self._connection is not None:
-                self._connection.close()
-            if self._identity is not None:
-                self._finish_work()
+            try:
+                if not self._is_closed:
+                    self.cursor.close()
+                    self.forget_connection()
+                    self.dbapi.rollback()
+                    if self._identity is not None:
+                        self._finish_work()
+            finally:
+                self._is_closed = True
+        self._lock = self._identity = None
 
     def _finish_work(self) -> None:
         """Write the content of the write-ahead log into the file, delete the log, and close the connection."""

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -78,13 +79,18 @@ class UnownedConnection:
 
     def __init__(self, dbapi: "sqlite3.Connection") -> None:
         self._dbapi = dbapi
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
 
     def cursor(self) -> "sqlite3.Cursor":
         """Return a cursor whose rows are tuples."""
-        return tuple_cursor(self._dbapi)
+        cursor = tuple_cursor(self._dbapi)
+        self._cursors.add(cursor)
+        return cursor
 
     def close(self) -> None:
-        """Do nothing."""
+        """Close only the cursors: the unread rows of an interrupted statement would keep the file locked."""
+        for cursor in list(self._cursors):
+            cursor.close()
 
     def create_function(self, *given: Any, **named: Any) -> None:
         """Add a function, unless it exists and unread rows of the caller use it."""
