@@ -125,6 +125,14 @@ class NotWritableError(TodoError, PermissionError):
     """{path} cannot be opened for writing ({found}). Check the permissions of the file and of its directory."""
 
 
+class ForeignFileError(TodoError, PermissionError):
+    """{path} cannot be opened: {file} in its directory belongs to the user {owner}.
+
+    Ask {owner} to run `photometry-tasks upgrade {quoted}` if {file} belongs to this TODO-file, and otherwise to delete
+    it; or move the TODO-file to a directory of your own.
+    """
+
+
 class TooManyFilesError(TodoError, OSError):
     """{path} cannot be opened ({found}). Close some files, or raise the limit (`ulimit -n`), then try again."""
 

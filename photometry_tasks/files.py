@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -129,7 +129,7 @@ def open_regular(path: Path) -> BinaryIO | None:
 
 def replace_file(
     path: Path,
-    write: Callable[[Path], object],
+    write: str | Callable[[Path], object],
     check: Callable[[Path], None] = lambda _temporary: None,
     like: Path | None = None,
     owner: Path | None = None,
@@ -141,26 +141,38 @@ def replace_file(
     path : Path
         The file. It keeps its mode and extended attributes and, if the system permits it, its owner and group. A
         symlink is replaced, not the file that it points to.
-    write : callable
-        Writes the new content into the given temporary file, which is empty and in the same directory.
+    write : str or callable
+        The new content, or a function that writes it into the given temporary file, which is empty and in the same
+        directory.
     check : callable, optional
         Called with the complete temporary file. If it raises, the old file stays.
     like : Path, optional
         The file whose mode and owner the new file gets; by default the old file.
     owner : Path, optional
-        The file whose next opening deletes the temporary file of a killed writer; by default `path`.
+        The TODO-file, without symlinks, whose lock the caller holds; by default the file belongs to no TODO-file.
+
+    Raises
+    ------
+    NotWritableError
+        If another user has put a file in the place of the temporary file. Its mode and owner stay as they are.
     """
     _check_regular(path)
     like = path if like is None else like
     is_kept = get_stat(like) is not None and not stat.S_ISLNK(like.lstat().st_mode)
-    temporary = path.with_name(f"{_prefix(owner or path)}{os.urandom(8).hex()}.tmp")
+    prefix = build_prefix(path, "output-") if owner is None else build_prefix(owner)
+    temporary = path.with_name(f"{prefix}{os.urandom(8).hex()}.tmp")
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
     try:
         try:
-            write(temporary)
+            if isinstance(write, str):
+                with os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
+                    file.write(write)
+            else:
+                write(temporary)
             if is_kept:
-                _take_over(like, temporary)
+                _take_over(like, descriptor)
             os.fsync(descriptor)
+            _check_in_place(temporary, descriptor)
         finally:
             os.close(descriptor)  # may report a failed write
         check(temporary)
@@ -178,18 +190,27 @@ def _check_regular(path: Path) -> None:
         raise NotWritableError(path=path, found="it is not a regular file")
 
 
-def _take_over(path: Path, temporary: Path) -> None:
-    """Give the temporary file the owner, the mode and the access rules of the file that it replaces."""
-    old, new = path.stat(), temporary.stat()
+def _check_in_place(path: Path, descriptor: int) -> None:
+    if not os.path.samestat(path.lstat(), os.fstat(descriptor)):
+        raise NotWritableError(path=path, found="another program has replaced it")
+
+
+def _take_over(path: Path, descriptor: int) -> None:
+    """Give an open file the owner, the mode and the access rules of the file that it replaces.
+
+    In a shared directory another user could put a link in the place of its name.
+    """
+    old, new = path.stat(), os.fstat(descriptor)
     if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
         try:
-            os.chown(temporary, old.st_uid, old.st_gid)
+            os.fchown(descriptor, old.st_uid, old.st_gid)
         except OSError:
             with suppress(OSError):
-                os.chown(temporary, -1, old.st_gid)
+                os.fchown(descriptor, -1, old.st_gid)
             _logger.warning("%s: its owner or group could not be kept; the system does not permit it", path)
-    shutil.copystat(path, temporary)  # last, since changing the owner clears some bits of the mode
-    os.utime(temporary)
+    # Last, since changing the owner clears some bits of the mode.
+    shutil.copystat(path, descriptor)  # type: ignore[arg-type]  # its functions take a descriptor too
+    os.utime(descriptor)
 
 
 def share_like(descriptor: int, path: Path) -> None:
@@ -213,21 +234,19 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def clear_temporaries(folder: Path, owner: Path) -> None:
-    """Delete the temporary files of killed writers in a folder; no writer of `owner` may be running."""
-    for temporary in find_temporaries(folder, owner):
-        temporary.unlink(missing_ok=True)
+def build_prefix(path: Path, kind: str = "") -> str:
+    """Return the beginning of the names of a file's temporary files: a checksum, since its name may have any character.
+
+    The directory is left out: it may be renamed, or have several paths.
+    """
+    return f".photometry_tasks-{kind}{zlib.crc32(os.fsencode(path.name)):08x}-"
 
 
-def find_temporaries(folder: Path, owner: Path) -> list[Path]:
-    """Return the temporary files of `owner` in a folder."""
-    with os_errors(owner):
-        return sorted(folder.glob(f"{_prefix(owner)}*"))
-
-
-def _prefix(path: Path) -> str:
-    """Return the prefix of a file's temporary files: a checksum, since the path may have any characters."""
-    return f".photometry_tasks-{zlib.crc32(os.fsencode(resolve(path))):08x}-"
+def delete_temporaries(temporaries: Iterable[Path]) -> None:
+    """Delete the temporary files of killed writers."""
+    for temporary in temporaries:
+        with suppress(PermissionError):  # another user's file, in a sticky directory
+            temporary.unlink(missing_ok=True)
 
 
 def identify(path: Path) -> tuple[int, int]:

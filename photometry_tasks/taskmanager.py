@@ -424,7 +424,7 @@ class TaskManager:
         """Write the summary as JSON into the file that was given at opening, if any."""
         self._connection.check_ready("write_summary")
         if self.summary_file is not None:
-            progress.write_summary(Path(self.summary_file), self.summary, self._store.path)
+            progress.write_summary(Path(self.summary_file), self.summary)
 
     def backup(self) -> None:
         """With `load_into_memory`, replace the file on disk by the copy in memory; otherwise complete the file itself.

@@ -73,7 +73,7 @@ def check_place(path: Path) -> None:
             raise invalid_argument("summary", str(path), remedy)
 
 
-def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -> None:
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write the summary of a TODO-list as JSON, atomically; create the directory."""
     try:
         text = json.dumps(summary, indent=2, allow_nan=False)
@@ -81,4 +81,4 @@ def write_summary(path: Path, summary: dict[str, Any], todo_file: Path | None) -
         raise invalid_argument("summary", summary, f"JSON cannot hold it ({error}); remove that value") from error
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"), owner=todo_file)
+        replace_file(path, text + "\n")

@@ -79,7 +79,7 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
         pause=PAUSE,
     )
     if output is not None:
-        location.write_output(output, lambda temporary: temporary.write_text(page, encoding="utf-8"), _is_report)
+        location.write_output(output, page, _is_report)
     return page
 
 

@@ -156,8 +156,6 @@ class TaskStore(Protocol):
     ----------
     name : str
         The path, or the URL without its password.
-    path : Path or None
-        The file; None on a server.
     lease : float or None
         Seconds without a heartbeat after which other managers take this manager's tasks; None for a file.
     returned : dict
@@ -167,7 +165,6 @@ class TaskStore(Protocol):
     """
 
     name: str
-    path: Path | None
     lease: float | None
     returned: dict[str, int]
     connection: ManagerConnection

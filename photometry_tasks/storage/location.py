@@ -60,14 +60,16 @@ class Location:
         path = self.find_file()
         return None if path is None else read_status_file(path)
 
-    def write_output(self, output: Path, write: Callable[[Path], object], is_ours: Callable[[Path], bool]) -> None:
+    def write_output(
+        self, output: Path, write: str | Callable[[Path], object], is_ours: Callable[[Path], bool]
+    ) -> None:
         """Write an output file as a whole, through a symlink; of existing files, only its own kind is replaced.
 
         Parameters
         ----------
         output : Path
-        write : callable
-            Writes the content into an empty file; its argument is the path.
+        write : str or callable
+            The content, or a function that writes it into an empty file; its argument is the path.
         is_ours : callable
             Whether an existing file has the content of an earlier output; an empty file is replaced too.
 

@@ -311,13 +311,12 @@ def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) 
 
 @pytest.mark.files_only
 def test_what_a_killed_writer_left(opened: Callable[..., TaskManager], tmp_path: Path) -> None:
-    """The next manager of a file deletes the temporary summary of a killed manager; other files' summaries stay."""
+    """The next manager deletes a temporary file of its summary that a killed manager left; other summaries' stay."""
     path = tmp_path / "out" / "summary.json"
     path.parent.mkdir()
-    todo_files = bytes(tmp_path / "todo.sqlite"), bytes(tmp_path / "another.sqlite")
     ours, others = (
-        path.with_name(f".photometry_tasks-{zlib.crc32(todo_file):08x}-0123456789abcdef.tmp")
-        for todo_file in todo_files
+        path.with_name(f".photometry_tasks-output-{zlib.crc32(name):08x}-0123456789abcdef.tmp")
+        for name in (b"summary.json", b"another.json")
     )
     ours.touch()
     others.touch()

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import functools
+import itertools
 import logging
 import os
 import resource
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from photometry_tasks.errors import (
     DamagedFileError,
     DiskError,
     DiskFullError,
+    ForeignFileError,
     MountWithoutLocksError,
     NotWritableError,
     PathTooLongError,
@@ -37,9 +40,11 @@ from photometry_tasks.errors import (
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.lock import find_mount
 from tests.support.lists import checksum, make_file, query, result_of
+from tests.support.processes import running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -496,6 +501,127 @@ def test_a_failed_read_is_no_damage(todo: Callable[..., Path], is_lasting: bool,
         read_damaged()
 
 
+# --- shared directories ---
+
+#: A user who has a name, and works neither for us nor for the owner of the list.
+OTHER = 1
+
+
+def share(folder: Path) -> None:
+    os.chown(folder, 0, 0)
+    folder.chmod(0o1777)
+
+
+def put(path: Path, mode: int) -> None:
+    """Put a file of another user into a directory."""
+    path.write_bytes(b"something")
+    os.chown(path, OTHER, OTHER)
+    path.chmod(mode)
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("suffix", "mode", "user"),
+    [
+        *itertools.product(["-results", "-wal", "-journal", "-status"], [0o600, 0o666], ["owner", "root"]),
+        ("-lock", 0o600, "owner"),
+    ],
+)
+@IN_MEMORY
+def test_a_file_that_another_user_has_put_there(
+    as_nobody: Path, suffix: str, mode: int, user: str, in_memory: bool
+) -> None:
+    """In a shared directory, the error names another user's file and its owner, and nothing is changed."""
+    path = make_file(as_nobody / "todo.sqlite", rows(3))
+    place = path.with_name(path.name + suffix)
+    as_root(lambda: (share(as_nobody), put(place, mode)))  # type: ignore[arg-type,return-value]
+    before = checksum(path)
+    os.seteuid(0 if user == "root" else NOBODY)
+    with pytest.raises(
+        ForeignFileError, match=rf"{place.name} in its directory belongs to the user daemon\. Ask daemon"
+    ):
+        TaskManager(path, load_into_memory=in_memory)
+    with pytest.raises(ForeignFileError):
+        add_targets(path, [])
+    if suffix in ("-wal", "-journal"):
+        assert "belongs to the user daemon" in CliRunner().invoke(main, ["check", str(path)]).output
+    os.seteuid(0)
+    assert checksum(path) == before
+    assert place.read_bytes() == b"something"
+    place.unlink()
+    TaskManager(path, load_into_memory=in_memory).close()
+
+
+@AS_ROOT
+@IN_MEMORY
+def test_members_of_a_group_continue(as_nobody: Path, in_memory: bool) -> None:
+    """If other users may write the list, files that a killed manager of another user left are read and deleted."""
+    path = make_file(as_nobody / "todo.sqlite", rows(3))
+    path.chmod(0o666)
+    as_nobody.chmod(0o777)
+    child = os.fork()
+    if not child:
+        os.seteuid(0)
+        os.setgid(OTHER)
+        os.setuid(OTHER)
+        manager = TaskManager(path, load_into_memory=in_memory)
+        manager.save_result(result_of({"priority": 1}))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    TaskManager(path).close()
+    assert stored(path) == [1]
+
+
+@pytest.mark.parametrize("kind", ["a symlink", "a hard link", "a file", "nothing"])
+@pytest.mark.parametrize("moment", ["O_EXCL", "fsync"])
+@pytest.mark.parametrize("method", ["backup", "write_summary"])
+def test_a_temporary_file_that_another_user_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, moment: str, kind: str
+) -> None:
+    """The file in its place keeps its mode, owner, time and content; the call raises, and the old file stays."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    path = make_file(folder / "todo.sqlite", rows(3))
+    path.chmod(0o606)
+    secret = make_file(tmp_path / "secret", rows(9))
+    secret.chmod(0o600)
+    open_file, sync = os.open, os.fsync
+
+    def swap() -> None:
+        for temporary in folder.glob(".photometry_tasks-*"):
+            temporary.rename(folder / "taken")
+            if kind == "a symlink":
+                temporary.symlink_to(secret)
+            elif kind == "a hard link":
+                temporary.hardlink_to(secret)
+            elif kind == "a file":
+                temporary.write_text("something")
+
+    def open_and_swap(place: Any, flags: int, *given: Any) -> int:
+        descriptor = open_file(place, flags, *given)
+        if moment == "O_EXCL" and flags & os.O_EXCL:
+            swap()
+        return descriptor
+
+    def sync_and_swap(descriptor: int) -> None:
+        sync(descriptor)
+        if moment == "fsync":
+            swap()
+
+    with TaskManager(path, load_into_memory=True, summary=folder / "summary.json") as manager:
+        manager.save_result(result_of({"priority": 1}))
+        (folder / "summary.json").chmod(0o606)
+        before = [checksum(other) for other in (path, folder / "summary.json", secret)]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", open_and_swap)
+            patch.setattr(os, "fsync", sync_and_swap)
+            with pytest.raises(OSError, match=r"replaced it|No such file|unable to open|not a database"):
+                getattr(manager, method)()
+        assert [checksum(other) for other in (path, folder / "summary.json", secret)] == before
+        assert secret.stat().st_uid == os.geteuid()
+    assert stored(path) == [1]
+
+
 # --- file systems ---
 
 
@@ -716,3 +842,88 @@ def test_an_error_after_the_commit(
                 manager.logger.removeHandler(handler)
     assert stored(path) == [*range(1, 7), *range(11, 17)]
     assert ("automatic backup failed" in caplog.text) == (in_memory and isinstance(error, Exception))
+
+
+# --- temporary files ---
+
+
+def back_up(connection: Connection, path: Path) -> None:
+    """Save a result, and wait for a message of the test in the midst of a backup."""
+    copy_to = SQLiteDatabase.copy_to
+
+    def wait(database: SQLiteDatabase, temporary: Path) -> None:
+        copy_to(database, temporary)
+        connection.send("copied")
+        connection.recv()
+
+    with TaskManager(path, load_into_memory=True) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        SQLiteDatabase.copy_to = wait  # type: ignore[method-assign]
+        manager.backup()
+        SQLiteDatabase.copy_to = copy_to  # type: ignore[method-assign]
+    connection.send("closed")
+
+
+def rename_file(path: Path) -> Path:
+    for other in sorted(path.parent.glob("todo*")):
+        other.rename(path.with_name(other.name.replace("todo", "a 'b\"\n#%[1]*")))
+    return path.with_name("a 'b\"\n#%[1]*.sqlite")
+
+
+def bind(path: Path) -> Path:
+    folder = path.parent.with_name("mounted")
+    folder.mkdir()
+    subprocess.run(["mount", "--bind", path.parent, folder], check=True)
+    return folder / path.name
+
+
+#: Functions that return another path of a file, or of its copy.
+OTHERS: dict[str, Callable[[Path], Path]] = {
+    "the same path": lambda path: path,
+    "a renamed file": rename_file,
+    "a renamed directory": lambda path: path.parent.rename(path.parent.with_name("renamed")) / path.name,
+    "a copied directory": lambda path: Path(shutil.copytree(path.parent, path.parent.with_name("copy"))) / path.name,
+    "a linked directory": lambda path: link(path.parent.with_name("link"), path.parent) / path.name,
+    "a linked file": lambda path: link(path.parent.with_name("todo"), path),
+    "another mount": bind,
+    "another list": lambda path: make_file(path.with_name("second.sqlite"), rows(3)),
+}
+
+
+def link(place: Path, target: Path) -> Path:
+    place.symlink_to(target)
+    return place
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_temporary_file_of_a_killed_backup(tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
+    """The next opening of a list in the directory deletes it, whatever path the list had before."""
+    if name == "another mount":
+        request.getfixturevalue("own_mounts")
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    path = make_file(folder / "todo.sqlite", rows(3))
+    with running(back_up, path) as (_, connection):
+        assert connection.recv() == "copied"
+    other = OTHERS[name](path)
+    assert len(list(other.resolve().parent.glob(".photometry_tasks-*"))) == 1
+    assert "leftover file .photometry_tasks-" in CliRunner().invoke(main, ["check", str(other)]).output
+    TaskManager(other).close()
+    assert list(other.resolve().parent.glob(".photometry_tasks-*")) == []
+    if name != "another list":
+        assert stored(other) == [1]
+    if name == "another mount":
+        subprocess.run(["umount", "--lazy", str(other.parent)], check=True)
+
+
+def test_the_temporary_file_of_another_manager(tmp_path: Path) -> None:
+    """While a manager writes a backup, the opening of another list in its directory leaves its temporary file."""
+    path, other = (make_file(tmp_path / f"{name}.sqlite", rows(3)) for name in ("one", "other"))
+    with running(back_up, path) as (_, connection):
+        assert connection.recv() == "copied"
+        for in_memory in (False, True):
+            TaskManager(other, load_into_memory=in_memory).close()
+        connection.send("continue")
+        assert connection.recv() == "closed"
+    assert stored(path) == [1]
+    assert sorted(tmp_path.iterdir()) == [path, other]

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import Select
@@ -54,9 +53,6 @@ class PostgreSQLStore(TaskStore):
     worker : int
         The manager's number among the workers.
     """
-
-    #: A list on a server has no file.
-    path: Path | None = None
 
     def __init__(self, database: PostgreSQLDatabase, options: OpenOptions) -> None:
         self.name = database.name

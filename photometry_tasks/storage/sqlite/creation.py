@@ -6,11 +6,16 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from photometry_tasks.files import clear_temporaries, get_mode, get_stat, os_errors, replace_file, resolve
+from photometry_tasks.files import delete_temporaries, get_mode, get_stat, os_errors, replace_file, resolve
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.lock import TodoLock
-from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
+from photometry_tasks.storage.sqlite.paths import (
+    check_length,
+    check_no_leftover_log,
+    find_temporaries,
+    owner_errors,
+)
 
 
 def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bool:
@@ -41,13 +46,14 @@ def create_todo_file(path: Path, fill: Callable[[SQLiteDatabase], object]) -> bo
     if get_stat(path):
         return False
     check_length(path, has_temporaries=True)
-    with closing(TodoLock(path)):
+    with owner_errors(path), closing(TodoLock(path)):
         if get_stat(path):  # another manager created it while this one waited
             return False
         check_no_leftover_log(path)
-        clear_temporaries(resolve(path).parent, path)
+        delete_temporaries(find_temporaries(path))
+        place = resolve(path)
         with os_errors(path), sqlite_errors(path):
-            replace_file(resolve(path), lambda temporary: _fill(temporary, fill))
+            replace_file(place, lambda temporary: _fill(temporary, fill), owner=place)
     return True
 
 

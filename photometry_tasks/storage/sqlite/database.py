@@ -23,7 +23,7 @@ from photometry_tasks.errors import (
     TodoError,
     TodoFileInUseError,
 )
-from photometry_tasks.files import check_writable, clear_temporaries, get_stat, os_errors, resolve
+from photometry_tasks.files import check_writable, delete_temporaries, get_stat, os_errors, resolve
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.connection import find_interrupt
@@ -33,6 +33,7 @@ from photometry_tasks.storage.sqlite.dbapi import (
     build_dialect,
     configure,
     connect,
+    connect_new,
     find_damage,
     set_journal_mode,
     sqlite_errors,
@@ -45,7 +46,7 @@ from photometry_tasks.storage.sqlite.introspection import (
     has_current_schema,
 )
 from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder, find_readers
-from photometry_tasks.storage.sqlite.paths import FileIdentity
+from photometry_tasks.storage.sqlite.paths import FileIdentity, find_temporaries, owner_errors
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.upgrade import upgrade_schema
 from photometry_tasks.text import count_of
@@ -114,13 +115,14 @@ class SQLiteDatabase(Database):
             If another manager has the file open, or the file cannot be locked or written.
         """
         check_writable(path)
-        lock = TodoLock(path)
-        try:
-            clear_temporaries(resolve(path).parent, path)
-            return cls._open(path, "rw", lock)
-        except BaseException:
-            lock.close()
-            raise
+        with owner_errors(path):
+            lock = TodoLock(path)
+            try:
+                delete_temporaries(find_temporaries(path))
+                return cls._open(path, "rw", lock)
+            except BaseException:
+                lock.close()
+                raise
 
     @classmethod
     def open_read_only(cls, path: Path) -> Self:
@@ -128,7 +130,8 @@ class SQLiteDatabase(Database):
 
         A text that is not UTF-8, which another program may have stored, is read with lone surrogates for its bytes.
         """
-        return cls._open(path, "ro")
+        with owner_errors(path):
+            return cls._open(path, "ro")
 
     @classmethod
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
@@ -152,10 +155,7 @@ class SQLiteDatabase(Database):
     @classmethod
     def create(cls, path: Path) -> Self:
         """Open an empty file to fill it; on failure the caller deletes the file."""
-        dbapi = connect(path, "rw")
-        set_journal_mode(dbapi, "OFF")
-        dbapi.execute("PRAGMA synchronous=OFF")
-        return cls(path, dbapi)
+        return cls(path, connect_new(path))
 
     def load_into_memory(self) -> "SQLiteDatabase":
         """Return a copy in memory."""
@@ -486,10 +486,7 @@ class SQLiteDatabase(Database):
         import sqlite3
 
         try:
-            with sqlite_errors(self._path), closing(configure(sqlite3.connect(path))) as target:
-                # Neither journal nor sync is needed: the caller deletes the file on failure, and syncs it on success.
-                set_journal_mode(target, "OFF")
-                target.execute("PRAGMA synchronous=OFF")
+            with sqlite_errors(self._path), closing(connect_new(path)) as target:
                 self.dbapi.backup(target)
                 set_journal_mode(target, "DELETE")
                 copied, ours = count_rows(target), count_rows(self.dbapi)

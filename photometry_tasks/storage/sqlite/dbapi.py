@@ -2,6 +2,7 @@
 
 import errno
 import re
+import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -44,6 +45,28 @@ def connect(path: Path, mode: str) -> "sqlite3.Connection":
 def _build_uri(path: Path, mode: str) -> str:
     # A URI opens only an existing file; it is quoted, since '#', '?' and '%' may be part of a name.
     return f"file://{quote(bytes(path))}?mode={mode}"
+
+
+def connect_new(path: Path) -> "sqlite3.Connection":
+    """Open a new, empty file without a journal: the caller deletes it on failure, and syncs it on success.
+
+    Raises
+    ------
+    NotWritableError
+        If another user has put a link in its place.
+    """
+    dbapi = connect(path, "rw")
+    try:
+        # SQLite follows links. It has opened the file by now, so that a later link has no effect.
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_nlink != 1:
+            raise NotWritableError(path=path, found="another program has replaced it")
+        set_journal_mode(dbapi, "OFF")
+        dbapi.execute("PRAGMA synchronous=OFF")
+    except BaseException:
+        dbapi.close()
+        raise
+    return dbapi
 
 
 def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import clear_temporaries, get_stat, os_errors
+from photometry_tasks.files import build_prefix, delete_temporaries, get_stat, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
-from photometry_tasks.storage.sqlite.paths import check_summary_place
+from photometry_tasks.storage.sqlite.paths import check_summary_place, owner_errors
 from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
 from photometry_tasks.storage.sqlite.store import SQLiteStore
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
@@ -38,7 +38,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
     """
     if options.summary is not None:
         check_summary_place(options.summary, path)
-    with ExitStack() as opened, os_errors(path), sqlite_errors(path):
+    with owner_errors(path), ExitStack() as opened, os_errors(path), sqlite_errors(path):
         database, copy = SQLiteDatabase.open(path), None
         opened.callback(database.close)
         changes: list[str] = []
@@ -70,7 +70,7 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
             has_changed = bool(changes) or is_replayed or is_rewritten or bool(returned)
             copy.begin(is_changed=has_changed)
         if options.summary is not None:
-            clear_temporaries(options.summary.parent, path)
+            delete_temporaries(options.summary.parent.glob(f"{build_prefix(options.summary, 'output-')}*"))
         store = SQLiteStore(path, database, copy, returned)
         opened.pop_all()
     return store
@@ -101,7 +101,12 @@ def upgrade_todo_file(path: Path) -> list[str]:
     list of str
         A line for each change.
     """
-    with sqlite_errors(path), closing(SQLiteDatabase.open(path)) as database, closing(ResultLog(path)) as log:
+    with (
+        owner_errors(path),
+        sqlite_errors(path),
+        closing(SQLiteDatabase.open(path)) as database,
+        closing(ResultLog(path)) as log,
+    ):
         changes = upgrade_schema(database)
         if _replay_log(log, database, in_memory=False):
             changes.append("the results that a killed manager logged are saved")

@@ -3,11 +3,20 @@
 import os
 import re
 import stat
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from photometry_tasks.errors import LeftoverLogError, PathTooLongError, TodoFileInUseError, TodoFileNotFoundError
-from photometry_tasks.files import find_temporaries, get_mode, get_stat, identify, resolve
+from photometry_tasks.errors import (
+    ForeignFileError,
+    LeftoverLogError,
+    PathTooLongError,
+    TodoFileInUseError,
+    TodoFileNotFoundError,
+)
+from photometry_tasks.files import build_prefix, get_mode, get_stat, identify, os_errors, resolve
 from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.storage.sqlite.lock import find_holder
 
 #: The beginning of a URL; as a Path it has lost a slash.
 _URL = re.compile(r"(.*\bpassword=)|\s*([A-Za-z][\w+.-]+://|(postgres|mysql|mariadb|oracle|mssql|sqlite)[\w+.-]*:/)")
@@ -85,11 +94,58 @@ def check_no_leftover_log(path: Path) -> None:
             raise TodoFileInUseError(path=path, found=f"{log.name} exists")
 
 
+@contextmanager
+def owner_errors(path: Path) -> Iterator[None]:
+    """Open a TODO-file; name the owner of a file next to it that this user must not use, or cannot use.
+
+    In a shared directory any user can put a file there: SQLite and the next opening would take it for ours.
+
+    Raises
+    ------
+    ForeignFileError
+    """
+    path = resolve(path)
+    found = get_stat(path)
+    if found is not None and not found.st_mode & 0o022:  # no other user works on the TODO-file
+        _check_owners(path, _BESIDE, {0, os.geteuid(), found.st_uid})
+    try:
+        yield
+    except PermissionError:
+        _check_owners(path, ("-lock", *_BESIDE), {os.geteuid()})
+        raise
+
+
+def _check_owners(path: Path, suffixes: Iterable[str], trusted: Collection[int]) -> None:
+    import pwd
+
+    for suffix in suffixes:
+        with suppress(FileNotFoundError):
+            user = os.lstat(f"{path}{suffix}").st_uid
+            if user not in trusted:
+                names = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == user]
+                raise ForeignFileError(path=path, file=f"{path.name}{suffix}", owner=names[0] if names else user)
+
+
 def find_leftovers(path: Path) -> list[Path]:
     """Return the files that a TODO-file has while a program writes it, and that should not remain."""
     path = resolve(path)
     logs = [path.with_name(path.name + suffix) for suffix in _BESIDE]
-    return [log for log in logs if get_stat(log)] + find_temporaries(path.parent, path)
+    return [log for log in logs if get_stat(log)] + find_temporaries(path)
+
+
+def find_temporaries(path: Path) -> list[Path]:
+    """Return the temporary files next to a TODO-file that no other manager is writing.
+
+    A killed manager may have written them for a TODO-file that was renamed since: only a list that is locked has a
+    writer.
+    """
+    path = resolve(path)
+    with os_errors(path):
+        found = sorted(path.parent.glob(".photometry_tasks-[0-9a-f]*.tmp"))
+        locks = [lock.name.removesuffix("-lock") for lock in path.parent.glob("*-lock")] if found else []
+    others = [path.with_name(name) for name in locks if name not in ("", path.name)]
+    written = tuple(build_prefix(other) for other in others if find_holder(other) is not None)
+    return [temporary for temporary in found if not temporary.name.startswith(written)]
 
 
 def check_summary_place(summary: Path, todo_file: Path) -> None:

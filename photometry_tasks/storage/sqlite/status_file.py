@@ -55,12 +55,7 @@ class StatusFile:
             status = run_in_transaction(lambda transaction: read_status_fields(transaction.connection, self._path))
             text = json.dumps(status)
             with os_errors(place):
-                replace_file(
-                    place,
-                    lambda temporary: temporary.write_text(text, encoding="utf-8"),
-                    like=self._path,
-                    owner=self._path,
-                )
+                replace_file(place, text, like=self._path, owner=resolve(self._path))
         except Exception:  # the call that publishes is complete
             _logger.exception("%s: the status could not be written; the manager will retry", place)
         now = time.monotonic()

@@ -59,7 +59,6 @@ class SQLiteStore(TaskStore):
     ) -> None:
         self.name = str(path)
         self.returned = returned
-        self.path: Path | None = path
         self._path = path
         self._database = database
         self._copy = copy

@@ -93,7 +93,7 @@ class WorkingCopy:
         with _as_backup_errors(self._path):
             generation = self.database.begin_generation()
             self._log.mark(generation)
-            replace_file(self._path, self.database.copy_to, self._check_unchanged)
+            replace_file(self._path, self.database.copy_to, self._check_unchanged, owner=self._path)
             self._log.begin(generation)
         _logger.info("%s: backed up", self._path)
 
