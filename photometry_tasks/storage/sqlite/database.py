@@ -181,7 +181,7 @@ class SQLiteDatabase(Database):
         self.close()
 
     def recover(self) -> None:
-        """Complete or roll back the last write of a killed writer, and delete its journal, even an empty journal.
+        """Complete or roll back the last write of a killed writer, and delete what it left next to the file.
 
         Raises
         ------
@@ -190,10 +190,13 @@ class SQLiteDatabase(Database):
         """
         with sqlite_errors(self._path):
             set_journal_mode(self.dbapi, "DELETE")
-            if get_stat(self._beside("-journal")):
-                # SQLite has rolled back a journal with content; it leaves an empty one to the next writer.
+            left = [self._beside(suffix) for suffix in ("-journal", "-wal", "-shm") if get_stat(self._beside(suffix))]
+            if left:
+                # SQLite has taken in a journal or a log with content; it leaves an empty one to the next writer.
                 self.dbapi.execute("BEGIN EXCLUSIVE")
-                self._beside("-journal").unlink(missing_ok=True)
+                if tuple_cursor(self.dbapi).execute("PRAGMA journal_mode").fetchone() == ("delete",):
+                    for path in left:
+                        path.unlink(missing_ok=True)
                 self.dbapi.execute("ROLLBACK")
 
     @property

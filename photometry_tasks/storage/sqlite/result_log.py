@@ -237,7 +237,10 @@ class ResultLog:
         """Close and delete the log: the TODO-file holds all results."""
         self.close()
         with os_errors(self.path):
-            self.path.unlink(missing_ok=True)
+            if self.path.exists():
+                # After a power cut the log must not be missing while SQLite's deleted journal is there again.
+                sync_directory(self.path.parent)
+                self.path.unlink(missing_ok=True)
 
     def _open(self) -> int:
         if self._descriptor is None:
