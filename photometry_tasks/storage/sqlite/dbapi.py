@@ -57,16 +57,20 @@ def connect_new(path: Path) -> "sqlite3.Connection":
     """
     dbapi = connect(path, "rw")
     try:
-        # SQLite follows links. It has opened the file by now, so that a later link has no effect.
-        found = path.lstat()
-        if stat.S_ISLNK(found.st_mode) or found.st_nlink != 1:
-            raise NotWritableError(path=path, found="another program has replaced it")
+        _check_no_link(path)
         set_journal_mode(dbapi, "OFF")
         dbapi.execute("PRAGMA synchronous=OFF")
     except BaseException:
         dbapi.close()
         raise
     return dbapi
+
+
+def _check_no_link(path: Path) -> None:
+    """Check that SQLite has followed no link to open a file; a later link has no effect."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or found.st_nlink != 1:
+        raise NotWritableError(path=path, found="another program has replaced it")
 
 
 def configure(dbapi: "sqlite3.Connection") -> "sqlite3.Connection":
