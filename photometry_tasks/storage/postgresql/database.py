@@ -9,7 +9,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, select
+from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -54,6 +54,12 @@ _LISTED = 10
 _TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
 
 
+def _note_interrupt(dbapi: Any, _record: Any, error: BaseException | None) -> None:
+    """Note that SQLAlchemy cuts a connection because of Ctrl-C, and not because the server did."""
+    if error is not None and not isinstance(error, dbapi.Error):
+        dbapi.was_interrupted = True
+
+
 class PostgreSQLDatabase(Database):
     """One connection to a TODO-list on a PostgreSQL server.
 
@@ -96,6 +102,7 @@ class PostgreSQLDatabase(Database):
         check_driver()
         connect_driver = partial(connect, build_arguments(url), for_manager=patience is not None)
         self._engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect_driver)
+        event.listen(self._engine, "invalidate", _note_interrupt)
         self._open()
 
     # --- connecting --------------------------------------------------------------------------------------
@@ -143,9 +150,8 @@ class PostgreSQLDatabase(Database):
 
     def was_interrupted(self) -> bool:
         """Whether the connection is lost because an exception interrupted a statement."""
-        # SQLAlchemy cuts the connection after Ctrl-C, the driver's class after any other exception.
         dbapi: Any = self.dbapi
-        return self.connection.invalidated or bool(dbapi.was_interrupted)
+        return bool(dbapi.was_interrupted)
 
     def invalidate(self) -> None:
         """Cut the connection; the next call reconnects."""

@@ -68,8 +68,9 @@ def _build_connection_class() -> Any:
             limited = gen if self.timeout is None else self._limit(gen, self.timeout)
             try:
                 return super().wait(limited, *arguments, **named)
-            except BaseException:
-                if self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+            except BaseException as error:
+                is_active = self.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+                if is_active and not isinstance(error, psycopg.Error):
                     self.was_interrupted = True
                     self.pgconn.finish()
                 raise

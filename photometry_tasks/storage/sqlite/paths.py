@@ -119,7 +119,7 @@ def _check_owners(path: Path, suffixes: Iterable[str], trusted: Collection[int])
     import pwd
 
     for suffix in suffixes:
-        with suppress(FileNotFoundError):
+        with os_errors(path), suppress(FileNotFoundError):
             user = os.lstat(f"{path}{suffix}").st_uid
             if user not in trusted:
                 names = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == user]
