@@ -122,7 +122,7 @@ class InterruptedWriteError(TodoError, OSError):
 
 
 class NotWritableError(TodoError, PermissionError):
-    """{path} cannot be opened for writing ({found}). Check the permissions of the file and of its directory."""
+    """{path} cannot be opened ({found}). Check the permissions of the file and of its directory."""
 
 
 class ForeignFileError(TodoError, PermissionError):

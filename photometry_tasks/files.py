@@ -1,6 +1,7 @@
 """Files of any kind: replace a file as a whole, clear leftover files, translate the system's errors."""
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
@@ -121,8 +122,12 @@ def open_regular(path: Path) -> BinaryIO | None:
     except OSError:
         with os_errors(path):
             raise
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return os.fdopen(descriptor, "rb")
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None
 
@@ -164,9 +169,13 @@ def replace_file(
     is_kept = get_stat(like) is not None and not stat.S_ISLNK(like.lstat().st_mode)
     prefix = build_prefix(path, "output-") if owner is None else build_prefix(owner)
     temporary = path.with_name(f"{prefix}{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
+    if owner is None:
+        delete_temporaries(filter(is_abandoned, path.parent.glob(f"{prefix}*")))
     try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if is_kept else 0o666)
         try:
+            with suppress(OSError):  # without locks, a temporary file that a killed writer leaves stays
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if isinstance(write, str):
                 with os.fdopen(descriptor, "w", encoding="utf-8", closefd=False) as file:
                     file.write(write)
@@ -243,6 +252,16 @@ def build_prefix(path: Path, kind: str = "") -> str:
     The directory is left out: it may be renamed, or have several paths.
     """
     return f".photometry_tasks-{kind}{zlib.crc32(os.fsencode(path.name)):08x}-"
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether no writer has a temporary file locked."""
+    try:
+        with temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def delete_temporaries(temporaries: Iterable[Path]) -> None:

@@ -499,9 +499,13 @@ class TaskManager:
             remedy = "They are rolled back, the results are saved, the list is closed. Commit changes within the block"
             raise UncommittedChangesError(method="The end of the `with` block", remedy=remedy) from None
         finally:
-            # Uncommitted changes of the caller must not keep the results from being written to disk.
-            self._connection.discard_changes()
-            self.close()
+            try:
+                # Uncommitted changes of the caller must not keep the results from being written to disk.
+                self._connection.discard_changes()
+                self.close()
+            except BaseException:
+                self._store.abort()  # in memory, the next opening takes the results from the log
+                raise
 
     def __del__(self) -> None:
         connection = getattr(self, "_connection", None)  # missing if opening failed

@@ -17,15 +17,15 @@ _OTHER_NAMES = {"ticid": "starid"}
 _USED = {"starid", "sector", "datasource", "camera", "ccd", "cadence", "method", "tmag", "cbv_area"}
 _REQUIRED = ("starid", "camera", "ccd", "tmag")
 
-#: Words that make a sector a part or the limit of several, or exclude it: "sector 1 and 2", "since sector 5".
-_JOINING = (
-    r"(?:after|and|before|but|except\w*|exclud\w+|from|no|not|on|onwards?|or|plus|since|than|through|thru|till|to|until"
-    r"|up|without)\b"
+#: The comments that give the sector of a list: "Full target list for orbit 9, sector 1", as in the lists of the TESS
+#: Science Office, "Targets of sector 1", and "sector: 1".
+_SECTOR_COMMENT = re.compile(
+    r"[#\s]*(?:(?:full )?(?:target list|targets) (?:for|of) (?:orbits? [0-9]+(?:(?:,| and|-) ?[0-9]+)*, )?)?"
+    r"sector[\s:=]+([0-9]{1,4})[.\s]*",
+    re.IGNORECASE,
 )
-#: A sector in a comment, with a joining word before it, and a joining word or another number after it.
-_SECTOR_IN_COMMENT = re.compile(
-    rf"(\b{_JOINING}\s+(?:\w+\s+)?)?\bsector[\s:=]+([0-9]{{1,4}})(\w|\W*(?:[0-9]|{_JOINING}))?", re.IGNORECASE
-)
+#: Any other comment about a sector is prose.
+_ABOUT_SECTOR = re.compile(r"\bsectors?\b.*[0-9]", re.IGNORECASE)
 
 #: The place of a row for errors, its source's names of our columns, and its values by our names.
 Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
@@ -132,14 +132,12 @@ def _check_header(path: Path, names: list[str], header: list[str]) -> None:
 
 def _sector_of(path: Path, comments: list[tuple[int, str]], given: int | None) -> int | None:
     """Return the sector that the comments name, or None."""
-    found = set()
-    for number, comment in comments:
-        for before, sector, after in _SECTOR_IN_COMMENT.findall(comment):
-            if not (before or after):
-                found.add(int(sector))
-            elif given is None:
-                problem = f"the sector in {show(comment)} is unclear; choose a sector with --sector, or `sector=`"
-                raise InvalidTargetError(where=f"{path}, line {number}", problem=problem)
+    found = {int(match[1]) for _, comment in comments if (match := _SECTOR_COMMENT.fullmatch(comment))}
+    prose = [(number, comment) for number, comment in comments if _ABOUT_SECTOR.search(comment)]
+    if not found and prose and given is None:
+        number, comment = prose[0]
+        problem = f"the sector in {show(comment)} is unclear; choose a sector with --sector, or `sector=`"
+        raise InvalidTargetError(where=f"{path}, line {number}", problem=problem)
     named = ", ".join(map(str, sorted(found)))
     if len(found) > 1 and given is None:
         problem = f"the comments name several sectors ({named}); choose a sector with --sector, or `sector=`"

@@ -10,7 +10,15 @@ from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.csv_lists import Located
-from photometry_tasks.rules.validation import as_integer, as_real, check_positive, invalid_argument, show
+from photometry_tasks.rules.validation import (
+    BRIGHTEST,
+    FAINTEST,
+    as_integer,
+    as_real,
+    check_positive,
+    invalid_argument,
+    show,
+)
 from photometry_tasks.sql.statements import TARGET_NAMES
 
 #: The brightest targets saturate in full-frame images: only halo photometry measures them.
@@ -21,7 +29,6 @@ _END = 2**63  # of the integers of a database column
 _POSITIVE = range(1, _END)  # star ids, sectors and cadences
 _FOUR = frozenset(range(1, 5))  # cameras, and CCDs of a camera
 _AREAS = frozenset(range(110, 445))  # camera*100 + ccd*10 + the area on the CCD, 0 to 4
-_BRIGHTEST, _FAINTEST = -10.0, 30.0
 
 #: Seconds. The longest cadence of target pixel files; full-frame images have longer cadences.
 _LONGEST_OF_PIXEL_FILES = 120
@@ -93,7 +100,7 @@ def build_plain_target(row: Any, defaults: Defaults) -> Target | None:
         and ccd in _FOUR
         and 0 < sector < _END
         and type(tmag) is float
-        and _BRIGHTEST <= tmag <= _FAINTEST
+        and BRIGHTEST <= tmag <= FAINTEST
         and type(datasource) is str
         and datasource in ("ffi", "tpf")
         and method is None
@@ -220,7 +227,7 @@ def _as_magnitude(value: object) -> float | None:
         raise ValueError("a finite number is expected")
     if tmag != tmag:
         return None
-    if not _BRIGHTEST <= tmag <= _FAINTEST:
+    if not BRIGHTEST <= tmag <= FAINTEST:
         raise ValueError("a magnitude from -10 to 30 is expected; leave it empty (None) if it is unknown")
     return tmag
 

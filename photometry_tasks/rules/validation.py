@@ -82,6 +82,10 @@ def check_seconds(argument: str, value: object) -> float:
     return seconds
 
 
+#: Magnitudes of stars; programs write a number outside, such as -99, for an unknown magnitude.
+BRIGHTEST, FAINTEST = -10.0, 30.0
+
+
 def check_lease(lease: object) -> float:
     """Return a lease in seconds."""
     seconds = check_seconds("lease", lease)
@@ -102,7 +106,8 @@ def check_path(argument: str, value: object) -> str:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
         # Only its type is shown, because it may be a URL with a password.
-        raise invalid_argument(argument, path and type(value), "a path is expected: a text that is not empty")
+        given = "" if path == "" else f"a value of type {type(value).__name__}"
+        raise invalid_argument(argument, given, "a path is expected: a text that is not empty, without NUL")
     return path
 
 

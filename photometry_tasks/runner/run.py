@@ -146,6 +146,8 @@ def run_tasks(
     If one dead worker breaks the whole executor, as in `concurrent.futures.ProcessPoolExecutor`, a new executor is
     created, and the tasks in flight are run again, one at a time: a task that breaks it again becomes an ERROR.
     """
+    if not isinstance(manager, TaskManager):
+        raise invalid_argument("manager", manager, "a TaskManager is expected; open the list with one")
     jobs = check_jobs(jobs, executor)
     limit = None if limit is None else check_positive("limit", limit)
     grace = check_seconds("grace", grace)

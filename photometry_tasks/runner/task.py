@@ -49,9 +49,9 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
 
 
 def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times: float) -> Result:
-    """Return an ERROR as the result of a task that failed."""
+    """Return an ERROR as the result of a task that failed; values of another type in its row do not matter."""
     failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
-    return check_result({**task, **times, **failure})
+    return check_result({"priority": task["priority"], "attempt": task.get("attempt"), **times, **failure})
 
 
 def describe_error(error: BaseException) -> str:

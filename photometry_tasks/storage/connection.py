@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, configure_mappers
 
 from photometry_tasks.errors import ClosedError, ServerError, UncommittedChangesError, WrongThreadError
 
@@ -109,6 +109,7 @@ class ManagerConnection:
         if self._session is None or not self._session.in_transaction():
             self._database.ensure_connected()
         if self._session is None or self._session.bind is not self._database.connection:
+            _configure_models()
             self._session = Session(self._database.connection)
             event.listen(self._session, "after_soft_rollback", self._roll_back)
         return self._session
@@ -225,6 +226,13 @@ def find_interrupt(error: BaseException, outer: BaseException | None) -> BaseExc
         return error
     is_in_its_place = isinstance(error, SQLAlchemyError | AssertionError) and not isinstance(error, DBAPIError)
     return find_interrupt(context, outer) if is_in_its_place or not isinstance(context, Exception) else error
+
+
+def _configure_models() -> None:
+    """Configure the models in another thread: an exception of a signal handler here would leave them unusable."""
+    thread = threading.Thread(target=configure_mappers)
+    thread.start()
+    thread.join()
 
 
 def _has_changes(session: Session) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,33 @@ def test_the_end_of_a_block(
     assert query(path, "SELECT status, tmag FROM todolist ORDER BY priority") == [(1, 10.0), (None, 10.0), (6, 10.0)]
     with TaskManager(path) as again:
         assert again.summary["OK"] == 1
+
+
+def close_the_connection(manager: TaskManager) -> None:
+    manager.conn.close()
+
+
+def read_bytes(manager: TaskManager) -> None:
+    manager.conn.text_factory = bytes
+
+
+def forbid_writing(manager: TaskManager) -> None:
+    manager.conn.execute("PRAGMA query_only=on")
+
+
+@pytest.mark.parametrize("spoil", [close_the_connection, read_bytes, forbid_writing])
+@IN_MEMORY
+def test_the_end_of_a_block_with_a_spoilt_connection(
+    todo: Callable[..., Path], spoil: Callable[[TaskManager], None], in_memory: bool
+) -> None:
+    """Whatever the caller has done to the connection, the file is not locked after the block, and has all results."""
+    path = todo({}, {})
+    with suppress(Exception), TaskManager(path, load_into_memory=in_memory) as manager:
+        manager.save_result(result_of({"priority": 1}))
+        spoil(manager)
+    TaskManager(path).close()
+    assert query(path, "SELECT status FROM todolist ORDER BY priority") == [(1,), (None,)]
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("change", CHANGES)

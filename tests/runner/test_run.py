@@ -53,6 +53,26 @@ def test_the_work_is_shared(opened: Callable[..., TaskManager]) -> None:
     assert os.getpid() not in processes
 
 
+@pytest.mark.parametrize(("column", "value"), [("starid", b"\5" + bytes(7)), ("tmag", b"\0\0 A"), ("camera", "one")])
+def test_a_task_with_a_value_of_another_type(todo: Callable[..., Path], column: str, value: object) -> None:
+    """A task whose row holds bytes or a text for a number becomes an ERROR, and the others are run."""
+    path = todo(*many(6))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE todolist SET {column} = ? WHERE priority = 3", (value,))
+    with TaskManager(path) as manager:
+        report = run_tasks(manager, functions.good, jobs=2)
+    assert (report.saved, report.errors) == (6, 1)
+    assert column in query(path, "SELECT errors FROM diagnostics WHERE priority = 3")[0][0]
+
+
+def test_something_else_for_a_manager(todo: Callable[..., Path]) -> None:
+    """A path in place of the manager is refused by name."""
+    path = todo()
+    for other in (path, str(path), None):
+        with pytest.raises(ValueError, match=r"manager=.*: a TaskManager is expected"):
+            run_tasks(other, functions.good)  # type: ignore[arg-type]
+
+
 def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> None:
     """If the function raises an exception, its task becomes an ERROR with the traceback; the other tasks continue."""
     manager = opened(*many(9))

@@ -37,6 +37,7 @@ from photometry_tasks.errors import (
     TodoError,
     TooManyFilesError,
 )
+from photometry_tasks.files import replace_file
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.status import get_status
@@ -44,7 +45,7 @@ from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.lock import find_mount
 from tests.support.lists import checksum, make_file, query, result_of
-from tests.support.processes import running
+from tests.support.processes import kill, running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -278,7 +279,7 @@ def test_a_read_only_file_or_directory(as_nobody: Path, read_only: str, in_memor
     place = path if read_only == "file" else as_nobody
     place.chmod(place.stat().st_mode & ~0o222)
     before = checksum(path)
-    with pytest.raises(NotWritableError, match=rf"todo.sqlite cannot be opened for writing \({place} is read-only\)"):
+    with pytest.raises(NotWritableError, match=rf"todo.sqlite cannot be opened \({place} is read-only\)"):
         TaskManager(path, load_into_memory=in_memory)
     with pytest.raises(PermissionError):
         add_targets(path, [])
@@ -914,6 +915,41 @@ def test_the_temporary_file_of_a_killed_backup(tmp_path: Path, request: pytest.F
         assert stored(other) == [1]
     if name == "another mount":
         subprocess.run(["umount", "--lazy", str(other.parent)], check=True)
+
+
+def write_slowly(connection: Connection, path: Path, place: Path) -> None:
+    """Replace a file, and wait for a message in the midst of it."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("new")
+        connection.send(path.name)
+        connection.recv()
+
+    replace_file(place, write)
+    connection.send("written")
+
+
+@pytest.mark.parametrize("sweep", ["the same output", "an opening", "add_targets"])
+def test_the_temporary_file_of_a_killed_output(tmp_path: Path, sweep: str) -> None:
+    """The next output of this name, or the next opening of a list there, deletes it; that of a living writer stays."""
+    path = make_file(tmp_path / "todo.sqlite", rows(3))
+    place = tmp_path / "out.csv"
+
+    def sweep_once() -> None:
+        if sweep == "the same output":
+            replace_file(place, "another")
+        elif sweep == "an opening":
+            TaskManager(path).close()
+        else:
+            add_targets(path, [])
+
+    with running(write_slowly, path, place) as (process, connection):
+        connection.recv()
+        sweep_once()
+        assert len(list(tmp_path.glob(".photometry_tasks-output-*"))) == 1
+        kill(process)
+        sweep_once()
+        assert list(tmp_path.glob(".photometry_tasks-*")) == []
 
 
 def test_the_temporary_file_of_another_manager(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Promise 1 in memory mode: the log between two backups, and its replay at the next opening."""
 
+import gzip
 import itertools
 import logging
 import os
+import re
 import resource
 import shutil
 import sqlite3
@@ -20,7 +22,8 @@ import numpy as np
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import TodoError
+from photometry_tasks.errors import TodoError, UnsavedResultsError
+from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.sqlite import result_log
 from tests.support.lists import make_file, query, result_of
 from tests.support.paths import ROOT
@@ -249,16 +252,59 @@ def test_a_damaged_line(todo: Callable[..., Path], damage: str, caplog: pytest.L
     assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"0", b"00000000 \n", b"nonsense\n" * 3, bytes(range(256))])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"0", b"0123abcd ", b"0123abcd gASV", b"0123abcd gASV\0\0\0", b"\0" * 5000),  # torn
+        *(
+            b"\n",
+            b"00000000 \n",
+            b"nonsense\n" * 3,
+            bytes(range(256)),
+            b"x",
+            gzip.compress(b"results"),
+            b"{}",
+        ),
+    ],
+)
 @IN_MEMORY
-def test_nonsense_in_place_of_a_log(todo: Callable[..., Path], content: bytes, in_memory: bool) -> None:
-    """With nonsense in place of the log, opening works, and the nonsense does not get into the file."""
+def test_nonsense_in_place_of_a_log(
+    todo: Callable[..., Path], content: bytes, in_memory: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With nonsense in place of the log, opening works and keeps it aside: it may be of another release."""
     path = todo({}, {})
     log_of(path).write_bytes(content)
     with TaskManager(path, load_into_memory=in_memory) as manager:
         save(manager, 1)
     assert state(path)[0] == [(1, 1), (2, None)]
-    assert list(path.parent.iterdir()) == [path]
+    is_torn = re.fullmatch(rb"[0-9a-f]*( \w*)?\0*", content) is not None
+    kept = list(path.parent.glob("*-kept-*"))
+    assert [aside.read_bytes() for aside in kept] == ([] if is_torn else [content])
+    assert sorted(path.parent.iterdir()) == sorted([path, *kept])
+    assert ("is kept as" in caplog.text) != is_torn
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda log: log.replace(b"\n", b"\r\n"),
+        lambda log: log.upper(),
+        lambda _log: b"".join(result_log._encode({"rows": n}) for n in range(3)),
+        lambda log: log + result_log._encode({"undo": [1]}),
+        lambda log: log + result_log._encode({"reset": {"priority": 1}}),
+        lambda log: log + result_log._encode({"results": {}}),
+    ],
+)
+def test_a_log_of_another_release(todo: Callable[..., Path], change: Callable[[bytes], bytes]) -> None:
+    """Lines that cannot be read are never deleted without a copy, and readers do not pass over them in silence."""
+    path = die_with(todo({}, {}), 1)
+    log_of(path).write_bytes(change(log_of(path).read_bytes()))
+    content = log_of(path).read_bytes()
+    with pytest.raises(UnsavedResultsError):
+        export_tasks(path, path.with_name("out.csv"))
+    TaskManager(path).close()
+    (kept,) = path.parent.glob("*-kept-*")
+    assert kept.read_bytes().startswith(content)
 
 
 def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None]) -> None:

@@ -215,12 +215,14 @@ def test_lines(path: Path) -> None:
 @pytest.mark.parametrize(
     ("comment", "sector"),
     [
-        *(
-            (comment, 14)
-            for comment in ("# Sector 14, camera 1", "# sector: 14", "#sector=0014.", "# in sector 14 (v2)")
-        ),
-        *((comment, 7) for comment in ("# SECTOR  7", "# sector 7\n# 7 orbits of sector 7", "# sector: 7 - camera 1")),
-        *((comment, None) for comment in ("# sectors 1", "# sectors 1-13", "# subsector 2", "#", "# sector: -1")),
+        *((comment, 14) for comment in ("# Sector 14", "# sector: 14", "#sector=0014.", "# target list for sector 14")),
+        *((comment, 7) for comment in ("# SECTOR  7", "# sector 7\n# 7 orbits of sector 9", "# Targets of sector 7")),
+        ("# Full target list for orbit 35, sector 14", 14),
+        ("# Full target list for orbits 35 and 36, sector 14", 14),
+        *((comment, None) for comment in ("# subsector 2", "#", "# by sector", "# 14")),
+        *((f"# {text}", ValueError) for text in ("Sector 14, camera 1", "sectors 1", "sectors 1-13", "sector: -1")),
+        *((f"# {text} sector 5", ValueError) for text in ("Not observed in", "never observed:", "also seen in", "in")),
+        *((f"# {text}", ValueError) for text in ("sector 3 removed", "From sectors 3 4 5; sector 6", "sector 7 ff.")),
         *((f"# Targets of sector {number}", ValueError) for number in ("1-13", "1–13", "1, 2", "1/2", "1.5", "1 & 2")),
         *(
             (f"# Sector {number}", ValueError)

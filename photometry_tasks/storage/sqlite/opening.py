@@ -7,7 +7,7 @@ from pathlib import Path
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import build_prefix, delete_temporaries, get_stat, os_errors
+from photometry_tasks.files import get_stat, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
@@ -69,8 +69,6 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
         if copy is not None:
             has_changed = bool(changes) or is_replayed or is_rewritten or bool(returned)
             copy.begin(is_changed=has_changed)
-        if options.summary is not None:
-            delete_temporaries(options.summary.parent.glob(f"{build_prefix(options.summary, 'output-')}*"))
         store = SQLiteStore(path, database, copy, returned)
         opened.pop_all()
     return store
@@ -126,7 +124,7 @@ def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
     if get_stat(log.path) is None:
         return SQLiteDatabase.open_read_only(path)
     for _ in range(_TRIES):
-        with ExitStack() as opened:
+        with ExitStack() as opened, os_errors(path), sqlite_errors(path):
             database, problem = SQLiteDatabase.open_read_only(path), None
             opened.callback(database.close)
             generation = database.get_generation()

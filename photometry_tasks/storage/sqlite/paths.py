@@ -14,7 +14,7 @@ from photometry_tasks.errors import (
     TodoFileInUseError,
     TodoFileNotFoundError,
 )
-from photometry_tasks.files import build_prefix, get_mode, get_stat, identify, os_errors, resolve
+from photometry_tasks.files import build_prefix, get_mode, get_stat, identify, is_abandoned, os_errors, resolve
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.storage.sqlite.lock import find_holder
 
@@ -134,14 +134,15 @@ def find_leftovers(path: Path) -> list[Path]:
 
 
 def find_temporaries(path: Path) -> list[Path]:
-    """Return the temporary files next to a TODO-file that no other manager is writing.
+    """Return the temporary files next to a TODO-file, also of outputs, that no other program is writing.
 
     A killed manager may have written them for a TODO-file that was renamed since: only a list that is locked has a
     writer.
     """
     path = resolve(path)
     with os_errors(path):
-        found = sorted(path.parent.glob(".photometry_tasks-[0-9a-f]*.tmp"))
+        outputs = filter(is_abandoned, path.parent.glob(".photometry_tasks-output-*.tmp"))
+        found = sorted([*path.parent.glob(".photometry_tasks-[0-9a-f]*.tmp"), *outputs])
         locks = [lock.name.removesuffix("-lock") for lock in path.parent.glob("*-lock")] if found else []
     others = [path.with_name(name) for name in locks if name not in ("", path.name)]
     written = tuple(build_prefix(other) for other in others if find_holder(other) is not None)

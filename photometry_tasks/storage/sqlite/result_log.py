@@ -11,6 +11,7 @@ import ast
 import io
 import os
 import pickle
+import re
 import shutil
 import zlib
 from binascii import a2b_base64, b2a_base64
@@ -57,6 +58,14 @@ _CHUNK = 100_000
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
+
+#: The keys of a line's entry.
+_KEYS = {"generation", "columns", "results", "reset"}
+
+#: The beginning of a line, after which a file system may have left zeros.
+_TORN = re.compile(rb"[0-9a-f]{0,8}(?: [A-Za-z0-9+/=]{0,1000000})?\0*")
+
+_NOTHING = object()
 
 #: The most bytes of a line: whatever a file holds, a line takes less than 1 GB of memory.
 _LONGEST = 2**24
@@ -154,6 +163,11 @@ def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
     except (KeyError, TypeError, ValueError):
         return None
     return (result, parts[0]) if is_ours else None
+
+
+def _read_reset(priorities: Any) -> list[int] | None:
+    is_ours = isinstance(priorities, list) and {*map(type, priorities)} <= {int}
+    return priorities if is_ours and all(-(2**63) <= priority < 2**63 for priority in priorities) else None
 
 
 class ResultLog:
@@ -282,29 +296,28 @@ class ResultLog:
         return start
 
     def has_results(self) -> bool:
-        """Whether the log holds results."""
-        return any("results" in (_decode(line) or {}) for _, line in self._lines())
+        """Whether the log holds results, resets, or lines that cannot be read."""
+        return next(self.iter_results(0), _NOTHING) is not _NOTHING
 
     def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | list[int] | None]:
-        """Yield the results after an offset, the priorities of each reset, and None for a damaged line or record.
+        """Yield the results after an offset, the priorities of each reset, and None for a line of another kind.
 
         A torn last line is ignored: its results were never acknowledged.
         """
-        is_torn, columns = False, None
+        columns = None
         for end, line in self._lines():
             if end < start:
                 continue
             entry = _decode(line)
             columns = (entry or {}).get("columns", columns)
-            if end == start:
+            if end == start or (entry is None and _TORN.fullmatch(line)):
                 continue
-            if is_torn:
+            if entry is None or not entry.keys() <= _KEYS:
                 yield None
-            is_torn = entry is None
-            records = (entry or {}).get("results", [])
-            if isinstance(reset := (entry or {}).get("reset"), list):
-                is_ours = {*map(type, reset)} == {int} and -(2**63) <= min(reset) <= max(reset) < 2**63
-                yield reset if is_ours else None
+                continue
+            if "reset" in entry:
+                yield _read_reset(entry["reset"])
+            records = entry.get("results", [])
             for record in records if isinstance(records, list) else [None]:
                 yield _read_record(record, columns)
 
@@ -319,7 +332,6 @@ class ResultLog:
                 end += len(line)
                 yield end, line
                 if len(line) > _LONGEST:
-                    yield end, b""  # no torn line is as long; what follows it is not read
                     return
 
     def keep_aside(self) -> Path:
