@@ -34,7 +34,7 @@ NUMBERS = pytest.mark.parametrize("number", [300, pytest.param(20_000, marks=pyt
 def test_each_task_once(server: Server, number: int, batch: int) -> None:
     """If eight workers claim and save, each task is claimed once, and has one accepted result."""
     url = empty_list(server.engine, [{} for _ in range(number)])
-    outcomes = run_workers(url, batch, lambda: False)
+    outcomes = run_workers(url, [batch], lambda: False)
     check_each_once(url, number, outcomes)
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts") == [(number,)]
     workers = query(url, "SELECT count(DISTINCT worker) FROM photometry_tasks_attempts")
@@ -56,7 +56,7 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
         )
         cut.append(len(query(url, sql)))
 
-    outcomes = run_workers(url, batch, Disturbance(url, number, 60, act))
+    outcomes = run_workers(url, [batch], Disturbance(url, number, 60, act))
     check_each_once(url, number, outcomes)
     assert sum(cut) >= (175 if number == 20_000 else 1)
 
@@ -73,7 +73,7 @@ def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:
         server.restart()
         times.append(None)
 
-    outcomes = run_workers(url, batch, Disturbance(url, number, 5, act))
+    outcomes = run_workers(url, [batch], Disturbance(url, number, 5, act))
     check_each_once(url, number, outcomes)
     assert len(times) >= (5 if number == 20_000 else 1)
 

@@ -250,6 +250,8 @@ def test_forms_of_a_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with TaskManager(form, reset=False) as manager:
             assert len(manager.claim_tasks(1)) == 1
             assert ask(manager, "SELECT current_setting('application_name')") == [(name,)]
+            connection: Any = manager._store._database.dbapi  # type: ignore[union-attr]
+            assert connection.prepare_threshold == (None if "none" in form else 5)
 
 
 # --- clocks ---

@@ -1,7 +1,8 @@
 """Eight managers that work through a list on a server while a test disturbs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import cycle, islice
 from multiprocessing.connection import Connection, wait
 
 import psycopg
@@ -26,10 +27,13 @@ def work(connection: Connection, url: str, batch: int) -> None:
     connection.send(found)
 
 
-def run_workers(url: str, batch: int, disturb: Callable[[], bool]) -> Accepted:
-    """Run eight workers to the end while `disturb` is called, and return the outcomes that they received."""
+def run_workers(url: str, batches: Sequence[int], disturb: Callable[[], bool]) -> Accepted:
+    """Run eight workers to the end while `disturb` is called, and return the outcomes that they received.
+
+    The sizes of the batches go to the workers in turn.
+    """
     with ExitStack() as stack:
-        connections = [stack.enter_context(running(work, url, batch))[1] for _ in range(8)]
+        connections = [stack.enter_context(running(work, url, batch))[1] for batch in islice(cycle(batches), 8)]
         for connection in connections:
             assert connection.recv() is None
         for connection in connections:

@@ -261,6 +261,8 @@ class PostgreSQLDatabase(Database):
         found = describe_error(error)
         if find_driver_error(error).sqlstate == _READ_ONLY:
             found += "; use the primary server, and a role without default_transaction_read_only"
+        if "statement pooling mode" in found:
+            found += "; set pool_mode = transaction in PgBouncer"
         return ServerError(path=self.name, found=found)
 
     # --- whole tables ------------------------------------------------------------------------------------

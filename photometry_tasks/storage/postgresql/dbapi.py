@@ -21,6 +21,9 @@ _CONNECTING = {
     "fallback_application_name": "photometry_tasks",
 }
 
+#: The longest time for the settings, seconds: a pooler accepts clients for which it has no free connection yet.
+_LONGEST_SETTING = 60.0
+
 #: The settings of each connection: other settings of the role, the database or the client change no answer, and end no
 #: call. A statement that waited for a row sees its latest version. All tables are those of the schema with the list; a
 #: new list is created in the first schema of the search path where the name of its table is free.
@@ -124,6 +127,7 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     InvalidArgumentError
         If the database cannot hold every text.
     """
+    from psycopg import IsolationLevel
     from psycopg.types.numeric import Int8Dumper
 
     dbapi = _build_connection_class().connect(**{**_CONNECTING, **arguments})
@@ -135,8 +139,15 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
         raise invalid_argument("url", database.decode(), f"{problem}; {remedy}")
     # Always 64 bits: the server would prepare each statement again for every other combination of types.
     dbapi.adapters.register_dumper(int, Int8Dumper)
-    dbapi.execute(MANAGER_SETTINGS if for_manager else _SETTINGS, prepare=False)
+    dbapi.isolation_level = IsolationLevel.READ_COMMITTED  # a standby refuses the serializable one, as a role may have
+    dbapi.timeout = _LONGEST_SETTING
+    settings = MANAGER_SETTINGS if for_manager else _SETTINGS
+    (pid,) = dbapi.execute(f"SELECT pg_backend_pid(); {settings}", prepare=False).fetchone()
     dbapi.commit()
+    dbapi.timeout = None
+    if pid != dbapi.info.backend_pid and "prepare_threshold" not in arguments:
+        # A pooler has made the number up. In transaction mode, its clients would run each other's prepared statements.
+        dbapi.prepare_threshold = None
     return dbapi
 
 

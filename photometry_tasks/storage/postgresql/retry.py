@@ -27,10 +27,20 @@ _REFUSALS = (
     "too many",
     "connection slots are reserved",
     "the database system is starting up",
-    "the database system is shutting down",
+    "shutting down",  # "the database system is …", and PgBouncer's "server …"
     "the database system is not",  # "… not yet accepting connections", "… not accepting connections"
     "the database system is in recovery mode",
     "server closed the connection unexpectedly",
+    # Of PgBouncer, while it or its pool is full or paused, or the server behind it is:
+    "no more connections allowed",
+    "client connections exceeded",
+    "server login has been failing",
+    "server conn crashed",
+    "client_login_timeout",
+    "query_wait_timeout",
+    # Of libpq and of our driver's connection, while PgBouncer lets them wait:
+    "timeout expired",
+    "the server has not answered",
 )
 #: Codes of transactions that conflict, and of a wait for a lock that reached the server's `lock_timeout`.
 _CONFLICTS = {"40001", "40P01", "55P03"}
