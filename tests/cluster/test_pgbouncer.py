@@ -1,10 +1,15 @@
 """A list behind PgBouncer, in each of its modes, while it is restarted, reconnects, or has no free connection."""
 
+import getpass
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,12 @@ from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.storage.postgresql import dbapi
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
-from tests.support.commands import read_everything
+from tests.support.commands import COMMAND, read_everything
 from tests.support.lists import ask, empty_list, many, query, result_of
 from tests.support.managers import Disturbance, check_each_once, run_workers
+from tests.support.paths import ROOT
 from tests.support.servers import Server
+from tests.support.target_lists import MIT
 
 pytestmark = [
     pytest.mark.cluster,
@@ -30,6 +37,12 @@ pytestmark = [
 POOLS = pytest.mark.parametrize("mode", ["session", "transaction"])
 
 
+def find_port() -> int:
+    """Return a port of this machine that no program uses."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return int(free.getsockname()[1])
+
+
 class PgBouncer:
     """A PgBouncer in front of a server, which is started again after each change of its settings."""
 
@@ -37,8 +50,7 @@ class PgBouncer:
         self.server = server
         self._configuration = server.directory / "pgbouncer.ini"
         (server.directory / "users.txt").write_text('"postgres" ""\n')
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            port = free.getsockname()[1]
+        port = find_port()
         self.settings: dict[str, Any] = {
             "listen_addr": "127.0.0.1",
             "listen_port": port,
@@ -210,3 +222,84 @@ def test_a_lack_of_room(
         with TaskManager(url, reset=False, lease=30) as manager:
             assert manager.claim_tasks(1)
     assert refusal in caplog.text
+
+
+# --- the guide ---
+
+BLOCKS = re.findall(r"^```console\n(.*?)^```$", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE | re.DOTALL)
+DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+class User:
+    """A user without special rights, who runs blocks of the guide with other names of nodes, ports and directories."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._user = "nobody" if os.geteuid() == 0 else None
+        shutil.chown(home, self._user or -1)
+        port = str(find_port())
+        self._replaced = {
+            "/local/$USER/tasks": "$HOME/$NODE",
+            "/usr/lib/postgresql/15/bin": str(DEBIAN[-1]),
+            "listen_addresses = '*'": "listen_addresses = '127.0.0.1'",
+            "streaming_delay = -1": "streaming_delay = -1\nlisten_addresses = '127.0.0.2'",
+            "dbnode": "127.0.0.1",
+            "readnode": "127.0.0.2",
+            "4GB": "32MB",
+            "5432": port,
+            "6432": str(find_port()),
+            "mystars:photometry": "tests.support.functions:good",
+            "$ ": "",
+        }
+        name = self._user or getpass.getuser()
+        self.other_spelling = f"postgresql://{name}@localhost:{port}/sector1"
+        path = f"/usr/bin:/bin:{Path(COMMAND).parent}"
+        self._environment = {"PATH": path, "HOME": str(home), "USER": name, "PGPORT": port, "PYTHONPATH": str(ROOT)}
+
+    def run(self, node: str, word: str) -> list[str]:
+        """Run the block with a word on a node, without `sbatch`, and return the output of each of our commands."""
+        (block,) = (block for block in BLOCKS if word in block)
+        lines = [BLOCKS[0].partition("\n")[0], *block.splitlines()]
+        for old, new in self._replaced.items():
+            lines = [line.replace(old, new) for line in lines]
+        ours = [line for line in lines if line.startswith("photometry-tasks") and "--watch" not in line]
+        others = [line for line in lines if not line.startswith(("photometry-tasks", "sbatch"))]
+        self._run_script("\n".join(others), node, self._user)
+        return [self._run_script(line, node) for line in ours]  # nobody may not read this checkout and its Python
+
+    def _run_script(self, script: str, node: str, user: str | None = None) -> str:
+        command, environment = ["bash", "-euc", script], {**self._environment, "NODE": node}
+        run = subprocess.run(command, user=user, cwd=self._home, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, f"{script}\n{run.stdout}\n{run.stderr}"
+        return run.stdout
+
+    def stop(self) -> None:
+        """End all that the user has started."""
+        for file in self._home.glob("*/*.pid"):
+            with suppress(ProcessLookupError):
+                os.kill(int(file.read_text().split()[0]), signal.SIGINT)
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    if not DEBIAN:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    home = Path(tempfile.mkdtemp(prefix="home"))
+    (home / "all_targets_S001_v1.csv").write_text(MIT)
+    started = User(home)
+    yield started
+    started.stop()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def test_the_guide(user: User) -> None:
+    """A user without special rights sets up the server, PgBouncer and the standby as the guide says."""
+    added, copied = user.run("dbnode", "initdb")
+    assert added.startswith("2 tasks added")
+    assert copied.startswith("2 tasks, 0 results")
+    with pytest.raises(ServerError, match=r"add a line to ~/\.pgpass, with the host as the URL spells it"):
+        get_status(user.other_spelling)
+    (worked,) = user.run("dbnode", "pgbouncer -d")
+    assert "2 results (0 errors)" in worked
+    (shown,) = user.run("readnode", "pg_basebackup")
+    assert "OK" in shown

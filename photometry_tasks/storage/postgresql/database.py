@@ -48,6 +48,12 @@ _LONG_TRANSACTION = 300.0
 #: The code of a change in a transaction that only reads.
 _READ_ONLY = "25006"
 
+#: The remedies of other errors, by a part of their text.
+_REMEDIES = {
+    "no password supplied": "add a line to ~/.pgpass, with the host as the URL spells it",
+    "statement pooling mode": "set pool_mode = transaction in PgBouncer",
+}
+
 #: The most hosts that are listed.
 _LISTED = 10
 
@@ -261,8 +267,7 @@ class PostgreSQLDatabase(Database):
         found = describe_error(error)
         if find_driver_error(error).sqlstate == _READ_ONLY:
             found += "; use the primary server, and a role without default_transaction_read_only"
-        if "statement pooling mode" in found:
-            found += "; set pool_mode = transaction in PgBouncer"
+        found += "".join(f"; {remedy}" for text, remedy in _REMEDIES.items() if text in found)
         return ServerError(path=self.name, found=found)
 
     # --- whole tables ------------------------------------------------------------------------------------
