@@ -34,6 +34,8 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("pgbouncer"), reason="PgBouncer is not installed: apt-get install pgbouncer"),
 ]
 
+TARGET = {"starid": 1, "tmag": 5.0, "sector": 1, "camera": 1, "ccd": 1, "datasource": "ffi"}
+
 POOLS = pytest.mark.parametrize("mode", ["session", "transaction"])
 
 
@@ -132,7 +134,8 @@ def test_every_call(server: Server, bouncer: PgBouncer, mode: str, tmp_path: Pat
     """Each call of a manager, and each command that reads the list, works as without PgBouncer."""
     direct = empty_list(server.engine, many(40))
     bouncer.start(pool_mode=mode, default_pool_size=4)
-    with TaskManager(bouncer.url) as manager, TaskManager(bouncer.url, reset=False) as other:
+    assert add_targets(bouncer.url, [TARGET]) == (1, 0)
+    with TaskManager(bouncer.url, cleanup=True) as manager, TaskManager(bouncer.url, reset=False) as other:
         for owner in (manager, other) * 6:  # more often than the driver runs a statement before it prepares it
             one, two = owner.claim_tasks(2)
             assert owner.save_result(result_of(one)) is STATUS.OK
@@ -160,7 +163,7 @@ def test_statement_mode(server: Server, bouncer: PgBouncer) -> None:
     """The statement mode, which has no transactions, is refused with the way out, before anything changed."""
     direct = empty_list(server.engine, [{}])
     bouncer.start(pool_mode="statement")
-    for call in (TaskManager, get_status, lambda url: add_targets(url, [{"starid": 1}])):
+    for call in (TaskManager, get_status, lambda url: add_targets(url, [TARGET])):
         with pytest.raises(ServerError, match="statement pooling mode; set pool_mode = transaction"):
             call(bouncer.url)
     assert query(direct, "SELECT count(*) FROM photometry_tasks_workers") == [(0,)]
