@@ -114,7 +114,7 @@ def run_tasks(
         Seconds that running tasks may continue after Ctrl-C, SIGTERM or SIGUSR1.
     stop_after : float, optional
         Seconds after which the run should have ended: no task starts that would hardly finish by then, according to
-        the last run times. If SLURM_JOB_END_TIME is set, the limit is at the latest half a minute before that time.
+        the last run times. In a SLURM job, the limit is at the latest half a minute before the end of the job.
     progress : callable, optional
         Called with the report each time results were saved, and at the end.
     **constraints
@@ -194,6 +194,9 @@ class _Run:
         self._function = function
         self._constraints = constraints
         self._make_executor = make_executor
+        # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
+        self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        self.shutdown = Shutdown(grace, find_time_limit(stop_after), partial(self._finished.put, None))
         self._others = find_children()
         self._executor = make_executor(jobs)
         if not hasattr(self._executor, "submit"):
@@ -215,9 +218,6 @@ class _Run:
         self._alone: Future[Result] | None = None
         self._is_broken = self._has_warned = False
         self._locked_since: float | None = None
-        # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
-        self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
-        self.shutdown = Shutdown(grace, find_time_limit(stop_after), partial(self._finished.put, None))
 
     def work(self) -> None:
         """Run tasks until none is left, or the run has to stop."""

@@ -1,17 +1,25 @@
 """When a run stops: signals, and time limits of the caller or the batch system."""
 
+import logging
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+_logger = logging.getLogger("photometry_tasks")
+
 #: Seconds before the batch system's time limit at which a run ends, so that everything is on disk in time.
 _RESERVE = 30.0
+
+#: Longest wait for an answer of the batch system, seconds.
+_PATIENCE = 10.0
 
 #: How many of the last run times give the forecast of the next one, and the quantile that is the forecast.
 _SEEN, _SHARE = 200, 0.95
@@ -112,7 +120,40 @@ class Shutdown:
 def find_time_limit(stop_after: float | None) -> float | None:
     """Return the seconds after which to stop: `stop_after`, or 30 s before SLURM ends the job if that is earlier."""
     limits = [] if stop_after is None else [stop_after]
-    with suppress(KeyError, ValueError, OverflowError):
-        # In whole seconds since 1970; srun and sbatch set it (https://slurm.schedmd.com/sbatch.html).
-        limits.append(max(0.0, int(os.environ["SLURM_JOB_END_TIME"]) - time.time() - _RESERVE))
+    with suppress(OverflowError):  # a number of hundreds of digits
+        if (end := _find_job_end()) is not None:
+            limits.append(max(0.0, end - time.time() - _RESERVE))
     return min(limits, default=None)
+
+
+def _find_job_end() -> int | None:
+    """Return the time at which SLURM ends this job, in seconds since 1970; None: not in a job, or not known."""
+    with suppress(KeyError, ValueError):
+        # Set by SLURM 23.02 or newer; a time in the past is that of an earlier job, which exported it to this one.
+        if (end := int(os.environ["SLURM_JOB_END_TIME"])) > time.time():
+            return end
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return None
+    # Without the user's own choice of rows and columns, and with times in seconds since 1970.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    environment["SLURM_TIME_FORMAT"] = "%s"
+    command = ["squeue", "--noheader", "--jobs", job, "--format", "%A %e"]
+    try:
+        # The shell of the job finds `squeue` in the same way.
+        answer = subprocess.run(  # noqa: S603
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+        )
+        # The id of an array also finds its other elements.
+        end = int(dict(map(str.split, answer.stdout.splitlines()))[job])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        found = str(error)
+    except (ValueError, KeyError):
+        found = (answer.stderr or answer.stdout).strip()
+    else:
+        ends = datetime.fromtimestamp(end).astimezone().isoformat(" ")
+        _logger.warning("SLURM ends job %s at %s; the run ends %.0f s earlier", job, ends, _RESERVE)
+        return end
+    message = "`squeue` did not say when SLURM ends job %s (%s); give the run a time limit (--stop-after)"
+    _logger.warning(message, job, found)
+    return None

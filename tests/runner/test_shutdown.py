@@ -15,6 +15,7 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.runner import run_tasks
+from photometry_tasks.runner.shutdown import find_time_limit
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
@@ -24,7 +25,8 @@ from tests.support.processes import workers_of
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    for name in ("SLURM_JOB_END_TIME", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -148,6 +150,69 @@ def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytes
     assert report.is_out_of_time
     assert report.saved == 2
     assert manager.get_number_tasks() == 3
+
+
+def be_in_a_job(monkeypatch: pytest.MonkeyPatch, squeue: str) -> None:
+    """Set the environment of job 4711, with a shell script as `squeue`."""
+    Path("bin").mkdir()
+    Path("bin/squeue").write_text(f"#!/bin/sh\n{squeue}\n")
+    Path("bin/squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+
+
+@pytest.mark.parametrize(
+    ("variable", "squeue"),
+    [
+        (130, "echo 4711 1"),
+        (None, 'test "$SLURM_TIME_FORMAT" = %s -a -z "$SQUEUE_SORT" && echo "4711 $(($(date +%s) + 130))"'),
+        (-1, 'echo "4711 $(($(date +%s) + 130))"'),
+        (None, 'echo "4710 N/A"; echo "4711 $(($(date +%s) + 130))"; echo "4712 1"'),
+    ],
+    ids=["variable", "squeue", "the variable of an earlier job", "array"],
+)
+def test_the_end_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: int | None, squeue: str
+) -> None:
+    """The time limit is 30 s before the end of the job: from SLURM's variable, or else from `squeue`."""
+    be_in_a_job(monkeypatch, squeue)
+    monkeypatch.setenv("SQUEUE_SORT", "-e")
+    if variable is not None:
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + variable))
+    found = [find_time_limit(limit) for limit in (None, 3600.0, 5.0)]
+    assert found == pytest.approx([100, 100, 5], abs=5)
+    assert caplog.text.count("SLURM ends job 4711 at 20") == (0 if variable == 130 else 3)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "found"),
+    [
+        ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", "(slurm_load_jobs error: Invalid job id"),
+        ("echo 4711 N/A", "(4711 N/A)"),
+        ("echo 4711", "(4711)"),
+        ("exec sleep 600", "timed out after 0.5 seconds)"),
+        ("rm bin/squeue", "()"),
+        (None, "No such file or directory: 'squeue')"),
+    ],
+)
+def test_squeue_has_no_answer(
+    opened: Callable[..., TaskManager],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    squeue: str | None,
+    found: str,
+) -> None:
+    """If SLURM does not say when it ends the job, the run has no time limit, and a warning names the remedy."""
+    monkeypatch.setattr("photometry_tasks.runner.shutdown._PATIENCE", 0.5)
+    be_in_a_job(monkeypatch, squeue or "")
+    if squeue is None:
+        monkeypatch.setenv("PATH", "nowhere")
+    report = run_tasks(opened(*many(2)), functions.good, jobs=1)
+    assert (report.saved, report.is_out_of_time) == (2, False)
+    (line,) = caplog.messages
+    assert line.startswith("`squeue` did not say when SLURM ends job 4711 (")
+    assert found in line
+    assert line.endswith("; give the run a time limit (--stop-after)")
 
 
 def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
