@@ -151,7 +151,7 @@ def import_executor(name: str) -> Callable[[int], Any]:
 
 
 #: Options of both `run` and `work`, named as the arguments of `run_tasks`.
-RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "stop_after")
+RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after")
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -176,7 +176,13 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="S",
             default=20,
             show_default=True,
-            help="Seconds that running tasks may continue after Ctrl-C, SIGTERM or SIGUSR1. A second signal ends them.",
+            help="Seconds that running tasks may continue after a signal. A second signal ends them.",
+        ),
+        click.option(
+            "--grace-term",
+            type=SECONDS,
+            metavar="S",
+            help="Seconds that running tasks may continue after SIGTERM.  [default: --grace, but at most 20]",
         ),
         click.option(
             "--stop-after",

@@ -83,6 +83,7 @@ def run_tasks(
     limit: int | None = None,
     task_timeout: float | None = None,
     grace: float = 20.0,
+    grace_term: float | None = None,
     stop_after: float | None = None,
     progress: Callable[[RunReport], None] | None = None,
     **constraints: Unpack[Constraints],
@@ -111,7 +112,10 @@ def run_tasks(
     task_timeout : float, optional
         Run time in seconds after which a task becomes an ERROR, and its process is killed. Only without `executor`.
     grace : float, optional
-        Seconds that running tasks may continue after Ctrl-C, SIGTERM or SIGUSR1.
+        Seconds that running tasks may continue after Ctrl-C or SIGUSR1.
+    grace_term : float, optional
+        Seconds that running tasks may continue after SIGTERM; by default `grace`, but at most 20 s, because batch
+        systems kill the job soon after SIGTERM (SLURM after 30 s).
     stop_after : float, optional
         Seconds after which the run should have ended: no task starts that would hardly finish by then, according to
         the last run times. In a SLURM job, the limit is at the latest half a minute before the end of the job.
@@ -151,6 +155,7 @@ def run_tasks(
     jobs = check_jobs(jobs, executor)
     limit = None if limit is None else check_positive("limit", limit)
     grace = check_seconds("grace", grace)
+    grace_term = None if grace_term is None else check_seconds("grace_term", grace_term)
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
     task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
     if task_timeout == 0:
@@ -168,7 +173,7 @@ def run_tasks(
     check_function(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
-    run = _Run(manager, function, checked, executor, jobs, limit, grace, stop_after, progress)
+    run = _Run(manager, function, checked, executor, jobs, limit, grace, grace_term, stop_after, progress)
     with run.shutdown:
         run.work()
     return run.report
@@ -186,6 +191,7 @@ class _Run:
         jobs: int,
         limit: int | None,
         grace: float,
+        grace_term: float | None,
         stop_after: float | None,
         progress: Callable[[RunReport], None] | None,
     ) -> None:
@@ -196,7 +202,7 @@ class _Run:
         self._make_executor = make_executor
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
-        self.shutdown = Shutdown(grace, find_time_limit(stop_after), partial(self._finished.put, None))
+        self.shutdown = Shutdown(grace, grace_term, find_time_limit(stop_after), partial(self._finished.put, None))
         self._others = find_children()
         self._executor = make_executor(jobs)
         if not hasattr(self._executor, "submit"):

@@ -18,6 +18,9 @@ _logger = logging.getLogger("photometry_tasks")
 #: Seconds before the batch system's time limit at which a run ends, so that everything is on disk in time.
 _RESERVE = 30.0
 
+#: Longest grace after SIGTERM by default, seconds: SLURM kills the job 30 s after SIGTERM.
+_GRACE_TERM = 20.0
+
 #: Longest wait for an answer of the batch system, seconds.
 _PATIENCE = 10.0
 
@@ -36,14 +39,19 @@ class Shutdown:
     ----------
     grace : float
         Seconds that running tasks may continue after a signal.
+    grace_term : float or None
+        The same after SIGTERM; by default `grace`, but at most 20 s.
     stop_after : float or None
         Seconds from now after which the run should have ended.
     wake_up : callable
         Called at each signal.
     """
 
-    def __init__(self, grace: float, stop_after: float | None, wake_up: Callable[[], None]) -> None:
+    def __init__(
+        self, grace: float, grace_term: float | None, stop_after: float | None, wake_up: Callable[[], None]
+    ) -> None:
         self._grace = grace
+        self._grace_term = min(grace, _GRACE_TERM) if grace_term is None else grace_term
         self._deadline = None if stop_after is None else time.monotonic() + stop_after
         self._wake_up = wake_up
         # Numbers and times of the signals: one append, because a second signal can interrupt the handler of the first.
@@ -111,7 +119,8 @@ class Shutdown:
         """Return the seconds that running tasks may still continue; None: no limit."""
         ends = [] if self._deadline is None else [self._deadline]
         if self._signals:
-            ends.append(self._signals[0][1] + self._grace)
+            number, begun = self._signals[0]
+            ends.append(begun + (self._grace_term if number == signal.SIGTERM else self._grace))
         if self.is_repeated():
             ends.append(self._signals[1][1])
         return max(0.0, min(ends) - time.monotonic()) if ends else None
@@ -129,7 +138,7 @@ def find_time_limit(stop_after: float | None) -> float | None:
 def _find_job_end() -> int | None:
     """Return the time at which SLURM ends this job, in seconds since 1970; None: not in a job, or not known."""
     with suppress(KeyError, ValueError):
-        # Set by SLURM 23.02 or newer; a time in the past is that of an earlier job, which exported it to this one.
+        # Set by SLURM after 22.05; a time in the past is that of an earlier job, which exported it to this one.
         if (end := int(os.environ["SLURM_JOB_END_TIME"])) > time.time():
             return end
     job = os.environ.get("SLURM_JOB_ID")

@@ -301,6 +301,7 @@ def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path
         ({"task_timeout": -1}, "task_timeout"),
         ({"task_timeout": 0}, "a positive number of seconds"),
         ({"grace": float("nan")}, "grace"),
+        ({"grace_term": -1}, "grace_term"),
         ({"stop_after": "soon"}, "stop_after"),
         ({"executor": ProcessPoolExecutor}, "jobs=None: an executor needs a number of workers"),
         (

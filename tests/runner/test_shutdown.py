@@ -121,7 +121,7 @@ def test_a_second_signal_ends_it_at_once(
 def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
     """Tasks that run longer than the grace are ended, and return to pending."""
     path = todo(*many(30))
-    process = start(path, WAITS, "--grace", "0.2")
+    process = start(path, WAITS, "--grace", "3600", "--grace-term", "0.2")
     wait_until_begun(process, {3, 4})
     process.terminate()
     process.communicate(timeout=60)

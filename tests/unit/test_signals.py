@@ -15,21 +15,31 @@ HANDLER = Shutdown._take.__code__
 LINES = sorted({line for _, _, line in HANDLER.co_lines() if line} - {HANDLER.co_firstlineno})
 
 
-def test_signals() -> None:
-    """The first signal leaves running tasks the grace, and the second ends it."""
-    shutdown = Shutdown(GRACE, None, lambda: None)
+@pytest.mark.parametrize(
+    ("number", "grace", "grace_term", "left"),
+    [
+        (signal.SIGTERM, GRACE, None, 20),
+        (signal.SIGTERM, 7, None, 7),
+        (signal.SIGTERM, 7, GRACE, GRACE),
+        (signal.SIGUSR1, GRACE, 7, GRACE),
+        (signal.SIGINT, GRACE, None, GRACE),
+    ],
+)
+def test_signals(number: int, grace: float, grace_term: float | None, left: float) -> None:
+    """The first signal leaves running tasks the grace, after SIGTERM 20 s by default; the second signal ends it."""
+    shutdown = Shutdown(grace, grace_term, None, lambda: None)
     assert (shutdown.is_requested(), shutdown.get_seconds_left()) == (False, None)
-    shutdown._take(signal.SIGTERM, None)
-    assert (shutdown.is_requested(), shutdown.reason) == (True, "SIGTERM")
-    assert GRACE - 60 < (shutdown.get_seconds_left() or 0) <= GRACE
+    shutdown._take(number, None)
+    assert (shutdown.is_requested(), shutdown.reason) == (True, signal.Signals(number).name)
+    assert left - 5 < (shutdown.get_seconds_left() or 0) <= left
     shutdown._take(signal.SIGINT, None)
-    assert (shutdown.reason, shutdown.get_seconds_left()) == ("SIGTERM", 0)
+    assert (shutdown.reason, shutdown.get_seconds_left()) == (signal.Signals(number).name, 0)
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"line {line - LINES[0]}")
 def test_a_signal_in_the_handler_of_another(line: int) -> None:
     """A second signal ends the grace too if it interrupts the handler of the first, at any line."""
-    shutdown = Shutdown(GRACE, None, lambda: None)
+    shutdown = Shutdown(GRACE, None, None, lambda: None)
 
     def interrupt(frame: FrameType, event: str, _argument: object) -> Any:
         if frame.f_code is not HANDLER:
@@ -50,7 +60,7 @@ def test_a_signal_in_the_handler_of_another(line: int) -> None:
 
 def test_the_time_limit() -> None:
     """No task starts when 95 % of the run times are longer than the remaining time."""
-    shutdown = Shutdown(GRACE, 60.0, lambda: None)
+    shutdown = Shutdown(GRACE, None, 60.0, lambda: None)
     shutdown.add_run_time(1.0)
     assert not shutdown.is_requested()
     shutdown.add_run_time(120.0)
