@@ -21,6 +21,7 @@ from photometry_tasks.cli.params import (
 )
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import RunReport, run_tasks
+from photometry_tasks.runner.executors import check_ranks
 from photometry_tasks.runner.task import PhotometryFunction, check_function
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
@@ -61,6 +62,7 @@ def run(
         if how["task_timeout"] is not None:
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
         how["executor"] = import_executor(executor)
+        check_ranks(executor)
     with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
         _run(manager, chosen, constraints, todo=todo, **how)
 

@@ -40,6 +40,30 @@ def check_jobs(jobs: int | None, executor: object) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_ranks(executor: object) -> None:
+    """Raise an error if other ranks of MPI run this program too, because each would be a manager of the list."""
+    if "mpi4py.futures" not in sys.modules:
+        return
+    from mpi4py import MPI
+
+    # SLURM starts this number of processes, and its plugin for MPI makes one world of them.
+    launched = os.environ.get("SLURM_NTASKS", "")
+    if MPI.COMM_WORLD.size == 1 and launched.isdecimal() and int(launched) > 1:
+        raise invalid_argument(
+            "executor",
+            executor,
+            f"SLURM has {launched} tasks, but MPI has one rank: the launcher does not fit the MPI of mpi4py; "
+            "use `srun --mpi=pmi2` (MPICH), `srun --mpi=pmix` (Open MPI) or `mpiexec -n`",
+        )
+    if MPI.COMM_WORLD.rank > 0:
+        raise invalid_argument(
+            "executor",
+            executor,
+            "every rank of MPI runs this program; run it as `python -m mpi4py.futures -m photometry_tasks.cli ...`, "
+            "or a script as `python -m mpi4py.futures SCRIPT`",
+        )
+
+
 def find_children() -> set[int]:
     """Return the process ids of the children that `multiprocessing` has started."""
     return {process.pid for process in multiprocessing.active_children() if process.pid is not None}

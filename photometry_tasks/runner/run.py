@@ -14,7 +14,7 @@ from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import ServerUnreachableError, TodoFileInUseError, TooManyWorkerDeathsError
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid_argument
-from photometry_tasks.runner.executors import check_jobs, find_children, is_worker_death, shut_down
+from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
 from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_function, run_task
@@ -153,6 +153,8 @@ def run_tasks(
     if not isinstance(manager, TaskManager):
         raise invalid_argument("manager", manager, "a TaskManager is expected; open the list with one")
     jobs = check_jobs(jobs, executor)
+    if executor is not None:
+        check_ranks(executor)
     limit = None if limit is None else check_positive("limit", limit)
     grace = check_seconds("grace", grace)
     grace_term = None if grace_term is None else check_seconds("grace_term", grace_term)

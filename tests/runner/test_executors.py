@@ -80,6 +80,39 @@ def test_the_same_rows(tmp_path: Path, name: str) -> None:
     assert query(path, "SELECT count(DISTINCT method_used) FROM diagnostics") == [(3,)]
 
 
+@pytest.mark.parametrize(
+    ("launch", "tasks", "module", "executor", "found"),
+    [
+        ("", "3", "mpi4py.futures -m photometry_tasks.cli", "mpi4py.futures:MPIPoolExecutor", "one rank"),
+        ("mpiexec -n 1", "2", "mpi4py.futures -m photometry_tasks.cli", "mpi4py.futures:MPIPoolExecutor", "one rank"),
+        ("", "129", "photometry_tasks.cli", "mine:connect", "one rank"),
+        ("mpiexec -n 2", "2", "photometry_tasks.cli", "mine:connect", "every rank of MPI runs this program"),
+    ],
+)
+def test_ranks_that_would_all_be_managers(
+    tmp_path: Path, launch: str, tasks: str, module: str, executor: str, found: str
+) -> None:
+    """If the ranks of MPI do not find one another, or all run the program, an error names the remedies."""
+    path = make_file(tmp_path / "todo.sqlite", many(5))
+    (tmp_path / "mine.py").write_text(
+        "from mpi4py.futures import MPIPoolExecutor\n"
+        "def connect(jobs):\n"
+        "    raise RuntimeError('the executor was made')\n"
+    )
+    command = [sys.executable, "-m", *module.split(), "run", str(path), "tests.support.functions:good"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_NTASKS": tasks}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = [*launch.split(), *command, "--executor", executor, "--jobs", "2"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert run.returncode != 0
+    assert "Error: executor='m" in run.stderr
+    assert found in run.stderr
+    remedy = "use `srun --mpi=pmi2` (MPICH), `srun --mpi=pmix` (Open MPI) or `mpiexec -n`"
+    assert (remedy in run.stderr) == (found == "one rank")
+    assert "in use" not in run.stderr
+    assert query(path, "SELECT DISTINCT status FROM todolist") == [(None,)]
+
+
 def test_a_dead_dask_worker(tmp_path: Path) -> None:
     """A task that kills Dask's workers becomes an ERROR with Dask's own reason; the other tasks have their results."""
     path = make_file(tmp_path / "todo.sqlite", many(20))
