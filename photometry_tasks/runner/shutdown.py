@@ -21,6 +21,10 @@ _RESERVE = 30.0
 #: Longest grace after SIGTERM by default, seconds: SLURM kills the job 30 s after SIGTERM.
 _GRACE_TERM = 20.0
 
+#: Seconds in which a signal that comes again counts once: SLURM may send it to the run and to the script, which passes
+#: it on.
+_ECHO = 1.0
+
 #: Longest wait for an answer of the batch system, seconds.
 _PATIENCE = 10.0
 
@@ -81,7 +85,9 @@ class Shutdown:
             self._raise()
 
     def _take(self, number: int, _frame: object) -> None:
-        self._signals.append((number, time.monotonic()))
+        now = time.monotonic()
+        if number == signal.SIGINT or all(other != number or now - then > _ECHO for other, then in self._signals):
+            self._signals.append((number, now))
         self._wake_up()
 
     def _raise(self) -> NoReturn:

@@ -36,6 +36,26 @@ def test_signals(number: int, grace: float, grace_term: float | None, left: floa
     assert (shutdown.reason, shutdown.get_seconds_left()) == (signal.Signals(number).name, 0)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "seconds", "is_repeated"),
+    [
+        ([signal.SIGTERM, signal.SIGTERM], 0.0, False),
+        ([signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR1], 0.3, False),
+        ([signal.SIGUSR1, signal.SIGUSR1], 2.0, True),
+        ([signal.SIGINT, signal.SIGINT], 0.0, True),
+        ([signal.SIGUSR1, signal.SIGTERM], 0.0, True),
+        ([signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM], 0.0, True),
+    ],
+)
+def test_an_echo(monkeypatch: pytest.MonkeyPatch, numbers: list[int], seconds: float, is_repeated: bool) -> None:
+    """A signal that SLURM and the job script both send to the run counts once; Ctrl-C counts each time."""
+    shutdown = Shutdown(GRACE, None, None, lambda: None)
+    for place, number in enumerate(numbers):
+        monkeypatch.setattr("time.monotonic", lambda now=place * seconds: now)
+        shutdown._take(number, None)
+    assert shutdown.is_repeated() == is_repeated
+
+
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"line {line - LINES[0]}")
 def test_a_signal_in_the_handler_of_another(line: int) -> None:
     """A second signal ends the grace too if it interrupts the handler of the first, at any line."""
