@@ -6,6 +6,7 @@
 #SBATCH --cpus-per-task=32
 #SBATCH --time=04:00:00
 #SBATCH --signal=B:USR1@300
+#SBATCH --open-mode=append
 #
 # Many jobs on one list on a PostgreSQL server. Each job claims its own tasks. If a job starts late, reaches its time
 # limit or loses its node, the other jobs run its tasks.
@@ -17,4 +18,4 @@ shift 2
 
 export OMP_NUM_THREADS=1 # one thread per worker, because each processor has a worker
 
-exec photometry-tasks work "$todo" "$function" --jobs "${SLURM_CPUS_PER_TASK:-2}" --grace 240 "$@"
+exec photometry-tasks work "$todo" "$function" --grace 240 "$@"

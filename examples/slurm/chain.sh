@@ -4,11 +4,12 @@
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=32
 #SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 #
-# A chain of jobs: each job submits the next one, until no task is pending.
+# A job that returns to the queue until no task is pending. It keeps its number and the options given to sbatch.
 #     sbatch chain.sh todo.sqlite mystars:photometry
-# The run ends by itself before the time in SLURM_JOB_END_TIME. If your SLURM does not set this variable, add
-# --stop-after SECONDS with a few minutes less than the time limit.
+# The run ends by itself before the time limit of the job. `scancel` ends the chain.
 set -euo pipefail
 todo=$1 function=$2
 export OMP_NUM_THREADS=1
@@ -21,7 +22,12 @@ print(status["OK"] + status["WARNING"] + status["SKIPPED"], status["PENDING"] + 
 }
 
 read -r before _ <<<"$(count)"
-photometry-tasks run "$todo" "$function" --jobs "${SLURM_CPUS_PER_TASK:-2}" --in-memory "${@:3}"
+photometry-tasks run "$todo" "$function" --in-memory "${@:3}" &
+run=$!
+# SLURM may send its signals to this script only.
+for name in TERM USR1; do trap "kill -s $name $run || true" "$name"; done
+while kill -0 "$run" 2>/dev/null; do wait "$run" || true; done # a signal interrupts `wait`
+wait "$run"
 read -r after pending errors <<<"$(count)"
 
 if ((pending == 0)); then
@@ -30,6 +36,6 @@ elif ((after == before)); then
     echo "No task was finished without an error. Find the cause (photometry-tasks status $todo), then submit the job again." >&2
     exit 1
 else
-    echo "Pending tasks: $pending. Submitting the next job."
-    sbatch --dependency="afterany:$SLURM_JOB_ID" "$0" "$@"
+    echo "Pending tasks: $pending. The job returns to the queue."
+    scontrol requeue "$SLURM_JOB_ID"
 fi

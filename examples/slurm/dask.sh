@@ -2,6 +2,7 @@
 #SBATCH --job-name=photometry
 #SBATCH --ntasks=128
 #SBATCH --time=08:00:00
+#SBATCH --open-mode=append
 #
 # Many nodes with Dask: the scheduler and the TODO-file on the first node, and a worker for each SLURM task.
 # Submit it from the directory of the function's module, and put dask_client.py there too.
@@ -20,4 +21,9 @@ ${LAUNCH-srun} dask worker --scheduler-file "$DASK_SCHEDULER_FILE" --nthreads 1 
     ${DASK_WORKER_OPTIONS:-} &
 
 photometry-tasks run "$todo" "$function" \
-    --executor dask_client:connect --jobs "${SLURM_NTASKS:-1}" --in-memory "$@"
+    --executor dask_client:connect --jobs "${SLURM_NTASKS:-1}" --in-memory "$@" &
+run=$!
+# SLURM may send its signals to this script only.
+for name in TERM USR1; do trap "kill -s $name $run || true" "$name"; done
+while kill -0 "$run" 2>/dev/null; do wait "$run" || true; done # a signal interrupts `wait`
+wait "$run"

@@ -52,7 +52,7 @@ def check_ranks(executor: object) -> None:
         raise invalid_argument(
             "executor",
             executor,
-            f"SLURM has {launched} tasks, but MPI has one rank: the launcher does not fit the MPI of mpi4py; "
+            f"SLURM_NTASKS is {launched}, but MPI has one rank: the launcher does not fit the MPI of mpi4py; "
             "use `srun --mpi=pmi2` (MPICH), `srun --mpi=pmix` (Open MPI) or `mpiexec -n`",
         )
     if MPI.COMM_WORLD.rank > 0:

@@ -2,15 +2,20 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.support.lists import empty_list, make_file, many, query
 from tests.support.paths import ROOT
+from tests.support.processes import running_command
 from tests.support.target_lists import MIT
 
 DOCS = ROOT / "docs"
@@ -81,54 +86,94 @@ def test_every_script_is_named() -> None:
     assert named == {path.name for path in SLURM.iterdir() if path.is_file()}
 
 
-def run_script(name: str, folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a job script as SLURM would, with replacements for srun and sbatch."""
-    sbatch = folder / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text('#!/bin/sh\necho "sbatch $*"\n')
-    sbatch.chmod(0o755)
+@contextmanager
+def script(name: str, folder: Path, *options: str, function: str = "good", **variables: str) -> Iterator[Any]:
+    """Run a job script as SLURM would, with replacements for srun, squeue and scontrol."""
+    (folder / "bin").mkdir()
+    for program, line in {"squeue": "4711 $(($(date +%s) + 3600))", "scontrol": "scontrol $*"}.items():
+        (folder / "bin" / program).write_text(f'#!/bin/sh\necho "{line}"\n')
+        (folder / "bin" / program).chmod(0o755)
     (folder / "dask_client.py").write_text((SLURM / "dask_client.py").read_text())
     settings = {**environment(), "SLURM_JOB_ID": "4711", **variables}
-    settings["PATH"] = f"{sbatch.parent}:{settings['PATH']}"
-    command = ["bash", str(SLURM / name), "todo.sqlite", "tests.support.functions:good", *options]
-    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=120)
+    settings["PATH"] = f"{folder / 'bin'}:{settings['PATH']}"
+    command = ["bash", str(SLURM / name), "todo.sqlite", f"tests.support.functions:{function}", *options]
+    with (
+        (folder / "log").open("w") as log,
+        running_command(command, cwd=folder, env=settings, stdout=log, stderr=log, start_new_session=True) as process,
+    ):
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a script that ends may leave its run
 
 
 @pytest.mark.parametrize(
     ("name", "variables"),
     [
-        ("one_node.sh", {"SLURM_CPUS_PER_TASK": "2"}),
+        ("one_node.sh", {}),
         ("mpi.sh", {"SLURM_NTASKS": "3", "LAUNCH": "mpiexec -n 3"}),
         ("dask.sh", {"SLURM_NTASKS": "1", "LAUNCH": ""}),
-        ("chain.sh", {"SLURM_CPUS_PER_TASK": "2"}),
+        ("chain.sh", {}),
     ],
 )
 def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> None:
     """Each script runs a list to its end, with mpiexec or nothing instead of srun, and leaves no file behind."""
     path = make_file(tmp_path / "todo.sqlite", many(30))
-    run = run_script(name, tmp_path, **variables)
-    assert run.returncode == 0, run.stderr
-    assert "sbatch" not in run.stdout
+    with script(name, tmp_path, **variables) as run:
+        run.wait(120)
+    log = (tmp_path / "log").read_text()
+    assert run.returncode == 0, log
+    assert "scontrol" not in log
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
-    assert {other.name for other in tmp_path.iterdir()} <= {"todo.sqlite", "bin", "dask_client.py", "__pycache__"}
+    left = {"todo.sqlite", "bin", "log", "dask_client.py", "__pycache__"}
+    assert {other.name for other in tmp_path.iterdir()} <= left
 
 
 def test_the_array(tmp_path: Path, server_database: Engine) -> None:
     """Two jobs of the array together run a list on a server to its end."""
     url = empty_list(server_database, many(30))
-    settings = {**environment(), "SLURM_CPUS_PER_TASK": "1"}
-    command = ["bash", str(SLURM / "array.sh"), url, "tests.support.functions:good"]
-    jobs = [subprocess.Popen(command, cwd=tmp_path, env=settings) for _ in range(2)]
+    command = ["bash", str(SLURM / "array.sh"), url, "tests.support.functions:good", "--jobs", "1"]
+    jobs = [subprocess.Popen(command, cwd=tmp_path, env=environment()) for _ in range(2)]
     assert [job.wait(120) for job in jobs] == [0, 0]
     assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 30)]
 
 
 @pytest.mark.parametrize(("options", "goes_on"), [(["--limit", "3"], True), (["--stop-after", "0"], False)])
 def test_the_chain(tmp_path: Path, options: list[str], goes_on: bool) -> None:
-    """If tasks are pending, the job submits itself again with the same arguments, unless it has finished no task."""
+    """If tasks are pending, the job returns to the queue, unless it has finished no task."""
     make_file(tmp_path / "todo.sqlite", many(5))
-    run = run_script("chain.sh", tmp_path, *options)
-    assert run.returncode == (0 if goes_on else 1), run.stderr
-    again = f"sbatch --dependency=afterany:4711 {SLURM / 'chain.sh'} todo.sqlite tests.support.functions:good"
-    assert (f"{again} {' '.join(options)}" in run.stdout) == goes_on
-    assert ("No task was finished" in run.stderr) == (not goes_on)
+    with script("chain.sh", tmp_path, *options) as run:
+        run.wait(60)
+    log = (tmp_path / "log").read_text()
+    assert run.returncode == (0 if goes_on else 1), log
+    assert ("scontrol requeue 4711" in log) == goes_on
+    assert ("No task was finished" in log) == (not goes_on)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "variables"),
+    [
+        ("chain.sh", signal.SIGTERM, {}),
+        ("mpi.sh", signal.SIGUSR1, {"SLURM_NTASKS": "3", "LAUNCH": "mpiexec -n 3"}),
+    ],
+)
+def test_a_signal_to_the_script(tmp_path: Path, name: str, number: int, variables: dict[str, str]) -> None:
+    """A signal to the script alone stops the run in an orderly way, and the script has the exit code of the run."""
+    path = make_file(tmp_path / "todo.sqlite", many(30))
+    begun, log = tmp_path / "begun", tmp_path / "log"
+    with script(name, tmp_path, "--limit", "4", function="waits_from_task_3", **variables) as run:
+
+        def wait_for(file: Path, *words: str) -> None:
+            while not file.exists() or not set(words) <= set(file.read_text().split()):
+                assert run.poll() is None, log.read_text()
+                os.sched_yield()
+
+        wait_for(begun, "3", "4")
+        run.send_signal(number)
+        wait_for(log, "stopping")
+        (tmp_path / "go").touch()
+        run.wait(60)
+    assert run.returncode == 128 + number
+    assert "scontrol" not in log.read_text()
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 26), (1, 4)]
