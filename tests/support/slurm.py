@@ -142,12 +142,14 @@ class Cluster:
         until(lambda: not going & self.states(job), seconds=seconds)
         return self.states(job)
 
+    def cancel_all(self) -> None:
+        """Kill all jobs, and wait for their end."""
+        for how in ([], ["--signal=KILL", "--full"]):
+            subprocess.run(["scancel", *how, "--user", getpass.getuser()], env=self.environment, timeout=60)
+        until(lambda: not self.call("squeue", "-h"))
+
     def stop(self) -> None:
-        """End all jobs, then the daemons."""
-        self.call("scancel", "--user", getpass.getuser())
-        self.call("scancel", "--signal=KILL", "--full", "--user", getpass.getuser())
-        with suppress(AssertionError):
-            until(lambda: not self.call("squeue", "-h"), seconds=60)
+        """End the daemons."""
         self._daemons.close()
         for group in CGROUPS.parent.glob("*/slurm_n[123]"):
             for folder, _, _ in os.walk(group, topdown=False):
