@@ -10,7 +10,7 @@ from typing import Annotated
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Attempt", "Base", "Diagnostics", "Progress", "ServerBase", "Skip", "Task", "Worker"]
+__all__ = ["Attempt", "Base", "Diagnostics", "OwnSkip", "Progress", "ServerBase", "Skip", "Task", "Worker"]
 
 # On SQLite the types of TASOC's files; only a column declared INTEGER becomes the alias of the row id.
 # On PostgreSQL both need 64 bits: for star ids, and for unchanged magnitudes.
@@ -155,6 +155,24 @@ class Skip(Base):
     __mapper_args__ = {"primary_key": [priority, skipped_by]}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
+class OwnSkip(Base):
+    """A row of `photometry_tasks_own_skips`: a skip that the result of the skipped task itself states.
+
+    It ends with that result. A skip without such a row ends with the result of the task that covers the skipped one.
+    """
+
+    __tablename__ = "photometry_tasks_own_skips"
+
+    priority: Mapped[int] = mapped_column(
+        sa.ForeignKey("diagnostics.priority", ondelete="CASCADE", onupdate="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    skipped_by: Mapped[int] = mapped_column(
+        sa.ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"), index=True
+    )
+
+
 class Progress(Base):
     """A row of `photometry_tasks_progress`: the results saved in one minute. TASOC's tables store no times.
 
@@ -267,6 +285,7 @@ def _table(model: type[Base | ServerBase]) -> sa.Table:
 todolist = _table(Task)
 diagnostics = _table(Diagnostics)
 photometry_skipped = _table(Skip)
+own_skips = _table(OwnSkip)
 progress = _table(Progress)
 workers = _table(Worker)
 attempts = _table(Attempt)

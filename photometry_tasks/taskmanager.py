@@ -271,7 +271,9 @@ class TaskManager:
         error_like: str | None = None,
         **constraints: Unpack[Constraints],
     ) -> dict[str, int]:
-        """Return chosen tasks to pending, and with them the tasks that only they had skipped, and so on.
+        """Delete the results of chosen tasks, and return to pending these tasks and those that only they covered.
+
+        A chosen task that a task outside the choice covers stays SKIPPED, which is logged.
 
         When this method returns, the change survives the death of the process. On a server, tasks that a manager runs
         stay as they are.
@@ -295,7 +297,11 @@ class TaskManager:
         InvalidArgumentError
             If an argument is invalid, or no argument chooses tasks.
         """
-        return self._store.reset_tasks(statements.build_chosen_tasks(status, error_like, constraints))
+        reset = self._store.reset_tasks(statements.build_chosen_tasks(status, error_like, constraints))
+        if reset.covered:
+            message = "%s: %s still SKIPPED, covered by tasks that were not chosen; reset those too to measure again"
+            self.logger.warning(message, self.todo_file, count_of(reset.covered, "task"))
+        return reset.name_returned()
 
     # --- saving ------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from photometry_tasks.sql.statements import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.text import describe_tasks
+from photometry_tasks.text import count_of, describe_tasks
 
 
 @click.command()
@@ -37,9 +37,12 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
     chosen = build_chosen_tasks(status, error_like, constraints)
     if todo.path is not None and not dry_run:
         upgrade_list(todo)  # saves the results that a killed manager logged too
-    counts = count_reset(todo, chosen)
+    expected = count_reset(todo, chosen)
+    counts = expected.name_returned()
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
     echo(f"{describe_tasks(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
+    if expected.covered:
+        echo(f"{count_of(expected.covered, 'chosen task')} still SKIPPED, covered by tasks that are not chosen.")
     if dry_run or not counts:
         return
     if sys.stdin.isatty():

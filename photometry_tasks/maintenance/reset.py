@@ -5,15 +5,16 @@ from collections import Counter
 from contextlib import closing
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, inspect
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError
+from photometry_tasks.models import own_skips
 from photometry_tasks.rules.skipping import find_freed
 from photometry_tasks.sql import statements
-from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.functions import is_server
+from photometry_tasks.sql.transitions import Reset
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
 
@@ -21,15 +22,15 @@ from photometry_tasks.storage.open import open_with_log
 _BATCH = 10_000
 
 
-def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> dict[str, int]:
-    """Return the number of tasks that a reset would return to pending, by the name of their status.
+def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> Reset:
+    """Return what a reset would do.
 
     Parameters
     ----------
     todo : str or os.PathLike
         The TODO-list. Most files of older releases have the necessary columns.
     chosen : sqlalchemy.Select
-        Selects the priorities of the chosen tasks. Tasks that only the chosen tasks skip are counted too.
+        Selects the priorities of the chosen tasks. Tasks that only the chosen tasks cover are counted too.
 
     Raises
     ------
@@ -38,21 +39,23 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
     """
     with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
         changes = schema.find_changes(connection, database.name)
-        statement = statements.build_skip_chains(chosen, is_shared=is_server(connection.dialect))
+        has_own_skips = inspect(connection).has_table(own_skips.name)
+        is_shared = is_server(connection.dialect)
+        statement = statements.build_skip_chains(chosen, is_shared=is_shared, has_own_skips=has_own_skips)
         statuses: dict[int, int | None] = {}
         first: set[int] = set()
-        skippers: dict[int, set[int]] = {}
+        covers: dict[int, set[int]] = {}
         try:
             for row in connection.execution_options(yield_per=_BATCH).execute(statement):
                 statuses[row.priority] = row.status
                 if row.is_chosen:
                     first.add(row.priority)
-                elif row.skipped_by is not None:
-                    skippers.setdefault(row.priority, set()).add(row.skipped_by)
+                if row.skipped_by is not None:
+                    covers.setdefault(row.priority, set()).add(row.skipped_by)
         except DBAPIError as error:
             if not changes:
                 raise
             # An older file may lack a necessary column or table.
             raise OutdatedSchemaError(path=database.name, change=changes[0]) from error
-    counts = Counter(statuses[priority] for priority in find_freed(first, skippers))
-    return {name: number for name, number in name_counts(counts).items() if number}
+    returned, covered = find_freed(first, covers)
+    return Reset(Counter(statuses[priority] for priority in returned), len(covered))

@@ -1,7 +1,12 @@
-"""The brightest-star rule: a task is skipped if a brighter star in the same aperture covers it. Pure."""
+"""The brightest-star rule: a task is skipped if a brighter star in the same aperture covers it. Pure.
+
+`build_decision` is what one result says of its task and of its neighbours; `settle` is what all results together say.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
+
+from photometry_tasks.status import COVERS_NOBODY, STATUS
 
 
 class Target(NamedTuple):
@@ -19,6 +24,8 @@ class Rival(NamedTuple):
     priority: int
     tmag: float | None
     status: int | None
+    has_caused_skips: bool = False
+    """Whether its own result has skipped it, or has skipped other tasks."""
 
 
 class Neighbours(NamedTuple):
@@ -31,14 +38,14 @@ class Neighbours(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The new statuses of the target and of its rivals.
+    """What a result says of its task and of the task's rivals; it counts for nothing while the task is covered.
 
     Attributes
     ----------
     is_skipped : bool
         Whether the target is SKIPPED.
     skipped_by : int or None
-        Priority of the task that covers the target, or None.
+        Priority of the brightest task in the aperture if the target is SKIPPED, or None.
     rivals : tuple of Rival
         The tasks that the target covers; they become SKIPPED.
     error : str or None
@@ -71,14 +78,17 @@ def build_neighbours(target: Target, skip_targets: Iterable[int]) -> Neighbours 
     return Neighbours(starids, (target.datasource,), None)
 
 
-def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Rival]) -> Decision:
+def build_decision(target: Target, status: STATUS, neighbours: Neighbours, rivals: Sequence[Rival]) -> Decision:
     """Decide which tasks are skipped: all but the brightest star's.
 
-    A secondary target is always skipped if the primary star of its pixel file lies in the aperture.
+    A secondary target is always skipped if the primary star of its pixel file lies in the aperture. A star that could
+    not be measured covers nobody.
 
     Parameters
     ----------
     target : Target
+    status : STATUS
+        The status of the result.
     neighbours : Neighbours
         The result of `build_neighbours`.
     rivals : sequence of Rival
@@ -96,39 +106,93 @@ def build_decision(target: Target, neighbours: Neighbours, rivals: Sequence[Riva
         return Decision(is_skipped=True, error=error)
     if not rivals:
         return Decision()
-    brightest = min(rivals, key=_faintness)
-    if _faintness(target) < _faintness(brightest):
-        return Decision(rivals=tuple(sorted(rivals, key=lambda rival: rival.priority)))
-    return Decision(is_skipped=True, skipped_by=brightest.priority)
+    brightest = min(rivals, key=_get_faintness)
+    if _get_faintness(brightest) < _get_faintness(target):
+        return Decision(is_skipped=True, skipped_by=brightest.priority)
+    if status in COVERS_NOBODY:
+        return Decision()
+    return Decision(rivals=tuple(sorted(rivals, key=lambda rival: rival.priority)))
 
 
-def _faintness(task: Target | Rival) -> tuple[bool, float, int]:
-    """Return a key for sorting by magnitude: no magnitude counts as the faintest, a lower priority as brighter."""
-    return task.tmag is None, task.tmag or 0.0, task.priority
+def _get_faintness(task: Target | Rival) -> tuple[bool, float, int]:
+    return get_faintness(task.priority, task.tmag)
 
 
-def find_freed(chosen: Set[int], skippers: Mapping[int, Set[int]]) -> set[int]:
-    """Return the chosen tasks, and along each chain of skips the tasks that no other task skips.
+def get_faintness(priority: int, tmag: float | None) -> tuple[bool, float, int]:
+    """Return a key for sorting by brightness: no magnitude counts as the faintest, a lower priority as brighter."""
+    return tmag is None, tmag or 0.0, priority
+
+
+class Said(NamedTuple):
+    """A result: its status, and what it says of its task and of the task's rivals."""
+
+    status: int
+    decision: Decision
+
+
+class Settled(NamedTuple):
+    """The statuses of tasks, None for pending, and the skips: the SKIPPED task and the one that covers it."""
+
+    statuses: dict[int, int | None]
+    skips: set[tuple[int, int]]
+
+
+def settle(by_brightness: Iterable[int], results: Mapping[int, Said]) -> Settled:
+    """Return the state that results give, in whatever order they came: the whole rule.
+
+    It is the state of one worker who takes the tasks in order of brightness and runs none that is covered. A result
+    covers fainter tasks only, so that each task is decided before the tasks that it may cover.
+
+    Parameters
+    ----------
+    by_brightness : iterable of int
+        The priorities of all tasks, the brightest first.
+    results : mapping
+        The stored results, by the priorities of their tasks.
+    """
+    settled = Settled({}, set())
+    covered_by: dict[int, list[int]] = {}
+    for priority in by_brightness:
+        result = results.get(priority)
+        if priority in covered_by:
+            settled.statuses[priority] = STATUS.SKIPPED.value
+            settled.skips.update((priority, cover) for cover in covered_by[priority])
+        elif result is None:
+            settled.statuses[priority] = None
+        else:
+            decision = result.decision
+            settled.statuses[priority] = STATUS.SKIPPED.value if decision.is_skipped else result.status
+            if decision.skipped_by is not None:
+                settled.skips.add((priority, decision.skipped_by))
+            for rival in decision.rivals:
+                covered_by.setdefault(rival.priority, []).append(priority)
+    return settled
+
+
+def find_freed(chosen: Set[int], covers: Mapping[int, Set[int]]) -> tuple[set[int], set[int]]:
+    """Return the tasks that a reset returns to pending, and the chosen tasks that others still cover.
 
     Parameters
     ----------
     chosen : set of int
-        Priorities of the tasks that return to pending.
-    skippers : mapping
-        For each SKIPPED task, the priorities of all tasks that skip it. Tasks that skip each other in a circle stay
-        SKIPPED, unless one of them is chosen.
+        Priorities of the tasks to reset.
+    covers : mapping
+        For each SKIPPED or chosen task, the priorities of all tasks that cover it. In a list of an older release, a
+        task that is SKIPPED itself may cover others; tasks that cover each other stay SKIPPED, unless one of them is
+        chosen.
     """
-    left = {priority: set(by) for priority, by in skippers.items()}
-    skipped: dict[int, list[int]] = {}
-    for priority, by in skippers.items():
-        for skipper in by:
-            skipped.setdefault(skipper, []).append(priority)
-    freed, waiting = set(chosen), list(chosen)
+    left = {priority: set(by) for priority, by in covers.items()}
+    covered: dict[int, list[int]] = {}
+    for priority, by in covers.items():
+        for cover in by:
+            covered.setdefault(cover, []).append(priority)
+    taken_out, waiting = set(chosen), list(chosen)
     while waiting:
-        skipper = waiting.pop()
-        for priority in skipped.get(skipper, ()):
-            left[priority].discard(skipper)
-            if not left[priority] and priority not in freed:
-                freed.add(priority)
+        cover = waiting.pop()
+        for priority in covered.get(cover, ()):
+            left[priority].discard(cover)
+            if not left[priority] and priority not in taken_out:
+                taken_out.add(priority)
                 waiting.append(priority)
-    return freed
+    still = {priority for priority in chosen if left.get(priority)}
+    return taken_out - still, still

@@ -1,6 +1,6 @@
 """One transaction: run Core statements at the driver's cost, and count the status changes of tasks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -124,6 +124,8 @@ class Transaction:
         Increase of the number of tasks, by status; None stands for pending.
     reset_from : int or None
         The lowest priority of the tasks that returned to pending.
+    running : collection of int
+        The tasks that this manager has started and not ended; empty if `is_shared`, since the table then knows them.
     """
 
     __slots__ = (
@@ -135,6 +137,7 @@ class Transaction:
         "is_shared",
         "moved",
         "reset_from",
+        "running",
         "savepoint",
     )
 
@@ -148,6 +151,7 @@ class Transaction:
         self.savepoint = cursor.savepoint
         self.moved: dict[int | None, int] = {}
         self.reset_from: int | None = None
+        self.running: Collection[int] = ()
 
     def count_move(self, old: int | None, new: int | None, number: int = 1) -> None:
         """Count tasks whose status changes from `old` to `new`."""

@@ -7,13 +7,15 @@ import sqlalchemy as sa
 
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import InvalidArgumentError
-from photometry_tasks.models import attempts, diagnostics, photometry_skipped, progress, todolist
+from photometry_tasks.models import attempts, diagnostics, own_skips, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
 from photometry_tasks.status import RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
+#: Whether a skip is stated by the result of the skipped task, and not by the result of the covering one.
+_is_own = sa.exists().where(own_skips.c.priority == _skip.priority, own_skips.c.skipped_by == _skip.skipped_by)
 _LAST_MINUTE = 253_402_300_740  # of the year 9999, where datetime ends
 _started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
 
@@ -124,25 +126,31 @@ STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority ==
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
 
-#: The task of a result; whether a result was saved before, and whether a skip has the task on either side; the priority
-#: of the task that owns the light-curve path.
+#: The task of a result; whether a result was saved before; whether the task is covered, before its result is saved, and
+#: whether it covers others by a result that was deleted; the priority of the task that owns the light-curve path.
 TASK_OF_RESULT: sa.Select[Any] = sa.select(
     *TARGET_COLUMNS,
     _task.tmag,
     _task.status,
     sa.exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
-    sa.or_(
-        sa.exists().where(_skip.priority == _task.priority), sa.exists().where(_skip.skipped_by == _task.priority)
-    ).label("is_in_skips"),
+    sa.exists().where(_skip.priority == _task.priority).label("is_covered"),
+    sa.exists().where(_skip.skipped_by == _task.priority, ~_is_own).label("has_covered"),
     sa.select(diagnostics.c.priority)
     .where(diagnostics.c.lightcurve == sa.bindparam("lightcurve"))
     .scalar_subquery()
     .label("lightcurve_owner"),
 ).where(_task.priority == sa.bindparam("task"))
 
-RIVALS: sa.Select[Any] = sa.select(_task.priority, _task.tmag, _task.status).where(
-    *(column == sa.bindparam(column.name) for column in TARGET_COLUMNS)
-)
+#: Tasks with a target, and whether their own results have caused skips.
+RIVALS: sa.Select[Any] = sa.select(
+    _task.priority,
+    _task.tmag,
+    _task.status,
+    sa.or_(
+        sa.exists().where(_skip.skipped_by == _task.priority, ~_is_own),
+        sa.exists().where(own_skips.c.priority == _task.priority),
+    ).label("has_caused_skips"),
+).where(*(column == sa.bindparam(column.name) for column in TARGET_COLUMNS))
 
 SET_STATUS: sa.Update = (
     sa.update(todolist).where(_task.priority == sa.bindparam("task")).values(status=sa.bindparam("new_status"))
@@ -161,17 +169,7 @@ SAVE_STARTED: sa.Update = (
 )
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
 INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
-SKIPS_OF_TASK: sa.Select[Any] = sa.select(_skip.priority, _skip.skipped_by).where(
-    sa.or_(_skip.priority == sa.bindparam("task"), _skip.skipped_by == sa.bindparam("task"))
-)
-#: Tasks without a result that a task skips: only an earlier result of that task can have written such a skip.
-UNMEASURED_RIVALS: sa.Select[Any] = sa.select(_skip.priority).where(
-    _skip.skipped_by == sa.bindparam("task"), ~sa.exists().where(diagnostics.c.priority == _skip.priority)
-)
-DELETE_SKIP: sa.Delete = sa.delete(photometry_skipped).where(
-    _skip.priority == sa.bindparam("rival"), _skip.skipped_by == sa.bindparam("task")
-)
-DELETE_SKIPS_OF: sa.Delete = sa.delete(photometry_skipped).where(_skip.priority == sa.bindparam("task"))
+INSERT_OWN_SKIP: sa.Insert = sa.insert(own_skips)
 
 # --- back to pending -------------------------------------------------------------------------------------
 
@@ -210,16 +208,18 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
     )
 
 
-def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[Any]:
-    """Select the chosen tasks and the SKIPPED tasks along each chain of skips from them: one row for each skip.
+def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool, has_own_skips: bool) -> sa.Select[Any]:
+    """Select the chosen tasks, and the SKIPPED tasks that they cover, and so on: a row for each task that covers them.
 
-    The columns are priority, status, is_chosen and skipped_by, which is NULL for a task without a skip.
+    The columns are priority, status, is_chosen and skipped_by, which is NULL for a task that nobody covers. A list of
+    an older release has no own skips.
     """
+    is_cover = ~_is_own if has_own_skips else sa.true()
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
     reached = sa.select(first.c.priority).cte("reached", recursive=True)
     reached = reached.union(
         sa.select(_skip.priority)
-        .join(reached, _skip.skipped_by == reached.c.priority)
+        .join(reached, sa.and_(_skip.skipped_by == reached.c.priority, is_cover))
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
@@ -227,25 +227,29 @@ def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool) -> sa.Select[A
     return (
         sa.select(reached.c.priority, _task.status, is_chosen, _skip.skipped_by)
         .join(todolist, _task.priority == reached.c.priority)
-        .join(photometry_skipped, _skip.priority == reached.c.priority, isouter=True)
+        .join(photometry_skipped, sa.and_(_skip.priority == reached.c.priority, is_cover), isouter=True)
     )
 
 
-SKIPPED_BY_ANY: sa.Select[Any] = (
-    sa.select(_skip.priority).distinct().where(_skip.skipped_by.in_(_integers("priorities")))
+_is_cover = sa.and_(_skip.skipped_by.in_(_integers("priorities")), ~_is_own)
+COVERED_BY_ANY: sa.Select[Any] = sa.select(_skip.priority).distinct().where(_is_cover)
+DELETE_COVERS: sa.Delete = sa.delete(photometry_skipped).where(_is_cover)
+#: First the skips, then their marks.
+DELETE_OWN_SKIPS = (
+    sa.delete(photometry_skipped).where(_skip.priority.in_(_integers("priorities")), _is_own),
+    sa.delete(own_skips).where(own_skips.c.priority.in_(_integers("priorities"))),
 )
-#: The SKIPPED tasks among the given ones that no task skips any more.
-NO_LONGER_SKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
-    _task.priority.in_(_integers("priorities")),
-    _task.status == STATUS.SKIPPED.value,
-    ~sa.exists().where(_skip.priority == _task.priority),
+#: The given tasks that nothing skips.
+UNSKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
+    _task.priority.in_(_integers("priorities")), ~sa.exists().where(_skip.priority == _task.priority)
 )
-DELETE_SKIPS: sa.Delete = sa.delete(photometry_skipped).where(
-    sa.or_(_skip.priority.in_(_integers("priorities")), _skip.skipped_by.in_(_integers("priorities")))
-)
+NO_LONGER_SKIPPED: sa.Select[Any] = UNSKIPPED.where(_task.status == STATUS.SKIPPED.value)
 DELETE_DIAGNOSTICS: sa.Delete = sa.delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
 COUNT_CHOSEN: sa.Select[Any] = (
     sa.select(_task.status, sa.func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
+)
+SET_SKIPPED: sa.Update = (
+    sa.update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=STATUS.SKIPPED.value)
 )
 SET_PENDING: sa.Update = sa.update(todolist).where(_task.priority.in_(_integers("priorities"))).values(status=sa.null())
 
@@ -271,6 +275,7 @@ def build_unowned(chosen: sa.Select[Any]) -> sa.Select[Any]:
 
 
 RESET_EVERYTHING = (
+    sa.delete(own_skips),
     sa.delete(diagnostics),
     sa.delete(photometry_skipped),
     sa.delete(progress),

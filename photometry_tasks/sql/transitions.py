@@ -86,7 +86,8 @@ class _Task(NamedTuple):
     tmag: float | None
     status: int | None
     was_saved: bool
-    is_in_skips: bool
+    is_covered: bool
+    has_covered: bool
     lightcurve_owner: int | None
 
     @property
@@ -104,7 +105,9 @@ def replay_result(transaction: Transaction, result: Result, target: dict[str, An
 
 
 def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Saved]:
-    """Store results in their order, and skip the tasks that the brightest star in each aperture covers.
+    """Store results, and skip the tasks that the brightest star in each aperture covers.
+
+    The statuses and the skips are then those of `rules.skipping.settle`, whatever the order of the results.
 
     Raises
     ------
@@ -148,19 +151,19 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 
 def _save(transaction: Transaction, result: Result) -> Saved:
     task = _look_up(transaction, result)
-    if task.was_saved:
+    if task.was_saved or task.has_covered:
+        # TASOC deletes the result of an ERROR, but not the skips that it has caused.
         reset_tasks(transaction, [result.priority])
-        task = _look_up(transaction, result)
-    elif task.is_in_skips:
-        _free_stale_rivals(transaction, result.priority)
         task = _look_up(transaction, result)
     status, row, errors = result.status, dict(result.diagnostics), list(result.errors)
     if task.lightcurve_owner is not None:
         path, owner = row["lightcurve"], task.lightcurve_owner
         errors.append(f"The light-curve path {path!r} already belongs to task {owner}")
         status, row["lightcurve"] = STATUS.ERROR, None
-    decision = _decide(transaction, result, task) if result.skip_targets else _NO_SKIPS
-    if decision.is_skipped:
+    decision = _NO_SKIPS
+    if result.skip_targets and not task.is_covered:
+        decision = _decide(transaction, result, task, status)
+    if decision.is_skipped or task.is_covered:
         status = STATUS.SKIPPED
     if decision.error is not None:
         errors.append(decision.error)
@@ -168,11 +171,12 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     transaction.count_move(task.status, status.value)
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
-    if task.is_in_skips and status is not STATUS.SKIPPED:
-        # A brighter star's result skipped the task while it ran. The skip stays only if the task's own result agrees.
-        transaction.execute(statements.DELETE_SKIPS_OF, {"task": result.priority})
-    if decision is not _NO_SKIPS:
-        _write_skips(transaction, result.priority, decision, may_exist=task.is_in_skips)
+    if decision.skipped_by is not None:
+        skip = {"priority": result.priority, "skipped_by": decision.skipped_by}
+        transaction.execute(statements.INSERT_SKIP, skip)
+        transaction.execute(statements.INSERT_OWN_SKIP, skip)
+    if decision.rivals:
+        _cover(transaction, result.priority, decision.rivals)
     return Saved(status, row["errors"], task.target)
 
 
@@ -184,17 +188,13 @@ def _look_up(transaction: Transaction, result: Result) -> _Task:
     return _Task._make(row)
 
 
-def _free_stale_rivals(transaction: Transaction, priority: int) -> None:
-    """Return to pending the rivals that a lost result skipped: TASOC resets an ERROR but leaves its rivals SKIPPED."""
-    rivals = [rival for (rival,) in transaction.fetch_all(statements.UNMEASURED_RIVALS, {"task": priority})]
-    transaction.executemany(statements.DELETE_SKIP, [{"rival": rival, "task": priority} for rival in rivals])
-    reset_tasks(transaction, _no_longer_skipped(transaction, rivals))
+def _decide(transaction: Transaction, result: Result, task: _Task, status: STATUS) -> Decision:
+    """Look up the rivals, and apply the rule. Values of the result take precedence over those of the table.
 
-
-def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
-    """Look up the rivals, and apply the rule. Values of the result take precedence over those of the table."""
+    Magnitudes are the table's alone: otherwise each of two stars could cover the other.
+    """
     said = {name: getattr(task, name) if own is None else own for name, own in result.target.items()}
-    target = Target(result.priority, said["starid"], said["datasource"], said["tmag"])
+    target = Target(result.priority, said["starid"], said["datasource"], task.tmag)
     neighbours = build_neighbours(target, result.skip_targets)
     if neighbours is None:
         return Decision()
@@ -204,61 +204,127 @@ def _decide(transaction: Transaction, result: Result, task: _Task) -> Decision:
         for datasource in neighbours.datasources
         for row in transaction.fetch_all(statements.RIVALS, {**said, "starid": starid, "datasource": datasource})
     ]
-    return build_decision(target, neighbours, rivals)
+    return build_decision(target, status, neighbours, rivals)
 
 
-def _write_skips(transaction: Transaction, priority: int, decision: Decision, *, may_exist: bool) -> None:
-    skips = [(rival.priority, priority) for rival in decision.rivals]
-    if decision.skipped_by is not None:
-        skips.append((priority, decision.skipped_by))
-    if skips and may_exist:
-        # The rival's result may have written the same skip: no skip is written twice.
-        existing = set(transaction.fetch_all(statements.SKIPS_OF_TASK, {"task": priority}))
-        skips = [skip for skip in skips if skip not in existing]
+def _cover(transaction: Transaction, priority: int, rivals: Sequence[Rival]) -> None:
+    """Skip the rivals of a task; what their own results say counts for nothing from then on."""
+    silenced = [rival.priority for rival in rivals if rival.has_caused_skips]
+    if silenced:
+        _delete_own_skips(transaction, silenced)
     skipped = STATUS.SKIPPED.value
-    for rival in decision.rivals:
-        transaction.count_move(rival.status, skipped)
-        transaction.execute(statements.SET_STATUS, {"task": rival.priority, "new_status": skipped})
-    transaction.executemany(statements.INSERT_SKIP, [{"priority": a, "skipped_by": b} for a, b in skips])
+    for rival in rivals:
+        if rival.status != skipped:
+            transaction.count_move(rival.status, skipped)
+            transaction.execute(statements.SET_STATUS, {"task": rival.priority, "new_status": skipped})
+    skips = [{"priority": rival.priority, "skipped_by": priority} for rival in rivals]
+    transaction.executemany(statements.INSERT_SKIP, skips)
+    if silenced:
+        _free(transaction, _end_covers(transaction, silenced))
 
 
 # --- back to pending -------------------------------------------------------------------------------------
 
 
-def reset_tasks(transaction: Transaction, priorities: Iterable[int]) -> int:
-    """Return tasks to pending, and then, along each chain of skips, the tasks that no task skips any more.
+class Reset(NamedTuple):
+    """The outcome of a reset.
 
-    Returns
-    -------
-    int
-        The number of all tasks that returned to pending.
+    Attributes
+    ----------
+    returned : Counter
+        The number of tasks that returned to pending, by their former status.
+    covered : int
+        The number of chosen tasks that stay SKIPPED, because tasks outside the choice cover them.
     """
-    execute = transaction.connection.execute
-    waiting, number = list(priorities), 0
-    while waiting:
-        freed: set[int] = set()
-        for chunk in _chunks(waiting):
-            chosen = {"priorities": chunk}
-            _lock(transaction, chunk)
-            freed.update(execute(statements.SKIPPED_BY_ANY, chosen).scalars())
-            for status, count in execute(statements.COUNT_CHOSEN, chosen):
-                transaction.count_move(status, None, count)
-            execute(statements.DELETE_SKIPS, chosen)
-            execute(statements.DELETE_DIAGNOSTICS, chosen)
-            is_shared = transaction.is_shared
-            execute(statements.SET_PENDING_OR_STARTED if is_shared else statements.SET_PENDING, chosen)
-        transaction.count_reset(waiting)
-        number += len(waiting)
-        waiting = _no_longer_skipped(transaction, sorted(freed))
-    return number
+
+    returned: Counter[int | None]
+    covered: int
+
+    def name_returned(self) -> dict[str, int]:
+        """Return the number of tasks that returned to pending, by the name of their former status."""
+        return {name: number for name, number in name_counts(self.returned).items() if number}
 
 
-def _no_longer_skipped(transaction: Transaction, priorities: Sequence[int]) -> list[int]:
-    """Return the SKIPPED tasks among the given ones that no task skips any more."""
+def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
+    """Delete the results of tasks with the skips that they caused, and return to pending whom nobody covers then."""
+    no_longer_covered = _take_out(transaction, priorities)
+    free = _select(transaction, statements.UNSKIPPED, priorities)
+    returned = _set_pending(transaction, free)
+    covered = sorted(set(priorities) - set(free))
+    for chunk in _chunks(covered):
+        _count_moves(transaction, chunk, STATUS.SKIPPED.value)
+        transaction.connection.execute(statements.SET_SKIPPED, {"priorities": chunk})
+    return Reset(returned + _free(transaction, no_longer_covered), len(covered))
+
+
+def _free(transaction: Transaction, priorities: Collection[int]) -> Counter[int | None]:
+    """Return to pending those of the SKIPPED tasks that nobody covers any more, without their results, and so on.
+
+    If such a task is running, it becomes STARTED.
+    """
+    returned: Counter[int | None] = Counter()
+    while priorities:
+        freed = _select(transaction, statements.NO_LONGER_SKIPPED, priorities)
+        priorities = _take_out(transaction, freed)
+        returned += _set_pending(transaction, freed)
+        running = [priority for priority in freed if priority in transaction.running]
+        started = [{"task": priority, "new_status": STATUS.STARTED.value} for priority in running]
+        transaction.executemany(statements.SET_STATUS, started)
+        transaction.count_move(None, STATUS.STARTED.value, len(running))
+    return returned
+
+
+def _take_out(transaction: Transaction, priorities: Collection[int]) -> set[int]:
+    """Delete the results of tasks with all skips that they caused; return the other tasks that they covered."""
+    covered: set[int] = set()
+    for chunk in _chunks(priorities):
+        _lock(transaction, chunk)
+        covered |= _end_covers(transaction, chunk)
+        _delete_own_skips(transaction, chunk)
+        transaction.connection.execute(statements.DELETE_DIAGNOSTICS, {"priorities": chunk})
+    return covered.difference(priorities)
+
+
+def _end_covers(transaction: Transaction, priorities: Sequence[int]) -> set[int]:
+    """Delete the skips by which tasks cover others, and return these others; further tasks may cover them."""
+    given = {"priorities": priorities}
+    covered = set(transaction.connection.execute(statements.COVERED_BY_ANY, given).scalars())
+    if covered:
+        transaction.connection.execute(statements.DELETE_COVERS, given)
+    return covered
+
+
+def _delete_own_skips(transaction: Transaction, priorities: Sequence[int]) -> None:
+    for statement in statements.DELETE_OWN_SKIPS:
+        transaction.connection.execute(statement, {"priorities": priorities})
+
+
+def _set_pending(transaction: Transaction, priorities: Collection[int]) -> Counter[int | None]:
+    """Return tasks to pending, and return their number by their former status."""
+    before: Counter[int | None] = Counter()
+    statement = statements.SET_PENDING_OR_STARTED if transaction.is_shared else statements.SET_PENDING
+    for chunk in _chunks(priorities):
+        before += _count_moves(transaction, chunk, None)
+        transaction.connection.execute(statement, {"priorities": chunk})
+    transaction.count_reset(priorities)
+    return before
+
+
+def _count_moves(transaction: Transaction, priorities: Sequence[int], new: int | None) -> Counter[int | None]:
+    counts = Counter(
+        dict(map(tuple, transaction.connection.execute(statements.COUNT_CHOSEN, {"priorities": priorities})))
+    )
+    for status, number in counts.items():
+        transaction.count_move(status, new, number)
+    return counts
+
+
+def _select(transaction: Transaction, statement: Select[Any], priorities: Collection[int]) -> list[int]:
+    """Return those of the given tasks that a statement selects; until the transaction ends, this stays true."""
     found: list[int] = []
     for chunk in _chunks(priorities):
         _lock(transaction, chunk)
-        found += transaction.connection.execute(statements.NO_LONGER_SKIPPED, {"priorities": chunk}).scalars()
+        found += transaction.connection.execute(statement, {"priorities": chunk}).scalars()
     return found
 
 
@@ -268,31 +334,22 @@ def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
 
 
-def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> dict[str, int]:
+def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> Reset:
     """Call `reset_chosen_tasks` for interrupted and failed tasks."""
     return reset_chosen_tasks(transaction, statements.build_interrupted_tasks(conditions))
 
 
-def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> dict[str, int]:
-    """Return to pending the tasks whose priorities a statement selects, as `reset_tasks` does, unless they run.
-
-    Returns
-    -------
-    dict
-        The numbers of all tasks that returned to pending, by the name of their former status.
-    """
+def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> Reset:
+    """Reset the tasks whose priorities a statement selects, as `reset_tasks` does, unless another manager runs them."""
     execute = transaction.connection.execute
-    if transaction.is_shared:
-        chosen = statements.build_unowned(chosen)
-        still: list[int] = []
-        for chunk in _chunks(execute(chosen.order_by(todolist.c.priority)).scalars().all()):
-            _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
-            still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
-        reset_tasks(transaction, still)
-    else:
-        reset_tasks(transaction, execute(chosen).scalars().all())
-    counts = name_counts({status: -number for status, number in transaction.moved.items()})
-    return {name: number for name, number in counts.items() if number > 0}
+    if not transaction.is_shared:
+        return reset_tasks(transaction, execute(chosen).scalars().all())
+    chosen = statements.build_unowned(chosen)
+    still: list[int] = []
+    for chunk in _chunks(execute(chosen).scalars().all()):
+        _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
+        still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
+    return reset_tasks(transaction, still)
 
 
 def reset_all_tasks(transaction: Transaction) -> None:
@@ -301,6 +358,8 @@ def reset_all_tasks(transaction: Transaction) -> None:
         transaction.connection.execute(statement)
 
 
-def _chunks(priorities: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(priorities), _CHUNK):
-        yield priorities[start : start + _CHUNK]
+def _chunks(priorities: Collection[int]) -> Iterator[Sequence[int]]:
+    """Yield priorities in parts, in ascending order: the order in which every manager locks tasks."""
+    ordered = sorted(priorities)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]

@@ -19,7 +19,7 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Row, Transaction
-from photometry_tasks.sql.transitions import Saved
+from photometry_tasks.sql.transitions import Reset, Saved
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
 
 T = TypeVar("T")
@@ -191,8 +191,8 @@ class TaskStore(Protocol):
     def release_tasks(self, priorities: Sequence[int]) -> None:
         """Return tasks that this manager has started to pending."""
 
-    def reset_tasks(self, chosen: Select[Any]) -> dict[str, int]:
-        """Return the tasks to pending whose priorities a statement selects, unless they run; return their numbers."""
+    def reset_tasks(self, chosen: Select[Any]) -> Reset:
+        """Reset the tasks whose priorities a statement selects, unless other managers run them."""
         reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
         return self.run_in_transaction("reset_tasks", reset, writes=True)
 

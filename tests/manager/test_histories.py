@@ -3,8 +3,6 @@
 import shutil
 import tempfile
 from contextlib import ExitStack
-from copy import deepcopy
-from itertools import chain, combinations
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -81,8 +79,6 @@ class Histories(RuleBasedStateMachine):
     # --- the process ---
 
     def begin(self, way: dict[str, Any], **arguments: Any) -> None:
-        self.way = way
-        self.released: set[int] = set()
         self.process, self.connection = self.stack.enter_context(running(serve, self.target, way | arguments))
         self.connection.recv()
 
@@ -195,10 +191,7 @@ class Histories(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(1, 16), max_size=4))
     def release(self, numbers: list[int]) -> None:
         assert self.call("release_tasks", numbers) is None
-        for number in numbers:
-            if self.model.status.get(number) == STARTED:
-                self.model.status[number] = None
-                self.released.add(number)
+        for number in self.model.tasks.keys() & set(numbers):
             self.model.end(number)
 
     @rule(
@@ -227,7 +220,6 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def backup(self) -> None:
         assert self.call("backup") is None
-        self.released.clear()
 
     @rule(data=st.data(), cleanup=st.booleans(), ccd=st.sampled_from([None, None, 1]))
     def reopen(self, data: st.DataObject, cleanup: bool, ccd: int | None) -> None:
@@ -246,22 +238,8 @@ class Histories(RuleBasedStateMachine):
     @rule(data=st.data())
     def kill_and_reopen(self, data: st.DataObject) -> None:
         kill(self.process)
-        # In memory mode neither a start nor a release is logged: in the file a started task may still be pending, and
-        # a released task still STARTED.
-        status = self.model.status
-        unsure: dict[int, int | None] = {}
-        if "load_into_memory" in self.way:
-            unsure |= {number: STARTED for number in self.released if status[number] is None}
-            unsure |= {number: None for number in status if status[number] == STARTED}
         self.begin(data.draw(self.ways))
-        statuses, skips, _ = self.call("state")
-        for lost in chain.from_iterable(combinations(unsure, size) for size in range(len(unsure) + 1)):
-            model = deepcopy(self.model)
-            model.status.update({number: unsure[number] for number in lost})
-            model.open()
-            if (dict(statuses), skips) == (model.status, sorted(model.skips)):
-                break
-        self.model = model
+        self.model.open()
 
     # --- the invariant ---
 

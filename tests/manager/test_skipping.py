@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
 from tests.support.lists import ask, execute_sql, fill, make_file, result_of
-from tests.support.model import ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 
 pytestmark = pytest.mark.both_databases
 
@@ -79,11 +80,32 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
     "without a magnitude itself": ([ffi(None), ffi(20)], {"skip_targets": [102]}, {1: SKIPPED}, [(1, 2)], None),
     "both without a magnitude": ([ffi(None), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "negative magnitudes": ([ffi(-0.5), ffi(0)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
-    "an ERROR skips too": (
+    "an ERROR covers nobody": (
         [ffi(5), ffi(9)],
         {"status": STATUS.ERROR, "skip_targets": [102]},
-        {1: ERROR, 2: SKIPPED},
-        [(2, 1)],
+        {1: ERROR},
+        [],
+        None,
+    ),
+    "an ABORT covers nobody": (
+        [ffi(5), ffi(9, status=OK)],
+        {"status": STATUS.ABORT, "skip_targets": [102]},
+        {1: ABORT, 2: OK},
+        [],
+        None,
+    ),
+    "a result with the status SKIPPED covers nobody": (
+        [ffi(5), ffi(9)],
+        {"status": STATUS.SKIPPED, "skip_targets": [102]},
+        {1: SKIPPED},
+        [],
+        None,
+    ),
+    "an ERROR next to a brighter star": (
+        [ffi(5), ffi(4)],
+        {"status": STATUS.ERROR, "skip_targets": [102]},
+        {1: SKIPPED},
+        [(1, 2)],
         None,
     ),
     "another sector": ([ffi(5), ffi(9, sector=2)], {"skip_targets": [102]}, {1: OK}, [], None),
@@ -182,11 +204,11 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
         [],
         None,
     ),
-    "the result's magnitude counts": (
+    "the table's magnitude counts": (
         [ffi(5), ffi(9)],
         {"tmag": 9.5, "skip_targets": [102]},
-        {1: SKIPPED},
-        [(1, 2)],
+        {1: OK, 2: SKIPPED},
+        [(2, 1)],
         None,
     ),
     "the result's sector and CCD count": (
@@ -278,24 +300,82 @@ def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> T
     return manager
 
 
-def test_a_running_rival_keeps_what_its_own_result_brings(opened: Callable[..., TaskManager]) -> None:
-    """A rival that was skipped while it ran gets its own result's status, and its skip is deleted."""
-    manager = opened(ffi(5), ffi(9))
+@pytest.mark.parametrize("listed", [None, [101], [103], [101, 103]])
+@pytest.mark.parametrize("status", [STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.SKIPPED])
+@pytest.mark.parametrize("saves", [1, 2])
+def test_a_running_rival_stays_covered(
+    opened: Callable[..., TaskManager], status: STATUS, listed: list[int] | None, saves: int
+) -> None:
+    """What the result of a covered task says counts for nothing, but its diagnostics are stored."""
+    manager = opened(ffi(5), ffi(9), ffi(12))
     manager.start_task(2)
     save(manager, 1, skip_targets=[102])
-    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1})
-    save(manager, 2, STATUS.WARNING)
-    assert state(manager) == ({1: OK, 2: STATUS.WARNING.value}, [], {1, 2})
+    assert state(manager) == ({1: OK, 2: SKIPPED, 3: None}, [(2, 1)], {1})
+    for _ in range(saves):
+        save(manager, 2, status, skip_targets=listed)
+        assert state(manager) == ({1: OK, 2: SKIPPED, 3: None}, [(2, 1)], {1, 2})
 
 
-@pytest.mark.parametrize("status", [STATUS.OK, STATUS.SKIPPED])
-def test_a_running_rival_that_is_skipped_again(opened: Callable[..., TaskManager], status: STATUS) -> None:
-    """If the rival's own result is SKIPPED too, the skip stays, once."""
-    manager = opened(ffi(5), ffi(9))
-    manager.start_task(2)
-    save(manager, 1, skip_targets=[102])
-    save(manager, 2, status, skip_targets=[101] if status is STATUS.OK else None)
-    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1, 2})
+def test_a_covered_task_that_runs(opened: Callable[..., TaskManager]) -> None:
+    """When nobody covers it any more, it is STARTED until its result or a release comes, and pending after that."""
+    manager = opened(*[ffi(5)] * 2, *[ffi(9)] * 5)
+    manager.start_tasks([3, 4])
+    claimed = manager.claim_tasks(2, priority=[5, 6])
+    save(manager, 1, skip_targets=[103, 104, 105, 106, 107])
+    assert manager.save_result(result_of(claimed[0])) is STATUS.SKIPPED
+    manager.release_tasks([4])
+    save(manager, 1)
+    assert state(manager)[0] == {1: OK, 2: None, 3: STARTED, 4: None, 5: None, 6: STARTED, 7: None}
+    assert manager.summary["STARTED"] == 2
+    assert [task["priority"] for task in manager.get_tasks(9)] == [2, 4, 5, 7]
+    assert manager.save_result(result_of(claimed[1])) is STATUS.OK
+
+
+@pytest.mark.parametrize("order", list(permutations([1, 2, 3])))
+def test_the_order_of_the_results(opened: Callable[..., TaskManager], order: tuple[int, ...]) -> None:
+    """Of three stars in a row, the second is covered by the first, and covers the third no more."""
+    manager = opened(ffi(5), ffi(6), ffi(7))
+    listed = {1: [102], 2: [101, 103], 3: [102]}
+    manager.start_tasks([1, 2, 3])
+    for priority in order:
+        save(manager, priority, skip_targets=listed[priority] if priority != 3 else None)
+    while (task := manager.get_task()) is not None:
+        manager.save_result(result_of(task, skip_targets=listed[task["priority"]] if task["priority"] != 3 else None))
+    assert state(manager)[:2] == ({1: OK, 2: SKIPPED, 3: OK}, [(2, 1)])
+
+
+def test_its_own_verdict_stays(opened: Callable[..., TaskManager]) -> None:
+    """A task whose own result says that a brighter star covers it stays SKIPPED, whatever happens to that star."""
+    manager = opened(ffi(5), ffi(9), ffi(4), secondary(104, 105), tpf(105))
+    save(manager, 2, skip_targets=[101])
+    save(manager, 4, skip_targets=[105])
+    for change in (
+        lambda: save(manager, 1),
+        lambda: save(manager, 1, STATUS.ERROR, skip_targets=[102]),
+        lambda: manager.reset_tasks(priority=[1, 5]),
+        lambda: save(manager, 3, skip_targets=[101]),
+        lambda: save(manager, 5, skip_targets=[]),
+    ):
+        change()
+        statuses, skips, results = state(manager)
+        assert (statuses[2], statuses[4]) == (SKIPPED, SKIPPED)
+        assert {(2, 1), (4, 5)} <= set(skips)
+        assert results >= {2, 4}
+    manager.reset_tasks(priority=[2, 4])
+    assert state(manager)[0] | {3: OK, 5: OK} == {1: SKIPPED, 2: None, 3: OK, 4: None, 5: OK}
+
+
+def test_a_chosen_task_that_is_covered(opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture) -> None:
+    """A reset deletes its diagnostics, leaves it SKIPPED and says so, unless all that cover it are chosen too."""
+    manager = opened(ffi(5), ffi(6), ffi(9))
+    for priority, listed in ((3, []), (1, [103]), (2, [103])):
+        save(manager, priority, skip_targets=listed)
+    assert state(manager) == ({1: OK, 2: OK, 3: SKIPPED}, [(3, 1), (3, 2)], {1, 2, 3})
+    assert manager.reset_tasks(priority=[1, 3]) == {"OK": 1}
+    assert state(manager) == ({1: None, 2: OK, 3: SKIPPED}, [(3, 2)], {2})
+    assert "1 task still SKIPPED, covered by tasks that were not chosen" in caplog.text
+    assert manager.reset_tasks(priority=[2, 3]) == {"OK": 1, "SKIPPED": 1}
+    assert state(manager) == ({1: None, 2: None, 3: None}, [], set())
 
 
 def test_a_finished_rival_keeps_its_diagnostics(opened: Callable[..., TaskManager]) -> None:
@@ -328,12 +408,13 @@ def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager
 
 
 def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> None:
-    """If a task returns to pending, the tasks that it skipped return too, and lose their diagnostics."""
+    """A task that becomes SKIPPED covers nobody, and the tasks that it covered return to pending, without results."""
     manager = opened(ffi(1), ffi(2), ffi(3), ffi(4))
     save(manager, 3, skip_targets=[104])
     save(manager, 2, skip_targets=[103])
+    assert state(manager) == ({1: None, 2: OK, 3: SKIPPED, 4: None}, [(3, 2)], {2, 3})
     save(manager, 1, skip_targets=[102])
-    assert state(manager) == ({1: OK, 2: SKIPPED, 3: SKIPPED, 4: SKIPPED}, [(2, 1), (3, 2), (4, 3)], {1, 2, 3})
+    assert state(manager) == ({1: OK, 2: SKIPPED, 3: None, 4: None}, [(2, 1)], {1, 2})
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: None, 3: None, 4: None}, [], {1})
 
@@ -425,14 +506,13 @@ def test_the_rule_as_a_property(
                 priority = 1 + number % len(rows)
                 if is_started and model.status[priority] in (None, STARTED):
                     manager.start_task(priority)
-                    model.status[priority] = STARTED
+                    model.start(priority)
                 manager.save_result(result_of({"priority": priority}, status, skip_targets=listed))
                 model.save(priority, status, listed)
                 assert state(manager) == (model.status, sorted(model.skips), model.diagnostics)
             if reopens:
                 manager.close()
-                for priority in [p for p, status in model.status.items() if status in (ERROR, STARTED)]:
-                    model.back_to_pending(priority)
+                model.open()
                 with TaskManager(directory) as again:
                     assert state(again) == (model.status, sorted(model.skips), model.diagnostics)
     finally:

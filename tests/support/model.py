@@ -1,56 +1,73 @@
 """A model of statuses, skips and diagnostics in plain Python, as the contract defines them; and small fields."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS
+from photometry_tasks.rules.skipping import Decision, Rival, Said, get_faintness, settle
 from tests.support.lists import fill
 
 OK, ERROR, ABORT, SKIPPED, STARTED = (STATUS[name].value for name in ("OK", "ERROR", "ABORT", "SKIPPED", "STARTED"))
 
 
 class Model:
-    """The tasks of a small field: contract 4, 5 and 7.
-
-    On a shared list, a running task that is no longer skipped is STARTED, not pending: it is not handed out again.
-    """
+    """The tasks of a small field: contract 4, 5 and 7. `settle` is the oracle; here results come and go."""
 
     def __init__(self, rows: list[dict[str, Any]], *, is_shared: bool = False) -> None:
         self.is_shared = is_shared
         self.running: set[int] = set()
+        self.started: set[int] = set()  # also by managers of former openings
         self.attempts: dict[int, int] = {}
         self.tasks = {row["priority"]: row for row in fill(rows)}
-        self.status: dict[int, int | None] = dict.fromkeys(self.tasks)
-        self.skips: set[tuple[int, int]] = set()
-        self.diagnostics: set[int] = set()
+        self.by_brightness = sorted(self.tasks, key=lambda p: get_faintness(p, self.tasks[p]["tmag"]))
+        #: The results, also those of tasks that are covered: these count for nothing.
+        self.results: dict[int, Said] = {}
+        self.covered: set[int] = set()
+        self.settle()
 
-    def back_to_pending(self, priority: int) -> None:
-        freed = [rival for rival, by in self.skips if by == priority]
-        self.status[priority] = STARTED if self.is_shared and priority in self.running else None
-        self.diagnostics.discard(priority)
-        self.skips = {skip for skip in self.skips if priority not in skip}
-        for rival in freed:
-            if self.status[rival] == SKIPPED and not any(skipped == rival for skipped, _ in self.skips):
-                self.back_to_pending(rival)
+    @property
+    def diagnostics(self) -> set[int]:
+        return set(self.results)
+
+    def settle(self) -> None:
+        """Compute the state anew; a task that is no longer covered loses its result."""
+        while True:
+            self.status, self.skips = settle(self.by_brightness, self.results)
+            rivals = {(r.priority, p) for p, said in self.results.items() for r in said.decision.rivals}
+            covered = {rival for rival, cover in rivals & self.skips if self.status[cover] != SKIPPED}
+            freed = self.results.keys() & (self.covered - covered)
+            if not freed:
+                break
+            for priority in freed:
+                del self.results[priority]
+        self.covered = covered
+        self.started -= covered - self.running
+        self.status |= {p: STARTED for p in self.started if self.status[p] is None}
+
+    def reset(self, priorities: Iterable[int]) -> None:
+        for priority in priorities:
+            self.results.pop(priority, None)
+        self.settle()
 
     def start(self, priority: int) -> None:
-        self.status[priority] = STARTED
         self.running.add(priority)
+        self.started.add(priority)
+        self.settle()
 
     def end(self, priority: int) -> None:
         self.running.discard(priority)
+        self.started.discard(priority)
         self.attempts.pop(priority, None)
+        self.settle()
 
     def open(self, overwrite: bool = False, ccd: int | None = None) -> None:
-        for priority in self.running if self.is_shared else ():  # its manager has ended
-            if self.status[priority] == STARTED:
-                self.status[priority] = None
         self.running.clear()
         self.attempts.clear()
-        for priority, status in list(self.status.items()):
-            if overwrite or (status in (STARTED, ABORT, ERROR) and ccd in (None, self.tasks[priority]["ccd"])):
-                self.back_to_pending(priority)
+        is_chosen = {p: overwrite or ccd in (None, task["ccd"]) for p, task in self.tasks.items()}
+        self.started = {p for p in self.started if not is_chosen[p] and not self.is_shared}
+        self.reset([p for p in self.tasks if overwrite or (is_chosen[p] and self.status[p] in (ABORT, ERROR))])
 
     def pending(self, ccd: int | None = None) -> list[int]:
         return sorted(p for p, status in self.status.items() if status is None and ccd in (None, self.tasks[p]["ccd"]))
@@ -60,34 +77,27 @@ class Model:
 
     def save(self, priority: int, status: int, listed: list[int]) -> None:
         self.end(priority)
-        if priority in self.diagnostics:
-            self.back_to_pending(priority)
+        self.reset([priority])
         this = self.tasks[priority]
-        skipped_by, covered = self.decide(this, set(listed) - {this["starid"]})
-        self.diagnostics.add(priority)
-        self.status[priority] = SKIPPED if skipped_by else status
-        if self.status[priority] != SKIPPED:
-            self.skips = {skip for skip in self.skips if skip[0] != priority}
-        if skipped_by and skipped_by > 0:
-            self.skips.add((priority, skipped_by))
-        for rival in covered:
-            self.status[rival] = SKIPPED
-            self.skips.add((rival, priority))
+        self.results[priority] = Said(status, self.decide(this, STATUS(status), set(listed) - {this["starid"]}))
+        self.settle()
 
-    def decide(self, this: dict[str, Any], listed: set[int]) -> tuple[int | None, list[int]]:
+    def decide(self, this: dict[str, Any], status: STATUS, listed: set[int]) -> Decision:
         others = [task for task in self.tasks.values() if task["starid"] in listed and task["ccd"] == this["ccd"]]
         source = this["datasource"]
         if source.startswith("tpf:") and int(source[4:]) in listed:
             primary = [t["priority"] for t in others if t["datasource"] == "tpf" and t["starid"] == int(source[4:])]
-            return (primary or [-1])[0], []
+            return Decision(is_skipped=True, skipped_by=primary[0] if primary else None)
         sources = {source, f"tpf:{this['starid']}"} if source == "tpf" else {source}
         rivals = [task for task in others if task["datasource"] in sources]
         if not rivals:
-            return None, []
+            return Decision()
         by_brightness = sorted([this, *rivals], key=lambda t: (99 if t["tmag"] is None else t["tmag"], t["priority"]))
-        if by_brightness[0] is this:
-            return None, [rival["priority"] for rival in rivals]
-        return by_brightness[0]["priority"], []
+        if by_brightness[0] is not this:
+            return Decision(is_skipped=True, skipped_by=by_brightness[0]["priority"])
+        if status in (STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED):
+            return Decision()
+        return Decision(rivals=tuple(Rival(t["priority"], t["tmag"], None) for t in rivals))
 
 
 stars = st.integers(1, 5)

@@ -97,7 +97,7 @@ class PostgreSQLStore(TaskStore):
             self._database.run_in_transaction(self._overwrite, is_long=True)
         elif options.reset:
             reset = partial(transitions.reset_interrupted_tasks, conditions=options.conditions)
-            self.returned = self.run_in_transaction("open", reset, writes=True)
+            self.returned = self.run_in_transaction("open", reset, writes=True).name_returned()
         if options.cleanup or options.overwrite:
             self._database.with_retry(self._database.compact)
 

@@ -85,10 +85,10 @@ def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -
     with database.transaction(writes=True) as transaction:
         if options.overwrite:
             transitions.reset_all_tasks(transaction)
-        returned = transitions.reset_interrupted_tasks(transaction, options.conditions)
+        reset = transitions.reset_interrupted_tasks(transaction, options.conditions)
         if not in_memory:
             database.begin_generation()
-    return returned
+    return reset.name_returned()
 
 
 def upgrade_todo_file(path: Path) -> list[str]:
@@ -191,7 +191,7 @@ def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tup
     number = reset = lost = 0
     for logged in log.iter_results(start):
         if isinstance(logged, list):
-            reset += transitions.reset_tasks(transaction, logged)
+            reset += transitions.reset_tasks(transaction, logged).returned.total()
         elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
             number += 1
         else:

@@ -15,7 +15,7 @@ from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sql.transitions import Saved
+from photometry_tasks.sql.transitions import Reset, Saved
 from photometry_tasks.storage.base import TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.sqlite.cache import TableCache
@@ -85,6 +85,7 @@ class SQLiteStore(TaskStore):
         self.connection.check_ready(method)
         try:
             transaction = self._database.start_transaction(writes=writes, is_synced=is_synced)
+            transaction.running = self._live
             self._cache.refresh()
             result = work(transaction)
             self._database.commit()
@@ -145,6 +146,9 @@ class SQLiteStore(TaskStore):
             transitions.start_tasks(transaction, priorities)
 
         self.run_in_transaction(method, work, writes=True, is_synced=False)
+        for priority in priorities:
+            self._last_attempt += 1
+            self._live.setdefault(priority, self._last_attempt)
         self.publish_status()
 
     def release_tasks(self, priorities: Sequence[int]) -> None:
@@ -157,11 +161,11 @@ class SQLiteStore(TaskStore):
         for priority in priorities:
             self._live.pop(priority, None)
 
-    def reset_tasks(self, chosen: Select[Any]) -> dict[str, int]:
-        """Return the tasks to pending whose priorities a statement selects."""
+    def reset_tasks(self, chosen: Select[Any]) -> Reset:
+        """Reset the tasks whose priorities a statement selects."""
         copy = self._copy
 
-        def work(transaction: Transaction) -> dict[str, int]:
+        def work(transaction: Transaction) -> Reset:
             if copy is not None:
                 copy.record_reset([*transaction.connection.execute(chosen).scalars()])
             return transitions.reset_chosen_tasks(transaction, chosen)
