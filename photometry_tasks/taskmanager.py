@@ -303,6 +303,17 @@ class TaskManager:
             self.logger.warning(message, self.todo_file, count_of(reset.covered, "task"))
         return reset.name_returned()
 
+    def reset_uncovered_tasks(self) -> int:
+        """Return to pending the SKIPPED tasks that nobody covers, without their results, and return their number.
+
+        Lists of TASOC and of older releases may hold such tasks, which would never be measured: a task that covered
+        them was skipped itself, or not measured. `find_notes` names them.
+        """
+        reset = self._store.reset_uncovered_tasks()
+        if self.load_into_memory:
+            self._store.backup()  # the log of results does not hold this change
+        return reset.returned.total()
+
     # --- saving ------------------------------------------------------------------------------------------
 
     def save_result(self, result: Mapping[str, Any] | Result) -> STATUS | None:

@@ -13,7 +13,7 @@ from photometry_tasks.cli.copy import copy_command
 from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.export import export
 from photometry_tasks.cli.init import init
-from photometry_tasks.cli.reset import reset
+from photometry_tasks.cli.reset import reset, reset_uncovered
 from photometry_tasks.cli.run import demo, run, work
 from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.upgrade import check, upgrade
@@ -71,5 +71,5 @@ def main() -> None:
     """Keep the TODO-list of a photometry pipeline: the stars to measure, and the results."""
 
 
-for _command in (init, run, work, status, report, reset, export, copy_command, upgrade, check, demo):
+for _command in (init, run, work, status, report, reset, reset_uncovered, export, copy_command, upgrade, check, demo):
     main.add_command(_command)

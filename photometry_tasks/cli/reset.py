@@ -7,7 +7,7 @@ import click
 
 from photometry_tasks.cli.display import echo, suggest_run
 from photometry_tasks.cli.params import Statuses, constraint_options, read_constraints, todo_argument
-from photometry_tasks.maintenance.reset import count_reset
+from photometry_tasks.maintenance.reset import count_reset, count_uncovered
 from photometry_tasks.sql.statements import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import upgrade_list
@@ -50,3 +50,24 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
     with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
         counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
     echo(f"{describe_tasks(counts)} returned to pending. {suggest_run(todo)}")
+
+
+@click.command("reset-uncovered")
+@todo_argument
+@click.option("--dry-run", is_flag=True, help="Show how many tasks would return, and change nothing.")
+def reset_uncovered(todo: Location, dry_run: bool) -> None:
+    """Return the SKIPPED tasks of TODO to pending that nobody covers.
+
+    Lists of TASOC and of older releases may hold such tasks: what covered them was skipped itself, or not measured.
+    `check` names them. TODO is a file or a PostgreSQL URL.
+
+    Example: photometry-tasks reset-uncovered todo.sqlite --dry-run
+    """
+    if dry_run:
+        number = count_uncovered(todo)
+        next_step = " Leave --dry-run out to reset them." if number else ""
+        echo(f"{count_of(number, 'SKIPPED task')} would return to pending.{next_step}")
+        return
+    with TaskManager(todo, reset=False) as manager:
+        number = manager.reset_uncovered_tasks()
+    echo(f"{count_of(number, 'SKIPPED task')} returned to pending. {suggest_run(todo)}")

@@ -8,7 +8,7 @@ import click
 from photometry_tasks import schema
 from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.params import todo_argument
-from photometry_tasks.maintenance.check import find_faults
+from photometry_tasks.maintenance.check import find_faults, find_notes
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import open_read_only, upgrade_list
 from photometry_tasks.text import count_of
@@ -45,13 +45,16 @@ def upgrade(todo: Location, check: bool) -> None:
 def check(todo: Location) -> None:
     """Check TODO for damage and contradictions.
 
-    TODO is a file or a PostgreSQL URL, and is not changed. The exit code is 1 if there are faults.
+    TODO is a file or a PostgreSQL URL, and is not changed. The exit code is 1 if there are faults. A note is no fault:
+    it names tasks that TASOC or an older release has skipped otherwise than this release would.
 
     Example: photometry-tasks check todo.sqlite
     """
     faults = list(find_faults(todo))
     for fault in faults:
         echo(fault)
+    for note in [] if faults else find_notes(todo):
+        echo(f"Note: {note}")
     echo(f"{todo.name}: {count_of(len(faults), 'fault')} found.")
     if faults:
         raise click.exceptions.Exit(1)

@@ -10,10 +10,11 @@ from sqlalchemy import Column, Connection, Select, exists, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
-from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
+from photometry_tasks.models import Base, diagnostics, todolist
 from photometry_tasks.rules.stored_values import is_foreign
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.functions import is_server
+from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.status import MEASURED, STATUS
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
@@ -26,19 +27,12 @@ _SHOWN = 5
 _task, _result = todolist.c, diagnostics.c
 _is_measured = _task.status.in_([status.value for status in MEASURED])
 _has_result = exists().where(_result.priority == _task.priority)
-_is_skipped = exists().where(photometry_skipped.c.priority == _task.priority)
 
 #: Faults, each with the query for the priorities of its tasks.
 _FAULTS: dict[str, Select[Any]] = {
     "finished tasks without diagnostics": select(_task.priority).where(_is_measured, ~_has_result),
     "pending tasks with diagnostics": select(_task.priority).where(_task.status.is_(None), _has_result),
     "started tasks with diagnostics": select(_task.priority).where(_task.status == STATUS.STARTED.value, _has_result),
-    "tasks that another task skips, without the status SKIPPED": select(_task.priority).where(
-        func.coalesce(_task.status, -1) != STATUS.SKIPPED.value, _is_skipped
-    ),
-    "skipped tasks that no task skips, without diagnostics": select(_task.priority).where(
-        _task.status == STATUS.SKIPPED.value, ~_is_skipped, ~_has_result
-    ),
     "tasks with a status that does not exist": select(_task.priority).where(
         _task.status.not_in([status.value for status in STATUS])
     ),
@@ -55,7 +49,7 @@ _FAULTS: dict[str, Select[Any]] = {
 def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     """Yield a line for each fault of a TODO-list, which is only read.
 
-    The check covers the schema, statuses that contradict results and skips or do not exist, and duplicates. For a
+    The check covers the schema, statuses that contradict results or do not exist, and duplicates. For a
     file, it also covers leftover files, SQLite's own check of every page and index, foreign keys, and values whose type
     is not the type of their column.
     """
@@ -72,14 +66,37 @@ def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
                     yield str(OutdatedSchemaError(path=database.name, change=changes[0]))
                     schema.check_upgradable(connection, database.name)
                     return
-                yield from _find_contradictions(connection)
+                yield from _find_faulty_tasks(connection)
                 if not is_server(connection.dialect):  # a server refuses these values
                     yield from _find_foreign_values(database)
     except TodoError as error:
         yield str(error)
 
 
-def _find_contradictions(connection: Connection) -> Iterator[str]:
+def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
+    """Yield a line for each kind of state that is no fault, but that the rule of skipping would not give.
+
+    TASOC and older releases leave such states, and opening does not change them.
+    """
+    location = parse_location(todo)
+    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+        if schema.find_changes(connection, database.name):
+            return
+        found = find_contradictions(connection)
+    remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
+    if found.failed:
+        stars = sum(found.failed.values())
+        yield (
+            f"ERROR and ABORT tasks that keep {count_of(stars, 'star')} from being measured: "
+            f"{list_first(sorted(found.failed), _SHOWN)}; a reset of these tasks frees the stars"
+        )
+    if found.uncovered:
+        yield f"SKIPPED tasks that nobody covers: {list_first(sorted(found.uncovered), _SHOWN)}; {remedy}"
+    if found.covered:
+        yield f"tasks that another task covers, but that are not SKIPPED: {list_first(sorted(found.covered), _SHOWN)}"
+
+
+def _find_faulty_tasks(connection: Connection) -> Iterator[str]:
     for fault, query in _FAULTS.items():
         priorities = connection.execute(query.limit(_SHOWN + 1)).scalars().all()
         if priorities:

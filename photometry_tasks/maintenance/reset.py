@@ -14,12 +14,20 @@ from photometry_tasks.models import own_skips
 from photometry_tasks.rules.skipping import find_freed
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.functions import is_server
+from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.sql.transitions import Reset
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
 
 #: Rows in memory at a time.
 _BATCH = 10_000
+
+
+def count_uncovered(todo: str | os.PathLike[str] | Location) -> int:
+    """Return the number of SKIPPED tasks that nobody covers."""
+    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
+        schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
+        return len(find_contradictions(connection).uncovered)
 
 
 def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> Reset:

@@ -10,7 +10,7 @@ from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, own_skips, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
-from photometry_tasks.status import RESET_AT_OPENING, STATUS
+from photometry_tasks.status import COVERS_NOBODY, RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
@@ -239,6 +239,16 @@ DELETE_OWN_SKIPS = (
     sa.delete(photometry_skipped).where(_skip.priority.in_(_integers("priorities")), _is_own),
     sa.delete(own_skips).where(own_skips.c.priority.in_(_integers("priorities"))),
 )
+#: Skips by tasks that cover nobody: they were not measured, or are SKIPPED themselves. Lists of TASOC and of older
+#: releases hold such skips.
+DELETE_VOID_SKIPS: sa.Delete = sa.delete(photometry_skipped).where(
+    _skip.priority.in_(_integers("priorities")),
+    sa.exists().where(
+        _task.priority == _skip.skipped_by,
+        sa.or_(_is_pending, _task.status == _started, *(_task.status == status.value for status in COVERS_NOBODY)),
+    ),
+)
+DELETE_SKIPS_OF: sa.Delete = sa.delete(photometry_skipped).where(_skip.priority.in_(_integers("priorities")))
 #: The given tasks that nothing skips.
 UNSKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
     _task.priority.in_(_integers("priorities")), ~sa.exists().where(_skip.priority == _task.priority)

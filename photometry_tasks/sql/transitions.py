@@ -16,6 +16,7 @@ from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decis
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.status import STATUS
 
 #: Priorities per statement: about 100 kB of SQL.
@@ -248,6 +249,8 @@ class Reset(NamedTuple):
 def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
     """Delete the results of tasks with the skips that they caused, and return to pending whom nobody covers then."""
     no_longer_covered = _take_out(transaction, priorities)
+    for chunk in _chunks(priorities):
+        transaction.connection.execute(statements.DELETE_VOID_SKIPS, {"priorities": chunk})
     free = _select(transaction, statements.UNSKIPPED, priorities)
     returned = _set_pending(transaction, free)
     covered = sorted(set(priorities) - set(free))
@@ -255,6 +258,18 @@ def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
         _count_moves(transaction, chunk, STATUS.SKIPPED.value)
         transaction.connection.execute(statements.SET_SKIPPED, {"priorities": chunk})
     return Reset(returned + _free(transaction, no_longer_covered), len(covered))
+
+
+def reset_uncovered_tasks(transaction: Transaction) -> Reset:
+    """Return to pending the SKIPPED tasks that nobody covers: only TASOC and older releases leave such tasks."""
+    uncovered = find_contradictions(transaction.connection).uncovered
+    if transaction.is_shared:
+        for chunk in _chunks(uncovered):
+            _lock(transaction, chunk)  # then look again: other managers may have changed these tasks
+        uncovered &= find_contradictions(transaction.connection).uncovered
+    for chunk in _chunks(uncovered):
+        transaction.connection.execute(statements.DELETE_SKIPS_OF, {"priorities": chunk})
+    return Reset(_free(transaction, uncovered), 0)
 
 
 def _free(transaction: Transaction, priorities: Collection[int]) -> Counter[int | None]:

@@ -196,6 +196,10 @@ class TaskStore(Protocol):
         reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
         return self.run_in_transaction("reset_tasks", reset, writes=True)
 
+    def reset_uncovered_tasks(self) -> Reset:
+        """Return to pending the SKIPPED tasks that nobody covers."""
+        return self.run_in_transaction("reset_uncovered_tasks", transitions.reset_uncovered_tasks, writes=True)
+
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, all or none; return None for each result whose attempt is no longer live."""
 

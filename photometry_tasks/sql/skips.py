@@ -1,0 +1,85 @@
+"""Compare the skips of a list with the rule: TASOC and older releases leave states that the rule would not give."""
+
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from photometry_tasks.models import diagnostics, own_skips, photometry_skipped, todolist
+from photometry_tasks.rules.skipping import Decision, Rival, Said, get_faintness, settle
+from photometry_tasks.status import COVERS_NOBODY, STATUS
+
+_task, _skip = todolist.c, photometry_skipped.c
+_SKIPPED = STATUS.SKIPPED.value
+_NOBODY = [status.value for status in COVERS_NOBODY]
+
+#: The tasks of all skips, and all SKIPPED tasks.
+_TASKS = sa.select(
+    _task.priority,
+    _task.tmag,
+    _task.status,
+    sa.exists().where(diagnostics.c.priority == _task.priority).label("has_result"),
+).where(
+    sa.or_(
+        _task.status == _SKIPPED,
+        _task.priority.in_(sa.select(_skip.priority)),
+        _task.priority.in_(sa.select(_skip.skipped_by)),
+    )
+)
+_SKIPS = sa.select(_skip.priority, _skip.skipped_by).distinct()
+_OWN_SKIPS = sa.select(own_skips.c.priority, own_skips.c.skipped_by)
+
+
+class Contradictions(NamedTuple):
+    """Tasks with another state than the rule gives.
+
+    Attributes
+    ----------
+    uncovered : set of int
+        SKIPPED tasks that nobody covers: they are never measured.
+    covered : set of int
+        Tasks that another task covers, and that are not SKIPPED.
+    failed : dict
+        Tasks that were not measured and nevertheless cover others, with the number of `uncovered` tasks that they keep
+        from being measured.
+    """
+
+    uncovered: set[int]
+    covered: set[int]
+    failed: dict[int, int]
+
+
+def find_contradictions(connection: Connection) -> Contradictions:
+    """Return the tasks with another state than the results and the skips of a list give.
+
+    If the task that skips another has no result, the skip is that of the other's own result.
+    """
+    tasks = {row.priority: row for row in connection.execute(_TASKS)}
+    own: set[tuple[int, int]] = set()
+    if sa.inspect(connection).has_table(own_skips.name):
+        own.update(map(tuple, connection.execute(_OWN_SKIPS)))
+    covers: dict[int, list[int]] = {}
+    results: dict[int, Said] = {}
+    for priority, cover in connection.execute(_SKIPS):
+        if priority not in tasks or cover not in tasks:
+            continue  # `check` names it as a reference to a missing row
+        if (priority, cover) in own or (tasks[priority].has_result and not tasks[cover].has_result):
+            results[priority] = Said(_SKIPPED, Decision(is_skipped=True, skipped_by=cover))
+        else:
+            covers.setdefault(cover, []).append(priority)
+    skipped = {rival for rivals in covers.values() for rival in rivals}
+    for priority, row in tasks.items():
+        if priority in results or not row.has_result or row.status in (None, STATUS.STARTED.value):
+            continue
+        if row.status == _SKIPPED:
+            if priority not in skipped:  # its own result says so, without naming another task
+                results[priority] = Said(_SKIPPED, Decision(is_skipped=True))
+            continue
+        rivals = [] if row.status in _NOBODY else covers.get(priority, [])
+        results[priority] = Said(row.status, Decision(rivals=tuple(Rival(r, tasks[r].tmag, None) for r in rivals)))
+    by_brightness = sorted(tasks, key=lambda priority: get_faintness(priority, tasks[priority].tmag))
+    statuses = settle(by_brightness, results).statuses
+    uncovered = {p for p, row in tasks.items() if row.status == _SKIPPED and statuses[p] != _SKIPPED}
+    covered = {p for p, row in tasks.items() if row.status != _SKIPPED and statuses[p] == _SKIPPED}
+    failed = {p: len(uncovered.intersection(covers[p])) for p in covers if tasks[p].status in _NOBODY[:-1]}
+    return Contradictions(uncovered, covered, {p: number for p, number in failed.items() if number})
