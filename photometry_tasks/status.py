@@ -2,7 +2,7 @@
 
 import enum
 
-__all__ = ["COVERS_NOBODY", "FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
+__all__ = ["COVERS_NONE", "FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
 
 
 class STATUS(enum.Enum):
@@ -28,7 +28,7 @@ FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPE
 MEASURED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR)
 
 #: A result with one of these statuses covers no other task: its star was not measured.
-COVERS_NOBODY = (STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
+COVERS_NONE = (STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
 
 #: Opening a TODO-list returns tasks with these statuses to pending: they were interrupted or failed.
 RESET_AT_OPENING = (STATUS.STARTED, STATUS.ABORT, STATUS.ERROR)

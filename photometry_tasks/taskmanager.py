@@ -28,7 +28,7 @@ from photometry_tasks.progress import summary as progress
 from photometry_tasks.progress.throughput import Throughput
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.results import Result, check_result
-from photometry_tasks.sql import statements
+from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.sql.transitions import Saved
@@ -237,6 +237,11 @@ class TaskManager:
         """Whether a later claim may return tasks though the last returned none: other managers run or lock them."""
         return self._store.has_tasks_elsewhere(constraints)
 
+    def find_skipped(self, priorities: Iterable[int]) -> list[int]:
+        """Return those of the given tasks that are SKIPPED: a result may have covered tasks that were handed out."""
+        checked = validation.check_integers("priorities", priorities)
+        return self._read("find_skipped", lambda transaction: transitions.find_skipped(transaction, checked))
+
     def start_task(self, taskid: int) -> None:
         """Mark a task as STARTED, so that it is not handed out again.
 
@@ -304,7 +309,7 @@ class TaskManager:
         return reset.name_returned()
 
     def reset_uncovered_tasks(self) -> int:
-        """Return to pending the SKIPPED tasks that nobody covers, without their results, and return their number.
+        """Return to pending the SKIPPED tasks that no task covers, without their results, and return their number.
 
         Lists of TASOC and of older releases may hold such tasks, which would never be measured: a task that covered
         them was skipped itself, or not measured. `find_notes` names them.

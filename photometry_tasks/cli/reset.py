@@ -56,7 +56,7 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
 @todo_argument
 @click.option("--dry-run", is_flag=True, help="Show how many tasks would return, and change nothing.")
 def reset_uncovered(todo: Location, dry_run: bool) -> None:
-    """Return the SKIPPED tasks of TODO to pending that nobody covers.
+    """Return the SKIPPED tasks of TODO to pending that no task covers.
 
     Lists of TASOC and of older releases may hold such tasks: what covered them was skipped itself, or not measured.
     `check` names them. TODO is a file or a PostgreSQL URL.

@@ -53,7 +53,7 @@ def check(todo: Location) -> None:
     faults = list(find_faults(todo))
     for fault in faults:
         echo(fault)
-    for note in [] if faults else find_notes(todo):
+    for note in find_notes(todo):
         echo(f"Note: {note}")
     echo(f"{todo.name}: {count_of(len(faults), 'fault')} found.")
     if faults:

@@ -79,10 +79,13 @@ def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     TASOC and older releases leave such states, and opening does not change them.
     """
     location = parse_location(todo)
-    with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
-        if schema.find_changes(connection, database.name):
-            return
-        found = find_contradictions(connection)
+    try:
+        with closing(open_read_only(location)) as database, database.begin(writes=False) as connection:
+            if schema.find_changes(connection, database.name):
+                return
+            found = find_contradictions(connection)
+    except TodoError:
+        return  # `find_faults` names it
     remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
     if found.failed:
         stars = sum(found.failed.values())
@@ -91,7 +94,7 @@ def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
             f"{list_first(sorted(found.failed), _SHOWN)}; a reset of these tasks frees the stars"
         )
     if found.uncovered:
-        yield f"SKIPPED tasks that nobody covers: {list_first(sorted(found.uncovered), _SHOWN)}; {remedy}"
+        yield f"SKIPPED tasks that no task covers: {list_first(sorted(found.uncovered), _SHOWN)}; {remedy}"
     if found.covered:
         yield f"tasks that another task covers, but that are not SKIPPED: {list_first(sorted(found.covered), _SHOWN)}"
 

@@ -24,7 +24,7 @@ _BATCH = 10_000
 
 
 def count_uncovered(todo: str | os.PathLike[str] | Location) -> int:
-    """Return the number of SKIPPED tasks that nobody covers."""
+    """Return the number of SKIPPED tasks that no task covers."""
     with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
         schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
         return len(find_contradictions(connection).uncovered)
@@ -58,7 +58,7 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
                 statuses[row.priority] = row.status
                 if row.is_chosen:
                     first.add(row.priority)
-                if row.skipped_by is not None:
+                if row.skipped_by is not None and not (row.is_chosen and row.is_void):
                     covers.setdefault(row.priority, set()).add(row.skipped_by)
         except DBAPIError as error:
             if not changes:

@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from photometry_tasks.status import COVERS_NOBODY, STATUS
+from photometry_tasks.status import COVERS_NONE, STATUS
 
 
 class Target(NamedTuple):
@@ -82,7 +82,7 @@ def build_decision(target: Target, status: STATUS, neighbours: Neighbours, rival
     """Decide which tasks are skipped: all but the brightest star's.
 
     A secondary target is always skipped if the primary star of its pixel file lies in the aperture. A star that could
-    not be measured covers nobody.
+    not be measured covers no other.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def build_decision(target: Target, status: STATUS, neighbours: Neighbours, rival
     brightest = min(rivals, key=_get_faintness)
     if _get_faintness(brightest) < _get_faintness(target):
         return Decision(is_skipped=True, skipped_by=brightest.priority)
-    if status in COVERS_NOBODY:
+    if status in COVERS_NONE:
         return Decision()
     return Decision(rivals=tuple(sorted(rivals, key=lambda rival: rival.priority)))
 

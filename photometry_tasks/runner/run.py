@@ -369,11 +369,25 @@ class _Run:
     def _save(self) -> None:
         if self._done:
             self._save_together(self._done)
-            last, self._done = self._done[-1], []
+            saved, self._done = self._done, []
+            self._cancel_covered(saved)
             if self._progress is not None:
                 self._progress(self.report)
             if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(last.errors))
+                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(saved[-1].errors))
+
+    def _cancel_covered(self, saved: list[Result]) -> None:
+        """Cancel tasks that still wait for a worker although results have covered them meanwhile."""
+        # The first tasks are running. On a server, results of other managers cover tasks too.
+        waiting = {task["priority"]: future for future, task in list(self._in_flight.items())[self._jobs :]}
+        if not waiting or (self._manager.lease is None and not any(result.skip_targets for result in saved)):
+            return
+        covered = self._call(partial(self._manager.find_skipped, list(waiting)))
+        cancelled = [priority for priority in covered if waiting[priority].cancel()]
+        if cancelled:
+            self._call(partial(self._manager.release_tasks, cancelled))
+            self._started.difference_update(cancelled)
+            self._to_come += len(cancelled)
 
     def _save_together(self, results: list[Result]) -> None:
         statuses = self._call(partial(self._manager.save_results, results))

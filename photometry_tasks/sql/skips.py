@@ -7,11 +7,11 @@ from sqlalchemy import Connection
 
 from photometry_tasks.models import diagnostics, own_skips, photometry_skipped, todolist
 from photometry_tasks.rules.skipping import Decision, Rival, Said, get_faintness, settle
-from photometry_tasks.status import COVERS_NOBODY, STATUS
+from photometry_tasks.status import COVERS_NONE, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _SKIPPED = STATUS.SKIPPED.value
-_NOBODY = [status.value for status in COVERS_NOBODY]
+_NOBODY = [status.value for status in COVERS_NONE]
 
 #: The tasks of all skips, and all SKIPPED tasks.
 _TASKS = sa.select(
@@ -36,7 +36,7 @@ class Contradictions(NamedTuple):
     Attributes
     ----------
     uncovered : set of int
-        SKIPPED tasks that nobody covers: they are never measured.
+        SKIPPED tasks that no task covers: they are never measured.
     covered : set of int
         Tasks that another task covers, and that are not SKIPPED.
     failed : dict

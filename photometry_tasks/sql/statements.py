@@ -10,7 +10,7 @@ from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, own_skips, photometry_skipped, progress, todolist
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
-from photometry_tasks.status import COVERS_NOBODY, RESET_AT_OPENING, STATUS
+from photometry_tasks.status import COVERS_NONE, RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
@@ -18,6 +18,13 @@ _is_pending = _task.status.is_(None)
 _is_own = sa.exists().where(own_skips.c.priority == _skip.priority, own_skips.c.skipped_by == _skip.skipped_by)
 _LAST_MINUTE = 253_402_300_740  # of the year 9999, where datetime ends
 _started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
+#: Whether the covering task of a skip covers none: it was not measured, or is SKIPPED itself. TASOC and older releases
+#: leave such skips.
+_cover = todolist.alias("cover")
+_is_void = sa.exists().where(
+    _cover.c.priority == _skip.skipped_by,
+    sa.or_(_cover.c.status.is_(None), _cover.c.status == _started, *(_cover.c.status == s.value for s in COVERS_NONE)),
+)
 
 
 def _integers(name: str) -> sa.BindParameter[Any]:
@@ -118,6 +125,9 @@ START_TASK: sa.Update = (
 RELEASE_TASK: sa.Update = (
     sa.update(todolist).where(_task.priority == sa.bindparam("task"), _task.status == _started).values(status=sa.null())
 )
+SKIPPED_AMONG: sa.Select[Any] = sa.select(_task.priority).where(
+    _task.priority.in_(_integers("priorities")), _task.status == STATUS.SKIPPED.value
+)
 STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority == sa.bindparam("task"))
 
 # --- saving ----------------------------------------------------------------------------------------------
@@ -211,21 +221,23 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
 def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool, has_own_skips: bool) -> sa.Select[Any]:
     """Select the chosen tasks, and the SKIPPED tasks that they cover, and so on: a row for each task that covers them.
 
-    The columns are priority, status, is_chosen and skipped_by, which is NULL for a task that nobody covers. A list of
-    an older release has no own skips.
+    The columns are priority, status, is_chosen, skipped_by (NULL for a task that no other covers) and is_void. A list
+    of an older release has no own skips.
     """
     is_cover = ~_is_own if has_own_skips else sa.true()
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
     reached = sa.select(first.c.priority).cte("reached", recursive=True)
     reached = reached.union(
         sa.select(_skip.priority)
+        .select_from(photometry_skipped)
         .join(reached, sa.and_(_skip.skipped_by == reached.c.priority, is_cover))
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
     is_chosen = reached.c.priority.in_(sa.select(first.c.priority)).label("is_chosen")
     return (
-        sa.select(reached.c.priority, _task.status, is_chosen, _skip.skipped_by)
+        sa.select(reached.c.priority, _task.status, is_chosen, _skip.skipped_by, _is_void.label("is_void"))
+        .select_from(reached)
         .join(todolist, _task.priority == reached.c.priority)
         .join(photometry_skipped, sa.and_(_skip.priority == reached.c.priority, is_cover), isouter=True)
     )
@@ -239,14 +251,8 @@ DELETE_OWN_SKIPS = (
     sa.delete(photometry_skipped).where(_skip.priority.in_(_integers("priorities")), _is_own),
     sa.delete(own_skips).where(own_skips.c.priority.in_(_integers("priorities"))),
 )
-#: Skips by tasks that cover nobody: they were not measured, or are SKIPPED themselves. Lists of TASOC and of older
-#: releases hold such skips.
 DELETE_VOID_SKIPS: sa.Delete = sa.delete(photometry_skipped).where(
-    _skip.priority.in_(_integers("priorities")),
-    sa.exists().where(
-        _task.priority == _skip.skipped_by,
-        sa.or_(_is_pending, _task.status == _started, *(_task.status == status.value for status in COVERS_NOBODY)),
-    ),
+    _skip.priority.in_(_integers("priorities")), _is_void
 )
 DELETE_SKIPS_OF: sa.Delete = sa.delete(photometry_skipped).where(_skip.priority.in_(_integers("priorities")))
 #: The given tasks that nothing skips.
@@ -254,6 +260,9 @@ UNSKIPPED: sa.Select[Any] = sa.select(_task.priority).where(
     _task.priority.in_(_integers("priorities")), ~sa.exists().where(_skip.priority == _task.priority)
 )
 NO_LONGER_SKIPPED: sa.Select[Any] = UNSKIPPED.where(_task.status == STATUS.SKIPPED.value)
+MEASURED_AMONG: sa.Select[Any] = sa.select(diagnostics.c.priority).where(
+    diagnostics.c.priority.in_(_integers("priorities"))
+)
 DELETE_DIAGNOSTICS: sa.Delete = sa.delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
 COUNT_CHOSEN: sa.Select[Any] = (
     sa.select(_task.status, sa.func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)

@@ -54,6 +54,14 @@ def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
         transaction.count_reset(priorities)
 
 
+def find_skipped(transaction: Transaction, priorities: Collection[int]) -> list[int]:
+    """Return those of the given tasks that are SKIPPED."""
+    found: list[int] = []
+    for chunk in _chunks(priorities):
+        found += transaction.connection.execute(statements.SKIPPED_AMONG, {"priorities": chunk}).scalars()
+    return found
+
+
 # --- saving ----------------------------------------------------------------------------------------------
 
 
@@ -247,7 +255,7 @@ class Reset(NamedTuple):
 
 
 def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
-    """Delete the results of tasks with the skips that they caused, and return to pending whom nobody covers then."""
+    """Delete the results of tasks with the skips that they caused, and return to pending what no task covers then."""
     no_longer_covered = _take_out(transaction, priorities)
     for chunk in _chunks(priorities):
         transaction.connection.execute(statements.DELETE_VOID_SKIPS, {"priorities": chunk})
@@ -261,7 +269,7 @@ def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
 
 
 def reset_uncovered_tasks(transaction: Transaction) -> Reset:
-    """Return to pending the SKIPPED tasks that nobody covers: only TASOC and older releases leave such tasks."""
+    """Return to pending the SKIPPED tasks that no task covers: only TASOC and older releases leave such tasks."""
     uncovered = find_contradictions(transaction.connection).uncovered
     if transaction.is_shared:
         for chunk in _chunks(uncovered):
@@ -273,16 +281,17 @@ def reset_uncovered_tasks(transaction: Transaction) -> Reset:
 
 
 def _free(transaction: Transaction, priorities: Collection[int]) -> Counter[int | None]:
-    """Return to pending those of the SKIPPED tasks that nobody covers any more, without their results, and so on.
+    """Return to pending those of the SKIPPED tasks that no task covers any more, without their results, and so on.
 
     If such a task is running, it becomes STARTED.
     """
     returned: Counter[int | None] = Counter()
     while priorities:
         freed = _select(transaction, statements.NO_LONGER_SKIPPED, priorities)
+        running = {priority for priority in freed if priority in transaction.running}
+        running.difference_update(_select(transaction, statements.MEASURED_AMONG, running))  # their results have come
         priorities = _take_out(transaction, freed)
         returned += _set_pending(transaction, freed)
-        running = [priority for priority in freed if priority in transaction.running]
         started = [{"task": priority, "new_status": STATUS.STARTED.value} for priority in running]
         transaction.executemany(statements.SET_STATUS, started)
         transaction.count_move(None, STATUS.STARTED.value, len(running))

@@ -197,7 +197,7 @@ class TaskStore(Protocol):
         return self.run_in_transaction("reset_tasks", reset, writes=True)
 
     def reset_uncovered_tasks(self) -> Reset:
-        """Return to pending the SKIPPED tasks that nobody covers."""
+        """Return to pending the SKIPPED tasks that no task covers."""
         return self.run_in_transaction("reset_uncovered_tasks", transitions.reset_uncovered_tasks, writes=True)
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:

@@ -13,7 +13,7 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli import main
 from photometry_tasks.schema import HEAD, REVISIONS
 from tests.support import old_files
-from tests.support.lists import execute_sql, make_file, result_of
+from tests.support.lists import execute_sql, make_file, query, result_of
 
 
 def run(*arguments: object) -> Result:
@@ -50,14 +50,6 @@ def test_a_sound_file(done: Path) -> None:
         ("DELETE FROM diagnostics WHERE priority = 3", "finished tasks without diagnostics: 3\n"),
         ("UPDATE todolist SET status = NULL", "pending tasks with diagnostics: 1, 3\n"),
         ("UPDATE todolist SET status = 6 WHERE priority IN (1, 4)", "started tasks with diagnostics: 1\n"),
-        *(
-            (
-                f"UPDATE todolist SET status = {status} WHERE priority = 2",
-                "tasks that another task skips, without the status SKIPPED: 2\n",
-            )
-            for status in ("NULL", 1, 2, 6)
-        ),
-        ("DELETE FROM photometry_skipped", "skipped tasks that no task skips, without diagnostics: 2\n"),
         ("UPDATE todolist SET status = 17 WHERE priority > 1", "tasks with a status that does not exist: 2, 3, 4\n"),
         ("DELETE FROM todolist WHERE priority = 3", "diagnostics: 1 row with a reference to a missing row\n"),
         ("DELETE FROM todolist WHERE priority = 1", "photometry_skipped: 1 row with a reference to a missing row\n"),
@@ -99,6 +91,41 @@ def test_faults(done: Path, sql: str, fault: str) -> None:
     assert result.exit_code == 1
 
 
+#: A chain, an ERROR that covers, and a finished task that is covered, as TASOC leaves them; own verdicts.
+SKIPS_OF_TASOC = """
+    INSERT INTO photometry_skipped VALUES (2, 1), (3, 2), (5, 4), (6, 4), (6, 7), (7, 1), (8, 9), (10, 1);
+    UPDATE todolist SET status = 5 WHERE priority IN (2, 3, 5, 6, 8, 11);
+    UPDATE todolist SET status = 2 WHERE priority = 4;
+    UPDATE todolist SET status = 1 WHERE priority IN (1, 7);
+    INSERT INTO diagnostics (priority, method_used, elaptime)
+        VALUES (1, 'halo', 1), (2, 'halo', 1), (4, 'halo', 1), (7, 'halo', 1), (8, 'halo', 1), (11, 'halo', 1)
+"""
+
+
+@pytest.mark.both_databases
+def test_notes(todo: Callable[..., Any]) -> None:
+    """States of TASOC that the rule would not give are notes; `reset-uncovered` returns the uncovered tasks."""
+    target = todo(*[{"tmag": float(n)} for n in range(1, 12)])
+    with TaskManager(target) as manager:
+        execute_sql(manager, *SKIPS_OF_TASOC.split(";"))
+    TaskManager(target, reset=False).close()
+    output = run("check", target)
+    assert "Note: ERROR and ABORT tasks that keep 2 stars from being measured: 4;" in output.output
+    assert "Note: SKIPPED tasks that no task covers: 3, 5, 6; " in output.output
+    assert "Note: tasks that another task covers, but that are not SKIPPED: 7, 10\n" in output.output
+    assert output.exit_code == 0
+    before = query(target, "SELECT * FROM todolist ORDER BY priority")
+    assert "3 SKIPPED tasks would return to pending." in run("reset-uncovered", target, "--dry-run").output
+    assert query(target, "SELECT * FROM todolist ORDER BY priority") == before
+    assert "3 SKIPPED tasks returned to pending." in run("reset-uncovered", target).output
+    statuses = dict(query(target, "SELECT priority, status FROM todolist"))
+    assert statuses == {1: 1, 2: 5, 3: None, 4: 2, 5: None, 6: None, 7: 1, 8: 5, 9: None, 10: None, 11: 5}
+    skips = query(target, "SELECT * FROM photometry_skipped ORDER BY 1, 2")
+    assert skips == [(2, 1), (7, 1), (8, 9), (10, 1)]
+    assert "SKIPPED tasks that no task" not in run("check", target).output
+    assert "0 SKIPPED tasks returned" in run("reset-uncovered", target).output
+
+
 @pytest.mark.parametrize("in_memory", [False, True])
 @pytest.mark.both_databases
 def test_faults_of_a_list_in_use(todo: Callable[..., Any], in_memory: bool) -> None:
@@ -111,7 +138,6 @@ def test_faults_of_a_list_in_use(todo: Callable[..., Any], in_memory: bool) -> N
         manager.backup()
         output = run("check", target).output
     assert "pending tasks with diagnostics: 1\n" in output
-    assert "tasks that another task skips, without the status SKIPPED: 2\n" in output
     assert "started tasks" not in output
 
 

@@ -98,5 +98,5 @@ def test_a_list_of_an_older_release(output_of: Callable[..., str], url: str, tmp
     for command in (["run", GOOD], ["work", GOOD], ["init", listed], ["export", tmp_path / "x.csv"]):
         assert "photometry-tasks upgrade" in output_of(*command, code=1)
     assert "PENDING" in output_of("status")
-    assert "revision 0005" in output_of("upgrade")
+    assert "revision 0006" in output_of("upgrade")
     assert "result" in output_of("work", GOOD, "--jobs", "1")

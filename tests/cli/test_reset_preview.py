@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy import Engine
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.maintenance.reset import count_reset
 from photometry_tasks.sql.statements import build_chosen_tasks
+from photometry_tasks.sql.transitions import Reset
 from tests.support.lists import checksum, empty_list, make_file, query, result_of
 from tests.support.model import ERROR, OK, SKIPPED, rows_of_a_field, stars
 
@@ -40,7 +42,10 @@ def check_preview(target: Path | str, chosen: set[int]) -> None:
     status = choice.pop("status")
     expected = count_reset(target, build_chosen_tasks(status, None, choice))
     with TaskManager(target, reset=False) as manager:
-        assert manager.reset_tasks(status=status, **choice) == expected
+        assert manager.reset_tasks(status=status, **choice) == expected.name_returned()
+    listed = ", ".join(map(str, chosen))
+    sql = f"SELECT count(*) FROM todolist WHERE status = {SKIPPED} AND priority IN ({listed})"
+    assert query(target, sql) == [(expected.covered,)]
 
 
 @contextmanager
@@ -71,15 +76,15 @@ def test_on_a_server(server_database: Engine) -> None:
     with TaskManager(url, reset=False) as manager:
         manager.start_task(6)
         everything = build_chosen_tasks(STATUS, None, {})
-        assert count_reset(url, everything) == {"OK": 1, "ERROR": 1, "SKIPPED": 3}
+        assert count_reset(url, everything) == Reset(Counter({OK: 1, ERROR: 1, SKIPPED: 2}), 0)
     check_preview(url, {1})
 
 
 CIRCLES = {
-    "two": ([(2, 1), (2, 3), (3, 2)], {1: 1, 2: 2, 3: 1}),
-    "three": ([(2, 1), (2, 3), (3, 4), (4, 2)], {1: 1, 2: 3, 4: 2}),
+    "two": ([(2, 1), (2, 3), (3, 2)], {1: 1, 2: 1, 3: 1}),
+    "three": ([(2, 1), (2, 3), (3, 4), (4, 2)], {1: 1, 2: 2, 4: 2}),
     "three, and one behind": ([(2, 1), (2, 3), (3, 4), (4, 2), (5, 4)], {1: 1, 3: 1, 5: 1}),
-    "itself": ([(2, 1), (2, 2)], {1: 1, 2: 1}),
+    "itself": ([(2, 1), (2, 2)], {1: 1, 2: 0}),
     "two chains": ([(2, 1), (3, 2), (4, 3), (4, 1), (5, 4), (5, 6)], {1: 4, 6: 1}),
 }
 

@@ -80,21 +80,21 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
     "without a magnitude itself": ([ffi(None), ffi(20)], {"skip_targets": [102]}, {1: SKIPPED}, [(1, 2)], None),
     "both without a magnitude": ([ffi(None), ffi(None)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
     "negative magnitudes": ([ffi(-0.5), ffi(0)], {"skip_targets": [102]}, {1: OK, 2: SKIPPED}, [(2, 1)], None),
-    "an ERROR covers nobody": (
+    "an ERROR covers no other": (
         [ffi(5), ffi(9)],
         {"status": STATUS.ERROR, "skip_targets": [102]},
         {1: ERROR},
         [],
         None,
     ),
-    "an ABORT covers nobody": (
+    "an ABORT covers no other": (
         [ffi(5), ffi(9, status=OK)],
         {"status": STATUS.ABORT, "skip_targets": [102]},
         {1: ABORT, 2: OK},
         [],
         None,
     ),
-    "a result with the status SKIPPED covers nobody": (
+    "a result with the status SKIPPED covers no other": (
         [ffi(5), ffi(9)],
         {"status": STATUS.SKIPPED, "skip_targets": [102]},
         {1: SKIPPED},
@@ -317,7 +317,7 @@ def test_a_running_rival_stays_covered(
 
 
 def test_a_covered_task_that_runs(opened: Callable[..., TaskManager]) -> None:
-    """When nobody covers it any more, it is STARTED until its result or a release comes, and pending after that."""
+    """When no task covers it any more, it is STARTED until its result or a release comes, and pending after that."""
     manager = opened(*[ffi(5)] * 2, *[ffi(9)] * 5)
     manager.start_tasks([3, 4])
     claimed = manager.claim_tasks(2, priority=[5, 6])
@@ -408,7 +408,7 @@ def test_what_another_task_skips_stays_skipped(opened: Callable[..., TaskManager
 
 
 def test_a_chain_goes_back_to_the_end(opened: Callable[..., TaskManager]) -> None:
-    """A task that becomes SKIPPED covers nobody, and the tasks that it covered return to pending, without results."""
+    """A task that becomes SKIPPED covers no other, and the tasks that it covered return to pending, without results."""
     manager = opened(ffi(1), ffi(2), ffi(3), ffi(4))
     save(manager, 3, skip_targets=[104])
     save(manager, 2, skip_targets=[103])

@@ -72,10 +72,12 @@ def test_the_counts_are_the_tables(opened: Callable[..., TaskManager]) -> None:
     assert counts(manager) == {"OK": 1, "SKIPPED": 2}
     manager.save_result(result_of({"priority": 2}, STATUS.ERROR))
     manager.save_result(result_of({"priority": 4}, STATUS.UNKNOWN))
-    assert counts(manager) == {"OK": 1, "ERROR": 1, "SKIPPED": 1, "UNKNOWN": 1}
+    assert counts(manager) == {"OK": 1, "SKIPPED": 2, "UNKNOWN": 1}
     manager.save_result(result_of({"priority": 1}, STATUS.WARNING))
+    assert counts(manager) == {"WARNING": 1, "UNKNOWN": 1}
+    manager.save_result(result_of({"priority": 2}, STATUS.ERROR))
     assert counts(manager) == {"WARNING": 1, "ERROR": 1, "UNKNOWN": 1}
-    assert manager.summary["tasks_run"] == 4
+    assert manager.summary["tasks_run"] == 5
     manager.start_task(5)
     manager.release_tasks([5])
     assert counts(manager) == {"WARNING": 1, "ERROR": 1, "UNKNOWN": 1}

@@ -88,6 +88,7 @@ def test_indexes(todo: Callable[..., Path]) -> None:
         ("diagnostics", "diagnostics_lightcurve_idx", 1, "lightcurve"),
         ("photometry_skipped", "photometry_skipped_priority_idx", 0, "priority"),
         ("photometry_skipped", "photometry_skipped_skipped_by_idx", 0, "skipped_by"),
+        ("photometry_tasks_own_skips", "photometry_tasks_own_skips_skipped_by_idx", 0, "skipped_by"),
         ("photometry_tasks_version", "sqlite_autoindex_photometry_tasks_version_1", 1, "version_num"),
         ("todolist", "starid_idx", 0, "starid"),
         ("todolist", "status_idx", 0, "status"),

@@ -64,6 +64,7 @@ def by_priority(rows: Rows) -> dict[int, dict[str, Any]]:
 def read_sql(path: Path) -> set[tuple[str, str]]:
     """Return the SQL of the objects of other programs, as written."""
     ours = {"todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version", "photometry_tasks_progress"}
+    ours.add("photometry_tasks_own_skips")
     return {
         (name, sql)
         for name, sql in query(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
@@ -88,6 +89,7 @@ def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool
     after = read_rows(path)
     assert after.keys() - before.keys() <= {
         "photometry_tasks_version",
+        "photometry_tasks_own_skips",
         "photometry_tasks_progress",
         "diagnostics",
         "photometry_skipped",

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from photometry_tasks import STATUS
 from photometry_tasks.rules.skipping import Decision, Neighbours, Rival, Target, build_decision, build_neighbours
 
 FFI = Target(1, 101, "ffi", 9.0)
@@ -62,7 +63,7 @@ NO_PRIMARY = "TargetNotFoundError: Could not find primary TPF target (TIC 555)"
 def test_decisions(tmag: float | None, rivals: list[Rival], decision: Decision) -> None:
     """The brightest star covers all rivals; a lower priority counts as brighter, and no magnitude as the faintest."""
     target = FFI._replace(tmag=tmag)
-    assert build_decision(target, Neighbours((102,), ("ffi",), None), rivals) == decision
+    assert build_decision(target, STATUS.OK, Neighbours((102,), ("ffi",), None), rivals) == decision
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_decisions(tmag: float | None, rivals: list[Rival], decision: Decision) 
 )
 def test_a_secondary_whose_primary_is_listed(rivals: list[Rival], decision: Decision) -> None:
     """If its primary is in the list, a secondary of any magnitude is skipped; a missing task is an error too."""
-    assert build_decision(SECONDARY, Neighbours((555,), ("tpf",), 555), rivals) == decision
+    assert build_decision(SECONDARY, STATUS.ERROR, Neighbours((555,), ("tpf",), 555), rivals) == decision
 
 
 magnitudes = st.none() | st.sampled_from([-1.0, -0.0, 0.0, 9.0, float("inf")]) | st.floats(-2, 20)
@@ -92,7 +93,8 @@ def test_exactly_one_of_an_aperture_is_not_skipped(tmags: list[float | None], da
     for task in tasks:
         rivals = data.draw(st.permutations([rival for rival in tasks if rival is not task]))
         before = list(rivals)
-        decisions[task] = build_decision(Target(task.priority, 101, "ffi", task.tmag), neighbours, rivals)
+        target = Target(task.priority, 101, "ffi", task.tmag)
+        decisions[task] = build_decision(target, STATUS.WARNING, neighbours, rivals)
         assert rivals == before
     ((winner, decision),) = [(task, made) for task, made in decisions.items() if not made.is_skipped]
     assert decision.rivals == tuple(task for task in tasks if task is not winner)

@@ -38,10 +38,7 @@ PARAMETERS: dict[str, set[str]] = {
     "SAVE_STARTED": {"priority", "new_status", *TARGET},
     "INSERT_DIAGNOSTICS": set(diagnostics.columns.keys()),
     "INSERT_SKIP": {"priority", "skipped_by"},
-    "SKIPS_OF_TASK": {"task"},
-    "UNMEASURED_RIVALS": {"task"},
-    "DELETE_SKIP": {"task", "rival"},
-    "DELETE_SKIPS_OF": {"task"},
+    "INSERT_OWN_SKIP": {"priority", "skipped_by"},
     "HAS_INTERRUPTED_TASKS": set(),
     "COUNT_BY_STATUS": set(),
     "COUNT_BY_CCD": set(),
@@ -55,8 +52,17 @@ PARAMETERS: dict[str, set[str]] = {
 }
 #: Statements with a list of priorities in their text; SQLAlchemy's connection runs them.
 OF_PRIORITIES = {
-    *("SKIPPED_BY_ANY", "NO_LONGER_SKIPPED", "DELETE_SKIPS", "DELETE_DIAGNOSTICS", "COUNT_CHOSEN", "SET_PENDING"),
-    *("LOCK_TASKS", "SET_PENDING_OR_STARTED"),
+    *("COVERED_BY_ANY", "DELETE_COVERS", "DELETE_VOID_SKIPS", "DELETE_SKIPS_OF", "UNSKIPPED", "NO_LONGER_SKIPPED"),
+    *(
+        "SKIPPED_AMONG",
+        "MEASURED_AMONG",
+        "DELETE_DIAGNOSTICS",
+        "COUNT_CHOSEN",
+        "SET_PENDING",
+        "SET_SKIPPED",
+        "LOCK_TASKS",
+    ),
+    "SET_PENDING_OR_STARTED",
 }
 CONDITIONS = build_expressions(SAID, for_our_schema=True)
 BUILT: list[tuple[sa.Executable, set[str]]] = [
@@ -164,7 +170,6 @@ def columns(statement: Any) -> tuple[str, ...]:
         (Rival._fields, columns(statements.RIVALS)),
         (statements.TARGET_NAMES, columns(statements.TARGETS)),
         (statements.TARGET_NAMES, columns(statements.TARGET_OF_TASK)),
-        (("priority", "skipped_by"), columns(statements.SKIPS_OF_TASK)),
     ],
 )
 def test_records_name_the_columns_of_their_statement(record: tuple[str, ...], names: tuple[str, ...]) -> None:
@@ -208,7 +213,8 @@ def literal(statement: sa.Select[Any]) -> str:
 def test_everything_is_reset_in_the_order_of_references() -> None:
     """A reset of the whole list first deletes rows that refer to tasks, and does not update pending tasks."""
     sql = [" ".join(str(statement).split()) for statement in statements.RESET_EVERYTHING]
-    assert [text.split()[2] for text in sql[:-1]] == ["diagnostics", "photometry_skipped", "photometry_tasks_progress"]
+    tables = ["photometry_tasks_own_skips", "diagnostics", "photometry_skipped", "photometry_tasks_progress"]
+    assert [text.split()[2] for text in sql[:-1]] == tables
     assert sql[-1] == "UPDATE todolist SET status=NULL WHERE todolist.status IS NOT NULL"
 
 
@@ -253,5 +259,6 @@ def test_the_last_failures_come_first() -> None:
 def test_only_a_shared_list_asks_for_attempts() -> None:
     """If a list is shared, the preview of a reset leaves out tasks with a live attempt."""
     chosen = statements.build_interrupted_tasks([])
-    assert "photometry_tasks_attempts" in literal(statements.build_skip_chains(chosen, is_shared=True))
-    assert "photometry_tasks_attempts" not in literal(statements.build_skip_chains(chosen, is_shared=False))
+    build = statements.build_skip_chains
+    assert "photometry_tasks_attempts" in literal(build(chosen, is_shared=True, has_own_skips=True))
+    assert "photometry_tasks_attempts" not in literal(build(chosen, is_shared=False, has_own_skips=True))
