@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 import multiprocessing
 import os
 import resource
@@ -260,3 +261,14 @@ def breaks_the_pool_once_it_is_idle(task: dict[str, Any]) -> dict[str, Any]:
     if task["priority"] == 1:
         subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -9 {os.getpid()}"])
     return good(task)
+
+
+def lists_neighbours(task: dict[str, Any]) -> dict[str, Any]:
+    """Take some milliseconds, and list the stars that the file in NEIGHBOURS names for this star."""
+    neighbours: dict[str, list[int]] = json.loads(Path(os.environ["NEIGHBOURS"]).read_text())
+    with Path(os.environ["NEIGHBOURS"] + "-runs").open("a") as file:
+        file.write(f"{task['priority']}\n")
+    time.sleep(task["starid"] % 7 / 1000)
+    details = {"skip_targets": neighbours[str(task["starid"])], "mean_flux": task["starid"] / 7}
+    status = STATUS.WARNING if task["starid"] % 5 == 0 else STATUS.OK
+    return {"status": status, "method_used": "aperture", "details": details}
