@@ -12,6 +12,7 @@ from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
 from photometry_tasks.models import Base, diagnostics, todolist
 from photometry_tasks.rules.stored_values import is_foreign
+from photometry_tasks.rules.validation import BRIGHTEST, FAINTEST
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.sql.skips import find_contradictions
@@ -44,6 +45,10 @@ _FAULTS: dict[str, Select[Any]] = {
     .group_by(_result.lightcurve)
     .having(func.count() > 1),
 }
+
+
+#: Tasks whose magnitude is a code for an unknown one.
+_CODES = select(_task.priority).where(~_task.tmag.between(BRIGHTEST, FAINTEST))
 
 
 def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
@@ -84,8 +89,12 @@ def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
             if schema.find_changes(connection, database.name):
                 return
             found = find_contradictions(connection)
+            codes = connection.execute(_CODES.limit(_SHOWN + 1)).scalars().all()
     except TodoError:
         return  # `find_faults` names it
+    if codes:
+        limits = f"{BRIGHTEST:g} to {FAINTEST:g}"
+        yield f"tasks with a code in place of the magnitude, outside {limits}: {list_first(codes, _SHOWN)}"
     remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
     if found.failed:
         stars = sum(found.failed.values())

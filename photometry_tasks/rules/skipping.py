@@ -120,6 +120,8 @@ def _get_faintness(task: Target | Rival) -> tuple[bool, float, int]:
 
 def get_faintness(priority: int, tmag: float | None) -> tuple[bool, float, int]:
     """Return a key for sorting by brightness: no magnitude counts as the faintest, a lower priority as brighter."""
+    if not isinstance(tmag, float | int):  # SQLite accepts a text or bytes too
+        tmag = None
     return tmag is None, tmag or 0.0, priority
 
 

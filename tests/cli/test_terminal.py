@@ -262,6 +262,7 @@ COMMANDS = {
     "status": ["todo.sqlite", "--task", "1"],
     "report": ["empty.sqlite", "-o", "report.html"],
     "reset": ["todo.sqlite", "--status", "OK", "--error-like", "x", "--dry-run", *CONSTRAINTS],
+    "reset-uncovered": ["todo.sqlite", "--dry-run"],
     "export": ["todo.sqlite", "out.csv", "--status", "OK", *CONSTRAINTS],
     "copy": ["todo.sqlite", "copy.sqlite"],
     "upgrade": ["todo.sqlite"],
