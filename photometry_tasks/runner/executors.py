@@ -4,9 +4,9 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Set
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 
-from photometry_tasks.errors import WorkerDiedError
+from photometry_tasks.errors import WorkerError
 from photometry_tasks.rules.validation import check_positive, invalid_argument
 
 
@@ -25,9 +25,13 @@ def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
 
 
 def is_worker_death(error: BaseException) -> bool:
-    """Whether an error says that a task's worker died: from WorkerPool, or from Dask after its retries."""
-    dask = sys.modules.get("distributed")
-    return isinstance(error, WorkerDiedError) or (dask is not None and isinstance(error, dask.KilledWorker))
+    """Whether the error of a future says that the task's worker died.
+
+    Each executor has an exception of its own for that. Python's exceptions say that the function could not be imported,
+    or that the executor failed: those of the function itself become results.
+    """
+    is_pythons = type(error).__module__.partition(".")[0] in sys.stdlib_module_names
+    return isinstance(error, BrokenExecutor) or not (is_pythons or isinstance(error, (ImportError, WorkerError)))
 
 
 def check_jobs(jobs: int | None, executor: object) -> int:

@@ -4,20 +4,26 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
-from photometry_tasks.errors import ServerUnreachableError, TodoFileInUseError, TooManyWorkerDeathsError
+from photometry_tasks.errors import (
+    ServerUnreachableError,
+    TodoFileInUseError,
+    TooManyWorkerDeathsError,
+    WorkerDiedError,
+    WorkerError,
+)
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
-from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_function, run_task
+from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_function, describe_error, run_task
 from photometry_tasks.status import STATUS
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
@@ -203,7 +209,7 @@ class _Run:
         self._constraints = constraints
         self._make_executor = make_executor
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
-        self._finished: SimpleQueue[Future[Result] | None] = SimpleQueue()
+        self._finished: SimpleQueue[Future[Result | None] | None] = SimpleQueue()
         self.shutdown = Shutdown(grace, grace_term, find_time_limit(stop_after), partial(self._finished.put, None))
         self._others = find_children()
         self._executor = make_executor(jobs)
@@ -211,19 +217,22 @@ class _Run:
             raise invalid_argument(
                 "executor", make_executor, "a function that returns a concurrent.futures.Executor is expected"
             )
+        self._is_ours = isinstance(self._executor, WorkerPool)
         self._jobs = jobs
         self._to_come = math.inf if limit is None else limit
         self._progress = progress
         self._begun = self._last_heartbeat = time.perf_counter()
         self._started: set[int] = set()
-        self._in_flight: dict[Future[Result], dict[str, Any]] = {}
+        self._in_flight: dict[Future[Result | None], dict[str, Any]] = {}
         self._done: list[Result] = []
+        # ERRORs that are not saved before another task shows that the executor still works.
+        self._failed: list[Result] = []
         self._done_since = 0.0
         self._mean_time: float | None = None
         self._deaths_in_a_row = 0
         # After an executor broke: the tasks to run one at a time, and the future of the running one.
         self._suspects: deque[dict[str, Any]] = deque()
-        self._alone: Future[Result] | None = None
+        self._alone: Future[Result | None] | None = None
         self._is_broken = self._has_warned = False
         self._locked_since: float | None = None
 
@@ -236,6 +245,8 @@ class _Run:
                     self._cancel_waiting()
                 else:
                     self._hand_out()
+                    if not self._in_flight:
+                        self._finish()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
                 if is_idle and (is_stopping or not self._awaits_more()):
                     break
@@ -253,7 +264,10 @@ class _Run:
 
     def _cancel_waiting(self) -> None:
         """Cancel the tasks that have not started, and warn once."""
-        running = sum(not future.cancel() for future in list(self._in_flight))
+        # Not the first `jobs`, which run: Dask cancels running tasks too.
+        for future in list(self._in_flight)[self._jobs :]:
+            future.cancel()
+        running = sum(not future.done() for future in self._in_flight)
         left = self.shutdown.get_seconds_left() or 0.0
         if running and left >= 1 and not self._has_warned:
             message = "%s: stopping (%s): no new task starts; %s may continue for %.0f s, or until a second signal"
@@ -268,8 +282,11 @@ class _Run:
     # --- handing out -------------------------------------------------------------------------------------
 
     def _wanted_in_flight(self) -> int:
-        """Return how many tasks should be in flight: if tasks are short, some wait for each worker."""
-        if self._mean_time is None or self._mean_time > _SHORT:
+        """Return how many tasks should be in flight: if tasks are short, some wait for each process of our pool.
+
+        In other executors nobody knows which tasks run, and some cannot cancel a task that waits.
+        """
+        if not self._is_ours or self._mean_time is None or self._mean_time > _SHORT:
             return self._jobs
         return self._jobs * (1 + min(_MOST_AHEAD, math.ceil(_AHEAD / max(self._mean_time, 1e-6))))
 
@@ -294,7 +311,7 @@ class _Run:
         for task in tasks:
             self._submit(task)
 
-    def _submit(self, task: dict[str, Any]) -> Future[Result] | None:
+    def _submit(self, task: dict[str, Any]) -> Future[Result | None] | None:
         is_new = self._is_broken
         if is_new:
             self._executor.shutdown(wait=False)
@@ -308,6 +325,8 @@ class _Run:
             self._is_broken = True
             self._suspects.append(task)
             return None
+        except Exception as error:
+            raise WorkerError(found=describe_error(error)) from error
         self._in_flight[future] = task
         future.add_done_callback(self._finished.put)
         return future
@@ -334,30 +353,44 @@ class _Run:
         if lease is not None and time.perf_counter() - self._last_heartbeat >= _HEARTBEAT * lease:
             self._call(self._manager.heartbeat)
 
-    def _take(self, future: Future[Result]) -> None:
+    def _take(self, future: Future[Result | None]) -> None:
         task = self._in_flight.pop(future)
-        if future.cancelled():
+        if future.cancelled() and self._is_ours:
             return
-        error = future.exception()
-        if isinstance(error, BrokenExecutor):
-            self._is_broken = True
-            if future is not self._alone:
-                self._suspects.append(task)
-                return
-        elif error is not None and not is_worker_death(error):
-            raise error
+        error = CancelledError("by the executor") if future.cancelled() else future.exception()
+        self._is_broken = self._is_broken or isinstance(error, BrokenExecutor)
         if error is None:
-            result = future.result()
+            if (result := future.result()) is None:
+                return  # Ctrl-C reached the worker
             elaptime = result.diagnostics["elaptime"]
             self.shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._deaths_in_a_row = 0
+            self._finish(result)
+            return
+        is_certain = isinstance(error, WorkerDiedError)
+        if self.shutdown.is_requested() and not is_certain:
+            return  # the task was cancelled, or the signal reached its worker too
+        if isinstance(error, BrokenExecutor) and future is not self._alone:
+            self._suspects.append(task)
+            return
+        if not is_worker_death(error):
+            raise error if isinstance(error, WorkerError) else WorkerError(found=describe_error(error)) from error
+        failure = build_failure(task, str(error) or describe_error(error), time=getattr(error, "elapsed", 0.0))
+        self._deaths_in_a_row += 1
+        if is_certain or future is self._alone:
+            self._finish(failure)
         else:
-            result = build_failure(task, str(error), time=getattr(error, "elapsed", 0.0))
-            self._deaths_in_a_row += 1
+            self._failed.append(failure)
+        if self._deaths_in_a_row >= max(_DEATHS_IN_A_ROW, self._jobs + 1):
+            raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found=error)
+
+    def _finish(self, *results: Result) -> None:
+        """Take results to save, together with the ERRORs that waited for one."""
         if not self._done:
             self._done_since = time.perf_counter()
-        self._done.append(result)
+        self._done += [*self._failed, *results]
+        self._failed.clear()
 
     def _is_save_due(self) -> bool:
         """Whether to save the waiting results: they fill a batch, or the first has waited long enough."""
@@ -373,8 +406,6 @@ class _Run:
             self._cancel_covered(saved)
             if self._progress is not None:
                 self._progress(self.report)
-            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found="\n".join(saved[-1].errors))
 
     def _cancel_covered(self, saved: list[Result]) -> None:
         """Cancel tasks that still wait for a worker although results have covered them meanwhile."""
@@ -407,7 +438,7 @@ class _Run:
             self._manager.logger.exception("%s: the executor could not be shut down", self._manager.todo_file)
         for future in self._in_flight:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._done.append(future.result())
+                self._done += filter(None, [future.result()])
         for number, result in enumerate(self._done):
             try:
                 self._save_together([result])

@@ -27,8 +27,11 @@ _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _idle_since = time.perf_counter()
 
 
-def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
-    """Run the function on a task, and check its result; an exception or a malformed result becomes an ERROR."""
+def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | None:
+    """Run the function on a task, and check its result; an exception or a malformed result becomes an ERROR.
+
+    Return None if Ctrl-C reached this process: the task did not fail.
+    """
     global _idle_since
     begun = time.perf_counter()
     times = {"worker_wait_time": begun - _idle_since}
@@ -38,6 +41,8 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result:
         # Checked in the worker: only plain values are sent, and a malformed result fails only its own task.
         identity = {"priority": task["priority"], "attempt": task.get("attempt")}
         result = check_result({**task, **times, **fields, **identity})
+    except KeyboardInterrupt:
+        return None
     except BaseException as error:
         times["time"] = time.perf_counter() - begun
         text = traceback.format_exc()

@@ -2,10 +2,12 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
@@ -15,7 +17,8 @@ import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.runner import run_tasks
+from photometry_tasks.errors import TooManyWorkerDeathsError, WorkerError
+from photometry_tasks.runner import RunReport, run, run_tasks
 from tests.support import functions as functions
 from tests.support.lists import make_file, many, query
 from tests.support.paths import ROOT
@@ -187,16 +190,123 @@ def test_what_is_no_executor(opened: Callable[..., TaskManager]) -> None:
     assert manager.get_number_tasks() == 5
 
 
-def test_an_executor_that_fails(opened: Callable[..., TaskManager]) -> None:
-    """A failure of the executor ends the run with its own exception; no task becomes an ERROR."""
+class Batch(ThreadPoolExecutor):
+    """An executor as those of clusters: its futures do not tell which tasks run, and it cancels running tasks or none.
 
-    class Failing(Executor):
-        def submit(self, *_: Any, **__: Any) -> Future[Any]:
-            future: Future[Any] = Future()
-            future.set_exception(ConnectionError("the scheduler is gone"))
-            return future
+    The exceptions in `failures` are those of the tasks with these priorities; `all_after` is that of all later tasks.
+    """
 
+    def __init__(self, failures: dict[int, BaseException] | None = None, all_after: int | None = None) -> None:
+        super().__init__(2)
+        self.failures, self.all_after = failures or {}, all_after
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        outer: Future[Any] = Future()
+        priority = args[1]["priority"]
+        if self.all_after is not None and priority > self.all_after:
+            priority = self.all_after
+        if priority in self.failures:
+            outer.set_exception(self.failures[priority])
+            return outer
+
+        def copy(inner: Future[Any]) -> None:
+            with suppress(InvalidStateError):  # cancelled while it ran
+                outer.set_result(inner.result())
+
+        super().submit(function, *args, **kwargs).add_done_callback(copy)
+        return outer
+
+
+class CannotCancel(Future[Any]):
+    def cancel(self) -> bool:
+        raise NotImplementedError
+
+
+class Stubborn(ThreadPoolExecutor):
+    """An executor without cancellation."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(*args, **kwargs)
+        future.__class__ = CannotCancel
+        return future
+
+
+class WorkerLost(Exception):  # noqa: N818  # as in Parsl
+    """A worker died, in the words of an executor."""
+
+
+@pytest.mark.parametrize("pool", [lambda _: Batch(), Stubborn, ThreadPoolExecutor])
+def test_only_waiting_tasks_are_cancelled(
+    opened: Callable[..., TaskManager], pool: Callable[[int], Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a signal, each task that has begun is finished and saved, also if the executor would cancel it."""
+    monkeypatch.chdir(tmp_path)
+    manager = opened(*many(300))
+
+    def interrupt(report: RunReport) -> None:
+        if report.saved >= 50 and not manager.summary["ERROR"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(manager, functions.takes_a_moment, jobs=2, executor=pool, progress=interrupt)
+    begun = set(map(int, Path("begun").read_text().split()))
+    assert 50 <= len(begun) < 60
+    assert {row["priority"] for row in manager.cursor.execute("SELECT priority FROM diagnostics")} == begun
+    assert manager.get_number_tasks() == 300 - len(begun)
+
+
+@pytest.mark.parametrize("fatal", [{1}, {5, 6, 7}, {20}, set(range(1, 21))], ids=["first", "three", "last", "all"])
+def test_a_worker_that_dies_elsewhere(opened: Callable[..., TaskManager], fatal: set[int]) -> None:
+    """An executor's own exception is the ERROR of its task, and the run goes on, as the executor does."""
+    manager = opened(*many(20))
+    failures: dict[int, BaseException] = {n: WorkerLost("loss of worker 0") if n % 2 else WorkerLost() for n in fatal}
+    report = run_tasks(manager, functions.good, jobs=2, executor=lambda _: Batch(failures))
+    assert (report.saved, report.errors) == (20, len(fatal))
+    rows = manager.cursor.execute("SELECT priority, errors FROM diagnostics WHERE errors IS NOT NULL").fetchall()
+    assert {row["priority"]: row["errors"] for row in rows} == {n: str(failures[n]) or "WorkerLost:" for n in fatal}
+
+
+def test_an_executor_without_workers(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no task has a result any more, the run ends; only the tasks that died before a result are ERRORs."""
+    monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
+    manager = opened(*many(40))
+    failures: dict[int, BaseException] = {3: WorkerLost("3"), 11: WorkerLost("all workers are gone")}
+    with pytest.raises(TooManyWorkerDeathsError, match=r"4 tasks in a row .* all workers are gone"):
+        run_tasks(manager, functions.good, jobs=1, executor=lambda _: Batch(failures, all_after=11))
+    assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (9, 1, 30)
+
+
+def gone(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("the scheduler is gone")
+
+
+def cancelled(*_: Any, **__: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.cancel()
+    return future
+
+
+def failed(error: Exception) -> Callable[..., Future[Any]]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return lambda *_, **__: future
+
+
+@pytest.mark.parametrize(
+    ("submit", "says"),
+    [
+        (gone, "RuntimeError: the scheduler is gone"),
+        (cancelled, "CancelledError: by the executor"),
+        (failed(ConnectionError("no route")), "ConnectionError: no route"),
+        (failed(ModuleNotFoundError("No module named 'mystars'")), "No module named 'mystars'"),
+    ],
+)
+def test_an_executor_that_fails(
+    opened: Callable[..., TaskManager], submit: Callable[..., Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of the executor ends the run with an error that names it; no task becomes an ERROR."""
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
     manager = opened(*many(5))
-    with pytest.raises(ConnectionError, match="the scheduler is gone"):
-        run_tasks(manager, functions.good, jobs=2, executor=lambda _: Failing())
+    with pytest.raises(WorkerError, match=says):
+        run_tasks(manager, functions.good, jobs=2, executor=ThreadPoolExecutor)
     assert manager.get_number_tasks() == 5

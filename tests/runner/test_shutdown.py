@@ -101,6 +101,19 @@ def test_what_runs_is_finished(
     assert found == [(None, 26), (STATUS.OK.value, 4)]
 
 
+@pytest.mark.parametrize("executor", ["tests.support.processes:spawn_pool", "loky:get_reusable_executor"])
+def test_ctrl_c_that_reaches_workers(todo: Callable[..., Path], start: Callable[..., Any], executor: str) -> None:
+    """Tasks that Ctrl-C interrupts in the workers of an executor have not failed: they are pending."""
+    pytest.importorskip(executor.partition(":")[0])
+    path = todo(*many(30))
+    process = start(path, WAITS, "--executor", executor)
+    wait_until_begun(process, {3, 4})
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
+
+
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGUSR1, signal.SIGINT)])
 def test_a_second_signal_ends_it_at_once(
     todo: Callable[..., Path], start: Callable[..., Any], first: int, second: int

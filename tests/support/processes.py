@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -55,6 +56,11 @@ def received(connection: Connection) -> Iterator[Any]:
             yield connection.recv()
     except (EOFError, ConnectionResetError):
         return
+
+
+def spawn_pool(jobs: int) -> ProcessPoolExecutor:
+    """Return a pool whose processes do not inherit the handlers of signals: Ctrl-C interrupts their tasks."""
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
 
 
 def workers_of(group: int) -> list[list[str]]:
