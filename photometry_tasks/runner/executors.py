@@ -3,17 +3,36 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Set
-from concurrent.futures import BrokenExecutor, Executor
+import threading
+import time
+from collections.abc import Callable, Set
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
+
+import psutil
 
 from photometry_tasks.errors import WorkerError
 from photometry_tasks.rules.validation import check_positive, invalid_argument
 
+#: Seconds that workers have after their last task: a function may leave a thread, or wait at the exit of its process.
+_LONGEST_EXIT = 5.0
 
-def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
-    """Shut an executor down; with `kill`, kill its workers too, but not the child processes in `others`."""
+
+def shut_down(executor: Executor, *, kill: bool, others: Set[int], is_urgent: Callable[[], bool]) -> None:
+    """Shut an executor down, and kill its workers, but not the child processes in `others`.
+
+    Without `kill`, workers have a few seconds to end by themselves, or until `is_urgent`.
+    """
     if not kill:
-        executor.shutdown()
+        ending: Future[None] = Future()
+        threading.Thread(target=_shut_down_into, args=(ending, executor), daemon=True).start()
+        until = time.monotonic() + _LONGEST_EXIT
+        while not ending.done() and time.monotonic() < until and not is_urgent():
+            wait([ending], timeout=0.05)
+        if ending.done():
+            ending.result()
+        else:
+            _kill_children(others)
     elif hasattr(executor, "kill_workers"):  # WorkerPool, and ProcessPoolExecutor from Python 3.14 on
         executor.kill_workers()
     else:
@@ -21,7 +40,17 @@ def shut_down(executor: Executor, *, kill: bool, others: Set[int]) -> None:
             executor.shutdown(wait=False, cancel_futures=True)
         except TypeError:  # Dask's takes only `wait`, and cancels the futures by itself
             executor.shutdown(wait=False)
-        _kill_children(find_children() - others)
+        _kill_children(others)
+
+
+def _shut_down_into(ending: "Future[None]", executor: Executor) -> None:
+    """Shut an executor down, and put the end or the error into a future."""
+    try:
+        executor.shutdown()
+    except BaseException as error:
+        ending.set_exception(error)
+    else:
+        ending.set_result(None)
 
 
 def is_worker_death(error: BaseException) -> bool:
@@ -73,8 +102,17 @@ def find_children() -> set[int]:
     return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
 
 
-def _kill_children(pids: Set[int]) -> None:
-    """Kill the children of `multiprocessing` that have one of these process ids."""
-    for process in multiprocessing.active_children():
-        if process.pid in pids:
-            process.kill()
+def kill_tree(process: psutil.Process) -> None:
+    """Kill a process and its children."""
+    with suppress(psutil.NoSuchProcess):
+        started = process.children(recursive=True)
+        process.kill()
+        for child in started:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+def _kill_children(others: Set[int]) -> None:
+    for pid in find_children() - others:
+        with suppress(psutil.NoSuchProcess):
+            kill_tree(psutil.Process(pid))

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 
 from photometry_tasks.errors import WorkerDiedError, WorkerError
+from photometry_tasks.runner.executors import kill_tree
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 from photometry_tasks.runner.task import describe_error
 from photometry_tasks.text import shorten
@@ -170,12 +170,7 @@ class _Worker:
     def kill(self) -> None:
         """Kill the process and its children."""
         # Through psutil: is_alive() may reap the process, and the thread that waits for it would miss its exit code.
-        with suppress(psutil.NoSuchProcess):
-            started = self._identity.children(recursive=True)
-            self._identity.kill()
-            for child in started:
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
+        kill_tree(self._identity)
 
     def close(self) -> None:
         """End the process."""

@@ -433,7 +433,8 @@ class _Run:
         """End running tasks, save finished results, and return unfinished tasks to pending; failures are logged."""
         try:
             # A broken executor may wait without end for processes that have died.
-            shut_down(self._executor, kill=bool(self._in_flight) or self._is_broken, others=self._others)
+            kill = bool(self._in_flight) or self._is_broken
+            shut_down(self._executor, kill=kill, others=self._others, is_urgent=self.shutdown.is_repeated)
         except Exception:
             self._manager.logger.exception("%s: the executor could not be shut down", self._manager.todo_file)
         for future in self._in_flight:

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,12 @@ import pytest
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.ingest import add_target_lists
-from photometry_tasks.runner import run_tasks
+from photometry_tasks.runner import RunReport, executors, run_tasks
 from photometry_tasks.runner.shutdown import find_time_limit
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
-from tests.support.processes import workers_of
+from tests.support.processes import spawn_pool, workers_of
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +130,39 @@ def test_a_second_signal_ends_it_at_once(
     assert process.returncode in (128 + first, 128 + second)
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
     assert workers_of(process.pid) == []
+
+
+LEFT = [functions.leaves_a_thread, functions.blocks_at_exit, functions.cannot_be_ended]
+
+
+@pytest.mark.parametrize("executor", [None, spawn_pool])
+@pytest.mark.parametrize("function", LEFT)
+def test_workers_that_do_not_end(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, function: Any, executor: Any
+) -> None:
+    """A run waits a few seconds for processes that do not end after their last task, and then kills them."""
+    monkeypatch.setattr(executors, "_LONGEST_EXIT", 0.5)
+    before = executors.find_children()
+    report = run_tasks(opened(*many(4)), function, jobs=2, executor=executor)
+    assert (report.saved, report.errors) == (4, 0)
+    while executors.find_children() - before:
+        os.sched_yield()
+
+
+def test_a_second_signal_ends_the_wait_for_workers(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second signal kills such processes at once."""
+    monkeypatch.setattr(executors, "_LONGEST_EXIT", 3600.0)
+
+    def interrupt(report: RunReport) -> None:
+        if report.saved == 4 and not timer.is_alive() and not timer.finished.is_set():
+            signal.raise_signal(signal.SIGINT)
+            timer.start()
+
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(opened(*many(4)), functions.leaves_a_thread, jobs=2, progress=interrupt)
 
 
 def test_the_grace_ends(todo: Callable[..., Path], start: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 """Functions that the tests run in worker processes: they succeed, fail, hang or die."""
 
 import asyncio
+import atexit
 import functools
 import json
 import multiprocessing
@@ -200,6 +201,25 @@ def task_5_kills_dask(task: dict[str, Any]) -> dict[str, Any]:
 def takes_a_moment(task: dict[str, Any]) -> dict[str, Any]:
     time.sleep(0.003)
     return leaves_a_line(task)
+
+
+def leaves_a_thread(task: dict[str, Any]) -> dict[str, Any]:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return good(task)
+
+
+def blocks_at_exit(task: dict[str, Any]) -> dict[str, Any]:
+    atexit.register(time.sleep, 600)
+    return good(task)
+
+
+def cannot_be_ended(task: dict[str, Any]) -> dict[str, Any]:
+    """Fork a child that keeps the files of the worker, and wait for it at exit."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if (child := os.fork()) == 0:
+        time.sleep(600)
+    atexit.register(os.waitpid, child, 0)
+    return good(task)
 
 
 def uses_a_pool_of_its_own(task: dict[str, Any]) -> dict[str, Any]:
