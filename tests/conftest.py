@@ -23,8 +23,10 @@ from tests.support.servers import Server
 
 
 def pytest_configure() -> None:
-    """Restore Python's handler of Ctrl-C: programs in the background of a shell ignore it, and so do their children."""
+    """Restore Python's actions of signals: a program in the background of a shell ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -40,9 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect a list in memory on a server: it does not exist."""
+    """Deselect a list in memory on a server, which does not exist, and give slow tests an hour."""
     chosen, left = [], []
     for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.timeout(3600))
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         is_none = parameters.get("database") == "server" and parameters.get("in_memory") is True
         (left if is_none else chosen).append(item)

@@ -2,8 +2,10 @@
 
 import io
 import logging
+import signal
 import sys
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -24,6 +26,16 @@ from photometry_tasks.text import clean
 _INTERRUPTED = 130
 
 
+#: The signals that a command acts on, with Python's actions. Programs in the background of a script ignore SIGINT, and
+#: with an ignored SIGCHLD no process learns that its child has died.
+_ACTIONS: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGUSR1: signal.SIG_DFL,
+    signal.SIGCHLD: signal.SIG_DFL,
+}
+
+
 class _CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return clean(super().format(record))
@@ -39,7 +51,11 @@ class _Commands(click.Group):
     """Prints errors that a user can correct without a traceback."""
 
     def main(self, *given: Any, **named: Any) -> Any:
-        """Run a command; text that the encoding of the output lacks is printed as escapes."""
+        """Run a command, whatever signals its parent ignored; text that the encoding lacks is printed as escapes."""
+        for number, action in _ACTIONS.items():
+            if signal.getsignal(number) is signal.SIG_IGN:
+                with suppress(ValueError):  # a program that runs the command in a thread
+                    signal.signal(number, action)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")

@@ -284,7 +284,7 @@ class _Run:
     def _wanted_in_flight(self) -> int:
         """Return how many tasks should be in flight: if tasks are short, some wait for each process of our pool.
 
-        Futures of other executors do not tell which tasks run: Dask and ray cancel these too, and Parsl cancels no task.
+        Futures of other executors do not tell which tasks run: Dask cancels these too, and Parsl cancels no task.
         """
         if not self._is_ours or self._mean_time is None or self._mean_time > _SHORT:
             return self._jobs

@@ -28,7 +28,7 @@ from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import checksum, make_file, many, query, result_of
-from tests.support.processes import kill, received, running, running_command
+from tests.support.processes import ignore_signals, kill, received, running, running_command
 
 
 def work(connection: Connection, path: Path, in_memory: bool) -> None:
@@ -280,12 +280,13 @@ def test_the_progress_is_no_result(todo: Callable[..., Path], caplog: pytest.Log
 
 
 def test_watch(todo: Callable[..., Path]) -> None:
-    """`--watch` updates the status until Ctrl-C."""
+    """`--watch` updates the status until Ctrl-C, also if its parent ignored it."""
     path = todo(*many(5))
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
     command = [COMMAND, "status", str(path), "--watch"]
-    with running_command(command, stdout=theirs, stderr=theirs, env=environment) as process:
+    how = {"stdout": theirs, "stderr": theirs, "env": environment, "preexec_fn": ignore_signals}
+    with running_command(command, **how) as process:
         os.close(theirs)
         seen = b""
         while seen.count(b"PENDING") < 2:

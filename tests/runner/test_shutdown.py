@@ -20,7 +20,7 @@ from photometry_tasks.runner.shutdown import find_time_limit
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
-from tests.support.processes import spawn_pool, workers_of
+from tests.support.processes import ignore_signals, spawn_pool, workers_of
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start runs in separate process groups."""
+    """Start runs in separate process groups, by a parent that ignores signals."""
     processes = []
 
     def start_run(path: Path, function: str, *options: str) -> subprocess.Popen[str]:
@@ -46,6 +46,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                preexec_fn=ignore_signals,
             )
         )
         return processes[-1]
@@ -100,6 +101,16 @@ def test_what_runs_is_finished(
     assert begun() == {1, 2, 3, 4}
     found = query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1")
     assert found == [(None, 26), (STATUS.OK.value, 4)]
+
+
+def test_a_death_if_the_parent_ignores_its_children(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
+    """A command notices how its workers die, although its parent ignored SIGCHLD."""
+    path = todo(*many(5))
+    process = start(path, "tests.support.functions:task_3_kills_itself")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    found = query(path, "SELECT priority, errors LIKE '%killed by SIGKILL%' FROM diagnostics WHERE errors IS NOT NULL")
+    assert found == [(3, 1), (4, 1)]
 
 
 @pytest.mark.parametrize("executor", ["tests.support.processes:spawn_pool", "loky:get_reusable_executor"])

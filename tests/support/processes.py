@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -56,6 +57,12 @@ def received(connection: Connection) -> Iterator[Any]:
             yield connection.recv()
     except (EOFError, ConnectionResetError):
         return
+
+
+def ignore_signals() -> None:
+    """Ignore signals, between fork and exec of a command: a shell's background, `trap ''` and some daemons do that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def spawn_pool(jobs: int) -> ProcessPoolExecutor:
