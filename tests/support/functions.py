@@ -292,3 +292,18 @@ def lists_neighbours(task: dict[str, Any]) -> dict[str, Any]:
     details = {"skip_targets": neighbours[str(task["starid"])], "mean_flux": task["starid"] / 7}
     status = STATUS.WARNING if task["starid"] % 5 == 0 else STATUS.OK
     return {"status": status, "method_used": "aperture", "details": details}
+
+
+def task_5_dies_anywhere(task: dict[str, Any]) -> dict[str, Any]:
+    """Write the priority of each task into a file of the test, because executors have working directories of their own.
+
+    Threads belong to the test itself: there, task 5 only fails.
+    """
+    with Path(os.environ["BEGUN"]).open("a") as file:
+        file.write(f"{task['priority']}\n")
+    time.sleep(0.02)
+    if task["priority"] == 5:
+        if threading.current_thread().name.startswith("ThreadPoolExecutor-"):
+            raise RuntimeError("no death of threads")
+        os._exit(1)
+    return good(task)
