@@ -1,4 +1,4 @@
-"""Factories for `photometry-tasks run --executor executors:NAME`: copy the one that you need, and change its options."""
+"""Factories for `photometry-tasks run --executor executors:NAME`, to be copied and changed."""
 
 
 def dask(jobs):

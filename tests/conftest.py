@@ -25,7 +25,7 @@ from tests.support.servers import Server
 def pytest_configure() -> None:
     """Restore Python's actions of signals: a program in the background of a shell ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
 
 
