@@ -140,9 +140,9 @@ def run_tasks(
         On Ctrl-C; on SIGTERM or SIGUSR1, with 128 + the number of the signal as exit code. Finished results are saved,
         and unfinished tasks are pending again, as after any other error. A second signal ends running tasks at once.
     WorkerError
-        If the workers cannot import the function.
+        If the workers cannot import the function, or the executor fails.
     TooManyWorkerDeathsError
-        If 100 workers died in a row.
+        If 100 workers died in a row. With `executor`, their tasks are pending: the executor may have no workers left.
     TodoFileInUseError
         If another program has locked the file for 5 minutes.
 
