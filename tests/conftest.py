@@ -16,9 +16,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks import TaskManager
-from tests.support.commands import COMMAND
 from tests.support.lists import Rows, empty_list, make_file, make_list
-from tests.support.paths import ROOT, SHARED
+from tests.support.paths import SHARED
+from tests.support.processes import run_command
 from tests.support.servers import Server
 
 
@@ -131,11 +131,5 @@ def server_database(postgresql: Engine) -> Iterator[Engine]:
 
 @pytest.fixture
 def call(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command in an empty directory."""
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-        command = [COMMAND, *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-    return run
+    """Return a function that runs the command in an empty directory, in a process that has imported its modules."""
+    return lambda *arguments: run_command(tmp_path, *map(str, arguments))

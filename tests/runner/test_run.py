@@ -339,8 +339,9 @@ def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["a worker begins", "one hangs, one waits", "all hang"])
-@pytest.mark.parametrize("whole_group", [False, True], ids=["parent", "terminal"])
-@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+@pytest.mark.parametrize(
+    ("whole_group", "in_memory"), [(False, False), (True, True)], ids=["parent, disk", "terminal, memory"]
+)
 def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in_memory: bool, moment: str) -> None:
     """Ctrl-C stops a run: results are saved, other tasks pending, no process is left, no traceback is printed."""
     path = todo(*many(30))

@@ -157,7 +157,7 @@ def every_step(path: Path, function: Callable[..., None], stride: int, *argument
             other.write_bytes(content)
 
 
-STRIDE = pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+STRIDE = pytest.mark.parametrize("stride", [15, pytest.param(1, marks=pytest.mark.slow)])
 
 
 @STRIDE

@@ -5,18 +5,48 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from photometry_tasks.cli import main
+from tests.support.paths import ROOT
+
 # Forked from a server that has imported all modules: a process starts in 10 ms.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists"])
+_context.set_forkserver_preload(
+    ["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists", "tests.support.processes"]
+)
+
+
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command `photometry-tasks` in a folder, in a process that has imported its modules."""
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place, "out"), Path(place, "err")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+        process = _context.Process(target=_become_command, args=(folder, environment, out, err, arguments))
+        process.start()
+        process.join()
+        return subprocess.CompletedProcess(arguments, process.exitcode or 0, out.read_text(), err.read_text())
+
+
+def _become_command(folder: Path, environment: dict[str, str], out: Path, err: Path, arguments: list[str]) -> None:
+    os.chdir(folder)
+    multiprocessing.process.ORIGINAL_DIR = str(folder)  # workers look for modules there
+    os.environ.clear()
+    os.environ.update(environment)
+    for place, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123 - as long as the process
+    main(list(arguments), "photometry-tasks")
 
 
 @contextmanager
