@@ -397,6 +397,8 @@ class _Run:
         if not self._done:
             return False
         is_late = time.perf_counter() - self._done_since >= _PATIENCE
+        # A result that lists neighbours may cover tasks that wait for a worker.
+        is_late |= len(self._in_flight) > self._jobs and any(result.skip_targets for result in self._done)
         return is_late or not self._in_flight or 2 * len(self._done) >= self._wanted_in_flight() - self._jobs
 
     def _save(self) -> None:

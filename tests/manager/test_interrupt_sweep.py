@@ -180,6 +180,8 @@ def test_an_exception_before_any_line(
     check_results(dict(query(target, "SELECT priority, status FROM todolist")))
 
 
+# At the end of a `with` block Python may raise before it closes the file: its finalizer closes it.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
 @IN_MEMORY
 @pytest.mark.parametrize("stride", [None, pytest.param(5, marks=pytest.mark.slow)])
 def test_an_exception_in_opening_or_closing(todo: Callable[..., Path], in_memory: bool, stride: int | None) -> None:
