@@ -16,6 +16,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # scheduler and workers import
 export DASK_SCHEDULER_FILE=$PWD/scheduler-${SLURM_JOB_ID:-$$}.json
 trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$DASK_SCHEDULER_FILE"' EXIT
 
+rm -f "$DASK_SCHEDULER_FILE" # left behind if this job lost its node, and was requeued
 dask scheduler --scheduler-file "$DASK_SCHEDULER_FILE" --port 0 --no-dashboard &
 ${LAUNCH-srun} dask worker --scheduler-file "$DASK_SCHEDULER_FILE" --nthreads 1 --no-dashboard \
     ${DASK_WORKER_OPTIONS:-} &

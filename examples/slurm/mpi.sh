@@ -15,6 +15,7 @@ shift 2
 export OMP_NUM_THREADS=1
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} # the directory of the function's module
 
+export SLURM_KILL_BAD_EXIT=1 # srun: a rank that dies ends the job; otherwise rank 0 would wait for it
 # Signals are for rank 0: a worker that a signal kills would end all ranks.
 rank='${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-$SLURM_PROCID}}'
 ${LAUNCH:-srun} bash -c "[ $rank = 0 ] || trap '' TERM USR1; exec \"\$@\"" - \

@@ -134,7 +134,7 @@ class Cluster:
 
     def node(self, job: str) -> str:
         """Return the first node of a job."""
-        return self.call("squeue", "-h", "-j", job, "-o", "%B")
+        return self.call("squeue", "-h", "-j", job, "-o", "%B").split()[0]
 
     def wait(self, job: str, *, seconds: float = 120.0) -> set[str]:
         """Wait until a job has ended, and return its states."""
@@ -149,7 +149,9 @@ class Cluster:
         until(lambda: not self.call("squeue", "-h"))
 
     def stop(self) -> None:
-        """End the daemons."""
+        """End the daemons, and what is left of jobs."""
+        for node in self._nodes:
+            self.kill_node(node)
         self._daemons.close()
         for group in CGROUPS.parent.glob("*/slurm_n[123]"):
             for folder, _, _ in os.walk(group, topdown=False):
