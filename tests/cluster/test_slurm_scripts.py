@@ -175,3 +175,39 @@ def test_it_runs_out_of_memory(job: Job) -> None:
         assert job.statuses() == {1: 29, 2: 1}
     if job.name != "array.sh":  # `work` tries no ERROR again
         finish(job)
+
+
+def test_a_chain(cluster: Cluster, tmp_path: Path) -> None:
+    """A chain goes on with the options of sbatch until no task is pending; a job that depends on it begins then."""
+    path = make_file(tmp_path / "todo.sqlite", many(30))
+    how = ["--output=log", "--time=7", "--cpus-per-task=1", "--job-name=sector-1", "--mem=777M"]
+    cluster.environment["SLURM_JOB_END_TIME"] = "1"  # of another job, in which the chain is submitted
+    try:
+        command = [SCRIPTS / "chain.sh", path, "tests.support.functions:good", "--jobs", "2", "--limit", "12"]
+        chain = cluster.submit(tmp_path, *how, *command)
+    finally:
+        del cluster.environment["SLURM_JOB_END_TIME"]
+    later = cluster.submit(tmp_path, f"--dependency=afterany:{chain}", "--wrap", f"cp {path} copy.sqlite")
+    assert cluster.wait(chain) == {"COMPLETED"}, (tmp_path / "log").read_text()
+    shown = cluster.call("scontrol", "show", "job", chain)
+    for found in ("JobName=sector-1", "Restarts=2", "TimeLimit=00:07:00", "CPUs/Task=1", "mem=777M"):
+        assert found in shown
+    assert cluster.wait(later) == {"COMPLETED"}
+    for each in (path, tmp_path / "copy.sqlite"):
+        assert query(each, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 30)]
+
+
+@pytest.mark.parametrize(
+    ("launch", "state"), [("srun --mpi=pmi2", "COMPLETED"), ("mpiexec -n 3", "COMPLETED"), ("srun", "FAILED")]
+)
+def test_the_launchers_of_mpi(cluster: Cluster, tmp_path: Path, launch: str, state: str) -> None:
+    """MPICH runs with `--mpi=pmi2` and with its own `mpiexec`; the ranks of a plain `srun` are refused."""
+    path = make_file(tmp_path / "todo.sqlite", many(30))
+    cluster.environment["LAUNCH"] = launch
+    how = ["--output=log", "--time=5", "--ntasks=3", "--nodes=3"]
+    job = cluster.submit(tmp_path, *how, SCRIPTS / "mpi.sh", path, "tests.support.functions:good")
+    assert cluster.wait(job) == {state}
+    log = (tmp_path / "log").read_text()
+    assert query(path, "SELECT count(*) FROM todolist WHERE status = 1") == [(30 if state == "COMPLETED" else 0,)], log
+    assert ("SLURM_NTASKS is 3, but MPI has one rank" in log) == (launch == "srun")
+    assert "in use" not in log
