@@ -63,17 +63,18 @@ class Shutdown:
         self._is_out_of_time = False
         self._seen: deque[float] = deque(maxlen=_SEEN)
         self._handlers: dict[int, Any] = {}
+        defaults = {
+            signal.SIGINT: signal.default_int_handler,
+            signal.SIGTERM: signal.SIG_DFL,
+            signal.SIGUSR1: signal.SIG_DFL,
+        }
+        # Now, before the executor is made: Ray and dask-jobqueue set handlers that end the program.
+        self._watched = [number for number, default in defaults.items() if signal.getsignal(number) is default]
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            defaults = {
-                signal.SIGINT: signal.default_int_handler,
-                signal.SIGTERM: signal.SIG_DFL,
-                signal.SIGUSR1: signal.SIG_DFL,
-            }
-            for number, default in defaults.items():
-                if signal.getsignal(number) is default:
-                    self._handlers[number] = signal.signal(number, self._take)
+            for number in self._watched:
+                self._handlers[number] = signal.signal(number, self._take)
         return self
 
     def __exit__(

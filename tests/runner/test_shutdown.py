@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,25 @@ def test_handlers_are_put_back(opened: Callable[..., TaskManager]) -> None:
         signal.signal(signal.SIGUSR1, mine)
     assert during[0][1] is not signal.SIG_DFL
     assert during[0][2] is functions.good
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_handlers_of_an_executor(opened: Callable[..., TaskManager], number: int) -> None:
+    """A handler that comes with the executor does not keep a signal from the run."""
+
+    def make(jobs: int) -> ThreadPoolExecutor:
+        signal.signal(number, lambda *_: sys.exit())  # as dask-jobqueue does
+        return ThreadPoolExecutor(jobs)
+
+    manager = opened(*many(300))
+    before = signal.getsignal(number)
+    try:
+        with pytest.raises(BaseException) as raised:  # noqa: PT011
+            run_tasks(manager, functions.good, jobs=2, executor=make, progress=lambda _: signal.raise_signal(number))
+    finally:
+        signal.signal(number, before)
+    assert raised.type is KeyboardInterrupt or raised.value.code == 128 + number
+    assert (manager.summary["STARTED"], manager.summary["OK"] > 0) == (0, True)
 
 
 @pytest.mark.slow
