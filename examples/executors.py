@@ -38,4 +38,4 @@ def executorlib(jobs):
     """Start worker processes on this machine; `SlurmJobExecutor` starts them with srun."""
     from executorlib import SingleNodeExecutor
 
-    return SingleNodeExecutor(max_workers=jobs, block_allocation=True, restart_limit=100)
+    return SingleNodeExecutor(max_workers=jobs, block_allocation=True)
