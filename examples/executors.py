@@ -9,7 +9,7 @@ def dask(jobs):
 
 
 def dask_jobqueue(jobs):
-    """Run each worker of Dask in a SLURM job of its own."""
+    """Run the workers of Dask as SLURM jobs, one job for each worker."""
     from dask_jobqueue import SLURMCluster
     from distributed import Client
 

@@ -164,7 +164,7 @@ class CannotUpgradeError(TodoError, ValueError):
 
 
 class CopyError(TodoError, ValueError):
-    """{source} cannot be copied to {target}: {problem}. Nothing was copied. Correct the source, then try again."""
+    """{source} cannot be copied to {target}: {problem}. Nothing was written. Correct the source, then try again."""
 
 
 class RowRefusedError(TodoError, ValueError):

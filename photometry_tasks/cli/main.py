@@ -25,7 +25,6 @@ from photometry_tasks.text import clean
 #: Exit code after Ctrl-C: 128 + SIGINT.
 _INTERRUPTED = 130
 
-
 #: The signals that a command acts on, with Python's actions. Programs in the background of a script ignore SIGINT, and
 #: with an ignored SIGCHLD no process learns that its child has died.
 _ACTIONS: dict[signal.Signals, Any] = {

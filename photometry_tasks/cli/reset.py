@@ -1,4 +1,4 @@
-"""`reset`: return chosen tasks to pending."""
+"""`reset` and `reset-uncovered`: return tasks to pending."""
 
 import sys
 from typing import Any

@@ -46,7 +46,8 @@ def check(todo: Location) -> None:
     """Check TODO for damage and contradictions.
 
     TODO is a file or a PostgreSQL URL, and is not changed. The exit code is 1 if there are faults. A note is no fault:
-    it names tasks that TASOC or an older release has skipped otherwise than this release would.
+    it names tasks with a code in place of the magnitude, and tasks that TASOC or an older release has skipped otherwise
+    than this release would.
 
     Example: photometry-tasks check todo.sqlite
     """

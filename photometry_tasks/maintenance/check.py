@@ -46,7 +46,6 @@ _FAULTS: dict[str, Select[Any]] = {
     .having(func.count() > 1),
 }
 
-
 #: Tasks whose magnitude is a code for an unknown one.
 _CODES = select(_task.priority).where(~_task.tmag.between(BRIGHTEST, FAINTEST))
 
@@ -54,9 +53,9 @@ _CODES = select(_task.priority).where(~_task.tmag.between(BRIGHTEST, FAINTEST))
 def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     """Yield a line for each fault of a TODO-list, which is only read.
 
-    The check covers the schema, statuses that contradict results or do not exist, and duplicates. For a
-    file, it also covers leftover files, SQLite's own check of every page and index, foreign keys, and values whose type
-    is not the type of their column.
+    The check covers the schema, statuses that contradict results or do not exist, and duplicates. For a file, it also
+    covers leftover files, SQLite's own check of every page and index, foreign keys, and values whose type is not the
+    type of their column.
     """
     location = parse_location(todo)
     for leftover in location.find_leftovers():
@@ -79,9 +78,10 @@ def find_faults(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
 
 
 def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
-    """Yield a line for each kind of state that is no fault, but that the rule of skipping would not give.
+    """Yield a line for each kind of state that is no fault, but that may leave stars without a measurement.
 
-    TASOC and older releases leave such states, and opening does not change them.
+    These are codes in place of magnitudes, and skips that the rule of skipping would not give: TASOC and older releases
+    leave such skips, and opening does not change them.
     """
     location = parse_location(todo)
     try:
@@ -93,19 +93,25 @@ def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
     except TodoError:
         return  # `find_faults` names it
     if codes:
-        limits = f"{BRIGHTEST:g} to {FAINTEST:g}"
-        yield f"tasks with a code in place of the magnitude, outside {limits}: {list_first(codes, _SHOWN)}"
-    remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
+        limits = f"outside {BRIGHTEST:g} to {FAINTEST:g}"
+        remedy = "store NULL if the magnitude is unknown: a code such as -99 counts as the brightest star"
+        yield f"tasks with a code in place of the magnitude, {limits}: {list_first(codes, _SHOWN)}; {remedy}"
     if found.failed:
-        stars = sum(found.failed.values())
+        stars = count_of(len(set().union(*found.failed.values())), "star")
+        remedy = "a reset of these tasks, by default the next opening, frees the stars"
         yield (
-            f"ERROR and ABORT tasks that keep {count_of(stars, 'star')} from being measured: "
-            f"{list_first(sorted(found.failed), _SHOWN)}; a reset of these tasks frees the stars"
+            f"ERROR and ABORT tasks that keep {stars} from being measured: "
+            f"{list_first(sorted(found.failed), _SHOWN)}; {remedy}"
         )
     if found.uncovered:
+        remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
         yield f"SKIPPED tasks that no task covers: {list_first(sorted(found.uncovered), _SHOWN)}; {remedy}"
     if found.covered:
-        yield f"tasks that another task covers, but that are not SKIPPED: {list_first(sorted(found.covered), _SHOWN)}"
+        remedy = "their results are valid, and stay until these tasks are reset"
+        yield (
+            "tasks that another task covers, but that are not SKIPPED: "
+            f"{list_first(sorted(found.covered), _SHOWN)}; {remedy}"
+        )
 
 
 def _find_faulty_tasks(connection: Connection) -> Iterator[str]:

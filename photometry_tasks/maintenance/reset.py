@@ -40,6 +40,10 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
     chosen : sqlalchemy.Select
         Selects the priorities of the chosen tasks. Tasks that only the chosen tasks cover are counted too.
 
+    Returns
+    -------
+    Reset
+
     Raises
     ------
     OutdatedSchemaError

@@ -1,6 +1,7 @@
 """The brightest-star rule: a task is skipped if a brighter star in the same aperture covers it. Pure.
 
-`build_decision` is what one result says of its task and of its neighbours; `settle` is what all results together say.
+`build_decision` gives the statement of one result on its task and on its neighbours; `settle` gives the state that
+follows from the statements of all results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -38,7 +39,7 @@ class Neighbours(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What a result says of its task and of the task's rivals; it counts for nothing while the task is covered.
+    """The statement of a result on its task and on the task's rivals; it counts for nothing while the task is covered.
 
     Attributes
     ----------

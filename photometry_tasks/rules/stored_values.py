@@ -10,7 +10,7 @@ from sqlalchemy import Column
 from photometry_tasks.rules.validation import show
 
 #: The types of the values in a column, by the type of the column.
-_TYPES: dict[type, set[type]] = {int: {int}, float: {float, int}, str: {str}}
+TYPES: dict[type, set[type]] = {int: {int}, float: {float, int}, str: {str}}
 
 #: Python's driver stores NumPy's integers and float32 as their bytes: formats of `struct`, by the type of the column
 #: and the number of bytes. Other numbers of bytes are ambiguous.
@@ -24,7 +24,7 @@ def is_foreign(column: Column[Any], value: object) -> bool:
     """Whether a value is neither NULL nor of the type of its column; a text that is not Unicode is foreign too."""
     if value is None:
         return False
-    return type(value) not in _TYPES[column.type.python_type] or (type(value) is str and not _is_unicode(value))
+    return type(value) not in TYPES[column.type.python_type] or (type(value) is str and not _is_unicode(value))
 
 
 def _is_unicode(text: str) -> bool:
@@ -67,7 +67,7 @@ def read_value(column: Column[Any], value: Any) -> Any:
 
 def read_values(column: Column[Any], values: Sequence[Any], keys: Sequence[Any]) -> Sequence[Any]:
     """Return values of a column as `read_value` returns them; an error names the value and the key of its row."""
-    types = _TYPES[column.type.python_type] | {type(None)}
+    types = TYPES[column.type.python_type] | {type(None)}
     # A test of each value would take longer than all other steps of an export.
     if types.issuperset(map(type, values)) and (str not in types or _is_unicode("".join(filter(None, values)))):
         return values

@@ -11,7 +11,8 @@ from photometry_tasks.status import COVERS_NONE, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _SKIPPED = STATUS.SKIPPED.value
-_NOBODY = [status.value for status in COVERS_NONE]
+_COVERS_NONE = [status.value for status in COVERS_NONE]
+_FAILED = [STATUS.ERROR.value, STATUS.ABORT.value]
 
 #: The tasks of all skips, and all SKIPPED tasks.
 _TASKS = sa.select(
@@ -40,13 +41,12 @@ class Contradictions(NamedTuple):
     covered : set of int
         Tasks that another task covers, and that are not SKIPPED.
     failed : dict
-        Tasks that were not measured and nevertheless cover others, with the number of `uncovered` tasks that they keep
-        from being measured.
+        ERROR and ABORT tasks that nevertheless cover others, each with the `uncovered` tasks that it covers.
     """
 
     uncovered: set[int]
     covered: set[int]
-    failed: dict[int, int]
+    failed: dict[int, set[int]]
 
 
 def find_contradictions(connection: Connection) -> Contradictions:
@@ -75,11 +75,11 @@ def find_contradictions(connection: Connection) -> Contradictions:
             if priority not in skipped:  # its own result says so, without naming another task
                 results[priority] = Said(_SKIPPED, Decision(is_skipped=True))
             continue
-        rivals = [] if row.status in _NOBODY else covers.get(priority, [])
+        rivals = [] if row.status in _COVERS_NONE else covers.get(priority, [])
         results[priority] = Said(row.status, Decision(rivals=tuple(Rival(r, tasks[r].tmag, None) for r in rivals)))
     by_brightness = sorted(tasks, key=lambda priority: get_faintness(priority, tasks[priority].tmag))
     statuses = settle(by_brightness, results).statuses
     uncovered = {p for p, row in tasks.items() if row.status == _SKIPPED and statuses[p] != _SKIPPED}
     covered = {p for p, row in tasks.items() if row.status != _SKIPPED and statuses[p] == _SKIPPED}
-    failed = {p: len(uncovered.intersection(covers[p])) for p in covers if tasks[p].status in _NOBODY[:-1]}
-    return Contradictions(uncovered, covered, {p: number for p, number in failed.items() if number})
+    failed = {p: uncovered.intersection(covers[p]) for p in covers if tasks[p].status in _FAILED}
+    return Contradictions(uncovered, covered, {p: stars for p, stars in failed.items() if stars})

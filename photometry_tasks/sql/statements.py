@@ -14,17 +14,18 @@ from photometry_tasks.status import COVERS_NONE, RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
+_started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
+_cover = todolist.alias("cover")
 #: Whether a skip is stated by the result of the skipped task, and not by the result of the covering one.
 _is_own = sa.exists().where(own_skips.c.priority == _skip.priority, own_skips.c.skipped_by == _skip.skipped_by)
-_LAST_MINUTE = 253_402_300_740  # of the year 9999, where datetime ends
-_started: sa.ColumnClause[int] = sa.literal_column(str(STATUS.STARTED.value))
 #: Whether the covering task of a skip covers none: it was not measured, or is SKIPPED itself. TASOC and older releases
 #: leave such skips.
-_cover = todolist.alias("cover")
 _is_void = sa.exists().where(
     _cover.c.priority == _skip.skipped_by,
     sa.or_(_cover.c.status.is_(None), _cover.c.status == _started, *(_cover.c.status == s.value for s in COVERS_NONE)),
 )
+
+_LAST_MINUTE = 253_402_300_740  # of the year 9999, where datetime ends
 
 
 def _integers(name: str) -> sa.BindParameter[Any]:
@@ -182,7 +183,6 @@ INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
 INSERT_OWN_SKIP: sa.Insert = sa.insert(own_skips)
 
 # --- back to pending -------------------------------------------------------------------------------------
-
 
 #: Tasks that opening returns to pending. For the hint see `_next`.
 _interrupted = (

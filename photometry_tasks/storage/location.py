@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from photometry_tasks.files import get_mode, identify, os_errors, replace_file, resolve
+from photometry_tasks.files import get_mode, get_stat, identify, os_errors, replace_file, resolve
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.storage.postgresql.url import hide_password
 from photometry_tasks.storage.sqlite.paths import (
@@ -85,7 +85,8 @@ class Location:
         if not stat.S_ISDIR(get_mode(output.parent)):
             raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(output.parent))
         with os_errors(output):
-            if output.is_file() and output.stat().st_size > 0 and not is_ours(output):
+            found = get_stat(output)
+            if found is not None and stat.S_ISREG(found.st_mode) and found.st_size > 0 and not is_ours(output):
                 remedy = "this file holds something else, and is not replaced; delete it, or give another path"
                 raise invalid_argument("output", str(output), remedy)
             replace_file(output, write)

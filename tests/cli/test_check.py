@@ -112,7 +112,7 @@ def test_notes(todo: Callable[..., Any]) -> None:
     output = run("check", target)
     assert "Note: ERROR and ABORT tasks that keep 2 stars from being measured: 4;" in output.output
     assert "Note: SKIPPED tasks that no task covers: 3, 5, 6; " in output.output
-    assert "Note: tasks that another task covers, but that are not SKIPPED: 7, 10\n" in output.output
+    assert "Note: tasks that another task covers, but that are not SKIPPED: 7, 10; " in output.output
     assert output.exit_code == 0
     before = query(target, "SELECT * FROM todolist ORDER BY priority")
     assert "3 SKIPPED tasks would return to pending." in run("reset-uncovered", target, "--dry-run").output
@@ -124,6 +124,26 @@ def test_notes(todo: Callable[..., Any]) -> None:
     assert skips == [(2, 1), (7, 1), (8, 9), (10, 1)]
     assert "SKIPPED tasks that no task" not in run("check", target).output
     assert "0 SKIPPED tasks returned" in run("reset-uncovered", target).output
+
+
+@pytest.mark.both_databases
+def test_a_star_that_two_failed_tasks_cover(todo: Callable[..., Any]) -> None:
+    """A star that an ERROR and an ABORT keep from being measured is counted once."""
+    target = todo(*[{"tmag": float(n)} for n in range(1, 4)])
+    skips = "INSERT INTO photometry_skipped VALUES (3, 1), (3, 2); UPDATE todolist SET status = 5 WHERE priority = 3"
+    with TaskManager(target) as manager:
+        execute_sql(manager, *skips.split(";"))
+        execute_sql(manager, *(f"UPDATE todolist SET status = {2 * n} WHERE priority = {n}" for n in (1, 2)))
+    assert "ERROR and ABORT tasks that keep 1 star from being measured: 1, 2; a reset" in run("check", target).output
+
+
+@pytest.mark.both_databases
+def test_codes_in_place_of_magnitudes(todo: Callable[..., Any]) -> None:
+    """Magnitudes that no star has are a note with its remedy; an unknown magnitude and the limits are not."""
+    target = todo(*[{"tmag": tmag} for tmag in (-99, -10.01, -10, None, 30, 30.01)])
+    output = run("check", target).output
+    assert "Note: tasks with a code in place of the magnitude, outside -10 to 30: 1, 2, 6; store NULL" in output
+    assert "0 faults found" in output
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

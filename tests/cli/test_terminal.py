@@ -93,7 +93,7 @@ def test_texts_of_a_server(server_database: Engine) -> None:
 
 
 def test_logged_and_warned(hostile: Path, call: Call) -> None:
-    """What the library logs and warns of is escaped too."""
+    """The library's log messages and warnings are escaped too."""
     with TaskManager(hostile, load_into_memory=True) as manager:
         manager.save_result(result_of({"priority": 3}))
         log = ResultLog(hostile).path

@@ -306,7 +306,7 @@ def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> T
 def test_a_running_rival_stays_covered(
     opened: Callable[..., TaskManager], status: STATUS, listed: list[int] | None, saves: int
 ) -> None:
-    """What the result of a covered task says counts for nothing, but its diagnostics are stored."""
+    """The result of a covered task skips no other task, but its diagnostics are stored."""
     manager = opened(ffi(5), ffi(9), ffi(12))
     manager.start_task(2)
     save(manager, 1, skip_targets=[102])

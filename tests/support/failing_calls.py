@@ -114,7 +114,7 @@ def prepare(folder: Path, state: str, *, is_shared: bool) -> set[int]:
 
 
 class Work:
-    """What a pipeline does: open, hand out, save, back up, close; what was accepted, and what went wrong."""
+    """Work as a pipeline: open, hand out, save, back up, close; return the accepted results and the errors."""
 
     def __init__(self, path: Path, arguments: dict[str, Any]) -> None:
         self.path = path

@@ -71,7 +71,7 @@ def check_length(path: Path, *, has_temporaries: bool = False) -> None:
     ------
     PathTooLongError
     """
-    path = path.resolve()
+    path = resolve(path)
     name = max(len(os.fsencode(path.name)), _TEMPORARY if has_temporaries else 0)
     length = len(os.fsencode(path.parent)) + 1 + name
     if length > _LONGEST:

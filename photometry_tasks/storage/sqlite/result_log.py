@@ -24,9 +24,10 @@ from typing import Any, ClassVar
 from sqlalchemy import Column
 
 from photometry_tasks.errors import InvalidResultError
-from photometry_tasks.files import open_regular, os_errors, resolve, share_like, sync_directory
+from photometry_tasks.files import get_stat, open_regular, os_errors, resolve, share_like, sync_directory
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.stored_values import TYPES
 from photometry_tasks.sql.statements import TARGET_NAMES
 from photometry_tasks.status import STATUS
 
@@ -46,10 +47,9 @@ def _get_default(column: Column[Any]) -> Any:
 #: The values of columns that the release of a log did not have.
 _DEFAULTS = {column.name: _get_default(column) for column in diagnostics.columns}
 _SAID = (*TARGET_NAMES, "tmag")
-_PLAIN: dict[type, set[type]] = {int: {int}, float: {int, float}, str: {str}}
 #: The types of the values in the columns of a record.
 _TYPES = {
-    column.name: {type(None), *_PLAIN[column.type.python_type]} for column in (*todolist.columns, *diagnostics.columns)
+    column.name: {type(None), *TYPES[column.type.python_type]} for column in (*todolist.columns, *diagnostics.columns)
 }
 _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
 
@@ -57,7 +57,6 @@ _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_CO
 _CHUNK = 100_000
 
 _sync = getattr(os, "fdatasync", os.fsync)
-
 
 #: The keys of a line's entry.
 _KEYS = {"generation", "columns", "results", "reset"}
@@ -251,7 +250,7 @@ class ResultLog:
         """Close and delete the log: the TODO-file holds all results."""
         self.close()
         with os_errors(self.path):
-            if self.path.exists():
+            if get_stat(self.path):
                 # After a power cut the log must not be missing while SQLite's deleted journal is there again.
                 sync_directory(self.path.parent)
                 self.path.unlink(missing_ok=True)
