@@ -1,7 +1,20 @@
-"""`python -m photometry_tasks.cli`."""
+"""The program `photometry-tasks`, which is also `python -m photometry_tasks.cli`.
 
-from photometry_tasks.cli.main import main
+Each worker process and each MPI rank imports this module without running it: it imports only what it must.
+"""
 
-# MPI ranks import this module without running the command.
+import sys
+
+
+def main() -> None:
+    """Run a command."""
+    try:
+        from photometry_tasks.cli.main import main as run_command
+    except KeyboardInterrupt:  # the imports take longer than many commands
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)  # as `run_command` does
+    run_command()
+
+
 if __name__ == "__main__":
     main()

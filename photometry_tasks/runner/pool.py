@@ -175,8 +175,7 @@ class _Worker:
     def close(self) -> None:
         """End the process."""
         self._pipe.close()
-        self._process.join()
-        self._process.close()
+        self._process.join()  # and not close(): another thread may be in multiprocessing.active_children()
 
 
 # --- in the worker process -------------------------------------------------------------------------------

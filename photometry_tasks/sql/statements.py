@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, own_skips, photometry_skipped, progress, todolist
+from photometry_tasks.rules.results import COLUMNS
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
 from photometry_tasks.status import COVERS_NONE, RESET_AT_OPENING, STATUS
@@ -179,6 +180,8 @@ SAVE_STARTED: sa.Update = (
     .values(status=sa.bindparam("new_status"))
 )
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
+if _missing := set(diagnostics.columns.keys()) - COLUMNS:
+    raise NotImplementedError(f"diagnostics.{min(_missing)} has no source: rules/results.py must give its value")
 INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
 INSERT_OWN_SKIP: sa.Insert = sa.insert(own_skips)
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.schema import HEAD, REVISIONS
 from tests.support import old_files
 from tests.support.lists import execute_sql, make_file, query, result_of

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from photometry_tasks import TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from tests.support.commands import Call
 from tests.support.lists import empty_list, many, query, result_of

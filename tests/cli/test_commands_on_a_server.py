@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from tests.support.lists import query, result_of
 from tests.support.target_lists import MIT
 

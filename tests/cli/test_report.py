@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.errors import InvalidArgumentError, NotATodoFileError
 from photometry_tasks.report import build_report
 from tests.support import old_files

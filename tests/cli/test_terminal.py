@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.storage.sqlite.result_log import ResultLog
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import empty_list, make_file, result_of
@@ -304,7 +304,7 @@ class Interrupts:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupts())
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 sys.exit(main())
 """
 

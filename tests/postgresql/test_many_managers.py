@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from sqlalchemy import Engine
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.storage.postgresql import database

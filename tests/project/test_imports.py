@@ -38,6 +38,14 @@ def test_importing_loads_nothing() -> None:
     assert not loaded_by("import photometry_tasks") & (HEAVY | {"sqlalchemy"})
 
 
+def test_a_worker_loads_little() -> None:
+    """What a worker of any executor imports to run a task loads no SQLAlchemy."""
+    loaded = loaded_by(
+        "import photometry_tasks.runner.task, photometry_tasks.runner.pool, photometry_tasks.cli.__main__"
+    )
+    assert not loaded & {"sqlalchemy", "sqlite3", "click", "rich", "numpy"}
+
+
 def test_a_name_loads_what_it_needs() -> None:
     """The first public name loads SQLAlchemy and the modules of the package, and no other library."""
     loaded = loaded_by("from photometry_tasks import TaskManager, STATUS, build_constraints")

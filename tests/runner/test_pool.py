@@ -174,6 +174,16 @@ def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> 
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(30,)]
 
 
+@pytest.mark.parametrize("command", [["photometry-tasks"], ["python", "-m", "photometry_tasks.cli"]])
+def test_workers_are_light(todo: Callable[..., Path], command: list[str]) -> None:
+    """A worker process loads neither SQLAlchemy nor the command, which need time and memory."""
+    path = todo({})
+    program = [str(Path(sys.executable).parent / command[0]), *command[1:]]
+    run = [*program, "run", str(path), "tests.support.functions:reports_sqlalchemy", "--jobs", "1"]
+    subprocess.run(run, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=True)
+    assert query(path, "SELECT method_used FROM diagnostics") == [("False",)]
+
+
 def test_all_workers_die(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """If many workers die in a row, the run ends, and the tasks that they ran are ERRORs."""
     manager = opened(*many(30))

@@ -149,6 +149,6 @@ def test_a_source_that_was_forgotten(tmp_path: Path) -> None:
         ROOT / "photometry_tasks", tmp_path / "photometry_tasks", ignore=shutil.ignore_patterns("__pycache__")
     )
     edit(tmp_path / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", COLUMNS)
-    command = [sys.executable, "-c", "import photometry_tasks.rules.results"]
+    command = [sys.executable, "-c", "import photometry_tasks.sql.statements"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "diagnostics.grade has no source: rules/results.py must give its value" in run.stderr

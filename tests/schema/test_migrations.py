@@ -26,7 +26,7 @@ from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from photometry_tasks import schema
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.models import Base, ServerBase
 from photometry_tasks.schema import HEAD, tasoc_6_3

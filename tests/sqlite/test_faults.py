@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.errors import (
     BackupError,
     DamagedFileError,

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from photometry_tasks import STATUS, TaskManager, files
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.errors import (
     DamagedFileError,
     FileChangedError,

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from photometry_tasks import TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.errors import FileChangedError, TodoFileInUseError, WrongThreadError
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.storage.sqlite import lock

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from photometry_tasks import TaskManager
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from photometry_tasks.errors import (
     CannotUpgradeError,
     DamagedFileError,

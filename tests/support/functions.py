@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ from photometry_tasks import STATUS
 def good(task: dict[str, Any]) -> dict[str, Any]:
     details = {"mean_flux": np.float32(task["priority"]), "unpicklable": threading.Lock()}
     return {"status": STATUS.OK, "method_used": "aperture", "details": details}
+
+
+def reports_sqlalchemy(task: dict[str, Any]) -> dict[str, Any]:
+    return {**good(task), "method_used": str("sqlalchemy" in sys.modules)}
 
 
 def takes_nothing() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from photometry_tasks.cli import main
+from photometry_tasks.cli.main import main
 from tests.support.paths import ROOT
 
 # Forked from a server that has imported all modules: a process starts in 10 ms.
