@@ -304,7 +304,7 @@ class Interrupts:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupts())
-from photometry_tasks.cli.main import main
+from photometry_tasks.cli.__main__ import main
 sys.exit(main())
 """
 
