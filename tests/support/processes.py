@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 # Forked from a server that has imported all modules: a process starts in 10 ms.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["photometry_tasks", "sqlite3", "filelock", "psutil", "tests.support.lists", "tests.support.processes"]
+    ["sqlite3", "filelock", "psutil", "psycopg", "pytest", "tests.support.lists", "tests.support.processes"]
 )
 
 
