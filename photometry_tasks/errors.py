@@ -261,5 +261,6 @@ class WorkerDiedError(TodoError, ChildProcessError):
 class TooManyWorkerDeathsError(TodoError, ChildProcessError):
     """{number} tasks in a row killed their worker processes. The last: {found}.
 
-    Finished results are saved. Remove the cause, or run fewer `jobs`, so that each has more memory, then run again.
+    Finished results are saved, and these tasks have status ERROR. Remove the cause, or run fewer `jobs`, so that each
+    has more memory, then run again.
     """

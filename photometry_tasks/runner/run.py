@@ -142,7 +142,7 @@ def run_tasks(
     WorkerError
         If the workers cannot import the function, or the executor fails.
     TooManyWorkerDeathsError
-        If 100 workers died in a row. With `executor`, their tasks are pending: the executor may have no workers left.
+        If 100 workers died in a row.
     TodoFileInUseError
         If another program has locked the file for 5 minutes.
 
@@ -153,8 +153,9 @@ def run_tasks(
 
     If another program has locked the TODO-file, the run keeps its results, and tries again for 5 minutes.
 
-    If one dead worker breaks the whole executor, as in `concurrent.futures.ProcessPoolExecutor`, a new executor is
-    created, and the tasks in flight are run again, one at a time: a task that breaks it again becomes an ERROR.
+    If one dead worker breaks the whole executor, as in `concurrent.futures.ProcessPoolExecutor`, or if more
+    workers than `jobs` die without a result, a new executor is created, and their tasks are run again, one at a time: a
+    task that breaks it again becomes an ERROR.
     """
     if not isinstance(manager, TaskManager):
         raise invalid_argument("manager", manager, "a TaskManager is expected; open the list with one")
@@ -225,8 +226,8 @@ class _Run:
         self._started: set[int] = set()
         self._in_flight: dict[Future[Result | None], dict[str, Any]] = {}
         self._done: list[Result] = []
-        # ERRORs that are not saved before another task shows that the executor still works.
-        self._failed: list[Result] = []
+        # Tasks whose worker died, with their ERRORs: saved when a result shows that the executor still has workers.
+        self._failed: list[tuple[dict[str, Any], Result]] = []
         self._done_since = 0.0
         self._mean_time: float | None = None
         self._deaths_in_a_row = 0
@@ -358,7 +359,6 @@ class _Run:
         if future.cancelled() and self._is_ours:
             return
         error = CancelledError("by the executor") if future.cancelled() else future.exception()
-        self._is_broken = self._is_broken or isinstance(error, BrokenExecutor)
         if error is None:
             if (result := future.result()) is None:
                 return  # Ctrl-C reached the worker
@@ -368,28 +368,30 @@ class _Run:
             self._deaths_in_a_row = 0
             self._finish(result)
             return
-        is_certain = isinstance(error, WorkerDiedError)
+        is_alone, is_certain = future is self._alone, isinstance(error, WorkerDiedError)
+        if not is_certain and (isinstance(error, BrokenExecutor) or is_alone or len(self._failed) >= self._jobs):
+            self._is_broken = True  # no worker may be left
         if self.shutdown.is_requested() and not is_certain:
             return  # the task was cancelled, or the signal reached its worker too
-        if isinstance(error, BrokenExecutor) and future is not self._alone:
-            self._suspects.append(task)
-            return
         if not is_worker_death(error):
             raise error if isinstance(error, WorkerError) else WorkerError(found=describe_error(error)) from error
         failure = build_failure(task, str(error) or describe_error(error), time=getattr(error, "elapsed", 0.0))
-        self._deaths_in_a_row += 1
-        if is_certain or future is self._alone:
+        if is_certain or is_alone:
             self._finish(failure)
-        else:
-            self._failed.append(failure)
-        if self._deaths_in_a_row >= max(_DEATHS_IN_A_ROW, self._jobs + 1):
-            raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found=error)
+            self._deaths_in_a_row += 1
+            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
+                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found=error)
+            return
+        self._failed.append((task, failure))
+        if self._is_broken:
+            self._suspects.extend(task for task, _ in self._failed)
+            self._failed.clear()
 
     def _finish(self, *results: Result) -> None:
         """Take results to save, together with the ERRORs that waited for one."""
         if not self._done:
             self._done_since = time.perf_counter()
-        self._done += [*self._failed, *results]
+        self._done += [*(failure for _, failure in self._failed), *results]
         self._failed.clear()
 
     def _is_save_due(self) -> bool:

@@ -266,14 +266,28 @@ def test_a_worker_that_dies_elsewhere(opened: Callable[..., TaskManager], fatal:
     assert {row["priority"]: row["errors"] for row in rows} == {n: str(failures[n]) or "WorkerLost:" for n in fatal}
 
 
-def test_an_executor_without_workers(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no task has a result any more, the run ends; only the tasks that died before a result are ERRORs."""
+def test_an_executor_without_workers(opened: Callable[..., TaskManager]) -> None:
+    """If no task has a result any more, a new executor runs them; only the tasks that die there are ERRORs."""
+    manager = opened(*many(40))
+    made: list[Batch] = []
+
+    def make(_jobs: int) -> Batch:
+        failures: dict[int, BaseException] = {11: WorkerLost("11"), 13: WorkerLost("13")}
+        made.append(Batch(failures, all_after=11 if not made else None))
+        return made[-1]
+
+    run_tasks(manager, functions.good, jobs=2, executor=make)
+    assert (manager.summary["OK"], manager.summary["ERROR"]) == (38, 2)
+    assert 2 <= len(made) <= 4
+
+
+def test_executors_without_workers(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If new executors run no task either, the run ends."""
     monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
     manager = opened(*many(40))
-    failures: dict[int, BaseException] = {3: WorkerLost("3"), 11: WorkerLost("all workers are gone")}
     with pytest.raises(TooManyWorkerDeathsError, match=r"4 tasks in a row .* all workers are gone"):
-        run_tasks(manager, functions.good, jobs=1, executor=lambda _: Batch(failures, all_after=11))
-    assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (9, 1, 30)
+        run_tasks(manager, functions.good, jobs=2, executor=lambda _: Batch({3: WorkerLost("all workers are gone")}, 3))
+    assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (2, 4, 34)
 
 
 def gone(*_: Any, **__: Any) -> Any:
