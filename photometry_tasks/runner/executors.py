@@ -29,10 +29,15 @@ def shut_down(executor: Executor, *, kill: bool, others: Set[int], is_urgent: Ca
         until = time.monotonic() + _LONGEST_EXIT
         while not ending.done() and time.monotonic() < until and not is_urgent():
             wait([ending], timeout=0.05)
-        if ending.done():
-            ending.result()
+        if not ending.done():
+            _kill_workers(others)
+            wait([ending], timeout=1)
+        if not ending.done():  # it waits for processes that multiprocessing did not start
+            for child in psutil.Process().children():
+                if child.pid not in others:
+                    kill_tree(child)
         else:
-            _kill_children(others)
+            ending.result()
     elif hasattr(executor, "kill_workers"):  # WorkerPool, and ProcessPoolExecutor from Python 3.14 on
         executor.kill_workers()
     else:
@@ -40,7 +45,7 @@ def shut_down(executor: Executor, *, kill: bool, others: Set[int], is_urgent: Ca
             executor.shutdown(wait=False, cancel_futures=True)
         except TypeError:  # Dask's takes only `wait`, and cancels the futures by itself
             executor.shutdown(wait=False)
-        _kill_children(others)
+        _kill_workers(others)
 
 
 def _shut_down_into(ending: "Future[None]", executor: Executor) -> None:
@@ -98,8 +103,8 @@ def check_ranks(executor: object) -> None:
 
 
 def find_children() -> set[int]:
-    """Return the process ids of the children that `multiprocessing` has started."""
-    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+    """Return the ids of the child processes of this process."""
+    return {child.pid for child in psutil.Process().children()}
 
 
 def kill_tree(process: psutil.Process) -> None:
@@ -112,7 +117,9 @@ def kill_tree(process: psutil.Process) -> None:
                 child.kill()
 
 
-def _kill_children(others: Set[int]) -> None:
-    for pid in find_children() - others:
-        with suppress(psutil.NoSuchProcess):
-            kill_tree(psutil.Process(pid))
+def _kill_workers(others: Set[int]) -> None:
+    """Kill the children that `multiprocessing` has started."""
+    for process in multiprocessing.active_children():
+        if process.pid not in others:
+            with suppress(psutil.NoSuchProcess):
+                kill_tree(psutil.Process(process.pid))

@@ -1,5 +1,6 @@
 """Stopping a run: by signals, and at its time limit."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -154,11 +155,41 @@ def test_workers_that_do_not_end(
 ) -> None:
     """A run waits a few seconds for processes that do not end after their last task, and then kills them."""
     monkeypatch.setattr(executors, "_LONGEST_EXIT", 0.5)
-    before = executors.find_children()
+    before = set(multiprocessing.active_children())
     report = run_tasks(opened(*many(4)), function, jobs=2, executor=executor)
     assert (report.saved, report.errors) == (4, 0)
-    while executors.find_children() - before:
+    while set(multiprocessing.active_children()) - before:
         os.sched_yield()
+
+
+class WaitsForItsProgram(ThreadPoolExecutor):
+    """An executor that waits for a program at its end, as executorlib does for its workers."""
+
+    program: "subprocess.Popen[bytes]"
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self.program.wait()
+
+
+def test_an_executor_that_waits_for_its_program(
+    opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run kills the program that an executor waits for without end, but none that started before the run."""
+    monkeypatch.setattr(executors, "_LONGEST_EXIT", 0.5)
+    executor = WaitsForItsProgram(2)
+    sleep = ["sleep", "600"]
+
+    def make(_jobs: int) -> WaitsForItsProgram:
+        executor.program = subprocess.Popen(sleep)
+        return executor
+
+    with subprocess.Popen(sleep) as another:
+        report = run_tasks(opened(*many(4)), functions.good, jobs=2, executor=make)
+        assert report.saved == 4
+        assert executor.program.wait() == -signal.SIGKILL
+        assert another.poll() is None
+        another.kill()
 
 
 def test_a_second_signal_ends_the_wait_for_workers(
