@@ -517,3 +517,47 @@ def test_the_rule_as_a_property(
                     assert state(again) == (model.status, sorted(model.skips), model.diagnostics)
     finally:
         shutil.rmtree(directory)
+
+
+def tasoc_tables(rows: list[dict[str, Any]], listed: list[set[int]]) -> tuple[dict[int, int], list[tuple[int, int]]]:
+    """Return statuses and skips as TASOC's class writes them: each result changes its rivals at once."""
+    tasks = fill(rows)
+    statuses: dict[int, int] = {}
+    skips = set()
+    for task, stars_in_aperture in zip(tasks, listed, strict=True):
+        priority, source = task["priority"], task["datasource"]
+        if priority in statuses:
+            continue
+        others = [t for t in tasks if t["starid"] in stars_in_aperture - {task["starid"]} and t["ccd"] == task["ccd"]]
+        primary = [t for t in others if f"tpf:{t['starid']}" == source and t["datasource"] == "tpf"]
+        is_secondary = source in {f"tpf:{star}" for star in stars_in_aperture - {task["starid"]}}
+        sources = {source, f"tpf:{task['starid']}"} if source == "tpf" else {source}
+        rivals = [t for t in others if t["datasource"] in sources]
+        is_brightest = all(priority < t["priority"] for t in rivals)
+        statuses[priority] = OK if is_brightest and not is_secondary else SKIPPED
+        if is_secondary:
+            skips |= {(priority, t["priority"]) for t in primary}
+        elif is_brightest:
+            statuses |= {t["priority"]: SKIPPED for t in rivals}
+            skips |= {(t["priority"], priority) for t in rivals}
+        else:
+            skips.add((priority, min(t["priority"] for t in rivals)))
+    return statuses, sorted(skips)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows_of_a_field, listed=st.lists(st.sets(stars, max_size=4), min_size=14, max_size=14))
+def test_in_order_of_brightness(tmp_path: Path, rows: list[dict[str, Any]], listed: list[set[int]]) -> None:
+    """One worker, on a list sorted by magnitude, writes the tables that TASOC's class writes."""
+    rows = [{**row, "tmag": float(number)} for number, row in enumerate(rows)]
+    directory = tmp_path / "field"
+    directory.mkdir()
+    try:
+        with TaskManager(make_file(directory / "todo.sqlite", rows)) as manager:
+            while task := manager.get_task():
+                manager.start_task(task["priority"])
+                manager.save_result(result_of(task, skip_targets=sorted(listed[task["priority"] - 1])))
+            statuses, skips, _ = state(manager)
+        assert (statuses, skips) == tasoc_tables(rows, listed[: len(rows)])
+    finally:
+        shutil.rmtree(directory)
