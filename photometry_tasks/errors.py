@@ -189,6 +189,13 @@ class TaskFinishedError(TodoError, ValueError):
     """
 
 
+class TaskCoveredError(TaskFinishedError):
+    """Task {priority} is SKIPPED, because task {cover} covers its star, and cannot be started.
+
+    Get another task with `get_task`. To measure this one, reset task {cover}: `reset_tasks(priority={cover})`.
+    """
+
+
 class TaskOwnedError(TodoError, ValueError):
     """Task {priority} is running on worker {worker} ({host}, process {pid}) and cannot be started here.
 

@@ -42,8 +42,9 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
     echo(f"{describe_tasks(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
     if expected.covered:
-        echo(f"{count_of(expected.covered, 'chosen task')} still SKIPPED, covered by tasks that are not chosen.")
-    if dry_run or not counts:
+        number = f"{count_of(expected.covered, 'chosen task')} {'would' if dry_run else 'will'}"
+        echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
+    if dry_run or not (counts or expected.covered):
         return
     if sys.stdin.isatty():
         click.confirm("Their results will be deleted. Continue?", abort=True)

@@ -107,7 +107,7 @@ def find_notes(todo: str | os.PathLike[str] | Location) -> Iterator[str]:
         remedy = f"`photometry-tasks reset-uncovered {shlex.quote(location.name)}` returns them to pending"
         yield f"SKIPPED tasks that no task covers: {list_first(sorted(found.uncovered), _SHOWN)}; {remedy}"
     if found.covered:
-        remedy = "their results are valid, and stay until these tasks are reset"
+        remedy = "a result stays until its task is reset; a task without one is measured, and is SKIPPED then"
         yield (
             "tasks that another task covers, but that are not SKIPPED: "
             f"{list_first(sorted(found.covered), _SHOWN)}; {remedy}"

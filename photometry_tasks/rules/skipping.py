@@ -121,7 +121,7 @@ def _get_faintness(task: Target | Rival) -> tuple[bool, float, int]:
 
 def get_faintness(priority: int, tmag: float | None) -> tuple[bool, float, int]:
     """Return a key for sorting by brightness: no magnitude counts as the faintest, a lower priority as brighter."""
-    if not isinstance(tmag, float | int):  # SQLite accepts a text or bytes too
+    if not isinstance(tmag, float | int) or tmag != tmag:  # SQLite takes a text or bytes too, PostgreSQL NaN
         tmag = None
     return tmag is None, tmag or 0.0, priority
 

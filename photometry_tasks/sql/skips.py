@@ -42,11 +42,15 @@ class Contradictions(NamedTuple):
         Tasks that another task covers, and that are not SKIPPED.
     failed : dict
         ERROR and ABORT tasks that nevertheless cover others, each with the `uncovered` tasks that it covers.
+    unmarked : dict
+        Tasks whose own results must have stated their skips, since the other task has no result, each with that task;
+        `photometry_tasks_own_skips` does not hold these skips.
     """
 
     uncovered: set[int]
     covered: set[int]
     failed: dict[int, set[int]]
+    unmarked: dict[int, int]
 
 
 def find_contradictions(connection: Connection) -> Contradictions:
@@ -55,15 +59,18 @@ def find_contradictions(connection: Connection) -> Contradictions:
     If the task that skips another has no result, the skip is that of the other's own result.
     """
     tasks = {row.priority: row for row in connection.execute(_TASKS)}
-    own: set[tuple[int, int]] = set()
+    own: dict[int, int] = {}
     if sa.inspect(connection).has_table(own_skips.name):
         own.update(map(tuple, connection.execute(_OWN_SKIPS)))
+    unmarked: dict[int, int] = {}
     covers: dict[int, list[int]] = {}
     results: dict[int, Said] = {}
     for priority, cover in connection.execute(_SKIPS):
         if priority not in tasks or cover not in tasks:
             continue  # `check` names it as a reference to a missing row
-        if (priority, cover) in own or (tasks[priority].has_result and not tasks[cover].has_result):
+        if priority not in own and tasks[priority].has_result and not tasks[cover].has_result:
+            own[priority] = unmarked[priority] = cover
+        if own.get(priority) == cover:
             results[priority] = Said(_SKIPPED, Decision(is_skipped=True, skipped_by=cover))
         else:
             covers.setdefault(cover, []).append(priority)
@@ -82,4 +89,4 @@ def find_contradictions(connection: Connection) -> Contradictions:
     uncovered = {p for p, row in tasks.items() if row.status == _SKIPPED and statuses[p] != _SKIPPED}
     covered = {p for p, row in tasks.items() if row.status != _SKIPPED and statuses[p] == _SKIPPED}
     failed = {p: uncovered.intersection(covers[p]) for p in covers if tasks[p].status in _FAILED}
-    return Contradictions(uncovered, covered, {p: stars for p, stars in failed.items() if stars})
+    return Contradictions(uncovered, covered, {p: stars for p, stars in failed.items() if stars}, unmarked)

@@ -131,6 +131,7 @@ SKIPPED_AMONG: sa.Select[Any] = sa.select(_task.priority).where(
     _task.priority.in_(_integers("priorities")), _task.status == STATUS.SKIPPED.value
 )
 STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority == sa.bindparam("task"))
+COVERS_OF_TASK: sa.Select[Any] = sa.select(_skip.skipped_by).where(_skip.priority == sa.bindparam("task"), ~_is_own)
 
 # --- saving ----------------------------------------------------------------------------------------------
 
@@ -138,14 +139,16 @@ STATUS_OF_TASK: sa.Select[Any] = sa.select(_task.status).where(_task.priority ==
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
 
-#: The task of a result; whether a result was saved before; whether the task is covered, before its result is saved, and
-#: whether it covers others by a result that was deleted; the priority of the task that owns the light-curve path.
+#: The task of a result; whether a result was saved before; whether the task is covered, before its result is saved,
+#: whether it is in a skip that counts for nothing, and whether it covers others by a result that was deleted; the
+#: priority of the task that owns the light-curve path.
 TASK_OF_RESULT: sa.Select[Any] = sa.select(
     *TARGET_COLUMNS,
     _task.tmag,
     _task.status,
     sa.exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
     sa.exists().where(_skip.priority == _task.priority).label("is_covered"),
+    sa.exists().where(_skip.priority == _task.priority, _is_void).label("has_void_skips"),
     sa.exists().where(_skip.skipped_by == _task.priority, ~_is_own).label("has_covered"),
     sa.select(diagnostics.c.priority)
     .where(diagnostics.c.lightcurve == sa.bindparam("lightcurve"))
@@ -224,25 +227,32 @@ def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, A
 def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool, has_own_skips: bool) -> sa.Select[Any]:
     """Select the chosen tasks, and the SKIPPED tasks that they cover, and so on: a row for each task that covers them.
 
-    The columns are priority, status, is_chosen, skipped_by (NULL for a task that no other covers) and is_void. A list
-    of an older release has no own skips.
+    The columns are priority, status, is_chosen, skipped_by (NULL for a task that no other skips), is_own and is_void. A
+    list of an older release has no own skips.
     """
-    is_cover = ~_is_own if has_own_skips else sa.true()
+    is_own = _is_own if has_own_skips else sa.false()
     first = (build_unowned(chosen) if is_shared else chosen).cte("chosen")
     reached = sa.select(first.c.priority).cte("reached", recursive=True)
     reached = reached.union(
         sa.select(_skip.priority)
         .select_from(photometry_skipped)
-        .join(reached, sa.and_(_skip.skipped_by == reached.c.priority, is_cover))
+        .join(reached, sa.and_(_skip.skipped_by == reached.c.priority, ~is_own))
         .join(todolist, _task.priority == _skip.priority)
         .where(_task.status == STATUS.SKIPPED.value)
     )
     is_chosen = reached.c.priority.in_(sa.select(first.c.priority)).label("is_chosen")
     return (
-        sa.select(reached.c.priority, _task.status, is_chosen, _skip.skipped_by, _is_void.label("is_void"))
+        sa.select(
+            reached.c.priority,
+            _task.status,
+            is_chosen,
+            _skip.skipped_by,
+            is_own.label("is_own"),
+            _is_void.label("is_void"),
+        )
         .select_from(reached)
         .join(todolist, _task.priority == reached.c.priority)
-        .join(photometry_skipped, sa.and_(_skip.priority == reached.c.priority, is_cover), isouter=True)
+        .join(photometry_skipped, _skip.priority == reached.c.priority, isouter=True)
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select
 
-from photometry_tasks.errors import TaskFinishedError, UnknownTaskError
+from photometry_tasks.errors import TaskCoveredError, TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
@@ -30,7 +30,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
 
     Raises
     ------
-    UnknownTaskError, TaskFinishedError
+    UnknownTaskError, TaskFinishedError, TaskCoveredError
     """
     started = transaction.executemany(statements.START_TASK, [{"task": priority} for priority in priorities])
     transaction.count_move(None, STATUS.STARTED.value, started)
@@ -42,6 +42,10 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
         if row is None:
             raise UnknownTaskError(priority=priority)
         (status,) = row
+        if status == STATUS.SKIPPED.value and (
+            cover := transaction.fetch_one(statements.COVERS_OF_TASK, {"task": priority})
+        ):
+            raise TaskCoveredError(priority=priority, cover=cover[0])
         if status != STATUS.STARTED.value:
             raise TaskFinishedError(priority=priority, status=names.get(status, status))
 
@@ -96,6 +100,7 @@ class _Task(NamedTuple):
     status: int | None
     was_saved: bool
     is_covered: bool
+    has_void_skips: bool
     has_covered: bool
     lightcurve_owner: int | None
 
@@ -160,8 +165,8 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 
 def _save(transaction: Transaction, result: Result) -> Saved:
     task = _look_up(transaction, result)
-    if task.was_saved or task.has_covered:
-        # TASOC deletes the result of an ERROR, but not the skips that it has caused.
+    if task.was_saved or task.has_covered or task.has_void_skips:
+        # TASOC deletes the result of an ERROR, but not the skips that it has caused; those of a task stay at its save.
         reset_tasks(transaction, [result.priority])
         task = _look_up(transaction, result)
     status, row, errors = result.status, dict(result.diagnostics), list(result.errors)
@@ -270,11 +275,15 @@ def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
 
 def reset_uncovered_tasks(transaction: Transaction) -> Reset:
     """Return to pending the SKIPPED tasks that no task covers: only TASOC and older releases leave such tasks."""
-    uncovered = find_contradictions(transaction.connection).uncovered
+    found = find_contradictions(transaction.connection)
+    uncovered = found.uncovered
     if transaction.is_shared:
         for chunk in _chunks(uncovered):
             _lock(transaction, chunk)  # then look again: other managers may have changed these tasks
-        uncovered &= find_contradictions(transaction.connection).uncovered
+        found = find_contradictions(transaction.connection)
+        uncovered &= found.uncovered
+    stated = [{"priority": priority, "skipped_by": other} for priority, other in found.unmarked.items()]
+    transaction.executemany(statements.INSERT_OWN_SKIP, stated)
     for chunk in _chunks(uncovered):
         transaction.connection.execute(statements.DELETE_SKIPS_OF, {"priorities": chunk})
     return Reset(_free(transaction, uncovered), 0)

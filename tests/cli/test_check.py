@@ -93,35 +93,51 @@ def test_faults(done: Path, sql: str, fault: str) -> None:
 
 #: A chain, an ERROR that covers, and a finished task that is covered, as TASOC leaves them; own verdicts.
 SKIPS_OF_TASOC = """
-    INSERT INTO photometry_skipped VALUES (2, 1), (3, 2), (5, 4), (6, 4), (6, 7), (7, 1), (8, 9), (10, 1);
-    UPDATE todolist SET status = 5 WHERE priority IN (2, 3, 5, 6, 8, 11);
+    INSERT INTO photometry_skipped VALUES (2, 1), (3, 2), (5, 4), (6, 4), (6, 7), (7, 1), (8, 9), (10, 1),
+        (12, 4), (13, 12);
+    UPDATE todolist SET status = 5 WHERE priority IN (2, 3, 5, 6, 8, 11, 12, 13);
     UPDATE todolist SET status = 2 WHERE priority = 4;
     UPDATE todolist SET status = 1 WHERE priority IN (1, 7);
     INSERT INTO diagnostics (priority, method_used, elaptime)
-        VALUES (1, 'halo', 1), (2, 'halo', 1), (4, 'halo', 1), (7, 'halo', 1), (8, 'halo', 1), (11, 'halo', 1)
+        VALUES (1, 'halo', 1), (2, 'halo', 1), (4, 'halo', 1), (7, 'halo', 1), (8, 'halo', 1), (11, 'halo', 1),
+        (13, 'halo', 1)
 """
 
 
 @pytest.mark.both_databases
 def test_notes(todo: Callable[..., Any]) -> None:
     """States of TASOC that the rule would not give are notes; `reset-uncovered` returns the uncovered tasks."""
-    target = todo(*[{"tmag": float(n)} for n in range(1, 12)])
+    target = todo(*[{"tmag": float(n)} for n in range(1, 14)])
     with TaskManager(target) as manager:
         execute_sql(manager, *SKIPS_OF_TASOC.split(";"))
     TaskManager(target, reset=False).close()
     output = run("check", target)
-    assert "Note: ERROR and ABORT tasks that keep 2 stars from being measured: 4;" in output.output
-    assert "Note: SKIPPED tasks that no task covers: 3, 5, 6; " in output.output
+    assert "Note: ERROR and ABORT tasks that keep 3 stars from being measured: 4;" in output.output
+    assert "Note: SKIPPED tasks that no task covers: 3, 5, 6, 12; " in output.output
     assert "Note: tasks that another task covers, but that are not SKIPPED: 7, 10; " in output.output
     assert output.exit_code == 0
     before = query(target, "SELECT * FROM todolist ORDER BY priority")
-    assert "3 SKIPPED tasks would return to pending." in run("reset-uncovered", target, "--dry-run").output
+    assert "4 SKIPPED tasks would return to pending." in run("reset-uncovered", target, "--dry-run").output
     assert query(target, "SELECT * FROM todolist ORDER BY priority") == before
-    assert "3 SKIPPED tasks returned to pending." in run("reset-uncovered", target).output
+    assert "4 SKIPPED tasks returned to pending." in run("reset-uncovered", target).output
     statuses = dict(query(target, "SELECT priority, status FROM todolist"))
-    assert statuses == {1: 1, 2: 5, 3: None, 4: 2, 5: None, 6: None, 7: 1, 8: 5, 9: None, 10: None, 11: 5}
+    assert statuses == {
+        1: 1,
+        2: 5,
+        3: None,
+        4: 2,
+        5: None,
+        6: None,
+        7: 1,
+        8: 5,
+        9: None,
+        10: None,
+        11: 5,
+        12: None,
+        13: 5,
+    }
     skips = query(target, "SELECT * FROM photometry_skipped ORDER BY 1, 2")
-    assert skips == [(2, 1), (7, 1), (8, 9), (10, 1)]
+    assert skips == [(2, 1), (7, 1), (8, 9), (10, 1), (13, 12)]
     assert "SKIPPED tasks that no task" not in run("check", target).output
     assert "0 SKIPPED tasks returned" in run("reset-uncovered", target).output
 

@@ -13,6 +13,7 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import ask, checksum, query, result_of
+from tests.support.model import OK, SKIPPED
 from tests.support.old_files import make_old_file
 from tests.support.processes import kill, running, running_command
 
@@ -127,6 +128,20 @@ def test_a_dry_run(todo: Callable[..., Path], call: Call) -> None:
     counts = "4 tasks (2 ERROR, 1 WARNING, 1 SKIPPED)"
     assert run.stdout == f"{counts} would return to pending. Leave --dry-run out to reset them.\n"
     assert state(path) == before
+
+
+def test_a_covered_task(todo: Callable[..., Path], call: Call) -> None:
+    """A covered task alone loses its result and stays SKIPPED; the command says why."""
+    path = todo({"tmag": 5.0}, {"tmag": 9.0})
+    with TaskManager(path) as manager:
+        manager.start_tasks([1, 2])
+        for priority, listed in ((1, [102]), (2, [])):
+            manager.save_result(result_of({"priority": priority}, skip_targets=listed))
+    for options, verb, left in ((["--dry-run"], "would", [(1,), (2,)]), ([], "will", [(1,)])):
+        run = call("reset", path, "--priority", "2", *options)
+        assert f"1 chosen task {verb} lose the result and stay SKIPPED: a task that is not chosen covers" in run.stdout
+        assert query(path, "SELECT priority FROM diagnostics ORDER BY 1") == left
+    assert query(path, "SELECT status FROM todolist ORDER BY priority") == [(OK,), (SKIPPED,)]
 
 
 def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:

@@ -106,3 +106,13 @@ def test_circles(tmp_path: Path, skips: list[tuple[int, int]], chosen: int, numb
         connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips)
     check_preview(path, {chosen})
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(number,)]
+
+
+def test_an_own_skip_beside_a_cover(tmp_path: Path) -> None:
+    """A task whose own result skips it stays SKIPPED if a task that covers it too, by TASOC, is reset."""
+    path = make_file(tmp_path / "todo.sqlite", [{"tmag": float(number)} for number in range(3)])
+    save(path, [{}] * 3, [(2, OK, [102]), (0, OK, [])])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO photometry_skipped VALUES (3, 1)")
+    check_preview(path, {1})
+    assert query(path, "SELECT priority, status FROM todolist ORDER BY 1") == [(1, None), (2, None), (3, SKIPPED)]

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.errors import TaskCoveredError
 from tests.support.lists import ask, execute_sql, fill, make_file, result_of
 from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 
@@ -465,6 +466,45 @@ def test_a_stale_row_of_an_older_file(opened: Callable[..., TaskManager]) -> Non
     execute_sql(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
     save(manager, 1)
     assert state(manager) == ({1: OK, 2: OK}, [], {1, 2})
+
+
+@pytest.mark.parametrize("status", [None, STARTED, SKIPPED, ERROR, ABORT])
+def test_a_skip_by_a_task_that_covers_none(opened: Callable[..., TaskManager], status: int | None) -> None:
+    """A pending task that TASOC left with a skip is not SKIPPED by a task without a result, or with one that failed."""
+    manager = opened(ffi(5, status=status), ffi(9), reset=False)
+    execute_sql(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    save(manager, 2)
+    assert state(manager) == ({1: status, 2: OK}, [], {2})
+
+
+@pytest.mark.parametrize("order", list(permutations([1, 2, 3])))
+def test_no_number_for_a_magnitude(opened: Callable[..., TaskManager], order: tuple[int, ...]) -> None:
+    """A star whose magnitude SQL has set to NaN is the faintest, in whatever order the results come."""
+    manager = opened(ffi(5), ffi(6), ffi(9))
+    execute_sql(manager, "UPDATE todolist SET tmag = 'NaN' WHERE priority = 2")
+    for priority in order:
+        save(manager, priority, skip_targets=[101, 102, 103])
+    assert state(manager)[0] == {1: OK, 2: SKIPPED, 3: SKIPPED}
+
+
+def test_a_covered_task_is_not_started(opened: Callable[..., TaskManager]) -> None:
+    """The error of a covered task names the task that covers it; a reset of that task frees both."""
+    manager = opened(ffi(5), ffi(9))
+    save(manager, 1, skip_targets=[102])
+    with pytest.raises(TaskCoveredError, match=r"because task 1 covers its star.*reset_tasks\(priority=1\)"):
+        manager.start_tasks([2])
+    manager.reset_tasks(priority=1)
+    manager.start_tasks([2])
+
+
+def test_a_reset_of_a_finished_task_with_a_cover(opened: Callable[..., TaskManager]) -> None:
+    """A task that TASOC left finished although another task covers it becomes SKIPPED with its reset."""
+    manager = opened(ffi(5), ffi(9))
+    save(manager, 1)
+    save(manager, 2)
+    execute_sql(manager, "INSERT INTO photometry_skipped VALUES (2, 1)")
+    manager.reset_tasks(priority=2)
+    assert state(manager) == ({1: OK, 2: SKIPPED}, [(2, 1)], {1})
 
 
 @pytest.mark.parametrize("listed", [[], [102]])

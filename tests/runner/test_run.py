@@ -110,6 +110,23 @@ def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]
     assert report.saved < 400
 
 
+def test_covered_tasks_that_wait_for_a_worker(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that is covered while it waits for a worker does not run, and does not count towards the limit."""
+    monkeypatch.chdir(tmp_path)
+    manager = opened(*many(60))
+
+    def let_go(report: RunReport) -> None:
+        if report.saved >= 11:
+            Path("go").touch()
+
+    report = run_tasks(manager, functions.task_11_covers_19_stars, jobs=1, limit=20, progress=let_go)
+    assert report.saved == 20
+    # Task 12 runs when task 11 covers it.
+    assert set(map(int, Path("begun").read_text().split())) == {*range(1, 13), *range(31, 39)}
+
+
 def test_fields_that_a_function_may_change(opened: Callable[..., TaskManager]) -> None:
     """The function's own time is saved, and its result is saved for the task that it was given."""
     manager = opened(*many(3))

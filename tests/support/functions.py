@@ -93,6 +93,14 @@ def covers_the_next_hundred(task: dict[str, Any]) -> dict[str, Any]:
     return {**good(task), "details": {"skip_targets": range(task["starid"] + 1, task["starid"] + 101)}}
 
 
+def task_11_covers_19_stars(task: dict[str, Any]) -> dict[str, Any]:
+    """Begin, and from task 12 on continue when the test creates the file `go`."""
+    leaves_a_line(task)
+    while task["priority"] >= 12 and not Path("go").exists():
+        time.sleep(0.005)
+    return {**good(task), "details": {"skip_targets": range(112, 131) if task["priority"] == 11 else ()}}
+
+
 def another_sector(task: dict[str, Any]) -> dict[str, Any]:
     return {**good(task), "priority": 1, "sector": 99, "time": 123.0}
 
