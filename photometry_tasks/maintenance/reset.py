@@ -63,7 +63,7 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
                 if row.is_chosen:
                     first.add(row.priority)
                 if row.skipped_by is not None and not (row.is_chosen and (row.is_own or row.is_void)):
-                    # A skip that its own result states stays, whatever is reset: as if the task covered itself.
+                    # A skip that its own result states stays with any other reset: as if the task covered itself.
                     cover = row.priority if row.is_own else row.skipped_by
                     covers.setdefault(row.priority, set()).add(cover)
         except DBAPIError as error:

@@ -17,7 +17,7 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
 from photometry_tasks.maintenance.check import find_faults
 from tests.support.lists import empty_list, make_file, query, result_of
-from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, WARNING, Model, rows_of_a_field, stars
 from tests.support.processes import kill, running
 
 #: Arguments for opening a file.
@@ -196,7 +196,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         number=st.integers(1, 16),
-        status=st.sampled_from([OK, OK, OK, ERROR, ABORT, SKIPPED]),
+        status=st.sampled_from([OK, OK, WARNING, ERROR, ABORT, SKIPPED]),
         listed=st.lists(stars, max_size=5),
         method=st.text(max_size=8),
         errors=st.lists(st.text(max_size=8), max_size=2),
@@ -216,6 +216,17 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def save_nonsense(self) -> None:
         assert isinstance(self.call("save_result", {"priority": 1, "status": None}), ValueError)
+
+    @rule(numbers=st.sets(st.integers(1, 16), min_size=1, max_size=4))
+    def reset(self, numbers: set[int]) -> None:
+        chosen = [n for n in numbers - self.model.running if self.model.status.get(n) is not None]
+        self.call("reset_tasks", status=list(STATUS), priority=sorted(numbers - self.model.running))
+        self.model.started -= set(chosen)
+        self.model.reset(chosen)
+
+    @rule()
+    def reset_uncovered(self) -> None:
+        assert self.call("reset_uncovered_tasks") == 0
 
     @rule()
     def backup(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TaskCoveredError
 from tests.support.lists import ask, execute_sql, fill, make_file, result_of
-from tests.support.model import ABORT, ERROR, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
+from tests.support.model import ABORT, ERROR, FIELD, OK, SKIPPED, STARTED, Model, rows_of_a_field, stars
 
 pytestmark = pytest.mark.both_databases
 
@@ -568,7 +568,8 @@ def tasoc_tables(rows: list[dict[str, Any]], listed: list[set[int]]) -> tuple[di
         priority, source = task["priority"], task["datasource"]
         if priority in statuses:
             continue
-        others = [t for t in tasks if t["starid"] in stars_in_aperture - {task["starid"]} and t["ccd"] == task["ccd"]]
+        same = [t for t in tasks if all(t[name] == task[name] for name in FIELD)]
+        others = [t for t in same if t["starid"] in stars_in_aperture - {task["starid"]}]
         primary = [t for t in others if f"tpf:{t['starid']}" == source and t["datasource"] == "tpf"]
         is_secondary = source in {f"tpf:{star}" for star in stars_in_aperture - {task["starid"]}}
         sources = {source, f"tpf:{task['starid']}"} if source == "tpf" else {source}

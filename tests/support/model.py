@@ -9,7 +9,12 @@ from photometry_tasks import STATUS
 from photometry_tasks.rules.skipping import Decision, Rival, Said, get_faintness, settle
 from tests.support.lists import fill
 
-OK, ERROR, ABORT, SKIPPED, STARTED = (STATUS[name].value for name in ("OK", "ERROR", "ABORT", "SKIPPED", "STARTED"))
+OK, WARNING, ERROR, ABORT, SKIPPED, STARTED = (
+    STATUS[name].value for name in ("OK", "WARNING", "ERROR", "ABORT", "SKIPPED", "STARTED")
+)
+
+#: Only tasks with equal values in these columns are neighbours.
+FIELD = ("sector", "camera", "ccd", "cadence")
 
 
 class Model:
@@ -83,7 +88,8 @@ class Model:
         self.settle()
 
     def decide(self, this: dict[str, Any], status: STATUS, listed: set[int]) -> Decision:
-        others = [task for task in self.tasks.values() if task["starid"] in listed and task["ccd"] == this["ccd"]]
+        same = [task for task in self.tasks.values() if all(task[name] == this[name] for name in FIELD)]
+        others = [task for task in same if task["starid"] in listed]
         source = this["datasource"]
         if source.startswith("tpf:") and int(source[4:]) in listed:
             primary = [t["priority"] for t in others if t["datasource"] == "tpf" and t["starid"] == int(source[4:])]
@@ -107,10 +113,12 @@ rows_of_a_field = st.lists(
             "starid": stars,
             "datasource": st.sampled_from(["ffi", "tpf", "tpf:1", "tpf:2"]),
             "ccd": st.sampled_from([1, 1, 1, 2]),
+            "sector": st.sampled_from([1, 1, 1, 2]),
+            "cadence": st.sampled_from([120, 120, 120, 20]),
             "tmag": st.sampled_from([None, -1.0, 0.0, 5.0, 5.0, 9.0]),
         }
     ),
     min_size=2,
     max_size=14,
-    unique_by=lambda row: (row["starid"], row["datasource"], row["ccd"]),
+    unique_by=lambda row: (row["starid"], row["datasource"], row["ccd"], row["sector"], row["cadence"]),
 )
