@@ -526,7 +526,8 @@ class TaskManager:
                 self._connection.discard_changes()
                 self.close()
             except BaseException:
-                self._store.abort()  # in memory, the next opening takes the results from the log
+                if self._connection.is_open:
+                    self._store.abort()  # in memory, the next opening takes the results from the log
                 raise
 
     def __del__(self) -> None:

@@ -21,14 +21,17 @@ status = json.load(sys.stdin)["status"]
 print(status["OK"] + status["WARNING"] + status["SKIPPED"], status["PENDING"] + status["STARTED"], status["ERROR"])'
 }
 
-read -r before _ <<<"$(count)"
+found=$(count) # not within `read`: a failure must end the script
+read -r before _ <<<"$found"
 photometry-tasks run "$todo" "$function" --in-memory "${@:3}" &
 run=$!
 # SLURM may send its signals to this script only.
 for name in TERM USR1; do trap "kill -s $name $run || true" "$name"; done
 while kill -0 "$run" 2>/dev/null; do wait "$run" || true; done # a signal interrupts `wait`
 wait "$run"
-read -r after pending errors <<<"$(count)"
+trap - TERM USR1
+found=$(count)
+read -r after pending errors <<<"$found"
 
 if ((pending == 0)); then
     echo "No task is pending. Errors: $errors. See: photometry-tasks status $todo"

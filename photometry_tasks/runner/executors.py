@@ -5,9 +5,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Set
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from collections.abc import Callable, Collection, Set
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
+from typing import Any
 
 import psutil
 
@@ -17,41 +18,64 @@ from photometry_tasks.rules.validation import check_positive, invalid_argument
 #: Seconds that workers have after their last task: a function may leave a thread, or wait at the exit of its process.
 _LONGEST_EXIT = 5.0
 
+#: Seconds that the executor has after its workers were killed.
+_LAST_EXIT = 1.0
 
-def shut_down(executor: Executor, *, kill: bool, others: Set[int], is_urgent: Callable[[], bool]) -> None:
-    """Shut an executor down, and kill its workers, but not the child processes in `others`.
 
-    Without `kill`, workers have a few seconds to end by themselves, or until `is_urgent`.
+def shut_down(
+    executor: Executor,
+    running: Collection[Future[Any]],
+    *,
+    kill: bool,
+    others: Set[int],
+    is_urgent: Callable[[], bool],
+) -> None:
+    """Shut an executor down in bounded time, and kill its workers, but not the child processes in `others`.
+
+    The shutdown has a few seconds, or until `is_urgent`. With `kill`, the workers are killed whether or not they end.
+    Then, if `running` tasks or the shutdown still do not end, the other children that this process has started since
+    are killed: those of executors that do not use `multiprocessing`.
     """
-    if not kill:
-        ending: Future[None] = Future()
-        threading.Thread(target=_shut_down_into, args=(ending, executor), daemon=True).start()
-        until = time.monotonic() + _LONGEST_EXIT
-        while not ending.done() and time.monotonic() < until and not is_urgent():
-            wait([ending], timeout=0.05)
-        if not ending.done():
-            _kill_workers(others)
-            wait([ending], timeout=1)
-        if not ending.done():  # it waits for processes that multiprocessing did not start
-            for child in psutil.Process().children():
-                if child.pid not in others:
-                    kill_tree(child)
-        else:
-            ending.result()
-    elif hasattr(executor, "kill_workers"):  # WorkerPool, and ProcessPoolExecutor from Python 3.14 on
-        executor.kill_workers()
-    else:
-        try:
-            executor.shutdown(wait=False, cancel_futures=True)
-        except TypeError:  # Dask's takes only `wait`, and cancels the futures by itself
-            executor.shutdown(wait=False)
-        _kill_workers(others)
+    ending: Future[None] = Future()
+    threading.Thread(target=_shut_down_into, args=(ending, executor, kill), daemon=True).start()
+
+    def has_ended() -> bool:
+        return ending.done() and all(future.done() for future in running)
+
+    _wait_until(lambda: ending.done() or is_urgent(), _LONGEST_EXIT)
+    if kill or not ending.done():
+        for process in multiprocessing.active_children():
+            if process.pid not in others:
+                with suppress(psutil.NoSuchProcess):
+                    kill_tree(psutil.Process(process.pid))
+        _wait_until(has_ended, _LAST_EXIT)
+    if not has_ended():
+        for child in psutil.Process().children():
+            if child.pid not in others:
+                kill_tree(child)
+        _wait_until(has_ended, _LAST_EXIT)
+    if ending.done():
+        ending.result()
 
 
-def _shut_down_into(ending: "Future[None]", executor: Executor) -> None:
+def _wait_until(is_over: Callable[[], bool], longest: float) -> None:
+    until = time.monotonic() + longest
+    while not is_over() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _shut_down_into(ending: "Future[None]", executor: Executor, kill: bool) -> None:
     """Shut an executor down, and put the end or the error into a future."""
     try:
-        executor.shutdown()
+        if not kill:
+            executor.shutdown()
+        elif hasattr(executor, "kill_workers"):  # WorkerPool, and ProcessPoolExecutor from Python 3.14 on
+            executor.kill_workers()
+        else:
+            try:
+                executor.shutdown(wait=False, cancel_futures=True)
+            except TypeError:  # Dask's takes only `wait`, and cancels the futures by itself
+                executor.shutdown(wait=False)
     except BaseException as error:
         ending.set_exception(error)
     else:
@@ -86,7 +110,7 @@ def check_ranks(executor: object) -> None:
 
     # SLURM starts this number of processes, and its plugin for MPI makes one world of them.
     launched = os.environ.get("SLURM_NTASKS", "")
-    if MPI.COMM_WORLD.size == 1 and launched.isdecimal() and int(launched) > 1:
+    if MPI.COMM_WORLD.size == 1 and launched.isdecimal() and launched.lstrip("0") not in ("", "1"):
         raise invalid_argument(
             "executor",
             executor,
@@ -115,11 +139,3 @@ def kill_tree(process: psutil.Process) -> None:
         for child in started:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-
-
-def _kill_workers(others: Set[int]) -> None:
-    """Kill the children that `multiprocessing` has started."""
-    for process in multiprocessing.active_children():
-        if process.pid not in others:
-            with suppress(psutil.NoSuchProcess):
-                kill_tree(psutil.Process(process.pid))

@@ -182,8 +182,9 @@ def run_tasks(
     check_function(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
-    run = _Run(manager, function, checked, executor, jobs, limit, grace, grace_term, stop_after, progress)
-    with run.shutdown:
+    with Shutdown(grace, grace_term) as shutdown:
+        run = _Run(manager, function, checked, executor, jobs, limit, shutdown, progress)
+        shutdown.begin(find_time_limit(stop_after), run.wake_up)
         run.work()
     return run.report
 
@@ -199,9 +200,7 @@ class _Run:
         make_executor: Callable[[int], Executor],
         jobs: int,
         limit: int | None,
-        grace: float,
-        grace_term: float | None,
-        stop_after: float | None,
+        shutdown: Shutdown,
         progress: Callable[[RunReport], None] | None,
     ) -> None:
         self.report = RunReport()
@@ -211,7 +210,7 @@ class _Run:
         self._make_executor = make_executor
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result | None] | None] = SimpleQueue()
-        self.shutdown = Shutdown(grace, grace_term, find_time_limit(stop_after), partial(self._finished.put, None))
+        self._shutdown = shutdown
         self._others = find_children()
         self._executor = make_executor(jobs)
         if not hasattr(self._executor, "submit"):
@@ -237,11 +236,15 @@ class _Run:
         self._is_broken = self._has_warned = False
         self._locked_since: float | None = None
 
+    def wake_up(self) -> None:
+        """End a wait for finished tasks, because a signal came."""
+        self._finished.put(None)
+
     def work(self) -> None:
         """Run tasks until none is left, or the run has to stop."""
         try:
             while True:
-                is_stopping = self.shutdown.is_requested()
+                is_stopping = self._shutdown.is_requested()
                 if is_stopping:
                     self._cancel_waiting()
                 else:
@@ -251,7 +254,7 @@ class _Run:
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
                 if is_idle and (is_stopping or not self._awaits_more()):
                     break
-                if is_stopping and self.shutdown.get_seconds_left() == 0:
+                if is_stopping and self._shutdown.get_seconds_left() == 0:
                     break
                 if self._in_flight or is_idle:
                     self._wait(is_idle=is_idle)
@@ -259,7 +262,7 @@ class _Run:
                     self._save()
         finally:
             self._end()
-        self.report.is_out_of_time = self.shutdown.is_out_of_time
+        self.report.is_out_of_time = self._shutdown.is_out_of_time
         if self._progress is not None:
             self._progress(self.report)
 
@@ -269,10 +272,10 @@ class _Run:
         for future in list(self._in_flight)[self._jobs :]:
             future.cancel()
         running = sum(not future.done() for future in self._in_flight)
-        left = self.shutdown.get_seconds_left() or 0.0
+        left = self._shutdown.get_seconds_left() or 0.0
         if running and left >= 1 and not self._has_warned:
             message = "%s: stopping (%s): no new task starts; %s may continue for %.0f s, or until a second signal"
-            arguments = self._manager.todo_file, self.shutdown.reason, count_of(running, "running task"), left
+            arguments = self._manager.todo_file, self._shutdown.reason, count_of(running, "running task"), left
             self._manager.logger.warning(message, *arguments)
             self._has_warned = True
 
@@ -302,9 +305,9 @@ class _Run:
             return
         claim = partial(self._manager.claim_tasks, int(min(lacking, self._to_come)), **self._constraints)
         try:
-            tasks = self._call(claim, is_over=self.shutdown.is_requested)
+            tasks = self._call(claim, is_over=self._shutdown.is_requested)
         except TodoFileInUseError:
-            if self.shutdown.is_requested():
+            if self._shutdown.is_requested():
                 return
             raise
         self._started.update(task["priority"] for task in tasks)
@@ -320,9 +323,9 @@ class _Run:
             self._is_broken = False
         try:
             future = self._executor.submit(run_task, self._function, task)
-        except BrokenExecutor:
+        except BrokenExecutor as error:
             if is_new:
-                raise
+                raise WorkerError(found=describe_error(error)) from error
             self._is_broken = True
             self._suspects.append(task)
             return None
@@ -336,7 +339,7 @@ class _Run:
 
     def _wait(self, *, is_idle: bool) -> None:
         """Wait until a task finishes, a signal arrives, or a heartbeat, a save or the end of the run is due."""
-        timeouts = [_LONGEST_WAIT] if (left := self.shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
+        timeouts = [_LONGEST_WAIT] if (left := self._shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
         lease = self._manager.lease
         if lease is not None:
             elapsed = time.perf_counter() - self._last_heartbeat
@@ -363,7 +366,7 @@ class _Run:
             if (result := future.result()) is None:
                 return  # Ctrl-C reached the worker
             elaptime = result.diagnostics["elaptime"]
-            self.shutdown.add_run_time(elaptime)
+            self._shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._deaths_in_a_row = 0
             self._finish(result)
@@ -371,7 +374,7 @@ class _Run:
         is_alone, is_certain = future is self._alone, isinstance(error, WorkerDiedError)
         if not is_certain and (isinstance(error, BrokenExecutor) or is_alone or len(self._failed) >= self._jobs):
             self._is_broken = True  # no worker may be left
-        if self.shutdown.is_requested() and not is_certain:
+        if self._shutdown.is_requested() and not is_certain:
             return  # the task was cancelled, or the signal reached its worker too
         if not is_worker_death(error):
             raise error if isinstance(error, WorkerError) else WorkerError(found=describe_error(error)) from error
@@ -438,7 +441,8 @@ class _Run:
         try:
             # A broken executor may wait without end for processes that have died.
             kill = bool(self._in_flight) or self._is_broken
-            shut_down(self._executor, kill=kill, others=self._others, is_urgent=self.shutdown.is_repeated)
+            is_urgent = self._shutdown.is_repeated
+            shut_down(self._executor, self._in_flight, kill=kill, others=self._others, is_urgent=is_urgent)
         except Exception:
             self._manager.logger.exception("%s: the executor could not be shut down", self._manager.todo_file)
         for future in self._in_flight:
@@ -457,7 +461,7 @@ class _Run:
                 self._manager.logger.exception(message, self._manager.todo_file, result.priority)
         try:
             if self._started:
-                self._call(partial(self._manager.release_tasks, self._started), is_over=self.shutdown.is_requested)
+                self._call(partial(self._manager.release_tasks, self._started), is_over=self._shutdown.is_requested)
         except Exception:
             message = "%s: %s could not be returned to pending"
             self._manager.logger.exception(message, self._manager.todo_file, count_of(len(self._started), "task"))
@@ -480,7 +484,7 @@ class _Run:
                         self._locked_since = now
                         message = "%s The run keeps its results, and waits for at most %.0f s"
                         self._manager.logger.warning(message, error, _LONGEST_LOCK)
-                    if now - self._locked_since >= _LONGEST_LOCK or (is_over or self.shutdown.is_repeated)():
+                    if now - self._locked_since >= _LONGEST_LOCK or (is_over or self._shutdown.is_repeated)():
                         raise
                     time.sleep(_PAUSE)
                 else:

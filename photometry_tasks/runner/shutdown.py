@@ -28,6 +28,9 @@ _ECHO = 1.0
 #: Longest wait for an answer of the batch system, seconds.
 _PATIENCE = 10.0
 
+#: Most characters of an answer without an end.
+_LONGEST = 200
+
 #: How many of the last run times give the forecast of the next one, and the quantile that is the forecast.
 _SEEN, _SHARE = 200, 0.95
 
@@ -35,9 +38,10 @@ _SEEN, _SHARE = 200, 0.95
 class Shutdown:
     """Watches for Ctrl-C, for SIGTERM and SIGUSR1 of a batch system, and for the time limit.
 
-    After the first signal no new task starts, and running tasks may continue for `grace` seconds; a second signal ends
-    that time. A signal is not watched if the program has its own handler for it, or ignores it, or if the run is not in
-    the main thread. The handlers are restored at the end.
+    Until `begin`, a signal raises an exception at once. Then, after the first signal no new task starts, and running
+    tasks may continue for `grace` seconds; a second signal ends that time. A signal is not watched if the program has
+    its own handler for it, or ignores it, or if the run is not in the main thread. The handlers are restored at the
+    end.
 
     Parameters
     ----------
@@ -45,19 +49,13 @@ class Shutdown:
         Seconds that running tasks may continue after a signal.
     grace_term : float or None
         The same after SIGTERM; by default `grace`, but at most 20 s.
-    stop_after : float or None
-        Seconds from now after which the run should have ended.
-    wake_up : callable
-        Called at each signal.
     """
 
-    def __init__(
-        self, grace: float, grace_term: float | None, stop_after: float | None, wake_up: Callable[[], None]
-    ) -> None:
+    def __init__(self, grace: float, grace_term: float | None) -> None:
         self._grace = grace
         self._grace_term = min(grace, _GRACE_TERM) if grace_term is None else grace_term
-        self._deadline = None if stop_after is None else time.monotonic() + stop_after
-        self._wake_up = wake_up
+        self._deadline: float | None = None
+        self._wake_up: Callable[[], None] = self._raise
         # Numbers and times of the signals: one append, because a second signal can interrupt the handler of the first.
         self._signals: list[tuple[int, float]] = []
         self._is_out_of_time = False
@@ -68,7 +66,6 @@ class Shutdown:
             signal.SIGTERM: signal.SIG_DFL,
             signal.SIGUSR1: signal.SIG_DFL,
         }
-        # Now, before the executor is made: Ray and dask-jobqueue set handlers that end the program.
         self._watched = [number for number, default in defaults.items() if signal.getsignal(number) is default]
 
     def __enter__(self) -> Self:
@@ -76,6 +73,20 @@ class Shutdown:
             for number in self._watched:
                 self._handlers[number] = signal.signal(number, self._take)
         return self
+
+    def begin(self, stop_after: float | None, wake_up: Callable[[], None]) -> None:
+        """Let running tasks continue after a signal, from now on, and call `wake_up` at each signal.
+
+        Parameters
+        ----------
+        stop_after : float or None
+            Seconds from now after which the run should have ended.
+        wake_up : callable
+        """
+        self._deadline = None if stop_after is None else time.monotonic() + stop_after
+        self._wake_up = wake_up
+        for number in self._handlers:
+            signal.signal(number, self._take)  # again: Ray and dask-jobqueue set handlers that end the program
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -158,18 +169,26 @@ def _find_job_end() -> int | None:
     try:
         # The shell of the job finds `squeue` in the same way.
         answer = subprocess.run(  # noqa: S603
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
         )
         # The id of an array also finds its other elements.
         end = int(dict(map(str.split, answer.stdout.splitlines()))[job])
+        ends = datetime.fromtimestamp(end).astimezone().isoformat(" ")
     except (OSError, subprocess.TimeoutExpired) as error:
         found = str(error)
-    except (ValueError, KeyError):
-        found = (answer.stderr or answer.stdout).strip()
+    except (ValueError, KeyError, OverflowError):
+        found = " ".join((answer.stderr or answer.stdout).split())[:_LONGEST] or "no answer"
     else:
-        ends = datetime.fromtimestamp(end).astimezone().isoformat(" ")
-        _logger.warning("SLURM ends job %s at %s; the run ends %.0f s earlier", job, ends, _RESERVE)
-        return end
+        if end > time.time():
+            _logger.warning("SLURM ends job %s at %s; the run ends %.0f s earlier", job, ends, _RESERVE)
+            return end
+        found = f"an end in the past, {ends}"
     message = "`squeue` did not say when SLURM ends job %s (%s); give the run a time limit (--stop-after)"
     _logger.warning(message, job, found)
     return None

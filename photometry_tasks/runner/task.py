@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import signal
 import sys
 import sysconfig
 import time
@@ -41,9 +42,10 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
         # Checked in the worker: only plain values are sent, and a malformed result fails only its own task.
         identity = {"priority": task["priority"], "attempt": task.get("attempt")}
         result = check_result({**task, **times, **fields, **identity})
-    except KeyboardInterrupt:
-        return None
     except BaseException as error:
+        # Where workers ignore Ctrl-C, as ours do, it is an exception of the function.
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            return None
         times["time"] = time.perf_counter() - begun
         text = traceback.format_exc()
         if isinstance(error, MemoryError):

@@ -88,11 +88,16 @@ def test_every_script_is_named() -> None:
 
 
 @contextmanager
-def script(name: str, folder: Path, *options: str, function: str = "good", **variables: str) -> Iterator[Any]:
-    """Run a job script as SLURM would, with replacements for srun, squeue and scontrol."""
+def script(
+    name: str, folder: Path, *options: str, function: str = "good", programs: str = "", **variables: str
+) -> Iterator[Any]:
+    """Run a job script as SLURM would, with replacements for srun, squeue and scontrol, and for photometry-tasks."""
     (folder / "bin").mkdir()
-    for program, line in {"squeue": "4711 $(($(date +%s) + 3600))", "scontrol": "scontrol $*"}.items():
-        (folder / "bin" / program).write_text(f'#!/bin/sh\necho "{line}"\n')
+    lines = {"squeue": 'echo "4711 $(($(date +%s) + 3600))"', "scontrol": 'echo "scontrol $*"'}
+    if programs:
+        lines["photometry-tasks"] = f'{programs}\nexec {sys.executable} -m photometry_tasks.cli "$@"'
+    for program, line in lines.items():
+        (folder / "bin" / program).write_text(f"#!/bin/sh\n{line}\n")
         (folder / "bin" / program).chmod(0o755)
     (folder / "dask_client.py").write_text((SLURM / "dask_client.py").read_text())
     settings = {**environment(), "SLURM_JOB_ID": "4711", **variables}
@@ -150,6 +155,18 @@ def test_the_chain(tmp_path: Path, options: list[str], goes_on: bool) -> None:
     assert run.returncode == (0 if goes_on else 1), log
     assert ("scontrol requeue 4711" in log) == goes_on
     assert ("No task was finished" in log) == (not goes_on)
+
+
+def test_a_chain_that_cannot_count(tmp_path: Path) -> None:
+    """If the count of the tasks fails after the run, the script fails, and does not say that no task is pending."""
+    path = make_file(tmp_path / "todo.sqlite", many(3))
+    fails = "if test $1 = status -a -e begun; then exit 5; fi"
+    with script("chain.sh", tmp_path, function="leaves_a_line", programs=fails) as run:
+        run.wait(60)
+    log = (tmp_path / "log").read_text()
+    assert run.returncode == 1, log
+    assert "No task is pending" not in log
+    assert query(path, "SELECT count(*) FROM diagnostics") == [(3,)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from photometry_tasks.runner.shutdown import find_time_limit
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
-from tests.support.processes import ignore_signals, spawn_pool, workers_of
+from tests.support.processes import ignore_signals, running_command, spawn_pool, workers_of
 
 
 @pytest.fixture(autouse=True)
@@ -192,6 +192,49 @@ def test_an_executor_that_waits_for_its_program(
         another.kill()
 
 
+def be_slow_to_start(jobs: int) -> ThreadPoolExecutor:
+    """Tell the test that the executor starts, and wait without end, as for the nodes of a cluster."""
+    print("starting", flush=True)
+    time.sleep(600)
+    return ThreadPoolExecutor(jobs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_the_executor_starts(todo: Callable[..., Path], number: int) -> None:
+    """A signal ends the start of an executor at once, and the list is closed as usual."""
+    path = todo(*many(2))
+    command = [sys.executable, "-m", "photometry_tasks.cli", "run", str(path), "tests.support.functions:good"]
+    command += ["--jobs", "2", "--executor", "tests.runner.test_shutdown:be_slow_to_start"]
+    how = {"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE, "text": True}
+    with running_command(command, **how) as process:
+        assert process.stdout.readline() == "starting\n"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert [other.name for other in path.parent.glob("todo*")] == ["todo.sqlite"]
+
+
+class NeverShutsDown(ThreadPoolExecutor):
+    """An executor whose tasks and shutdown never end, as Parsl's with a task that hangs."""
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+        threading.Event().wait()
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        return Future()
+
+
+def test_an_executor_that_never_shuts_down(opened: Callable[..., TaskManager]) -> None:
+    """After a second signal, the run ends although the executor does not, and its tasks are pending."""
+    manager = opened(*many(4))
+    timer = threading.Timer(0.5, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(manager, functions.good, jobs=2, executor=NeverShutsDown)
+    assert manager.get_number_tasks() == 4
+
+
 def test_a_second_signal_ends_the_wait_for_workers(
     opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +324,12 @@ def test_the_end_of_the_job(
         ("echo 4711 N/A", "(4711 N/A)"),
         ("echo 4711", "(4711)"),
         ("exec sleep 600", "timed out after 0.5 seconds)"),
-        ("rm bin/squeue", "()"),
+        ("rm bin/squeue", "(no answer)"),
+        (r"printf '4711 \377\376\n'", "(4711 \ufffd"),
+        ("echo 4711 99999999999999", "(4711 99999999999999)"),
+        (f"echo 4711 {'9' * 5000}", "9999)"),
+        ("echo 4711 1000", "(an end in the past, 1970-01-01"),
+        ("yes slurm | head -100000", "slurm slurm"),
         (None, "No such file or directory: 'squeue')"),
     ],
 )

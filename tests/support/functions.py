@@ -78,7 +78,7 @@ def exits(_task: dict[str, Any]) -> dict[str, Any]:
 
 
 def raises_a_base_exception(task: dict[str, Any]) -> dict[str, Any]:
-    raise [asyncio.CancelledError, GeneratorExit][task["priority"] % 2]
+    raise [asyncio.CancelledError, GeneratorExit, KeyboardInterrupt][task["priority"] % 3]
 
 
 def does_not_end(task: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,12 @@ HANDLER = Shutdown._take.__code__
 LINES = sorted({line for _, _, line in HANDLER.co_lines() if line} - {HANDLER.co_firstlineno})
 
 
+def begin(grace: float, grace_term: float | None = None, stop_after: float | None = None) -> Shutdown:
+    shutdown = Shutdown(grace, grace_term)
+    shutdown.begin(stop_after, lambda: None)
+    return shutdown
+
+
 @pytest.mark.parametrize(
     ("number", "grace", "grace_term", "left"),
     [
@@ -27,7 +33,7 @@ LINES = sorted({line for _, _, line in HANDLER.co_lines() if line} - {HANDLER.co
 )
 def test_signals(number: int, grace: float, grace_term: float | None, left: float) -> None:
     """The first signal leaves running tasks the grace, after SIGTERM 20 s by default; the second signal ends it."""
-    shutdown = Shutdown(grace, grace_term, None, lambda: None)
+    shutdown = begin(grace, grace_term)
     assert (shutdown.is_requested(), shutdown.get_seconds_left()) == (False, None)
     shutdown._take(number, None)
     assert (shutdown.is_requested(), shutdown.reason) == (True, signal.Signals(number).name)
@@ -49,7 +55,7 @@ def test_signals(number: int, grace: float, grace_term: float | None, left: floa
 )
 def test_an_echo(monkeypatch: pytest.MonkeyPatch, numbers: list[int], seconds: float, is_repeated: bool) -> None:
     """A signal that SLURM and the job script both send to the run counts once; Ctrl-C counts each time."""
-    shutdown = Shutdown(GRACE, None, None, lambda: None)
+    shutdown = begin(GRACE)
     for place, number in enumerate(numbers):
         monkeypatch.setattr("time.monotonic", lambda now=place * seconds: now)
         shutdown._take(number, None)
@@ -59,7 +65,7 @@ def test_an_echo(monkeypatch: pytest.MonkeyPatch, numbers: list[int], seconds: f
 @pytest.mark.parametrize("line", LINES, ids=lambda line: f"line {line - LINES[0]}")
 def test_a_signal_in_the_handler_of_another(line: int) -> None:
     """A second signal ends the grace too if it interrupts the handler of the first, at any line."""
-    shutdown = Shutdown(GRACE, None, None, lambda: None)
+    shutdown = begin(GRACE)
 
     def interrupt(frame: FrameType, event: str, _argument: object) -> Any:
         if frame.f_code is not HANDLER:
@@ -80,7 +86,7 @@ def test_a_signal_in_the_handler_of_another(line: int) -> None:
 
 def test_the_time_limit() -> None:
     """No task starts when 95 % of the run times are longer than the remaining time."""
-    shutdown = Shutdown(GRACE, None, 60.0, lambda: None)
+    shutdown = begin(GRACE, stop_after=60.0)
     shutdown.add_run_time(1.0)
     assert not shutdown.is_requested()
     shutdown.add_run_time(120.0)
