@@ -336,11 +336,12 @@ class PostgreSQLStore(TaskStore):
             number = self._live.get(result.priority)  # another manager may have rescued the task since
         if number != attempt and (number is not None or worker != self.worker):
             return None
-        given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": None}
+        errors = result.diagnostics["errors"]
+        given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": errors}
         if attempt is not None and not transaction.execute(save_statements.END_ATTEMPT, given):
             return None  # another manager has just rescued the task
         (saved,) = transitions.save_results(transaction, [result])
-        if attempt is not None:
+        if attempt is not None and (saved.status, saved.errors) != (result.status, errors):
             described = {**given, "end": saved.status.name, "text": saved.errors}
             transaction.execute(save_statements.DESCRIBE_END, described)
         seen.add(result.priority)
