@@ -276,7 +276,7 @@ def test_an_executor_without_workers(opened: Callable[..., TaskManager]) -> None
         made.append(Batch(failures, all_after=11 if not made else None))
         return made[-1]
 
-    run_tasks(manager, functions.good, jobs=2, executor=make)
+    run_tasks(manager, functions.good, jobs=1, executor=make)
     assert (manager.summary["OK"], manager.summary["ERROR"]) == (38, 2)
     assert 2 <= len(made) <= 4
 
@@ -286,7 +286,7 @@ def test_executors_without_workers(opened: Callable[..., TaskManager], monkeypat
     monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
     manager = opened(*many(40))
     with pytest.raises(TooManyWorkerDeathsError, match=r"4 tasks in a row .* all workers are gone"):
-        run_tasks(manager, functions.good, jobs=2, executor=lambda _: Batch({3: WorkerLost("all workers are gone")}, 3))
+        run_tasks(manager, functions.good, jobs=1, executor=lambda _: Batch({3: WorkerLost("all workers are gone")}, 3))
     assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (2, 4, 34)
 
 

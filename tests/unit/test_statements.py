@@ -31,6 +31,7 @@ PARAMETERS: dict[str, set[str]] = {
     "PRIORITY_RANGE": set(),
     "START_TASK": {"task"},
     "RELEASE_TASK": {"task"},
+    "COVERS_OF_TASK": {"task"},
     "STATUS_OF_TASK": {"task"},
     "TASK_OF_RESULT": {"task", "lightcurve"},
     "RIVALS": TARGET,
