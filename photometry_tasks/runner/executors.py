@@ -32,7 +32,7 @@ def shut_down(
 ) -> None:
     """Shut an executor down in bounded time, and kill its workers, but not the child processes in `others`.
 
-    The shutdown has a few seconds, or until `is_urgent`. With `kill`, the workers are killed whether or not they end.
+    The shutdown has a few seconds; without `kill`, it waits for the workers, but only until `is_urgent`.
     Then, if `running` tasks or the shutdown still do not end, the other children that this process has started since
     are killed: those of executors that do not use `multiprocessing`.
     """
@@ -42,8 +42,8 @@ def shut_down(
     def has_ended() -> bool:
         return ending.done() and all(future.done() for future in running)
 
-    _wait_until(lambda: ending.done() or is_urgent(), _LONGEST_EXIT)
-    if kill or not ending.done():
+    _wait_until(lambda: ending.done() or (not kill and is_urgent()), _LONGEST_EXIT)
+    if not ending.done() or (kill and not hasattr(executor, "kill_workers")):
         for process in multiprocessing.active_children():
             if process.pid not in others:
                 with suppress(psutil.NoSuchProcess):

@@ -166,7 +166,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 def _save(transaction: Transaction, result: Result) -> Saved:
     task = _look_up(transaction, result)
     if task.was_saved or task.has_covered or task.has_void_skips:
-        # TASOC deletes the result of an ERROR, but not the skips that it has caused; those of a task stay at its save.
+        # TASOC keeps skips that no result states any more: those by this task, and those of it.
         reset_tasks(transaction, [result.priority])
         task = _look_up(transaction, result)
     status, row, errors = result.status, dict(result.diagnostics), list(result.errors)

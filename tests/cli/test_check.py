@@ -121,21 +121,8 @@ def test_notes(todo: Callable[..., Any]) -> None:
     assert query(target, "SELECT * FROM todolist ORDER BY priority") == before
     assert "4 SKIPPED tasks returned to pending." in run("reset-uncovered", target).output
     statuses = dict(query(target, "SELECT priority, status FROM todolist"))
-    assert statuses == {
-        1: 1,
-        2: 5,
-        3: None,
-        4: 2,
-        5: None,
-        6: None,
-        7: 1,
-        8: 5,
-        9: None,
-        10: None,
-        11: 5,
-        12: None,
-        13: 5,
-    }
+    returned = dict.fromkeys((3, 5, 6, 12))
+    assert statuses == {1: 1, 2: 5, 4: 2, 7: 1, 8: 5, 9: None, 10: None, 11: 5, 13: 5, **returned}
     skips = query(target, "SELECT * FROM photometry_skipped ORDER BY 1, 2")
     assert skips == [(2, 1), (7, 1), (8, 9), (10, 1), (13, 12)]
     assert "SKIPPED tasks that no task" not in run("check", target).output

@@ -39,7 +39,7 @@ def test_importing_loads_nothing() -> None:
 
 
 def test_a_worker_loads_little() -> None:
-    """What a worker of any executor imports to run a task loads no SQLAlchemy."""
+    """The modules that a worker imports to run a task load no SQLAlchemy, with any executor."""
     loaded = loaded_by(
         "import photometry_tasks.runner.task, photometry_tasks.runner.pool, photometry_tasks.cli.__main__"
     )

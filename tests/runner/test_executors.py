@@ -6,7 +6,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, InvalidStateError, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    InvalidStateError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context, resource_tracker
@@ -294,6 +301,10 @@ def gone(*_: Any, **__: Any) -> Any:
     raise RuntimeError("the scheduler is gone")
 
 
+def broken(*_: Any, **__: Any) -> Any:
+    raise BrokenExecutor("no worker can start")
+
+
 def cancelled(*_: Any, **__: Any) -> Future[Any]:
     future: Future[Any] = Future()
     future.cancel()
@@ -310,6 +321,7 @@ def failed(error: Exception) -> Callable[..., Future[Any]]:
     ("submit", "says"),
     [
         (gone, "RuntimeError: the scheduler is gone"),
+        (broken, "BrokenExecutor: no worker can start"),
         (cancelled, "CancelledError: by the executor"),
         (failed(ConnectionError("no route")), "ConnectionError: no route"),
         (failed(ModuleNotFoundError("No module named 'mystars'")), "No module named 'mystars'"),

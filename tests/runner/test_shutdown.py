@@ -162,6 +162,25 @@ def test_workers_that_do_not_end(
         os.sched_yield()
 
 
+def test_children_of_others(opened: Callable[..., TaskManager]) -> None:
+    """The end of a run kills no process that another part of the program has started meanwhile."""
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+
+    def interrupt(report: RunReport) -> None:
+        if report.saved and other.pid is None:
+            other.start()
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks(opened(*many(4)), functions.waits_from_task_3, jobs=2, progress=interrupt)
+        assert other.is_alive()
+    finally:
+        other.kill()
+        other.join()
+
+
 class WaitsForItsProgram(ThreadPoolExecutor):
     """An executor that waits for a program at its end, as executorlib does for its workers."""
 
@@ -225,8 +244,9 @@ class NeverShutsDown(ThreadPoolExecutor):
         return Future()
 
 
-def test_an_executor_that_never_shuts_down(opened: Callable[..., TaskManager]) -> None:
+def test_an_executor_that_never_shuts_down(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """After a second signal, the run ends although the executor does not, and its tasks are pending."""
+    monkeypatch.setattr(executors, "_LONGEST_EXIT", 0.5)
     manager = opened(*many(4))
     timer = threading.Timer(0.5, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
     timer.start()
