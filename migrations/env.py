@@ -11,12 +11,12 @@ from alembic import command, context
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, Dialect, Float, make_url
+from sqlalchemy import Connection, Dialect, Float, MetaData, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.errors import TodoError
-from photometry_tasks.models import Base, ServerBase
+from photometry_tasks.models import Base
 from photometry_tasks.schema import VERSION_TABLE, convert_older_file
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.base import Database
@@ -30,7 +30,7 @@ config = context.config
 def run_migrations(dialect: Dialect, **where: Any) -> None:
     """Run the migrations on a connection, or write their SQL for the database of a URL."""
     context.configure(
-        target_metadata=[Base.metadata, ServerBase.metadata] if is_server(dialect) else Base.metadata,
+        target_metadata=Base.metadata if is_server(dialect) else build_sqlite_metadata(),
         version_table=VERSION_TABLE,
         transactional_ddl=True,  # on SQLite too: the caller has begun the transaction explicitly
         include_object=is_ours,
@@ -41,6 +41,16 @@ def run_migrations(dialect: Dialect, **where: Any) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def build_sqlite_metadata() -> MetaData:
+    """Return the tables without identity columns, which SQLite lacks: Alembic would report each as a difference."""
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    for table in Base.metadata.sorted_tables:
+        for column in table.to_metadata(metadata).columns:
+            if column.identity is not None:
+                column.identity = column.server_default = None
+    return metadata
 
 
 def is_ours(item: SchemaItem, name: str | None, kind: str, is_reflected: bool, compared: SchemaItem | None) -> bool:  # noqa: ARG001 - Alembic's signature

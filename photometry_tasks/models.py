@@ -4,13 +4,15 @@ The first three tables are those of the TASOC pipeline (release 6.3): other prog
 The library itself runs Core statements on these tables: see `sql/statements.py`.
 """
 
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 
-__all__ = ["Attempt", "Base", "Diagnostics", "OwnSkip", "Progress", "ServerBase", "Skip", "Task", "Worker"]
+__all__ = ["Attempt", "Base", "Diagnostics", "Extra", "OwnSkip", "Progress", "Skip", "Task", "Undo", "Worker"]
 
 # On SQLite the types of TASOC's files; only a column declared INTEGER becomes the alias of the row id.
 # On PostgreSQL both need 64 bits: for star ids, and for unchanged magnitudes.
@@ -19,9 +21,46 @@ _Real: sa.Double[float] = sa.Double().with_variant(sa.REAL(), "sqlite")
 _Statistic = Annotated[float, mapped_column(sa.DOUBLE_PRECISION())]
 
 
-_IS_PENDING = sa.text("status IS NULL")
+class Time(sa.TypeDecorator[datetime]):
+    """A time with its zone; on SQLite, which has no type for it, seconds since 1970 (UTC) in 8 bytes."""
 
-_TYPES = {int: _Integer, float: _Real, str: sa.Text(), datetime: sa.DateTime(timezone=True)}
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        """Return the type of the column."""
+        return dialect.type_descriptor(_Real if dialect.name == "sqlite" else sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        """Return a time as the database stores it; a value of another type is returned unchanged."""
+        return value.timestamp() if dialect.name == "sqlite" and isinstance(value, datetime) else value
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+        """Return a stored time; a value that another program stored and that is no time is returned unchanged."""
+        try:
+            return datetime.fromtimestamp(value, UTC) if type(value) in (float, int) else value
+        except (OverflowError, ValueError):
+            return value
+
+
+class current_time(FunctionElement[datetime]):  # noqa: N801 - used as a function
+    """The time of the call, by the clock of the database, as a column of type `Time` stores it."""
+
+    type = Time()
+    inherit_cache = True
+
+
+@compiles(current_time)
+def _from_julian_day(_element: current_time, _compiler: Any, **_given: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(current_time, "postgresql")
+def _from_clock(_element: current_time, _compiler: Any, **_given: Any) -> str:
+    return "clock_timestamp()"
+
+
+_TYPES = {int: _Integer, float: _Real, str: sa.Text(), datetime: Time()}
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_name)s_idx",
@@ -38,15 +77,13 @@ _NAMES = {
 _OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 
 
+def _partial(condition: str) -> dict[str, Any]:
+    """Return the options of an index that holds only the rows that meet a condition."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
+
+
 class Base(DeclarativeBase):
     """The base of the models of every TODO-list: types and naming convention."""
-
-    type_annotation_map = _TYPES
-    metadata = sa.MetaData(naming_convention=_NAMES)
-
-
-class ServerBase(DeclarativeBase):
-    """The base of the models that only a TODO-list on a server has, which many managers share."""
 
     type_annotation_map = _TYPES
     metadata = sa.MetaData(naming_convention=_NAMES)
@@ -97,7 +134,7 @@ class Task(Base):
         sa.Index("starid_idx", "starid"),
         sa.Index("todolist_datasource_idx", "datasource"),
         # Finds the next task equally fast however many tasks are finished.
-        sa.Index("todolist_pending_idx", "priority", sqlite_where=_IS_PENDING, postgresql_where=_IS_PENDING),
+        sa.Index("todolist_pending_idx", "priority", **_partial("status IS NULL")),
         {"info": {"storage": f"fillfactor = 70, {_OFTEN}"}},
     )
 
@@ -200,8 +237,27 @@ class Progress(Base):
     last_error: Mapped[int | None]
 
 
-class Worker(ServerBase):
-    """A row of `photometry_tasks_workers`: a manager that has, or had, the list open. Rows are never deleted.
+class Extra(Base):
+    """A row of `photometry_tasks_extra`: the pipeline's own values in the result of one task.
+
+    Attributes
+    ----------
+    extra : str
+        A JSON object without nesting.
+    """
+
+    __tablename__ = "photometry_tasks_extra"
+
+    priority: Mapped[int] = mapped_column(
+        sa.ForeignKey("diagnostics.priority", ondelete="CASCADE", onupdate="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    extra: Mapped[str]
+
+
+class Worker(Base):
+    """A row of `photometry_tasks_workers`: a manager that has, or had, the list open.
 
     Attributes
     ----------
@@ -211,11 +267,13 @@ class Worker(ServerBase):
         Host and process number.
     slurm_jobid : str or None
         Job of the batch system.
-    lease : float
-        Seconds without a heartbeat after which other managers rescue its tasks.
+    lease : float or None
+        Seconds without a heartbeat after which other managers rescue its tasks; None for the manager of a file.
     begun, seen, ended : datetime
-        Times of opening, last heartbeat, and closing or expiry of the lease, by the server's clock. If a manager
+        Times of opening, last heartbeat, and closing or expiry of the lease, by the clock of the database. If a manager
         returns after its lease expired, `ended` is NULL again.
+    version : str or None
+        Version of the pipeline, as the manager's caller gave it.
     """
 
     __tablename__ = "photometry_tasks_workers"
@@ -224,20 +282,23 @@ class Worker(ServerBase):
     host: Mapped[str]
     pid: Mapped[int]
     slurm_jobid: Mapped[str | None]
-    lease: Mapped[float]
-    begun: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
-    seen: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    lease: Mapped[float | None]
+    begun: Mapped[datetime] = mapped_column(server_default=current_time())
+    seen: Mapped[datetime] = mapped_column(server_default=current_time())
     ended: Mapped[datetime | None]
+    version: Mapped[str | None]
 
     __table_args__ = (
         # Each claim looks for expired leases. `seen` is not in the index: a heartbeat then updates no index.
-        sa.Index("photometry_tasks_workers_live_idx", "worker", postgresql_where=sa.text("ended IS NULL")),
+        sa.Index("photometry_tasks_workers_live_idx", "worker", **_partial("ended IS NULL")),
         {"info": {"storage": "fillfactor = 50, autovacuum_vacuum_threshold = 1000"}},
     )
 
 
-class Attempt(ServerBase):
-    """A row of `photometry_tasks_attempts`: one try at one task. Rows are never deleted.
+class Attempt(Base):
+    """A row of `photometry_tasks_attempts`: one try at one task.
+
+    On a server a row begins with the claim of the task. In a file it is written when the attempt ends.
 
     Attributes
     ----------
@@ -248,12 +309,21 @@ class Attempt(ServerBase):
     worker : int
         Number of the manager that claimed the task.
     begun, ended : datetime
-        Times by the server's clock; the attempt is live while `ended` is NULL.
+        Times by the clock of the database; the attempt is live while `ended` is NULL. `begun` is NULL if the manager of
+        a file was killed.
     how : str or None
-        How the attempt ended: the name of the result's status, 'lost' (the lease expired), 'released' (the task was
-        returned to pending), or 'given up' (the lease expired, as in earlier attempts at the same task).
+        How the attempt ended: the name of the task's new status, 'lost' (the manager was killed, or its lease expired),
+        'released' (the task was returned to pending), or 'given up' (lost, as earlier attempts at the same task).
+    kind : str or None
+        Kind of the failure: the class of an exception, 'timeout', 'out of memory', 'signal SIGSEGV', 'exit 3',
+        'invalid result', 'lost', or as the pipeline gave it.
     errors : str or None
         Errors of the result, or the reason why the attempt was lost.
+    peak_memory : int or None
+        Largest resident memory of the worker process until the attempt ended, bytes.
+    counts : bool or None
+        For a failure: whether it counts for the limit of retries, until the task is reset by hand. None if the attempt
+        did not fail.
     """
 
     __tablename__ = "photometry_tasks_attempts"
@@ -261,22 +331,43 @@ class Attempt(ServerBase):
     priority: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     attempt: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True)
     worker: Mapped[int]
-    begun: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    begun: Mapped[datetime | None] = mapped_column(server_default=current_time())
     ended: Mapped[datetime | None]
     how: Mapped[str | None]
     errors: Mapped[str | None]
+    kind: Mapped[str | None]
+    peak_memory: Mapped[int | None] = mapped_column(info={"unit": "byte"})
+    counts: Mapped[bool | None]
 
     __table_args__ = (
         # The database itself ensures that no task has two live attempts.
-        sa.Index(
-            "photometry_tasks_attempts_live_idx", "priority", unique=True, postgresql_where=sa.text("ended IS NULL")
-        ),
-        {"info": {"storage": _OFTEN}},
+        sa.Index("photometry_tasks_attempts_live_idx", "priority", unique=True, **_partial("ended IS NULL")),
+        # Only failures take space in these: each claim of a run looks for them, and so do statistics of failures.
+        sa.Index("photometry_tasks_attempts_counts_idx", "priority", **_partial("counts")),
+        sa.Index("photometry_tasks_attempts_kind_idx", "kind", "worker", **_partial("counts IS NOT NULL")),
+        {"info": {"storage": _OFTEN}, "sqlite_with_rowid": False},
     )
     # No foreign keys: the attempts at a deleted task stay, and each key would cost a look-up per attempt.
 
 
-def _table(model: type[Base | ServerBase]) -> sa.Table:
+class Undo(Base):
+    """A row of `photometry_tasks_undo`: a part of what the last reset deleted.
+
+    Attributes
+    ----------
+    part : int
+        Number of the part; part 0 describes the reset.
+    content : str
+        A JSON object: see `sql/undo.py`.
+    """
+
+    __tablename__ = "photometry_tasks_undo"
+
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    content: Mapped[str]
+
+
+def _table(model: type[Base]) -> sa.Table:
     table = model.__table__
     assert isinstance(table, sa.Table)  # noqa: S101 - narrows the type for mypy
     return table
@@ -287,5 +378,7 @@ diagnostics = _table(Diagnostics)
 photometry_skipped = _table(Skip)
 own_skips = _table(OwnSkip)
 progress = _table(Progress)
+extra = _table(Extra)
 workers = _table(Worker)
 attempts = _table(Attempt)
+undo = _table(Undo)

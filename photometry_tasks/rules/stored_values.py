@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column
@@ -10,7 +11,7 @@ from sqlalchemy import Column
 from photometry_tasks.rules.validation import show
 
 #: The types of the values in a column, by the type of the column.
-TYPES: dict[type, set[type]] = {int: {int}, float: {float, int}, str: {str}}
+TYPES: dict[type, set[type]] = {int: {int}, float: {float, int}, str: {str}, bool: {int}, datetime: {float, int}}
 
 #: Python's driver stores NumPy's integers and float32 as their bytes: formats of `struct`, by the type of the column
 #: and the number of bytes. Other numbers of bytes are ambiguous.

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, Strin
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
-from photometry_tasks.models import Base, ServerBase
+from photometry_tasks.models import Base
 from photometry_tasks.schema.comparison import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
@@ -49,7 +49,7 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
     fill : callable, optional
         Adds rows before the indexes are created: building an index from all rows at once is faster.
     """
-    tables = _find_tables(connection)
+    tables = Base.metadata.sorted_tables
     for table in tables:
         connection.execute(CreateTable(table))
         if is_server(connection.dialect) and "storage" in table.info:
@@ -60,12 +60,6 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
             index.create(connection)
     _version.create(connection)
     connection.execute(insert(_version).values(version_num=HEAD))
-
-
-def _find_tables(connection: Connection) -> list[Table]:
-    """Return the tables of a TODO-list of this release, in the order of their creation."""
-    tables = list(Base.metadata.sorted_tables)
-    return tables + ServerBase.metadata.sorted_tables if is_server(connection.dialect) else tables
 
 
 def is_current(layout: Mapping[str, TableLayout]) -> bool:
@@ -114,7 +108,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         from photometry_tasks.schema import legacy
 
         return legacy.find_changes(connection, path) + later
-    tables_then = _find_tables(connection) if revision == HEAD else _find_tasoc_tables()
+    tables_then = Base.metadata.sorted_tables if revision == HEAD else _find_tasoc_tables()
     return _find_lost(connection, tables_then, revision, path) + later
 
 
@@ -125,7 +119,7 @@ def check_names_are_free(connection: Connection, path: object) -> None:
     ------
     NotATodoFileError
     """
-    ours = (table.name for table in _find_tables(connection))
+    ours = (table.name for table in Base.metadata.sorted_tables)
     if taken := sorted(set(inspect(connection).get_table_names()).intersection(ours)):
         found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
         raise NotATodoFileError(path=path, found=found)
@@ -193,7 +187,7 @@ def find_foreign(connection: Connection) -> list[str]:
     inspector = inspect(connection)
     # SQLite ignores the case of names.
     fold: Callable[[str], str] = str.lower if is_sqlite(connection.dialect) else str
-    ours = {*Base.metadata.tables, *ServerBase.metadata.tables, VERSION_TABLE}
+    ours = {*Base.metadata.tables, VERSION_TABLE}
     foreign = [f"table {name}" for name in sorted(inspector.get_table_names()) if fold(name) not in ours]
     for table in Base.metadata.sorted_tables:
         names = (str(column["name"]) for column in inspector.get_columns(table.name))
@@ -265,7 +259,7 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
 
 def _complete(connection: Connection) -> None:
     """Create the tables and indexes again that other programs dropped."""
-    tables = _find_tables(connection)
+    tables = Base.metadata.sorted_tables
     layout = read_layout(connection, [table.name for table in tables])
     for table in tables:
         if table.name not in layout:

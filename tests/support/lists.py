@@ -10,7 +10,7 @@ import psycopg
 from sqlalchemy import Engine, create_engine, insert, text
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.models import Base, ServerBase, todolist
+from photometry_tasks.models import Base, todolist
 from photometry_tasks.schema import create_schema
 
 Rows = list[dict[str, Any]]
@@ -48,7 +48,7 @@ def make_list(engine: Engine, rows: Rows) -> str:
 
 def empty_list(engine: Engine, rows: Rows) -> str:
     """Replace the rows of an existing list, which is faster than creating it again."""
-    names = ", ".join([*Base.metadata.tables, *ServerBase.metadata.tables])
+    names = ", ".join(Base.metadata.tables)
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
         if rows:
