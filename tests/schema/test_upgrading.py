@@ -16,7 +16,7 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError
 from photometry_tasks.models import Base
-from photometry_tasks.schema import HEAD
+from photometry_tasks.schema import HEAD, VERSION_TABLE
 from photometry_tasks.schema.table_rebuild import build_table_sql
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import upgrade_schema
@@ -63,8 +63,7 @@ def by_priority(rows: Rows) -> dict[int, dict[str, Any]]:
 
 def read_sql(path: Path) -> set[tuple[str, str]]:
     """Return the SQL of the objects of other programs, as written."""
-    ours = {"todolist", "diagnostics", "photometry_skipped", "photometry_tasks_version", "photometry_tasks_progress"}
-    ours.add("photometry_tasks_own_skips")
+    ours = {*Base.metadata.tables, VERSION_TABLE}
     return {
         (name, sql)
         for name, sql in query(path, "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
@@ -87,13 +86,7 @@ def check_sound(path: Path) -> None:
 def check_upgraded(path: Path, before: dict[str, Rows], *, opened_by_tasoc: bool = False) -> None:
     """Compare each value with the old file or, if it had none, with the rule."""
     after = read_rows(path)
-    assert after.keys() - before.keys() <= {
-        "photometry_tasks_version",
-        "photometry_tasks_own_skips",
-        "photometry_tasks_progress",
-        "diagnostics",
-        "photometry_skipped",
-    }
+    assert after.keys() - before.keys() <= {*Base.metadata.tables, VERSION_TABLE}
     tasks, old_tasks = by_priority(after["todolist"]), by_priority(before["todolist"])
     assert tasks.keys() == old_tasks.keys()
     for priority, task in tasks.items():
