@@ -2,7 +2,7 @@
 
 import enum
 
-__all__ = ["COVERS_NONE", "FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
+__all__ = ["COVERS_NONE", "FAILED", "FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
 
 
 class STATUS(enum.Enum):
@@ -20,6 +20,9 @@ class STATUS(enum.Enum):
     SKIPPED = 5
     STARTED = 6
 
+
+#: An attempt with one of these outcomes is a failure.
+FAILED = (STATUS.ERROR, STATUS.ABORT)
 
 #: A run does not run a task with one of these statuses again.
 FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)

@@ -88,6 +88,9 @@ class TaskManager:
     max_attempts : int, optional
         On a server: lost attempts in a row after which a task gets status ERROR. An attempt is lost when the lease of
         its manager expires.
+    version : str, optional
+        Version of the pipeline: any text that names its software, configuration and calibration. The history keeps
+        which version made each result.
 
     Attributes
     ----------
@@ -132,6 +135,7 @@ class TaskManager:
         reset: bool = True,
         lease: float = 600.0,
         max_attempts: int = 3,
+        version: str | None = None,
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = validation.check_interval("summary_interval", summary_interval)
@@ -154,6 +158,7 @@ class TaskManager:
             lease=validation.check_lease(lease),
             max_attempts=validation.check_positive("max_attempts", max_attempts),
             summary=None if self.summary_file is None else Path(self.summary_file),
+            version=None if version is None else validation.check_text("version", version),
         )
         self._backup_counter = 0
         self._summary = progress.build_summary()

@@ -5,13 +5,14 @@ from collections import namedtuple
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Column, Connection, Dialect, Table, delete, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import CopyError, RowRefusedError
-from photometry_tasks.models import Base, diagnostics, photometry_skipped, todolist
+from photometry_tasks.models import Base, attempts, diagnostics, photometry_skipped, todolist, workers
 from photometry_tasks.rules.stored_values import describe_value, is_foreign
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row
@@ -24,6 +25,9 @@ Progress = Callable[[int, int | None], None]
 
 #: The tables, in an order in which each row comes after the rows that it refers to.
 _TABLES: list[Table] = list(Base.metadata.sorted_tables)
+
+#: The tables that an empty list may have filled.
+_HISTORY = (workers.name, attempts.name)
 
 #: Rows between two calls of `progress`.
 _CHUNK = 10_000
@@ -47,8 +51,8 @@ def copy_list(
     """Copy a TODO-list to another place, of the same or of another kind; the source is not changed.
 
     The source may be in use: the copy holds the state of the source when the copy began, with the results that a
-    manager in memory has logged. A running task is STARTED in the copy too, until the copy is opened. Workers and
-    attempts of a list on a server are not copied.
+    manager in memory has logged. A running task is STARTED in the copy too, until the copy is opened; the history holds
+    only attempts that have ended.
 
     Parameters
     ----------
@@ -86,8 +90,13 @@ def copy_list(
 
 
 def _count(connection: Connection) -> dict[str, int]:
-    counting = ((table.name, select(func.count()).select_from(table)) for table in _TABLES)
-    return {name: connection.execute(statement).scalar_one() for name, statement in counting}
+    counts = {}
+    for table in _TABLES:
+        statement = select(func.count()).select_from(table)
+        if table is attempts:
+            statement = statement.where(attempts.c.ended.is_not(None))
+        counts[table.name] = connection.execute(statement).scalar_one()
+    return counts
 
 
 def _fill_empty(target: Location, copying: "_Copying") -> None:
@@ -104,10 +113,14 @@ def _fill_empty(target: Location, copying: "_Copying") -> None:
     with closing(open_database(target)) as database, database.begin_load() as connection:
         schema.check_current(connection, database.name)
         database.lock_tables()  # other managers may have the list open, and must not add rows
-        if found := {name: number for name, number in _count(connection).items() if number}:
+        found = {name: number for name, number in _count(connection).items() if number and name not in _HISTORY}
+        holder = database.find_holder()
+        if found or holder:
             tasks = count_of(found.get(todolist.name, 0), "task")
-            remedy = f"it holds {tasks} (rows: {_describe(found)}); give the URL of an empty database"
-            raise invalid_argument("target", database.name, remedy)
+            problem = f"it holds {tasks} (rows: {_describe(found)})" if found else f"it is in use by {holder}"
+            raise invalid_argument("target", database.name, f"{problem}; give the URL of an empty database")
+        for table in (attempts, workers):  # of managers that had the empty list open
+            connection.execute(delete(table))
         copying.fill(database)
         database.renew_statistics()
 
@@ -126,7 +139,7 @@ class _Copying:
         """Copy all rows into the empty tables of an open transaction, and compare the row counts."""
         for table in _TABLES:
             try:
-                with closing(self._iter_rows(table)) as rows:
+                with closing(self._iter_rows(table, target.connection.dialect)) as rows:
                     target.add_rows(list(table.columns), rows)
             except RowRefusedError as error:
                 refusal = " ".join(str(error.__cause__).split())
@@ -137,17 +150,42 @@ class _Copying:
             problem = f"the row counts differ (source: {_describe(self.counts)}; copy: {_describe(copied)})"
             raise CopyError(source=self.source.name, target=self.target.name, problem=problem)
 
-    def _iter_rows(self, table: Table) -> Generator[Any, None, None]:
+    def _iter_rows(self, table: Table, dialect: Dialect) -> Generator[Any, None, None]:
         build_record: Callable[[Row], Any] = namedtuple("Record", table.columns.keys())._make  # type: ignore[attr-defined]  # mypy wants literal names
+        own = self.source.connection.dialect
+        converters = {
+            name: _build_converter(column, own, dialect)
+            for name, column in table.columns.items()
+            if column.type.python_type is datetime
+        }
         with closing(self.source.iter_rows(table)) as rows:
-            for row in rows:
-                yield build_record(row)
+            for row in map(build_record, rows):
+                if table is attempts and row.ended is None:
+                    continue  # the worker of a running task does not work on the copy
+                if table is workers and row.ended is None:
+                    row = row._replace(ended=row.seen)
+                if converters:
+                    times = {name: convert(getattr(row, name)) for name, convert in converters.items()}
+                    row = row._replace(**times)
+                yield row
                 self.done += 1
                 if self.done % _CHUNK == 0:
                     self._report()
 
     def _report(self) -> None:
         self.progress(self.done, sum(self.counts.values()))
+
+
+def _build_converter(column: Column[Any], source: Dialect, target: Dialect) -> Callable[[Any], Any]:
+    """Return a function that turns a value of a column in one database into the value in another."""
+    read = column.type.dialect_impl(source).result_processor(source, None)
+    write = column.type.dialect_impl(target).bind_processor(target)
+
+    def convert(value: Any) -> Any:
+        read_value = value if read is None else read(value)
+        return read_value if write is None else write(read_value)
+
+    return convert
 
 
 def _describe(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ from photometry_tasks.errors import TodoError, UnknownTaskError, UnsavedResultsE
 from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql import statements
+from photometry_tasks.sql.history import get_attempts as get_attempts_of_task
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_read_only, open_with_log
 
@@ -49,18 +50,18 @@ def _read_list(location: Location) -> dict[str, Any]:
 
 
 def get_attempts(todo: str | os.PathLike[str] | Location, priority: int) -> list[dict[str, Any]]:
-    """Return the attempts at a task of a list on a server, from the first to the last.
+    """Return the attempts at a task, from the first to the last.
 
     Raises
     ------
     InvalidArgumentError
-        If the priority is not an integer of 64 bits, or the list is a file, which does not store attempts.
+        If the priority is not an integer of 64 bits.
     UnknownTaskError, OutdatedSchemaError
     """
     priority = check_integer("priority", priority)
-    with closing(open_read_only(parse_location(todo))) as database, database.begin(writes=False) as connection:
+    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
-        attempts = database.get_attempts(priority)
+        attempts = get_attempts_of_task(connection, priority)
         if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:
             raise UnknownTaskError(priority=priority)
         return attempts

@@ -4,14 +4,25 @@ The stores decide whether a result comes too late: `storage/postgresql/store.py`
 """
 
 import enum
+import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from photometry_tasks.errors import InvalidResultError
-from photometry_tasks.rules.validation import as_finite, as_integer, as_items, as_real, as_text, show
-from photometry_tasks.status import STATUS
+from photometry_tasks.rules.validation import (
+    as_finite,
+    as_integer,
+    as_items,
+    as_real,
+    as_scalar,
+    as_text,
+    is_one_letter_off,
+    show,
+)
+from photometry_tasks.status import FAILED, STATUS
 
 #: Statuses that a result may have: a task with a result is no longer STARTED.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
@@ -36,6 +47,14 @@ class Result(NamedTuple):
         Starid, datasource, sector, camera, ccd, cadence and tmag of the task, as in the result; None if absent there.
     attempt : int or None
         Number of the attempt, as in the result; None if absent there.
+    kind : str or None
+        Kind of the failure; None if the task did not fail, or the pipeline gave no kind.
+    extra : str or None
+        The pipeline's own values as a JSON object.
+    unknown : tuple of str
+        Keys of the details that are not stored.
+    peak_memory : int or None
+        Largest resident memory of the worker process, bytes.
     """
 
     priority: int
@@ -45,7 +64,20 @@ class Result(NamedTuple):
     skip_targets: tuple[int, ...]
     target: dict[str, Any]
     attempt: int | None = None
+    kind: str | None = None
+    extra: str | None = None
+    unknown: tuple[str, ...] = ()
+    peak_memory: int | None = None
 
+
+#: The kind of a failure whose result was refused.
+INVALID_RESULT = "invalid result"
+
+#: The longest kind, characters: a database limits the length of a value in an index.
+LONGEST_KIND = 200
+
+#: The most bytes of the pipeline's own values, as JSON.
+_LARGEST_EXTRA = 2**16
 
 #: Names of fields, each with a conversion to plain values. A conversion raises a ValueError with the expected type.
 _Fields = Sequence[tuple[str, Callable[[Any], Any]]]
@@ -86,9 +118,11 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
     details = {} if result.get("details") is None else result["details"]
     try:
+        if not result.keys() <= _RESULT_KEYS:
+            _check_spelling(result)
         priority, status, method_used, elaptime = _read_each(result, _REQUIRED, is_required=True)
         (datasource,) = _read_each(result, _TASK_TEXT)
-        lightcurve, errors, skip_targets, centroid, stamp = _read_each(details, _OTHERS)
+        lightcurve, errors, skip_targets, centroid, stamp, kind, extra = _read_each(details, _OTHERS)
         tmag, wait_time, *statistics = _read_reals(result, details)
         starid, sector, camera, ccd, cadence, attempt, *counts = _read_integers(result, details)
     except _FieldError as error:
@@ -122,7 +156,18 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         "cadence": cadence,
         "tmag": tmag,
     }
-    return Result(priority, status, row, errors or (), skip_targets or (), target, attempt)
+    return Result(
+        priority,
+        status,
+        row,
+        errors or (),
+        skip_targets or (),
+        target,
+        attempt,
+        kind if status in FAILED else None,
+        extra,
+        () if details.keys() <= DETAILS else tuple(str(key) for key in details if key not in DETAILS),
+    )
 
 
 def _show_priority(result: Mapping[str, Any]) -> str:
@@ -131,6 +176,15 @@ def _show_priority(result: Mapping[str, Any]) -> str:
 
 class _FieldError(Exception):
     """A wrong field: its mapping, its name, and the remedy."""
+
+
+def _check_spelling(result: Mapping[str, Any]) -> None:
+    """Check that no other key of a result is one letter off a key that the result lacks."""
+    for key in result:
+        if key not in _RESULT_KEYS and isinstance(key, str):
+            for known in _OWN_KEYS:
+                if known not in result and is_one_letter_off(key, known):
+                    raise _FieldError(result, key, f"this key does not exist; it is spelled `{known}`")
 
 
 def _read_each(values: Mapping[str, Any], fields: _Fields, *, is_required: bool = False) -> list[Any]:
@@ -234,6 +288,35 @@ def _as_texts(value: object) -> tuple[str, ...]:
     return texts if any(map(str.strip, texts)) else ()
 
 
+def _as_kind(value: object) -> str | None:
+    kind = _as_text_or_null(value)
+    if kind is not None and len(kind) > LONGEST_KIND:
+        raise ValueError(f"a text of at most {LONGEST_KIND} characters is expected")
+    return kind
+
+
+def _as_extra(value: object) -> str | None:
+    """Return the pipeline's own values as a JSON object."""
+    if not isinstance(value, Mapping):
+        raise ValueError("a dict is expected")
+    items = []
+    for name, item in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"\w{1,100}", name):
+            raise ValueError(f"the name {show(name)}: at most 100 letters, digits and underscores are expected")
+        try:
+            plain = as_scalar(item)
+        except ValueError as error:
+            raise ValueError(f"{name}={show(item)}: {error}") from None
+        text = json.dumps(plain, ensure_ascii=False)
+        if isinstance(plain, float) and math.isinf(plain):
+            text = text.replace("Infinity", "1e999")  # JSON has no infinity; readers take this number for it
+        items.append(f"{json.dumps(name, ensure_ascii=False)}: {text}")
+    text = f"{{{', '.join(items)}}}"
+    if (size := len(text.encode())) > _LARGEST_EXTRA:
+        raise ValueError(f"at most {_LARGEST_EXTRA:,} bytes as JSON are expected, not {size:,}; write a file instead")
+    return text if items else None
+
+
 def _as_integers(value: object) -> tuple[int, ...]:
     return tuple(map(_as_key, as_items(value)))
 
@@ -270,7 +353,14 @@ _OTHERS: _Fields = (
     ("skip_targets", _as_integers),
     ("pos_centroid", _pair_of_reals),
     ("stamp", _size_of_stamp),
+    ("kind", _as_kind),
+    ("extra", _as_extra),
 )
+#: The known keys of the details.
+DETAILS = frozenset((*_NUMBERS, *(name for name, _ in _OTHERS)))
+#: The keys that the pipeline adds to the task, and all keys of a result.
+_OWN_KEYS = ("status", "method_used", "time", "worker_wait_time", "details")
+_RESULT_KEYS = frozenset((*_OWN_KEYS, "priority", "datasource", "method", *_TASK_INTEGERS, *_TASK_REALS))
 
 #: Columns of diagnostics that have a source. Not read from the model: workers, which check results, need no SQLAlchemy.
 COLUMNS = frozenset(check_result({"priority": 0, "status": 1, "method_used": "", "time": 0.0}).diagnostics)

@@ -216,6 +216,28 @@ def as_text(value: object) -> str:
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+def as_scalar(value: object) -> float | str | None:
+    """Return `value` as a plain number, text, bool or None; NaN is None.
+
+    Raises
+    ------
+    ValueError
+        If it is of another type, or needs more than 64 bits.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return as_text(value)
+    plain = _unwrap(value)
+    if isinstance(plain, bool | int):
+        return plain if isinstance(plain, bool) else as_integer(plain)
+    try:
+        number = as_real(plain)
+    except ValueError:
+        raise ValueError("a number, a text, True, False or None is expected") from None
+    return None if number != number else number
+
+
 def as_items(value: object) -> list[Any]:
     """Return the items of an iterable as a list; a text, bytes or a mapping raises a ValueError."""
     if type(value) in (tuple, list):  # as nearly all are
@@ -227,6 +249,18 @@ def as_items(value: object) -> list[Any]:
     if getattr(getattr(value, "dtype", None), "kind", None) in ("i", "u") and getattr(value, "ndim", None) == 1:
         return list(value.tolist())  # type: ignore[attr-defined]  # converts all integers at once
     return list(value)
+
+
+def is_one_letter_off(word: str, other: str) -> bool:
+    """Whether one letter added, removed or changed, or two neighbouring letters swapped, turn a word into another."""
+    short, long = sorted((word, other), key=len)
+    if len(long) - len(short) == 1:
+        return any(long[:place] + long[place + 1 :] == short for place in range(len(long)))
+    places = [place for place, letters in enumerate(zip(word, other, strict=False)) if letters[0] != letters[1]]
+    if len(short) != len(long) or len(places) not in (1, 2):
+        return False
+    first, last = places[0], places[-1]
+    return first == last or (last == first + 1 and word[first] + word[last] == other[last] + other[first])
 
 
 def show(value: object) -> str:

@@ -7,7 +7,16 @@ import sqlalchemy as sa
 
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import InvalidArgumentError
-from photometry_tasks.models import attempts, diagnostics, own_skips, photometry_skipped, progress, todolist
+from photometry_tasks.models import (
+    attempts,
+    diagnostics,
+    extra,
+    own_skips,
+    photometry_skipped,
+    progress,
+    todolist,
+    workers,
+)
 from photometry_tasks.rules.results import COLUMNS
 from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
@@ -185,6 +194,7 @@ SAVE_STARTED: sa.Update = (
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
 if _missing := set(diagnostics.columns.keys()) - COLUMNS:
     raise NotImplementedError(f"diagnostics.{min(_missing)} has no source: rules/results.py must give its value")
+INSERT_EXTRA: sa.Insert = sa.insert(extra)
 INSERT_SKIP: sa.Insert = sa.insert(photometry_skipped)
 INSERT_OWN_SKIP: sa.Insert = sa.insert(own_skips)
 
@@ -313,6 +323,51 @@ RESET_EVERYTHING = (
     sa.delete(progress),
     sa.update(todolist).where(_task.status.is_not(None)).values(status=sa.null()),
 )
+
+# --- the history -----------------------------------------------------------------------------------------
+
+_try, _worker = attempts.c, workers.c
+
+LAST_WORKER: sa.Select[Any] = sa.select(sa.func.coalesce(sa.func.max(_worker.worker), sa.literal_column("0")))
+#: The last manager of a file that has not closed it, and its last heartbeat.
+UNENDED_WORKER: sa.Select[Any] = (
+    sa.select(_worker.worker, _worker.host, _worker.pid, _worker.seen)
+    .where(_worker.ended.is_(None))
+    .order_by(_worker.worker.desc())
+    .limit(1)
+)
+WORKER: sa.Select[Any] = sa.select(_worker.worker).where(_worker.worker == sa.bindparam("number"))
+INSERT_WORKER: sa.Insert = sa.insert(workers)
+END_KILLED_WORKERS: sa.Update = sa.update(workers).where(_worker.ended.is_(None)).values(ended=_worker.seen)
+TOUCH_WORKER: sa.Update = (
+    sa.update(workers)
+    .where(_worker.worker == sa.bindparam("number"))
+    .values(seen=sa.bindparam("now"), ended=sa.bindparam("end"))
+)
+INSERT_ATTEMPT: sa.Insert = sa.insert(attempts)
+RECORD_LOST_TASKS: sa.Insert = sa.insert(attempts).from_select(
+    [_try.priority, _try.attempt, _try.worker, _try.begun, _try.ended, _try.how, _try.kind, _try.errors],
+    sa.select(
+        _task.priority,
+        sa.bindparam("number", type_=_try.attempt.type),
+        sa.bindparam("worker", type_=_try.worker.type),
+        sa.null(),
+        sa.bindparam("now", type_=_worker.seen.type),
+        sa.literal_column("'lost'"),
+        sa.literal_column("'lost'"),
+        sa.bindparam("text", type_=_try.errors.type),
+    )
+    .where(_task.status == _started)
+    .with_hint(todolist, _STATUS_IDX, "sqlite"),
+    include_defaults=False,
+)
+ATTEMPTS_OF_TASK: sa.Select[Any] = (
+    sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid, _worker.version)
+    .join(workers, _worker.worker == _try.worker, isouter=True)
+    .where(_try.priority == sa.bindparam("task"))
+    .order_by(_try.attempt)
+)
+
 
 # --- counting --------------------------------------------------------------------------------------------
 

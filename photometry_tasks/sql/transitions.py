@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, Select
 
 from photometry_tasks.errors import TaskCoveredError, TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import todolist
-from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.skips import find_contradictions
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import FAILED, STATUS
 
 #: Priorities per statement: about 100 kB of SQL.
 _CHUNK = 10_000
@@ -80,11 +80,30 @@ class Saved(NamedTuple):
         The stored errors.
     target : dict
         The target of the task: `statements.TARGET_COLUMNS` by name, and possibly other columns.
+    kind : str or None
+        Kind of the failure.
     """
 
     status: STATUS
     errors: str | None
     target: dict[str, Any]
+    kind: str | None
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """How the attempt ended: columns of `photometry_tasks_attempts`."""
+        is_failure = self.status in FAILED
+        return {
+            "how": self.status.name,
+            "errors": self.errors,
+            "kind": self.kind if is_failure else None,
+            "counts": True if is_failure else None,
+        }
+
+
+def build_saved(result: Result) -> Saved:
+    """Return the outcome of a result that affects no other task."""
+    return Saved(result.status, result.diagnostics["errors"], result.target, result.kind)
 
 
 class _Task(NamedTuple):
@@ -109,13 +128,13 @@ class _Task(NamedTuple):
         return {name: getattr(self, name) for name in statements.TARGET_NAMES}
 
 
-def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> bool:
-    """Store a logged result again if its task still exists and has the same target; return whether it did."""
+def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> Saved | None:
+    """Store a logged result again if its task still exists and has the same target; return None if it does not."""
     found = transaction.fetch_one(statements.TARGET_OF_TASK, {"task": result.priority})
     if found != tuple(map(target.get, statements.TARGET_NAMES)):
-        return False
-    save_results(transaction, [result])
-    return True
+        return None
+    (saved,) = save_results(transaction, [result])
+    return saved
 
 
 def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Saved]:
@@ -145,7 +164,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for result in results:
-        together.append(Saved(result.status, result.diagnostics["errors"], result.target))
+        together.append(build_saved(result))
         statuses.append({**result.target, "priority": result.priority, "new_status": result.status.value})
         rows.append(result.diagnostics)
 
@@ -154,13 +173,19 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
         return (
             transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
-        )  # fmt: skip
+            and transaction.executemany(statements.INSERT_EXTRA, extras) == len(extras)
+        )
 
+    extras = list(filter(None, map(_build_extra, results)))
     if len(rows) < 2 or not transaction.savepoint(write):
         return [_save(transaction, result) for result in results]
     for status, number in Counter(saved.status for saved in together).items():
         transaction.count_move(STATUS.STARTED.value, status.value, number)
     return together
+
+
+def _build_extra(result: Result) -> dict[str, Any] | None:
+    return None if result.extra is None else {"priority": result.priority, "extra": result.extra}
 
 
 def _save(transaction: Transaction, result: Result) -> Saved:
@@ -169,11 +194,11 @@ def _save(transaction: Transaction, result: Result) -> Saved:
         # TASOC keeps skips that no result states any more: those by this task, and those of it.
         reset_tasks(transaction, [result.priority])
         task = _look_up(transaction, result)
-    status, row, errors = result.status, dict(result.diagnostics), list(result.errors)
+    status, kind, row, errors = result.status, result.kind, dict(result.diagnostics), list(result.errors)
     if task.lightcurve_owner is not None:
         path, owner = row["lightcurve"], task.lightcurve_owner
         errors.append(f"The light-curve path {path!r} already belongs to task {owner}")
-        status, row["lightcurve"] = STATUS.ERROR, None
+        status, kind, row["lightcurve"] = STATUS.ERROR, INVALID_RESULT, None
     decision = _NO_SKIPS
     if result.skip_targets and not task.is_covered:
         decision = _decide(transaction, result, task, status)
@@ -185,13 +210,15 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     transaction.count_move(task.status, status.value)
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
+    if extra := _build_extra(result):
+        transaction.execute(statements.INSERT_EXTRA, extra)
     if decision.skipped_by is not None:
         skip = {"priority": result.priority, "skipped_by": decision.skipped_by}
         transaction.execute(statements.INSERT_SKIP, skip)
         transaction.execute(statements.INSERT_OWN_SKIP, skip)
     if decision.rivals:
         _cover(transaction, result.priority, decision.rivals)
-    return Saved(status, row["errors"], task.target)
+    return Saved(status, row["errors"], task.target, kind)
 
 
 def _look_up(transaction: Transaction, result: Result) -> _Task:

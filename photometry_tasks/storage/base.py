@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from photometry_tasks.rules.results import Result
-from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Reset, Saved
@@ -51,6 +50,8 @@ class OpenOptions:
         Lost attempts in a row after which a task gets status ERROR.
     summary : Path or None
         The file for the manager's summary.
+    version : str or None
+        Version of the pipeline.
     """
 
     cleanup: bool
@@ -63,6 +64,7 @@ class OpenOptions:
     lease: float
     max_attempts: int
     summary: Path | None
+    version: str | None
 
 
 class Database(SharedDatabase, Protocol):
@@ -130,16 +132,6 @@ class Database(SharedDatabase, Protocol):
     def find_oldest_transaction(self) -> dict[str, Any] | None:
         """Return the transaction of another program that makes claims slower (pid, application_name, age), or None."""
         return None
-
-    def get_attempts(self, priority: int) -> list[dict[str, Any]]:  # noqa: ARG002 - the default refuses any
-        """Return the attempts at a task within the open transaction, from the first to the last.
-
-        Raises
-        ------
-        InvalidArgumentError
-            If the database does not store attempts.
-        """
-        raise invalid_argument("todo", self.name, "a file does not store attempts; give the URL of a list on a server")
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the list lacks, or None."""

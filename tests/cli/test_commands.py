@@ -173,7 +173,6 @@ def foreign(path: Path) -> None:
         (["report", "todo.sqlite"], "--output"),
         (["report", "nothing.sqlite", "-o", "out.html"], "photometry-tasks init"),
         (["status", "postgresql://me:secret@127.0.0.1:1/db"], "connection failed"),
-        (["status", "todo.sqlite", "--task", "1"], "a file does not store attempts"),
         (["work", "todo.sqlite", GOOD], "`work` needs a PostgreSQL URL"),
         (["init", "new.sqlite", "no_such.csv"], "No such file or directory: 'no_such.csv'"),
         (["init", "new.sqlite", "bad.csv"], "bad.csv, line 2: column Camera: 'x'"),

@@ -62,8 +62,8 @@ def test_from_a_list_to_results(output_of: Callable[..., str], url: str, tmp_pat
     shown = output_of("status", "--task", "1")
     assert "Attempts at task 1" in shown
     assert "OK" in shown
-    (attempt,) = json.loads(output_of("status", "--task", "1", "--json"))
-    assert (attempt["priority"], attempt["how"]) == (1, "OK")
+    attempts = json.loads(output_of("status", "--task", "1", "--json"))
+    assert [(attempt["priority"], attempt["how"]) for attempt in attempts] == [(1, "OK"), (1, "ERROR")]
     assert "Task 99 does not exist" in output_of("status", "--task", "99", code=1)
     assert f"priority={2**63}" in output_of("status", "--task", 2**63, code=1)
     assert "0 faults found" in output_of("check")

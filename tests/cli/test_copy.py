@@ -228,7 +228,7 @@ def test_what_others_added_is_named(tmp_path: Path, server: str, on_server: Engi
     assert copy_list(server, back).left_out == ["table Todolist", "column photometry_skipped.why"]
     assert query(
         back, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'photometry_tasks_%' AND type = 'table'"
-    ) == [(3,)]
+    ) == [(7,)]
 
 
 # --- managers on the copies ------------------------------------------------------------------------------

@@ -57,7 +57,6 @@ def hostile(tmp_path: Path) -> Path:
     [
         (["status", "{path}"], "last"),
         (["status", "{path}", "--json"], "last"),
-        (["status", "{path}", "--task", "1"], "a file does not store attempts"),
         (["status", "{path}.none"], "does not exist"),
         (["check", "{path}"], "1 fault found"),
         (["upgrade", "{path}"], "is up to date"),

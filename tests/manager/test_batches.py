@@ -268,7 +268,7 @@ class Trace:
 @pytest.mark.files_only
 @IN_MEMORY
 def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: bool) -> None:
-    """For a list of any length, a call runs few statements, and a batch two for each result and a few more."""
+    """For a list of any length, a call runs few statements, and a batch three for each result and a few more."""
     manager = opened(*[{} for _ in range(600)], load_into_memory=in_memory)
     trace = Trace(manager)
     for _ in range(40):
@@ -279,11 +279,11 @@ def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: 
     priority = task["priority"] + 1
     assert len(trace.of(manager.get_task)) <= 4  # the last task may no longer be pending
     assert len(trace.of(manager.start_task, priority)) == 4  # BEGIN, data_version, UPDATE, COMMIT
-    assert len(trace.of(manager.save_result, result_of({"priority": priority}))) == 6
+    assert len(trace.of(manager.save_result, result_of({"priority": priority}))) == 7
     tasks = manager.get_tasks(100)
     assert len(trace.of(manager.get_tasks, 100)) <= 4
     assert len(trace.of(manager.start_tasks, [task["priority"] for task in tasks])) == 100 + 3
-    assert len(trace.of(manager.save_results, list(map(result_of, tasks)))) == 2 * 100 + 5
+    assert len(trace.of(manager.save_results, list(map(result_of, tasks)))) == 3 * 100 + 5
 
 
 CONSTRAINTS: list[dict[str, Any]] = [

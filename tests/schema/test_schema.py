@@ -88,8 +88,13 @@ def test_indexes(todo: Callable[..., Path]) -> None:
         ("diagnostics", "diagnostics_lightcurve_idx", 1, "lightcurve"),
         ("photometry_skipped", "photometry_skipped_priority_idx", 0, "priority"),
         ("photometry_skipped", "photometry_skipped_skipped_by_idx", 0, "skipped_by"),
+        ("photometry_tasks_attempts", "photometry_tasks_attempts_counts_idx", 0, "priority"),
+        ("photometry_tasks_attempts", "photometry_tasks_attempts_kind_idx", 0, "kind,worker"),
+        ("photometry_tasks_attempts", "photometry_tasks_attempts_live_idx", 1, "priority"),
+        ("photometry_tasks_attempts", "sqlite_autoindex_photometry_tasks_attempts_1", 1, "priority,attempt"),
         ("photometry_tasks_own_skips", "photometry_tasks_own_skips_skipped_by_idx", 0, "skipped_by"),
         ("photometry_tasks_version", "sqlite_autoindex_photometry_tasks_version_1", 1, "version_num"),
+        ("photometry_tasks_workers", "photometry_tasks_workers_live_idx", 0, "worker"),
         ("todolist", "starid_idx", 0, "starid"),
         ("todolist", "status_idx", 0, "status"),
         ("todolist", "todolist_datasource_idx", 0, "datasource"),
@@ -115,7 +120,7 @@ def test_postgresql_has_wide_types(postgresql: Engine) -> None:
     try:
         inspector = inspect(postgresql)
         types = {str(column["type"]) for name in Base.metadata.tables for column in inspector.get_columns(name)}
-        assert types == {"BIGINT", "DOUBLE PRECISION", "TEXT"}
+        assert types == {"BIGINT", "BOOLEAN", "DOUBLE PRECISION", "TEXT", "TIMESTAMP"}
     finally:
         Base.metadata.drop_all(postgresql)
 

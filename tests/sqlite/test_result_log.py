@@ -311,6 +311,7 @@ def rewrite_log(path: Path, change: Callable[[dict[str, Any], list[Any]], None])
     """Change the header and the last record of a log."""
     head, *entries = [result_log._decode(line) for line in log_of(path).read_bytes().splitlines(keepends=True)]
     assert head is not None
+    head["worker"] = dict(head["worker"])  # as a plain dict, which `_encode` knows
     assert entries[-1] is not None
     record = list(entries[-1]["results"][-1])
     change(head, record)
@@ -323,7 +324,10 @@ def set_value(record: list[Any], place: int, value: Any) -> None:
 
 
 OTHER_RECORDS: dict[str, Callable[[dict[str, Any], list[Any]], Any]] = {
-    "a field less": lambda _, record: record.pop(),
+    "a field less": lambda _, record: record.__delitem__(slice(-2, None)),
+    "a field more": lambda _, record: record.append(()),
+    "an attempt with a value less": lambda _, record: record.__setitem__(6, record[6][:-1]),
+    "an attempt that begins with a text": lambda _, record: record.__setitem__(6, ("1", *record[6][1:])),
     "a value less": lambda _, record: record.__setitem__(2, record[2][:-1]),
     "no columns": lambda head, _: head.pop("columns"),
     "a list in a column": lambda _, record: set_value(record, 5, [1]),

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.ingest.targets import Target
-from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.models import attempts, diagnostics, progress, todolist, workers
 from photometry_tasks.rules.results import check_result
 from photometry_tasks.rules.skipping import Rival
 from photometry_tasks.sql import statements, transitions
@@ -50,6 +50,16 @@ PARAMETERS: dict[str, set[str]] = {
     "TARGETS": set(),
     "TARGET_OF_TASK": {"task"},
     "LAST_PRIORITY": set(),
+    "INSERT_EXTRA": {"priority", "extra"},
+    "LAST_WORKER": set(),
+    "UNENDED_WORKER": set(),
+    "WORKER": {"number"},
+    "INSERT_WORKER": set(workers.columns.keys()),
+    "END_KILLED_WORKERS": set(),
+    "TOUCH_WORKER": {"number", "now", "end"},
+    "INSERT_ATTEMPT": set(attempts.columns.keys()),
+    "RECORD_LOST_TASKS": {"number", "worker", "now", "text"},
+    "ATTEMPTS_OF_TASK": {"task"},
 }
 #: Statements with a list of priorities in their text; SQLAlchemy's connection runs them.
 OF_PRIORITIES = {

@@ -11,16 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
-from photometry_tasks.models import attempts, diagnostics, todolist, workers
+from photometry_tasks.models import attempts, current_time, diagnostics, todolist, workers
+from photometry_tasks.sql.history import GIVEN_UP, LOST, RELEASED
 from photometry_tasks.sql.statements import TASK_COLUMNS
 from photometry_tasks.status import STATUS
 
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
 
-#: How an attempt without a result ended.
-LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
-
-NOW = sa.func.clock_timestamp()
+NOW = current_time()
 IS_LIVE = _try.ended.is_(None)
 ME = sa.bindparam("worker", type_=sa.BigInteger())
 _lease = _worker.lease * sa.literal_column("interval '1 second'", sa.Interval())
@@ -53,10 +51,10 @@ def _build_age(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 LOCK_WORKERS: sa.Executable = sa.text("LOCK TABLE photometry_tasks_workers IN SHARE ROW EXCLUSIVE MODE")
 
-#: Parameters: host, pid, slurm_jobid, lease.
+#: Parameters: host, pid, slurm_jobid, version, lease.
 REGISTER: sa.Insert = (
     sa.insert(workers)
-    .values({name: sa.bindparam(name) for name in ("host", "pid", "slurm_jobid", "lease")})
+    .values({name: sa.bindparam(name) for name in ("host", "pid", "slurm_jobid", "version", "lease")})
     .returning(_worker.worker)
 )
 #: A heartbeat. It also brings back a worker whose lease had expired.
@@ -199,6 +197,8 @@ def _build_rescue() -> sa.Select[Any]:
         .values(
             ended=NOW,
             how=sa.case((is_last, as_text(GIVEN_UP)), else_=as_text(LOST)),
+            kind=as_text(LOST),
+            counts=sa.case((is_last, sa.true())),
             errors=sa.case(
                 (
                     is_last,
@@ -249,16 +249,6 @@ def _build_release(which: sa.ColumnElement[bool], *, ends: bool) -> sa.Select[An
 RELEASE: sa.Select[Any] = _build_release(_try.priority == sa.func.any(sa.bindparam("priorities")), ends=False)
 #: Return all STARTED tasks of a worker to pending, and end the worker.
 SIGN_OFF_AND_RELEASE: sa.Select[Any] = _build_release(sa.literal_column("true"), ends=True)
-
-
-def build_attempts(priority: int) -> sa.Select[Any]:
-    """Select the attempts at a task, from the first to the last."""
-    return (
-        sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid)
-        .join(workers, _worker.worker == _try.worker, isouter=True)
-        .where(_try.priority == priority)
-        .order_by(_try.attempt)
-    )
 
 
 def build_has_tasks_elsewhere(constraints: CheckedConstraints) -> sa.Select[Any]:

@@ -9,7 +9,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, select
+from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -301,6 +301,10 @@ class PostgreSQLDatabase(Database):
                     copy.write_row(row)
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError, ValueError, TypeError) as error:
             raise RowRefusedError(path=self.name, table=columns[0].table, found=describe_error(error)) from error
+        for column in columns:
+            if column.identity is not None:  # COPY does not count its numbers
+                sequence = func.pg_get_serial_sequence(column.table.name, column.name)
+                self.connection.execute(select(func.setval(sequence, func.max(column))))
 
     def _find_types(self, columns: Iterable[Column[Any]]) -> list[str]:
         """Return the types of the columns, as the server names them."""
@@ -338,11 +342,6 @@ class PostgreSQLDatabase(Database):
         """Return the oldest transaction of other sessions that has been open for minutes, or None."""
         found = self.connection.execute(claim_statements.OLDEST_TRANSACTION, {"seconds": _LONG_TRANSACTION})
         return next(map(dict, found.mappings()), None)
-
-    def get_attempts(self, priority: int) -> list[dict[str, Any]]:
-        """Return the attempts at a task within the open transaction, from the first to the last."""
-        attempts = self.connection.execute(claim_statements.build_attempts(priority))
-        return [dict(row) for row in attempts.mappings()]
 
     # --- the manager's callers ---------------------------------------------------------------------------
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.models import attempts, diagnostics, extra, photometry_skipped, todolist, workers
 from photometry_tasks.rules.results import Result
+from photometry_tasks.sql.history import RELEASED
+from photometry_tasks.sql.transitions import build_saved
 from photometry_tasks.storage.postgresql.claim_statements import (
     HEARTBEAT,
     IS_LIVE,
     ME,
     NOW,
-    RELEASED,
     STARTED,
     as_number,
     as_text,
@@ -23,11 +24,16 @@ from photometry_tasks.storage.postgresql.claim_statements import (
 _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.c, workers.c, diagnostics.c
 
 _RESULT_COLUMNS = [*diagnostics.columns]
+
+#: The columns of an attempt that the outcome of its result gives: `Saved.end`.
+END = ("how", "errors", "kind", "counts")
+
 #: Results as one parameter, a JSON array (`encode_results`): the same statement saves one result or a thousand.
 _rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()), sa.JSON)).table_valued(
     sa.column("attempt", sa.BigInteger()),
     sa.column("status", sa.BigInteger()),
     sa.column("how", sa.Text()),
+    *(sa.column(column.name, column.type) for column in (_try.kind, _try.peak_memory, _try.counts, extra.c.extra)),
     *(sa.column(kept.name, kept.type) for kept in _RESULT_COLUMNS),
     name="result",
 )
@@ -74,7 +80,7 @@ def _build_save() -> sa.Select[Any]:
     ended = (
         sa.update(attempts)
         .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
-        .values(ended=NOW, how=accepted.c.how, errors=accepted.c.errors)
+        .values(ended=NOW, **{name: accepted.c[name] for name in (*END, "peak_memory")})
         .cte("ended")
     )
     saved = (
@@ -83,7 +89,11 @@ def _build_save() -> sa.Select[Any]:
     kept = sa.insert(diagnostics).from_select(
         [kept.name for kept in _RESULT_COLUMNS], sa.select(*(accepted.c[kept.name] for kept in _RESULT_COLUMNS))
     )
-    return sa.select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"))
+    own = sa.insert(extra).from_select(
+        [extra.c.priority, extra.c.extra],
+        sa.select(accepted.c.priority, accepted.c.extra).where(accepted.c.extra.is_not(None)),
+    )
+    return sa.select(accepted.c.priority).add_cte(ended, saved, kept.cte("kept"), own.cte("own"))
 
 
 #: Save the results of live attempts at STARTED tasks that are in no skip, as nearly all results are. Selects the
@@ -96,19 +106,30 @@ LIVE: sa.Select[Any] = (
     .join(workers, _worker.worker == _try.worker)
     .where(_try.priority == sa.func.any(sa.bindparam("priorities")), IS_LIVE)
 )
+#: The parameters of the next statements that are columns have a name of their own: SQLAlchemy reserves the columns'.
+_end = {name: sa.bindparam(f"new_{name}", type_=_try[name].type) for name in END}
 END_ATTEMPT: sa.Update = (
     sa.update(attempts)
     .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"), IS_LIVE)
-    .values(ended=NOW, how=sa.bindparam("end"), errors=sa.bindparam("text"))
+    .values(ended=NOW, peak_memory=sa.bindparam("memory"), **_end)
 )
 END_ALL_ATTEMPTS: sa.Update = sa.update(attempts).where(IS_LIVE).values(ended=NOW, how=as_text(RELEASED))
 DESCRIBE_END: sa.Update = (
     sa.update(attempts)
     .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"))
-    .values(how=sa.bindparam("end"), errors=sa.bindparam("text"))
+    .values(_end)
+)
+#: Parameters: those of `DESCRIBE_END`, priority, worker, memory, elaptime. Adds an attempt that was not begun.
+ADD_ATTEMPT: sa.Insert = sa.insert(attempts).values(
+    priority=sa.bindparam("task"),
+    worker=ME,
+    begun=NOW - sa.bindparam("elaptime") * sa.literal_column("interval '1 second'", sa.Interval()),
+    ended=NOW,
+    peak_memory=sa.bindparam("memory"),
+    **_end,
 )
 #: How an attempt ended: the outcome of a save whose answer was lost.
-END_OF_ATTEMPT: sa.Select[Any] = sa.select(_try.how, _try.errors).where(
+END_OF_ATTEMPT: sa.Select[Any] = sa.select(_try.how, _try.errors, _try.kind).where(
     _try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number")
 )
 #: Parameters: priorities, worker.
@@ -140,8 +161,8 @@ def encode_results(results: Iterable[Result]) -> str:
     """Return results as the parameter `rows` of `SAVE`."""
     rows = []
     for result in results:
-        own = {"attempt": result.attempt, "status": result.status.value, "how": result.status.name}
-        row = {**own, **result.diagnostics}
+        own = {"attempt": result.attempt, "status": result.status.value, "extra": result.extra}
+        row = {**own, **build_saved(result).end, "peak_memory": result.peak_memory, **result.diagnostics}
         rows.append({name: value for name, value in row.items() if value is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)

@@ -1,8 +1,6 @@
 """A TODO-list on a server, which many managers share: each manager is a worker, which owns the tasks that it claims."""
 
 import logging
-import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,12 +12,13 @@ from sqlalchemy import Select
 from photometry_tasks import schema
 from photometry_tasks.constraints import check_constraints
 from photometry_tasks.errors import ListInUseError, ServerError, ServerUnreachableError, TaskOwnedError
-from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
+from photometry_tasks.sql.history import describe_worker
 from photometry_tasks.sql.statements import build_task
-from photometry_tasks.sql.transitions import Saved
+from photometry_tasks.sql.transitions import Saved, build_saved
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import OpenOptions, TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
@@ -34,6 +33,9 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: The shortest time for which calls are retried, with any lease, seconds.
 _SHORTEST_PATIENCE = 5.0
+
+#: Run times of which an attempt's begin is computed, seconds: an interval cannot hold every number.
+_LONGEST_TASK = 1e9
 
 #: Bytes. An index entry takes at most a third of a page: https://www.postgresql.org/docs/current/btree.html.
 _LONGEST_PATH = 2600
@@ -66,7 +68,7 @@ class PostgreSQLStore(TaskStore):
         # Whether the answer to a claim or a start was lost; and the tasks whose save was not answered.
         self._is_unsure = False
         self._unsure_saves: set[int] = set()
-        self.worker = self._register()
+        self.worker = self._register(options.version)
 
     @classmethod
     def open(cls, url: str, options: OpenOptions) -> Self:
@@ -81,13 +83,8 @@ class PostgreSQLStore(TaskStore):
             opened.pop_all()
         return store
 
-    def _register(self) -> int:
-        names = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "slurm_jobid": os.environ.get("SLURM_JOB_ID") or None,
-            "lease": self.lease,
-        }
+    def _register(self, version: str | None) -> int:
+        names = {**describe_worker(version), "lease": self.lease}
         ((worker,),) = self._database.with_retry(lambda: self._database.run_alone(claim_statements.REGISTER, names))
         return int(worker)
 
@@ -265,7 +262,7 @@ class PostgreSQLStore(TaskStore):
         """Save a result in one statement; return an empty list if the result needs more statements."""
         given = {"worker": self.worker, "rows": save_statements.encode_results([result])}
         if self._database.run_alone(save_statements.SAVE, given):
-            return [_plain(result)]
+            return [build_saved(result)]
         if self._database.is_unsure:
             self._unsure_saves.add(result.priority)
         return []
@@ -302,7 +299,7 @@ class PostgreSQLStore(TaskStore):
         rest = [result for result in results if result.priority not in done]
         if rest:
             self._lock(transaction, rest)
-        saved = [_plain(r) if r.priority in done else self._save_one(transaction, r, seen) for r in results]
+        saved = [build_saved(r) if r.priority in done else self._save_one(transaction, r, seen) for r in results]
         seen |= done
         return saved
 
@@ -327,23 +324,32 @@ class PostgreSQLStore(TaskStore):
         if attempt is None and is_first and is_unsure and self._has(result):
             # The answer to a save of this result was lost: if a result has ended the attempt, it was this result.
             own = {"task": result.priority, "number": self._live[result.priority]}
-            how, errors = transaction.fetch_one(save_statements.END_OF_ATTEMPT, own) or (None, None)
+            how, errors, kind = transaction.fetch_one(save_statements.END_OF_ATTEMPT, own) or (None, None, None)
             if how in STATUS.__members__:
                 seen.add(result.priority)
-                return Saved(STATUS[how], errors, {})
+                return Saved(STATUS[how], errors, {}, kind)
         number = result.attempt
         if number is None and is_first:
             number = self._live.get(result.priority)  # another manager may have rescued the task since
         if number != attempt and (number is not None or worker != self.worker):
             return None
-        errors = result.diagnostics["errors"]
-        given = {"task": result.priority, "number": attempt, "end": result.status.name, "text": errors}
+        expected = build_saved(result).end
+        elaptime = result.diagnostics["elaptime"]
+        given = {
+            "task": result.priority,
+            "number": attempt,
+            "worker": self.worker,
+            "memory": result.peak_memory,
+            "elaptime": elaptime if 0 <= elaptime < _LONGEST_TASK else None,
+            **_as_parameters(expected),
+        }
         if attempt is not None and not transaction.execute(save_statements.END_ATTEMPT, given):
             return None  # another manager has just rescued the task
         (saved,) = transitions.save_results(transaction, [result])
-        if attempt is not None and (saved.status, saved.errors) != (result.status, errors):
-            described = {**given, "end": saved.status.name, "text": saved.errors}
-            transaction.execute(save_statements.DESCRIBE_END, described)
+        if attempt is None:
+            transaction.execute(save_statements.ADD_ATTEMPT, {**given, **_as_parameters(saved.end)})
+        elif saved.end != expected:
+            transaction.execute(save_statements.DESCRIBE_END, {**given, **_as_parameters(saved.end)})
         seen.add(result.priority)
         return saved
 
@@ -373,6 +379,10 @@ class PostgreSQLStore(TaskStore):
         self.close()
 
 
+def _as_parameters(end: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"new_{name}": value for name, value in end.items()}
+
+
 def _check_schema(database: PostgreSQLDatabase) -> None:
     with database.begin(writes=False) as connection:
         if not schema.is_at_head(connection):
@@ -390,9 +400,4 @@ def _shorten_path(result: Result) -> Result:
     problem = f"The light-curve path has {length} bytes; use at most {_LONGEST_PATH} bytes in a list on a server"
     errors = (*result.errors, problem)
     row = {**result.diagnostics, "lightcurve": None, "errors": "\n".join(errors)}
-    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=errors)
-
-
-def _plain(result: Result) -> Saved:
-    """Return the outcome of a result that affects no other task."""
-    return Saved(result.status, result.diagnostics["errors"], {})
+    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=errors, kind=INVALID_RESULT)

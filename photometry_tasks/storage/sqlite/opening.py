@@ -1,9 +1,11 @@
 """Open a TODO-file for work: check, upgrade, replay the log of a killed manager, reset interrupted tasks."""
 
 import logging
+import time
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
@@ -11,6 +13,7 @@ from photometry_tasks.files import get_stat, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.history import end_killed_workers, register_worker
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
@@ -66,29 +69,35 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
             database.prepare_for_work(is_durable=options.is_durable)
         if is_rewritten:
             database.compact()
+        with database.transaction(writes=True) as transaction:
+            worker = register_worker(transaction, options.version, time.time())
         if copy is not None:
             has_changed = bool(changes) or is_replayed or is_rewritten or bool(returned)
-            copy.begin(is_changed=has_changed)
-        store = SQLiteStore(path, database, copy, returned)
+            copy.begin(worker, is_changed=has_changed)
+        store = SQLiteStore(path, database, copy, returned, worker["worker"])
         opened.pop_all()
     return store
 
 
 def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -> dict[str, int]:
     """Return tasks to pending as the options say, and count the interrupted and failed tasks by their former status."""
-    # Most files hold no interrupted task: then nothing is written.
-    if not options.overwrite and not (
-        options.reset
-        and (options.conditions or database.cursor.fetch_one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,))
-    ):
+    # Most files hold neither a worker that was killed nor an interrupted task: then nothing is written.
+    was_killed = database.cursor.fetch_one(statements.UNENDED_WORKER, {}) is not None
+    is_reset = options.reset and (
+        options.conditions or database.cursor.fetch_one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,)
+    )
+    if not (options.overwrite or was_killed or is_reset):
         return {}
     with database.transaction(writes=True) as transaction:
+        end_killed_workers(transaction)
         if options.overwrite:
             transitions.reset_all_tasks(transaction)
-        reset = transitions.reset_interrupted_tasks(transaction, options.conditions)
+        returned = {}
+        if options.overwrite or options.reset:
+            returned = transitions.reset_interrupted_tasks(transaction, options.conditions).name_returned()
         if not in_memory:
             database.begin_generation()
-    return reset.name_returned()
+    return returned
 
 
 def upgrade_todo_file(path: Path) -> list[str]:
@@ -189,6 +198,9 @@ def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) ->
 def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tuple[int, int, int]:
     """Replay a log from an offset on, and return the numbers of saved results, reset tasks and lost entries."""
     number = reset = lost = 0
+    worker = log.find_worker(start)
+    if worker is not None and transaction.fetch_one(statements.WORKER, {"number": worker["worker"]}) is None:
+        transaction.execute(statements.INSERT_WORKER, worker)
     for logged in log.iter_results(start):
         if isinstance(logged, list):
             reset += transitions.reset_tasks(transaction, logged).returned.total()
@@ -199,9 +211,12 @@ def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tup
     return number, reset, lost
 
 
-def _replay_result(transaction: Transaction, result: Result, target: Target) -> bool:
+def _replay_result(transaction: Transaction, result: Result, target: Target, attempt: dict[str, Any] | None) -> bool:
     """Save a logged result again; return False if its task does not match or SQLite cannot hold a value."""
     try:
-        return transitions.replay_result(transaction, result, target)
+        saved = transitions.replay_result(transaction, result, target)
+        if saved is not None and attempt is not None:
+            transaction.execute(statements.INSERT_ATTEMPT, {**attempt, **saved.end})
     except (OverflowError, UnicodeEncodeError):
         return False
+    return saved is not None

@@ -1,9 +1,10 @@
 """The log of a TODO-file in memory: the results that the manager accepted since its last backup.
 
 Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plain values in base 64. An entry
-`{"generation": n, "columns": [...]}` means that the file of this generation holds all results above it. An entry
-`{"results": [...]}` holds results that were saved together, each with its diagnostics in the order of these columns. An
-entry `{"results": [], "reset": [...]}` holds the priorities of tasks that returned to pending.
+`{"generation": n, "columns": [...], "worker": {...}}` means that the file of this generation holds all results above
+it, and names the manager. An entry `{"results": [...]}` holds results that were saved together, each with its
+diagnostics in the order of these columns, and with its attempt. An entry `{"results": [], "reset": [...]}` holds the
+priorities of tasks that returned to pending.
 Decimal numbers instead of a pickle would take longer than all other steps of a save in memory.
 """
 
@@ -25,7 +26,7 @@ from sqlalchemy import Column
 
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.files import get_stat, open_regular, os_errors, resolve, share_like, sync_directory
-from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.models import attempts, diagnostics, extra, todolist, workers
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.stored_values import TYPES
 from photometry_tasks.sql.statements import TARGET_NAMES
@@ -33,6 +34,12 @@ from photometry_tasks.status import STATUS
 
 #: The values that identify the target of a row of `todolist`, by column: `statements.TARGET_COLUMNS`.
 Target = dict[str, Any]
+
+#: The attempt that a result ends, by column; the result decides the other columns.
+Attempt = dict[str, Any]
+
+#: A logged result with its target, and the attempt that it ended; None in a log of an older release.
+Logged = tuple[Result, Target, Attempt | None]
 
 _COLUMNS = tuple(diagnostics.columns.keys())
 
@@ -49,9 +56,15 @@ _DEFAULTS = {column.name: _get_default(column) for column in diagnostics.columns
 _SAID = (*TARGET_NAMES, "tmag")
 #: The types of the values in the columns of a record.
 _TYPES = {
-    column.name: {type(None), *TYPES[column.type.python_type]} for column in (*todolist.columns, *diagnostics.columns)
+    column.name: {type(None), *TYPES[column.type.python_type]}
+    for column in (*workers.columns, *attempts.columns, *todolist.columns, *diagnostics.columns, extra.c.extra)
 }
 _pick_target, _pick_row, _pick_said = itemgetter(*TARGET_NAMES), itemgetter(*_COLUMNS), itemgetter(*_SAID)
+
+#: The columns of an attempt that a result does not decide, and the fields of a result beside its diagnostics.
+_ATTEMPT = ("priority", "attempt", "worker", "begun", "ended", "peak_memory")
+_FIELDS = ("kind", "extra")
+_pick_attempt = itemgetter(*_ATTEMPT)
 
 #: Priorities of a reset in one line.
 _CHUNK = 100_000
@@ -59,7 +72,7 @@ _CHUNK = 100_000
 _sync = getattr(os, "fdatasync", os.fsync)
 
 #: The keys of a line's entry.
-_KEYS = {"generation", "columns", "results", "reset"}
+_KEYS = {"generation", "columns", "worker", "results", "reset"}
 
 #: The beginning of a line, after which a file system may have left zeros.
 _TORN = re.compile(rb"[0-9a-f]{0,8}(?: [A-Za-z0-9+/=]{0,1000000})?\0*")
@@ -108,7 +121,7 @@ def _encode_results(records: list[tuple[Any, ...]]) -> bytes:
     if len(line) <= _LONGEST:
         return line
     if len(records) == 1:
-        (_, _, row, _, _, _) = records[0]
+        (_, _, row, *_) = records[0]
         priority, size = dict(zip(_COLUMNS, row, strict=True))["priority"], f"{len(line) / 1e6:.0f} MB"
         remedy = f"the log of results takes at most {_LONGEST / 1e6:.0f} MB; shorten its texts"
         raise InvalidResultError(priority=priority, field="size", value=size, remedy=remedy)
@@ -134,34 +147,46 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     return dict(entry) if isinstance(entry, dict) else None
 
 
-def _build_record(result: Result, target: Target) -> tuple[Any, ...]:
+def _build_record(result: Result, target: Target, attempt: Attempt) -> tuple[Any, ...]:
     row, said = _pick_row(result.diagnostics), _pick_said(result.target)
-    return _pick_target(target), result.status.value, row, result.errors, result.skip_targets, said
+    own = (*_pick_attempt(attempt), result.kind, result.extra)
+    return _pick_target(target), result.status.value, row, result.errors, result.skip_targets, said, own
 
 
-def _read_record(record: Any, columns: Any) -> tuple[Result, Target] | None:
-    """Return a result with its target, or None if the record has unexpected fields or types.
+def _read_record(record: Any, columns: Any) -> Logged | None:
+    """Return a result with its target and its attempt, or None if the record has unexpected fields or types.
 
-    If the record's release lacked a column of diagnostics, the column has its default.
+    If the record's release lacked a column of diagnostics, the column has its default; a record of a release without
+    attempts has none.
     """
     try:
-        target, status, row, errors, skip_targets, said = record
+        target, status, row, errors, skip_targets, said, *later = record
         if {*map(type, columns)} != {str} or {*map(type, (status, *skip_targets))} != {int}:
             return None  # before any of them is hashed
         parts = [dict(zip(*pair, strict=True)) for pair in ((TARGET_NAMES, target), (columns, row), (_SAID, said))]
-        has_types = all(type(value) in _TYPES[name] for part in parts for name, value in part.items())
         complete = _DEFAULTS | parts[1]
-        result = Result(complete["priority"], STATUS(status), complete, errors, tuple(skip_targets), parts[2])
+        own = dict(zip((*_ATTEMPT, *_FIELDS), later[0], strict=True)) if later else {}
+        parts.append(own)
+        has_types = all(type(value) in _TYPES[name] for part in parts for name, value in part.items())
+        fields = {name: own.pop(name, None) for name in _FIELDS}
+        result = Result(complete["priority"], STATUS(status), complete, errors, tuple(skip_targets), parts[2], **fields)
         is_ours = (
             has_types
             and type(result.priority) is int
             and {*map(type, errors)} <= {str}
             and type(errors) is tuple
             and result.status is not STATUS.STARTED
+            and len(later) < 2
         )
     except (KeyError, TypeError, ValueError):
         return None
-    return (result, parts[0]) if is_ours else None
+    return (result, parts[0], own or None) if is_ours else None
+
+
+def _read_worker(worker: Any) -> dict[str, Any] | None:
+    """Return a row of a worker, or None if it has unexpected columns or types."""
+    is_ours = isinstance(worker, dict) and worker.keys() == set(workers.columns.keys())
+    return dict(worker) if is_ours and all(type(value) in _TYPES[name] for name, value in worker.items()) else None
 
 
 def _read_reset(priorities: Any) -> list[int] | None:
@@ -187,13 +212,15 @@ class ResultLog:
         self._size = 0
         self._first_line = b""
         self._is_begun = True
+        #: The manager's row of `photometry_tasks_workers`.
+        self.worker: dict[str, Any] | None = None
 
     # --- writing -----------------------------------------------------------------------------------------
 
     def begin(self, generation: int) -> None:
         """Create or empty the log: the TODO-file, of this generation, holds all results."""
         # Written together with the first result: a log with results always names the generation of their file.
-        self._first_line = _encode({"generation": generation, "columns": _COLUMNS})
+        self._first_line = self._encode_generation(generation)
         self._is_begun = False
         self._empty()
 
@@ -204,15 +231,17 @@ class ResultLog:
         self._size = 0
         self._is_begun = True
 
-    def append(self, results: list[Result], targets: list[Target]) -> None:
-        """Log results, each with its target; the next opening finds all results of one call, or none, up to 16 MB.
+    def append(self, results: list[Result], targets: list[Target], attempts: list[Attempt]) -> None:
+        """Log results, each with its target and its attempt.
+
+        The next opening finds all results of one call, or none, up to 16 MB.
 
         Raises
         ------
         DiskFullError
             If the disk has no room for the results; the earlier results stay.
         """
-        self._append(_encode_results(list(map(_build_record, results, targets))))
+        self._append(_encode_results(list(map(_build_record, results, targets, attempts))))
 
     def append_reset(self, priorities: list[int]) -> None:
         """Log that tasks return to pending; otherwise as `append`."""
@@ -238,7 +267,10 @@ class ResultLog:
 
     def mark(self, generation: int) -> None:
         """Log that a file of this generation, which is not yet in its place, will hold all results so far."""
-        self._write(_encode({"generation": generation, "columns": _COLUMNS}), is_durable=True)
+        self._write(self._encode_generation(generation), is_durable=True)
+
+    def _encode_generation(self, generation: int) -> bytes:
+        return _encode({"generation": generation, "columns": _COLUMNS, "worker": self.worker})
 
     def close(self) -> None:
         """Close the log, and keep its file."""
@@ -298,7 +330,12 @@ class ResultLog:
         """Whether the log holds results, resets, or lines that cannot be read."""
         return next(self.iter_results(0), _NOTHING) is not _NOTHING
 
-    def iter_results(self, start: int) -> Iterator[tuple[Result, Target] | list[int] | None]:
+    def find_worker(self, start: int) -> dict[str, Any] | None:
+        """Return the row of the manager that logged the results after an offset, or None."""
+        entry = next((_decode(line) for end, line in self._lines() if end == start), None)
+        return _read_worker((entry or {}).get("worker"))
+
+    def iter_results(self, start: int) -> Iterator[Logged | list[int] | None]:
         """Yield the results after an offset, the priorities of each reset, and None for a line of another kind.
 
         A torn last line is ignored: its results were never acknowledged.

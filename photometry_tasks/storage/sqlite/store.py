@@ -2,8 +2,9 @@
 
 import logging
 import secrets
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +14,11 @@ from sqlalchemy import Select
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
 from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sql import transitions
+from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.history import RELEASED, first_attempt
 from photometry_tasks.sql.transitions import Reset, Saved
+from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.sqlite.cache import TableCache
@@ -30,6 +33,12 @@ _logger = logging.getLogger("photometry_tasks")
 #: Saved results between two looks at the size of the write-ahead log.
 _LOOK = 500
 
+#: Columns of attempts that only results have.
+_OF_RESULTS = ("errors", "kind", "peak_memory", "counts")
+
+#: Seconds between two heartbeats: other saves do not write one.
+_HEARTBEAT = 10.0
+
 
 class SQLiteStore(TaskStore):
     """The TODO-file that a manager has open; each method is one transaction.
@@ -43,6 +52,8 @@ class SQLiteStore(TaskStore):
         The log and the backups of a copy in memory.
     returned : dict
         The numbers of tasks that opening has returned to pending, by the name of their former status.
+    worker : int
+        The manager's number among the workers.
 
     Attributes
     ----------
@@ -55,7 +66,7 @@ class SQLiteStore(TaskStore):
     lease: float | None = None
 
     def __init__(
-        self, path: Path, database: SQLiteDatabase, copy: WorkingCopy | None, returned: dict[str, int]
+        self, path: Path, database: SQLiteDatabase, copy: WorkingCopy | None, returned: dict[str, int], worker: int
     ) -> None:
         self.name = str(path)
         self.returned = returned
@@ -67,9 +78,12 @@ class SQLiteStore(TaskStore):
         is_needed = copy is not None or not can_be_read
         self._status_file = StatusFile(path, is_needed=is_needed, can_be_read=can_be_read)
         self.connection = ManagerConnection(database, self.name)
-        # Live attempts by priority, with numbers that no earlier manager has used.
-        self._live: dict[int, int] = {}
-        self._last_attempt = secrets.randbits(62)
+        # Live attempts by priority, each with its number and the time of its begin. The first number is random: a
+        # manager in memory that was killed before its first result has left no trace of its own number.
+        self._live: dict[int, tuple[int, float]] = {}
+        self._worker = worker
+        self._last_attempt = first_attempt(worker) + secrets.randbits(28)
+        self._heartbeat = time.time()
         self._not_looked = 0
 
     def run_in_transaction(
@@ -133,9 +147,10 @@ class SQLiteStore(TaskStore):
             return tasks
 
         tasks = self.run_in_transaction("claim_tasks", work, writes=True, is_synced=False)
+        now = time.time()
         for task in tasks:
-            self._last_attempt += 1
-            self._live[task["priority"]] = task["attempt"] = self._last_attempt
+            task["attempt"] = self._last_attempt = self._last_attempt + 1
+            self._live[task["priority"]] = self._last_attempt, now
         self.publish_status()
         return tasks
 
@@ -146,15 +161,17 @@ class SQLiteStore(TaskStore):
             transitions.start_tasks(transaction, priorities)
 
         self.run_in_transaction(method, work, writes=True, is_synced=False)
+        now = time.time()
         for priority in priorities:
             self._last_attempt += 1
-            self._live.setdefault(priority, self._last_attempt)
+            self._live.setdefault(priority, (self._last_attempt, now))
         self.publish_status()
 
     def release_tasks(self, priorities: Sequence[int]) -> None:
         """Return tasks that are STARTED to pending."""
 
         def work(transaction: Transaction) -> None:
+            self._record_released(transaction, priorities)
             transitions.release_tasks(transaction, priorities)
 
         self.run_in_transaction("release_tasks", work, writes=True)
@@ -183,8 +200,12 @@ class SQLiteStore(TaskStore):
 
         def work(transaction: Transaction) -> list[Saved]:
             saved = transitions.save_results(transaction, accepted)
+            tried = self._build_attempts(accepted)
+            ended = [{**attempt, **task.end} for attempt, task in zip(tried, saved, strict=True)]
+            transaction.executemany(statements.INSERT_ATTEMPT, ended)
+            self._touch_if_due(transaction)
             if copy is not None:
-                copy.record(accepted, [task.target for task in saved])
+                copy.record(accepted, [task.target for task in saved], tried)
             return saved
 
         saved = self._run_logged(method, work)
@@ -204,10 +225,51 @@ class SQLiteStore(TaskStore):
         live = dict(self._live)
         accepted = []
         for result in results:
-            if result.attempt is None or live.get(result.priority) == result.attempt:
+            if result.attempt is None or live.get(result.priority, (None,))[0] == result.attempt:
                 live.pop(result.priority, None)
                 accepted.append(result)
         return accepted
+
+    def _build_attempts(self, results: Sequence[Result]) -> list[dict[str, Any]]:
+        """Return the attempts that results end, without how they end; an attempt that was not started begins too."""
+        now = time.time()
+        live = {result.priority: self._live.get(result.priority) for result in results}
+        tried = []
+        for result in results:
+            number, begun = live.pop(result.priority, None) or (None, None)
+            if number is None:
+                number = self._last_attempt = self._last_attempt + 1
+                elaptime = result.diagnostics["elaptime"]
+                begun = now - elaptime if 0 <= elaptime <= now else None
+            tried.append(
+                {
+                    "priority": result.priority,
+                    "attempt": number,
+                    "worker": self._worker,
+                    "begun": begun,
+                    "ended": now,
+                    "peak_memory": result.peak_memory,
+                }
+            )
+        return tried
+
+    def _record_released(self, transaction: Transaction, priorities: Iterable[int]) -> None:
+        """Record the end of the live attempts at those of the tasks that are STARTED."""
+        now = time.time()
+        end = {"worker": self._worker, "ended": now, "how": RELEASED, **dict.fromkeys(_OF_RESULTS)}
+        released = [
+            {"priority": priority, "attempt": live[0], "begun": live[1], **end}
+            for priority in priorities
+            if (live := self._live.get(priority)) is not None
+            and transaction.fetch_one(statements.STATUS_OF_TASK, {"task": priority}) == (STATUS.STARTED.value,)
+        ]
+        transaction.executemany(statements.INSERT_ATTEMPT, released)
+
+    def _touch_if_due(self, transaction: Transaction) -> None:
+        now = time.time()
+        if now - self._heartbeat >= _HEARTBEAT:
+            self._heartbeat = now
+            transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
 
     # --- counting, closing -------------------------------------------------------------------------------
 
@@ -245,12 +307,22 @@ class SQLiteStore(TaskStore):
         Path or None
             The other file to which the list was saved, if another program replaced or changed the original.
         """
+        try:
+            self.run_in_transaction("close", self._sign_off, writes=True)
+        except Exception:  # the results are saved
+            _logger.exception("%s: the end of this manager could not be recorded", self.name)
         if self._copy is not None:
             return self._copy.finish()
         if not self._database.is_replaced():
             return None
         saved_as = save_beside(self._database, self._path)
         return None if saved_as == resolve(self._path) else saved_as
+
+    def _sign_off(self, transaction: Transaction) -> None:
+        """Record the end of this manager, and of its live attempts, whose tasks stay STARTED."""
+        self._record_released(transaction, self._live)
+        now = time.time()
+        transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": now})
 
     def close(self) -> None:
         """Close the file."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from photometry_tasks.errors import (
     CLOSING_SAVES,
@@ -50,8 +51,17 @@ class WorkingCopy:
         self._log = ResultLog(self._path, is_durable=is_durable)
         self.database = file.load_into_memory()
 
-    def begin(self, *, is_changed: bool) -> None:
-        """Begin the log, after writing the changes of opening to disk, which the log does not hold."""
+    def begin(self, worker: dict[str, Any], *, is_changed: bool) -> None:
+        """Begin the log, after writing the changes of opening to disk, which the log does not hold.
+
+        Parameters
+        ----------
+        worker : dict
+            The manager's row of `photometry_tasks_workers`, which the log holds too.
+        is_changed : bool
+            Whether opening has changed other rows.
+        """
+        self._log.worker = worker
         # SQLite would apply a leftover write-ahead log or journal to the backup that replaces the file.
         self._file.recover()
         self._states.add(_read_state(self._path))
@@ -63,9 +73,9 @@ class WorkingCopy:
         else:
             self._log.begin(self.database.get_generation())
 
-    def record(self, results: list[Result], targets: list[Target]) -> None:
-        """Log results, so that they survive the death of the process."""
-        self._log.append(results, targets)
+    def record(self, results: list[Result], targets: list[Target], attempts: list[dict[str, Any]]) -> None:
+        """Log results and the attempts that they end, so that they survive the death of the process."""
+        self._log.append(results, targets, attempts)
 
     def record_reset(self, priorities: list[int]) -> None:
         """Log that tasks return to pending."""
