@@ -118,11 +118,12 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
     details = {} if result.get("details") is None else result["details"]
     try:
-        if not result.keys() <= _RESULT_KEYS:
+        if not _RESULT_KEYS.issuperset(result):
             _check_spelling(result)
-        priority, status, method_used, elaptime = _read_each(result, _REQUIRED, is_required=True)
-        (datasource,) = _read_each(result, _TASK_TEXT)
-        lightcurve, errors, skip_targets, centroid, stamp, kind, extra = _read_each(details, _OTHERS)
+        priority, status, method_used, elaptime, datasource = _read_each(result, _TASK, is_required=True)
+        lightcurve, errors, skip_targets, centroid, stamp = _read_each(details, _OTHERS)
+        has_own = not _USUAL_DETAILS.issuperset(details)
+        kind, extra = _read_each(details, _OWN) if has_own else (None, None)
         tmag, wait_time, *statistics = _read_reals(result, details)
         starid, sector, camera, ccd, cadence, attempt, *counts = _read_integers(result, details)
     except _FieldError as error:
@@ -166,7 +167,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         attempt,
         kind if status in FAILED else None,
         extra,
-        () if details.keys() <= DETAILS else tuple(str(key) for key in details if key not in DETAILS),
+        tuple(str(key) for key in details if key not in DETAILS) if has_own else (),
     )
 
 
@@ -276,10 +277,14 @@ def _as_text_or_null(value: object) -> str | None:
     return text if text.strip() else None  # programs write an empty text for a missing one
 
 
+def _as_datasource(value: object) -> str | None:
+    return None if value is None else _as_text_or_null(value)  # the only field of these that may be absent
+
+
 def _as_path(value: object) -> str | None:
-    if not isinstance(value, str | os.PathLike):
+    if not isinstance(value, (str, os.PathLike)):
         raise ValueError("a path is expected")
-    path = os.fsdecode(value)
+    path = value if type(value) is str else os.fsdecode(value)
     return None if path == "." else _as_text_or_null(path)  # Path("") is "."
 
 
@@ -345,19 +350,24 @@ def _difference(first: object, last: object) -> int | None:
     return None if start is None or end is None else as_integer(end - start)
 
 
-_REQUIRED: _Fields = (("priority", _as_key), ("status", _as_status), ("method_used", as_text), ("time", as_finite))
-_TASK_TEXT: _Fields = (("datasource", _as_text_or_null),)
+_TASK: _Fields = (
+    ("priority", _as_key),
+    ("status", _as_status),
+    ("method_used", as_text),
+    ("time", as_finite),
+    ("datasource", _as_datasource),
+)
 _OTHERS: _Fields = (
     ("filepath_lightcurve", _as_path),
     ("errors", _as_texts),
     ("skip_targets", _as_integers),
     ("pos_centroid", _pair_of_reals),
     ("stamp", _size_of_stamp),
-    ("kind", _as_kind),
-    ("extra", _as_extra),
 )
-#: The known keys of the details.
-DETAILS = frozenset((*_NUMBERS, *(name for name, _ in _OTHERS)))
+_OWN: _Fields = (("kind", _as_kind), ("extra", _as_extra))
+#: The keys that nearly all details have, and all known keys.
+_USUAL_DETAILS = frozenset((*_NUMBERS, *(name for name, _ in _OTHERS)))
+DETAILS = _USUAL_DETAILS | {name for name, _ in _OWN}
 #: The keys that the pipeline adds to the task, and all keys of a result.
 _OWN_KEYS = ("status", "method_used", "time", "worker_wait_time", "details")
 _RESULT_KEYS = frozenset((*_OWN_KEYS, "priority", "datasource", "method", *_TASK_INTEGERS, *_TASK_REALS))

@@ -5,12 +5,14 @@ Each function runs in a transaction of its caller, and never commits.
 
 import os
 import socket
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
 
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.transitions import Saved
 
 #: How an attempt without a result ended; LOST is the kind of such a failure too.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
@@ -56,6 +58,20 @@ def end_killed_workers(transaction: Transaction) -> None:
 def first_attempt(worker: int) -> int:
     """Return the number below all attempts of a worker of a file: no later worker uses a number again."""
     return worker << 32
+
+
+def build_end(saved: Saved) -> dict[str, Any]:
+    """Return how a result ends its attempt, by column."""
+    return {"how": saved.status.name, "errors": saved.errors, "kind": saved.kind, "counts": saved.counts}
+
+
+def insert_attempts(transaction: Transaction, attempts: Collection[Mapping[str, Any]]) -> None:
+    """Add attempts that have ended."""
+    plain = [attempt for attempt in attempts if attempt["counts"] is None and attempt["errors"] is None]
+    transaction.executemany(statements.INSERT_SUCCESS, plain)
+    if len(plain) < len(attempts):
+        others = (attempt for attempt in attempts if attempt["counts"] is not None or attempt["errors"] is not None)
+        transaction.executemany(statements.INSERT_ATTEMPT, others)
 
 
 def get_attempts(connection: Connection, priority: int) -> list[dict[str, Any]]:

@@ -345,6 +345,13 @@ TOUCH_WORKER: sa.Update = (
     .values(seen=sa.bindparam("now"), ended=sa.bindparam("end"))
 )
 INSERT_ATTEMPT: sa.Insert = sa.insert(attempts)
+#: For an attempt without errors, as nearly all are: in half the time.
+INSERT_SUCCESS: sa.Insert = sa.insert(attempts).values(
+    {
+        column.name: sa.bindparam(column.name, type_=column.type)
+        for column in (_try.priority, _try.attempt, _try.worker, _try.begun, _try.ended, _try.how, _try.peak_memory)
+    }
+)
 RECORD_LOST_TASKS: sa.Insert = sa.insert(attempts).from_select(
     [_try.priority, _try.attempt, _try.worker, _try.begun, _try.ended, _try.how, _try.kind, _try.errors],
     sa.select(

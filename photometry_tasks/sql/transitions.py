@@ -4,7 +4,7 @@ Each function runs in a transaction of its caller, and never commits.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select
@@ -90,15 +90,9 @@ class Saved(NamedTuple):
     kind: str | None
 
     @property
-    def end(self) -> dict[str, Any]:
-        """How the attempt ended: columns of `photometry_tasks_attempts`."""
-        is_failure = self.status in FAILED
-        return {
-            "how": self.status.name,
-            "errors": self.errors,
-            "kind": self.kind if is_failure else None,
-            "counts": True if is_failure else None,
-        }
+    def counts(self) -> bool | None:
+        """Whether the failure counts for the limit of retries; None if the task did not fail."""
+        return True if self.status in FAILED else None
 
 
 def build_saved(result: Result) -> Saved:
@@ -137,7 +131,7 @@ def replay_result(transaction: Transaction, result: Result, target: dict[str, An
     return saved
 
 
-def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Saved]:
+def save_results(transaction: Transaction, results: Sequence[Result]) -> list[Saved]:
     """Store results, and skip the tasks that the brightest star in each aperture covers.
 
     The statuses and the skips are then those of `rules.skipping.settle`, whatever the order of the results.
@@ -146,6 +140,8 @@ def save_results(transaction: Transaction, results: Iterable[Result]) -> list[Sa
     ------
     UnknownTaskError
     """
+    if len(results) == 1:
+        return [_save(transaction, results[0])]
     saved: list[Saved] = []
     waiting: dict[int, Result] = {}
     for result in results:
@@ -176,16 +172,16 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
             and transaction.executemany(statements.INSERT_EXTRA, extras) == len(extras)
         )
 
-    extras = list(filter(None, map(_build_extra, results)))
+    extras = [_build_extra(result) for result in results if result.extra is not None]
     if len(rows) < 2 or not transaction.savepoint(write):
         return [_save(transaction, result) for result in results]
-    for status, number in Counter(saved.status for saved in together).items():
-        transaction.count_move(STATUS.STARTED.value, status.value, number)
+    for status, number in Counter(row["new_status"] for row in statuses).items():
+        transaction.count_move(STATUS.STARTED.value, status, number)
     return together
 
 
-def _build_extra(result: Result) -> dict[str, Any] | None:
-    return None if result.extra is None else {"priority": result.priority, "extra": result.extra}
+def _build_extra(result: Result) -> dict[str, Any]:
+    return {"priority": result.priority, "extra": result.extra}
 
 
 def _save(transaction: Transaction, result: Result) -> Saved:
@@ -210,15 +206,15 @@ def _save(transaction: Transaction, result: Result) -> Saved:
     transaction.count_move(task.status, status.value)
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
-    if extra := _build_extra(result):
-        transaction.execute(statements.INSERT_EXTRA, extra)
+    if result.extra is not None:
+        transaction.execute(statements.INSERT_EXTRA, _build_extra(result))
     if decision.skipped_by is not None:
         skip = {"priority": result.priority, "skipped_by": decision.skipped_by}
         transaction.execute(statements.INSERT_SKIP, skip)
         transaction.execute(statements.INSERT_OWN_SKIP, skip)
     if decision.rivals:
         _cover(transaction, result.priority, decision.rivals)
-    return Saved(status, row["errors"], task.target, kind)
+    return Saved(status, row["errors"], task.target, kind if status in FAILED else None)
 
 
 def _look_up(transaction: Transaction, result: Result) -> _Task:

@@ -58,6 +58,7 @@ PARAMETERS: dict[str, set[str]] = {
     "END_KILLED_WORKERS": set(),
     "TOUCH_WORKER": {"number", "now", "end"},
     "INSERT_ATTEMPT": set(attempts.columns.keys()),
+    "INSERT_SUCCESS": {"priority", "attempt", "worker", "begun", "ended", "how", "peak_memory"},
     "RECORD_LOST_TASKS": {"number", "worker", "now", "text"},
     "ATTEMPTS_OF_TASK": {"task"},
 }

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from photometry_tasks.models import attempts, diagnostics, extra, photometry_skipped, todolist, workers
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sql.history import RELEASED
+from photometry_tasks.sql.history import RELEASED, build_end
 from photometry_tasks.sql.transitions import build_saved
 from photometry_tasks.storage.postgresql.claim_statements import (
     HEARTBEAT,
@@ -25,8 +25,8 @@ _task, _skip, _try, _worker, _kept = todolist.c, photometry_skipped.c, attempts.
 
 _RESULT_COLUMNS = [*diagnostics.columns]
 
-#: The columns of an attempt that the outcome of its result gives: `Saved.end`.
-END = ("how", "errors", "kind", "counts")
+#: The columns of an attempt that the outcome of its result gives.
+_END = ("how", "errors", "kind", "counts")
 
 #: Results as one parameter, a JSON array (`encode_results`): the same statement saves one result or a thousand.
 _rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()), sa.JSON)).table_valued(
@@ -80,7 +80,7 @@ def _build_save() -> sa.Select[Any]:
     ended = (
         sa.update(attempts)
         .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
-        .values(ended=NOW, **{name: accepted.c[name] for name in (*END, "peak_memory")})
+        .values(ended=NOW, **{name: accepted.c[name] for name in (*_END, "peak_memory")})
         .cte("ended")
     )
     saved = (
@@ -107,7 +107,7 @@ LIVE: sa.Select[Any] = (
     .where(_try.priority == sa.func.any(sa.bindparam("priorities")), IS_LIVE)
 )
 #: The parameters of the next statements that are columns have a name of their own: SQLAlchemy reserves the columns'.
-_end = {name: sa.bindparam(f"new_{name}", type_=_try[name].type) for name in END}
+_end = {name: sa.bindparam(f"new_{name}", type_=_try[name].type) for name in _END}
 END_ATTEMPT: sa.Update = (
     sa.update(attempts)
     .where(_try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number"), IS_LIVE)
@@ -162,7 +162,7 @@ def encode_results(results: Iterable[Result]) -> str:
     rows = []
     for result in results:
         own = {"attempt": result.attempt, "status": result.status.value, "extra": result.extra}
-        row = {**own, **build_saved(result).end, "peak_memory": result.peak_memory, **result.diagnostics}
+        row = {**own, **build_end(build_saved(result)), "peak_memory": result.peak_memory, **result.diagnostics}
         rows.append({name: value for name, value in row.items() if value is not None})
     try:
         return json.dumps(rows, allow_nan=False, ensure_ascii=False)

@@ -16,7 +16,7 @@ from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
-from photometry_tasks.sql.history import describe_worker
+from photometry_tasks.sql.history import build_end, describe_worker
 from photometry_tasks.sql.statements import build_task
 from photometry_tasks.sql.transitions import Saved, build_saved
 from photometry_tasks.status import STATUS
@@ -333,7 +333,7 @@ class PostgreSQLStore(TaskStore):
             number = self._live.get(result.priority)  # another manager may have rescued the task since
         if number != attempt and (number is not None or worker != self.worker):
             return None
-        expected = build_saved(result).end
+        expected = build_end(build_saved(result))
         elaptime = result.diagnostics["elaptime"]
         given = {
             "task": result.priority,
@@ -346,10 +346,11 @@ class PostgreSQLStore(TaskStore):
         if attempt is not None and not transaction.execute(save_statements.END_ATTEMPT, given):
             return None  # another manager has just rescued the task
         (saved,) = transitions.save_results(transaction, [result])
+        end = build_end(saved)
         if attempt is None:
-            transaction.execute(save_statements.ADD_ATTEMPT, {**given, **_as_parameters(saved.end)})
-        elif saved.end != expected:
-            transaction.execute(save_statements.DESCRIBE_END, {**given, **_as_parameters(saved.end)})
+            transaction.execute(save_statements.ADD_ATTEMPT, {**given, **_as_parameters(end)})
+        elif end != expected:
+            transaction.execute(save_statements.DESCRIBE_END, {**given, **_as_parameters(end)})
         seen.add(result.priority)
         return saved
 

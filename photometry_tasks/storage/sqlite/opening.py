@@ -13,7 +13,7 @@ from photometry_tasks.files import get_stat, os_errors
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sql.history import end_killed_workers, register_worker
+from photometry_tasks.sql.history import build_end, end_killed_workers, register_worker
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
@@ -216,7 +216,7 @@ def _replay_result(transaction: Transaction, result: Result, target: Target, att
     try:
         saved = transitions.replay_result(transaction, result, target)
         if saved is not None and attempt is not None:
-            transaction.execute(statements.INSERT_ATTEMPT, {**attempt, **saved.end})
+            transaction.execute(statements.INSERT_ATTEMPT, {**attempt, **build_end(saved)})
     except (OverflowError, UnicodeEncodeError):
         return False
     return saved is not None

@@ -16,7 +16,7 @@ from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sql.history import RELEASED, first_attempt
+from photometry_tasks.sql.history import RELEASED, first_attempt, insert_attempts
 from photometry_tasks.sql.transitions import Reset, Saved
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import TaskStore
@@ -32,9 +32,6 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: Saved results between two looks at the size of the write-ahead log.
 _LOOK = 500
-
-#: Columns of attempts that only results have.
-_OF_RESULTS = ("errors", "kind", "peak_memory", "counts")
 
 #: Seconds between two heartbeats: other saves do not write one.
 _HEARTBEAT = 10.0
@@ -200,10 +197,12 @@ class SQLiteStore(TaskStore):
 
         def work(transaction: Transaction) -> list[Saved]:
             saved = transitions.save_results(transaction, accepted)
-            tried = self._build_attempts(accepted)
-            ended = [{**attempt, **task.end} for attempt, task in zip(tried, saved, strict=True)]
-            transaction.executemany(statements.INSERT_ATTEMPT, ended)
-            self._touch_if_due(transaction)
+            now = time.time()
+            tried = self._build_attempts(accepted, saved, now)
+            insert_attempts(transaction, tried)
+            if now - self._heartbeat >= _HEARTBEAT:
+                self._heartbeat = now
+                transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
             if copy is not None:
                 copy.record(accepted, [task.target for task in saved], tried)
             return saved
@@ -230,12 +229,11 @@ class SQLiteStore(TaskStore):
                 accepted.append(result)
         return accepted
 
-    def _build_attempts(self, results: Sequence[Result]) -> list[dict[str, Any]]:
-        """Return the attempts that results end, without how they end; an attempt that was not started begins too."""
-        now = time.time()
+    def _build_attempts(self, results: Sequence[Result], saved: Sequence[Saved], now: float) -> list[dict[str, Any]]:
+        """Return the attempts that results end; an attempt that was not started begins too."""
         live = {result.priority: self._live.get(result.priority) for result in results}
         tried = []
-        for result in results:
+        for result, task in zip(results, saved, strict=True):
             number, begun = live.pop(result.priority, None) or (None, None)
             if number is None:
                 number = self._last_attempt = self._last_attempt + 1
@@ -248,7 +246,11 @@ class SQLiteStore(TaskStore):
                     "worker": self._worker,
                     "begun": begun,
                     "ended": now,
+                    "how": task.status.name,
+                    "errors": task.errors,
+                    "kind": task.kind,
                     "peak_memory": result.peak_memory,
+                    "counts": task.counts,
                 }
             )
         return tried
@@ -256,20 +258,21 @@ class SQLiteStore(TaskStore):
     def _record_released(self, transaction: Transaction, priorities: Iterable[int]) -> None:
         """Record the end of the live attempts at those of the tasks that are STARTED."""
         now = time.time()
-        end = {"worker": self._worker, "ended": now, "how": RELEASED, **dict.fromkeys(_OF_RESULTS)}
+        end = {
+            "worker": self._worker,
+            "ended": now,
+            "how": RELEASED,
+            "peak_memory": None,
+            "counts": None,
+            "errors": None,
+        }
         released = [
             {"priority": priority, "attempt": live[0], "begun": live[1], **end}
             for priority in priorities
             if (live := self._live.get(priority)) is not None
             and transaction.fetch_one(statements.STATUS_OF_TASK, {"task": priority}) == (STATUS.STARTED.value,)
         ]
-        transaction.executemany(statements.INSERT_ATTEMPT, released)
-
-    def _touch_if_due(self, transaction: Transaction) -> None:
-        now = time.time()
-        if now - self._heartbeat >= _HEARTBEAT:
-            self._heartbeat = now
-            transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
+        insert_attempts(transaction, released)
 
     # --- counting, closing -------------------------------------------------------------------------------
 
