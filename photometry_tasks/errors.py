@@ -159,6 +159,14 @@ class OutdatedSchemaError(TodoError, RuntimeError):
     """
 
 
+class OtherVersionError(TodoError, RuntimeError):
+    """{path} holds results of other versions of the pipeline than {version!r}: {found}.
+
+    Leave `only_version` (--only-version) out to mix versions, or first reset these results with
+    `photometry-tasks reset {quoted} --not-made-by {quoted_version}`. The list was not changed.
+    """
+
+
 class CannotUpgradeError(TodoError, ValueError):
     """{path} cannot be upgraded: {problem}. {remedy} It was not changed."""
 
@@ -176,6 +184,10 @@ class UnsavedResultsError(TodoError, RuntimeError):
 
     Save the readable results with `photometry-tasks upgrade {quoted}`, which keeps the log, then try again.
     """
+
+
+class CannotUndoError(TodoError, RuntimeError):
+    """The last reset cannot be undone: {found}. Nothing was changed."""
 
 
 class UnknownTaskError(TodoError, LookupError):
@@ -259,15 +271,17 @@ class WorkerError(TodoError, ChildProcessError):
 class WorkerDiedError(TodoError, ChildProcessError):
     """The task was not finished: {found}."""
 
-    def __init__(self, message: str | None = None, /, *, elapsed: float = 0.0, **found: object) -> None:
+    def __init__(self, message: str | None = None, /, *, kind: str = "", elapsed: float = 0.0, **found: object) -> None:
         super().__init__(message, **found)
+        #: Kind of the failure.
+        self.kind = kind
         #: Run time of the task, seconds.
         self.elapsed = elapsed
 
 
-class TooManyWorkerDeathsError(TodoError, ChildProcessError):
-    """{number} tasks in a row killed their worker processes. The last: {found}.
+class TooManyErrorsError(TodoError, ChildProcessError):
+    """{number} tasks in a row failed in the same way ({kind}), the last with: {found}.
 
-    Finished results are saved, and these tasks have status ERROR. Remove the cause, or run fewer `jobs`, so that each
-    has more memory, then run again.
+    These tasks are pending again. Correct the cause, then run again; with `--max-errors-in-a-row 0`
+    (`max_errors_in_a_row=0`) the run goes on regardless.
     """

@@ -60,7 +60,7 @@ def _from_clock(_element: current_time, _compiler: Any, **_given: Any) -> str:
     return "clock_timestamp()"
 
 
-_TYPES = {int: _Integer, float: _Real, str: sa.Text(), datetime: _Time}
+_TYPES = {int: _Integer, float: _Real, str: sa.Text(), bytes: sa.LargeBinary(), datetime: _Time}
 
 _NAMES = {
     "ix": "%(table_name)s_%(column_0_name)s_idx",
@@ -342,8 +342,7 @@ class Attempt(Base):
     __table_args__ = (
         # The database itself ensures that no task has two live attempts.
         sa.Index("photometry_tasks_attempts_live_idx", "priority", unique=True, **_partial("ended IS NULL")),
-        # Only failures take space in these: each claim of a run looks for them, and so do statistics of failures.
-        sa.Index("photometry_tasks_attempts_counts_idx", "priority", **_partial("counts")),
+        # Only failures take space in it.
         sa.Index("photometry_tasks_attempts_kind_idx", "kind", "worker", **_partial("counts IS NOT NULL")),
         {"info": {"storage": _OFTEN}, "sqlite_with_rowid": False},
     )
@@ -357,14 +356,17 @@ class Undo(Base):
     ----------
     part : int
         Number of the part; part 0 describes the reset.
-    content : str
-        A JSON object: see `sql/undo.py`.
+    origin : str
+        The table of the deleted rows.
+    content : bytes
+        See `sql/undo.py`.
     """
 
     __tablename__ = "photometry_tasks_undo"
 
     part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    content: Mapped[str]
+    origin: Mapped[str]
+    content: Mapped[bytes]
 
 
 def _table(model: type[Base]) -> sa.Table:

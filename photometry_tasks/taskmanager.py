@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,15 +28,17 @@ from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
 from photometry_tasks.progress.throughput import Throughput
 from photometry_tasks.rules import validation
-from photometry_tasks.rules.results import Result, check_result
+from photometry_tasks.rules.results import DETAILS, Result, check_result
 from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql.choices import Choice, build_chosen_tasks
+from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_store
+from photometry_tasks.storage.open import check_versions, open_store
 from photometry_tasks.text import count_of, describe_tasks
 
 if TYPE_CHECKING:
@@ -91,6 +94,11 @@ class TaskManager:
     version : str, optional
         Version of the pipeline: any text that names its software, configuration and calibration. The history keeps
         which version made each result.
+    only_version : bool, optional
+        Refuse a list that holds results of another version than `version`, or of an unknown one.
+    retries : int, optional
+        Opening returns a failed task (ERROR, ABORT) to pending only if it has failed at most `retries` times since it
+        was last reset by hand; 0 returns none. By default opening returns every failed task.
 
     Attributes
     ----------
@@ -107,6 +115,8 @@ class TaskManager:
     TodoFileInUseError, NotWritableError, MountWithoutLocksError, ListInUseError
         If another manager has the file open; if the file or its directory is read-only; if locks on its mount do
         not reach other nodes; or if `overwrite` is given while other managers work on the list.
+    OtherVersionError
+        If `only_version` is given, and the list holds results of another version.
     ServerError
         If the server cannot be reached, or refuses the call.
     ValueError
@@ -136,6 +146,8 @@ class TaskManager:
         lease: float = 600.0,
         max_attempts: int = 3,
         version: str | None = None,
+        only_version: bool = False,
+        retries: int | None = None,
     ) -> None:
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = validation.check_interval("summary_interval", summary_interval)
@@ -159,21 +171,30 @@ class TaskManager:
             max_attempts=validation.check_positive("max_attempts", max_attempts),
             summary=None if self.summary_file is None else Path(self.summary_file),
             version=None if version is None else validation.check_text("version", version),
+            retries=None if retries is None else validation.check_natural("retries", retries),
         )
         self._backup_counter = 0
+        # Unknown keys of the details, of which the manager has warned.
+        self._warned: set[str] = set()
         self._summary = progress.build_summary()
         if options.summary is not None:
             check_writable(options.summary)
             progress.check_place(options.summary)
         self._throughput = Throughput()
-        self._store = open_store(parse_location(todo_file), options)
+        location = parse_location(todo_file)
+        if only_version:
+            if options.version is None:
+                raise validation.invalid_argument("only_version", only_version, "it needs `version`; give that too")
+            check_versions(location, options.version)
+        self._store = open_store(location, options)
         try:
             self.todo_file = self._store.name
             self.lease = self._store.lease
             self._connection = self._store.connection
             if returned := self._store.returned:
                 is_loss = "ERROR" in returned or "ABORT" in returned
-                fate = "; their results and errors are deleted, which reset=False avoids" if is_loss else ""
+                fate = "; their results are deleted, which reset=False avoids; the history keeps their errors"
+                fate = fate if is_loss else ""
                 level = logging.WARNING if is_loss else logging.INFO
                 _logger.log(level, "%s: %s returned to pending%s", self.todo_file, describe_tasks(returned), fate)
             self.write_summary()
@@ -219,12 +240,22 @@ class TaskManager:
 
         return self._read("get_number_tasks", count)
 
-    def claim_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
+    def claim_tasks(
+        self, limit: int, *, has_failed: bool | None = None, **constraints: Unpack[Constraints]
+    ) -> list[dict[str, Any]]:
         """Start the next pending tasks, in order of priority and at most `limit`, and return them.
 
         No other manager gets these tasks while the lease of this manager is valid. After `lease` seconds without a
         heartbeat, other managers on the same server take the tasks with their next claim. Every claim or save counts as
         a heartbeat; `heartbeat` sends one without a claim or a save.
+
+        Parameters
+        ----------
+        limit : int
+        has_failed : bool, optional
+            With True, only tasks that have failed since they were last reset by hand; with False, only the others.
+        **constraints
+            Arguments of `build_constraints`.
 
         Returns
         -------
@@ -232,7 +263,7 @@ class TaskManager:
             Each task as `get_task` returns it, with the additional key `attempt`, an int that no other claim has. A
             result with this key is accepted only while its attempt is the last of the task.
         """
-        return self._store.claim_tasks(validation.check_positive("limit", limit), constraints)
+        return self._store.claim_tasks(validation.check_positive("limit", limit), constraints, has_failed)
 
     def heartbeat(self) -> None:
         """Send a heartbeat, to keep the claimed tasks; needed only while the manager neither claims nor saves."""
@@ -274,28 +305,43 @@ class TaskManager:
         """Return started tasks to pending; finished tasks, and tasks of other managers, stay as they are."""
         self._store.release_tasks(validation.check_integers("priorities", priorities))
 
-    def reset_tasks(
-        self,
-        *,
-        status: STATUS | Iterable[STATUS] | None = None,
-        error_like: str | None = None,
-        **constraints: Unpack[Constraints],
-    ) -> dict[str, int]:
+    def release_failures(self, failures: Mapping[int, int]) -> int:
+        """Return failed tasks to pending as if they had not been tried: their failures do not count for `retries`.
+
+        Parameters
+        ----------
+        failures : mapping
+            The attempts that failed, by priority: the key `attempt` of the results.
+
+        Returns
+        -------
+        int
+            The number of tasks. A task with a later attempt stays as it is.
+        """
+        priorities = validation.check_integers("failures", list(failures))
+        numbers = validation.check_integers("failures", list(failures.values()))
+        number = self._store.release_failures(dict(zip(priorities, numbers, strict=True)))
+        if self.load_into_memory:
+            self._store.backup()  # the log of results does not hold this change
+        return number
+
+    def reset_tasks(self, *, everything: bool = False, **choice: Unpack[Choice]) -> dict[str, int]:
         """Delete the results of chosen tasks, and return to pending these tasks and those that only they covered.
 
         A chosen task that a task outside the choice covers stays SKIPPED, which is logged.
 
         When this method returns, the change survives the death of the process. On a server, tasks that a manager runs
-        stay as they are.
+        stay as they are. The earlier failures of these tasks no longer count for `retries`. `undo_reset` puts the
+        results back.
 
         Parameters
         ----------
-        status : STATUS or iterable of STATUS, optional
-            The statuses of the chosen tasks; by default every status. `STATUS` itself chooses every task.
-        error_like : str, optional
-            A part of the errors of the chosen tasks.
-        **constraints
-            Arguments of `build_constraints`.
+        everything : bool, optional
+            Choose every task; then give no other argument.
+        **choice
+            The chosen tasks meet all of these arguments: `status`, one or several STATUS; `error_like`, a part of their
+            errors; `kind`, one or several kinds of failures; `made_by` and `not_made_by`, one or several versions of
+            the pipeline; `attempts_min`, the least number of attempts; and arguments of `build_constraints`.
 
         Returns
         -------
@@ -307,11 +353,29 @@ class TaskManager:
         InvalidArgumentError
             If an argument is invalid, or no argument chooses tasks.
         """
-        reset = self._store.reset_tasks(statements.build_chosen_tasks(status, error_like, constraints))
+        reset = self._store.reset_tasks(build_chosen_tasks(choice, everything=everything))
         if reset.covered:
             message = "%s: %s still SKIPPED, covered by tasks that were not chosen; reset those too to measure again"
             self.logger.warning(message, self.todo_file, count_of(reset.covered, "task"))
         return reset.name_returned()
+
+    def undo_reset(self) -> dict[str, int]:
+        """Put back the results that the last call of `reset_tasks` deleted, with their skips.
+
+        Returns
+        -------
+        dict
+            The numbers of tasks that changed, by the name of their status now.
+
+        Raises
+        ------
+        CannotUndoError
+            If nothing was reset by hand, or a result was saved or a task changed since.
+        """
+        restored = self._store.undo_reset()
+        if self.load_into_memory:
+            self._store.backup()  # the log of results does not hold this change
+        return {name: number for name, number in name_counts(restored).items() if number}
 
     def reset_uncovered_tasks(self) -> int:
         """Return to pending the SKIPPED tasks that no task covers, without their results, and return their number.
@@ -344,7 +408,11 @@ class TaskManager:
             - `details` : mapping, optional, with any of `filepath_lightcurve`, `pos_centroid` (column, row;
               pixels), `stamp` (row1, row2, col1, col2), `stamp_resizes`, `mean_flux`, `variance`,
               `variability`, `rms_hour`, `ptp`, `mask_size`, `edge_flux`, `contamination`, `errors` (a list of
-              texts) and `skip_targets` (the star ids in the aperture). Other keys are ignored.
+              texts), `skip_targets` (the star ids in the aperture), `kind` (of a failure: any text) and `extra`. A
+              warning names each other key once.
+
+            `extra` is a mapping of the pipeline's own numbers, texts, booleans and None by name, of at most 64 kB,
+            which is kept with the result, and exported in the columns `extra_NAME`.
 
             The mapping is not changed. NaN is stored as NULL. A `Result` of `check_result` is not checked again.
 
@@ -404,10 +472,21 @@ class TaskManager:
         self._throughput.count(pairs)
         self.summary_counter += len(pairs)
         self._backup_counter += len(pairs)
+        for result in results:
+            if result.unknown:
+                self._warn_of_unknown(result.unknown)
         if len(pairs) < len(results):
             late = [result.priority for result, task in zip(results, found, strict=True) if task is None]
             message = "%s: refused %s that came too late (priority %s)"
             self.logger.warning(message, self.todo_file, count_of(len(late), "result"), ", ".join(map(str, late)))
+
+    def _warn_of_unknown(self, keys: Iterable[str]) -> None:
+        """Warn once of each key of the details that is not stored."""
+        for key in sorted(set(keys) - self._warned):
+            self._warned.add(key)
+            near = get_close_matches(key, DETAILS, n=1)
+            hint = f"is it {near[0]!r}?" if near else "give a value of your own in details['extra'], which is kept"
+            self.logger.warning("%s: details[%r] is not stored; %s", self.todo_file, key, hint)
 
     def _read(self, method: str, work: Callable[[Transaction], T]) -> T:
         return self._store.run_in_transaction(method, work, writes=False)

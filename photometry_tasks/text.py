@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-__all__ = ["clean", "count_of", "describe_tasks", "list_first", "shorten"]
+__all__ = ["clean", "count_of", "describe_tasks", "list_first", "name_version", "shorten"]
 
 #: Characters of an error that are shown: a traceback has some thousand.
 _LONGEST = 10_000
@@ -31,6 +31,11 @@ def describe_tasks(counts: Mapping[str, int]) -> str:
     """Return a number of tasks with their statuses: '3 tasks (2 ERROR, 1 SKIPPED)'."""
     details = ", ".join(f"{number:,} {status}" for status, number in counts.items())
     return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")
+
+
+def name_version(version: str | None) -> str:
+    """Return a version of the pipeline for messages."""
+    return "an unknown version" if version is None else repr(version)
 
 
 def shorten(text: str) -> str:

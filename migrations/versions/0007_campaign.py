@@ -26,11 +26,7 @@ def upgrade() -> None:
         for column in _build_columns():
             op.add_column(_ATTEMPTS, column)
         op.alter_column(_ATTEMPTS, "begun", nullable=True)
-    for name, columns, condition in (
-        ("counts_idx", ["priority"], "counts"),
-        ("kind_idx", ["kind", "worker"], "counts IS NOT NULL"),
-    ):
-        _create_partial_index(_ATTEMPTS, name, columns, condition)
+    _create_partial_index(_ATTEMPTS, "kind_idx", ["kind", "worker"], "counts IS NOT NULL")
     op.create_table(
         _EXTRA,
         sa.Column("priority", _Integer, autoincrement=False),
@@ -48,7 +44,8 @@ def upgrade() -> None:
     op.create_table(
         _UNDO,
         sa.Column("part", _Integer, autoincrement=False),
-        sa.Column("content", sa.Text, nullable=False),
+        sa.Column("origin", sa.Text, nullable=False),
+        sa.Column("content", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("part", name=f"{_UNDO}_pkey"),
         if_not_exists=True,
     )
@@ -124,8 +121,7 @@ def downgrade() -> None:
     op.execute(attempts.update().where(attempts.c.begun.is_(None)).values(begun=attempts.c.ended))
     op.alter_column(_WORKERS, "lease", nullable=False)
     op.alter_column(_ATTEMPTS, "begun", nullable=False)
-    for name in ("counts_idx", "kind_idx"):
-        op.drop_index(f"{_ATTEMPTS}_{name}", _ATTEMPTS, if_exists=True)
+    op.drop_index(f"{_ATTEMPTS}_kind_idx", _ATTEMPTS, if_exists=True)
     for column in _build_columns():
         op.drop_column(_ATTEMPTS, column.name)
     op.drop_column(_WORKERS, "version")

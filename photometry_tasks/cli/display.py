@@ -5,7 +5,7 @@ import shlex
 import shutil
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any, Self
 
 import click
@@ -22,15 +22,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from photometry_tasks.sql.history import RETRIES
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location
-from photometry_tasks.text import clean, count_of
+from photometry_tasks.text import clean, count_of, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
 
+
+#: The most kinds of failure, and hosts of each, that are shown.
+_MOST_KINDS, _MOST_HOSTS = 10, 3
 
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
@@ -117,6 +121,13 @@ def suggest_run(todo: Location) -> str:
     return f"Run pending tasks with `photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION`."
 
 
+def describe_used_up(name: str, number: int, retries: int) -> str:
+    """Return the sentence about failed tasks that have no retries left."""
+    tasks = f"{count_of(number, 'failed task')} {'has' if number == 1 else 'have'} no retries left"
+    limit = "--retries 0" if not retries else f"more than {count_of(retries, 'failure')}"
+    return f"{tasks} ({limit}). Try again with `photometry-tasks reset {shlex.quote(name)} --status ERROR,ABORT`."
+
+
 # --- status ----------------------------------------------------------------------------------------------
 
 
@@ -130,6 +141,11 @@ def build_view(found: dict[str, Any]) -> RenderableType:
             f" (the first {len(found['running'])})" if number > len(found["running"]) else ""
         )
         parts.append(_build_list(title, found["running"], _RUNNING))
+    if found["failures"]:
+        parts.append(_build_failures(found["failures"]))
+    if found["versions"]:
+        rows = [{**row, "version": name_version(row["version"])} for row in found["versions"]]
+        parts.append(_build_list("Versions of the pipeline", rows, ("version", "results")))
     if found["last_errors"]:
         rows = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"]]
         parts.append(_build_list("Last errors", rows, ("priority", "starid", "errors")))
@@ -140,21 +156,20 @@ def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableT
     """Return the attempts at a task for a terminal."""
     if not attempts:
         return Text(f"Task {priority} has no attempts yet.")
-    rows = [
-        {
-            "attempt": row["attempt"],
-            "worker": f"{row['worker']} on {row['host']}, process {row['pid']}"
-            + (f", job {row['slurm_jobid']}" if row["slurm_jobid"] else ""),
-            "started": f"{row['begun']:%Y-%m-%d %H:%M:%S%z}",
-            "duration": timedelta(seconds=max(0, round((row["ended"] - row["begun"]).total_seconds())))
-            if row["ended"]
-            else None,
-            "outcome": row["how"] or "running",
-            "error": _last_line(row["errors"]),
-        }
-        for row in attempts
-    ]
-    return _build_list(f"Attempts at task {priority}", rows, tuple(rows[0]))
+    parts = [Text(f"Attempts at task {priority}, times in UTC", style="bold")]
+    for number, row in enumerate(attempts, start=1):
+        begun, ended = row["begun"], row["ended"]
+        words = [f"{begun.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if begun else "time unknown"]
+        if begun and ended:
+            words.append(str(timedelta(seconds=max(0, round((ended - begun).total_seconds())))))
+        words.append((row["how"] or "running") + (f" ({row['kind']})" if row["kind"] else ""))
+        words.append(f"worker {row['worker']} on {row['host']}")
+        words += [f"job {row['slurm_jobid']}"] if row["slurm_jobid"] else []
+        words += [f"version {name_version(row['version'])}"] if row["version"] else []
+        parts.append(Text(clean(f"{number}: {', '.join(words)}")))
+        if error := _last_line(row["errors"]):
+            parts.append(Text(f"   {clean(error)}", style="dim"))
+    return Group(*parts)
 
 
 def _build_counts(found: dict[str, Any]) -> Table:
@@ -185,6 +200,8 @@ def _describe(found: dict[str, Any]) -> str:
         who = name if oldest["pid"] is None else f"process {oldest['pid']} ({name})"
         duration = timedelta(seconds=round(oldest["age"]))
         lines.append(f"Oldest open transaction: {who}, for {duration}. Claims become slower until it ends.")
+    if found["used_up"]:
+        lines.append(describe_used_up(found["todo_file"], found["used_up"], RETRIES))
     if found["has_log"]:
         command = f"photometry-tasks upgrade {shlex.quote(found['todo_file'])}"
         lines.append(f"The log of a killed manager holds results that the file lacks. Save them with `{command}`.")
@@ -221,6 +238,19 @@ def _build_cell(entry: dict[str, Any] | None) -> Text:
 def _floor(part: int, whole: int) -> str:
     """Return a share in percent, rounded down, so that only a whole is 100 %."""
     return f"{1000 * part // whole / 10:g} %"
+
+
+def _build_failures(failures: list[dict[str, Any]]) -> Table:
+    rows = [
+        {
+            "kind": row["kind"] or "not given",
+            "tasks": row["tasks"],
+            "hosts": list_first((f"{host}: {number}" for host, number in row["hosts"].items()), _MOST_HOSTS),
+        }
+        for row in failures[:_MOST_KINDS]
+    ]
+    title = "Kinds of failure" + (f" (the first {_MOST_KINDS} of {len(failures)})" if len(failures) > len(rows) else "")
+    return _build_list(title, rows, ("kind", "tasks", "hosts"))
 
 
 def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> Table:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from photometry_tasks.cli.display import echo
-from photometry_tasks.cli.params import Statuses, constraint_options, needs, read_constraints, todo_argument
+from photometry_tasks.cli.params import choice_options, needs, read_choice, todo_argument
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
@@ -16,15 +16,12 @@ from photometry_tasks.text import count_of
 @todo_argument
 @click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
 @click.option(
-    "--status", type=Statuses(with_pending=True), help="Only tasks with these statuses, for example OK,WARNING."
-)
-@click.option(
     "--for-spreadsheets",
     is_flag=True,
     help="In CSV, write an apostrophe before each text that a spreadsheet would run as a formula.",
 )
-@constraint_options
-def export(todo: Location, target: Path, status: Any, for_spreadsheets: bool, **options: Any) -> None:
+@choice_options(with_pending=True)
+def export(todo: Location, target: Path, for_spreadsheets: bool, **options: Any) -> None:
     """Write the tasks of TODO and their diagnostics to a table.
 
     TODO is a file or a PostgreSQL URL. The name of the table gives its format: CSV, Parquet or ECSV.
@@ -32,6 +29,6 @@ def export(todo: Location, target: Path, status: Any, for_spreadsheets: bool, **
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
     with needs(target.suffix.lower().lstrip("."), "a library for this format"):
-        constraints = read_constraints(options)
-        number = export_tasks(todo, target, status=status, for_spreadsheets=for_spreadsheets, **constraints)
+        choice = read_choice(options, with_pending=True)
+        number = export_tasks(todo, target, for_spreadsheets=for_spreadsheets, **choice)
     echo(f"{count_of(number, 'task')} written to {target}.")

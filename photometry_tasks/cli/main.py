@@ -15,11 +15,11 @@ from photometry_tasks.cli.copy import copy_command
 from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.export import export
 from photometry_tasks.cli.init import init
-from photometry_tasks.cli.reset import reset, reset_uncovered
+from photometry_tasks.cli.reset import reset, reset_uncovered, undo
 from photometry_tasks.cli.run import demo, run, work
 from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.upgrade import check, upgrade
-from photometry_tasks.errors import TodoError
+from photometry_tasks.errors import TodoError, TooManyErrorsError
 from photometry_tasks.text import clean
 
 #: Exit code after Ctrl-C: 128 + SIGINT.
@@ -44,6 +44,12 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
 ) -> None:
     echo(warnings.formatwarning(message, category, filename, lineno, line="").rstrip(), err=True)
+
+
+class _Braked(click.ClickException):
+    """Too many tasks in a row failed in the same way."""
+
+    exit_code = 3
 
 
 class _Commands(click.Group):
@@ -77,7 +83,8 @@ class _Commands(click.Group):
         except DBAPIError as error:
             raise click.ClickException(clean(error.orig)) from error
         except (TodoError, OSError) as error:
-            raise click.ClickException(clean(error)) from error
+            failure = _Braked if isinstance(error, TooManyErrorsError) else click.ClickException
+            raise failure(clean(error)) from error
 
 
 @click.group(cls=_Commands)
@@ -86,5 +93,19 @@ def main() -> None:
     """Keep the TODO-list of a photometry pipeline: the stars to measure, and the results."""
 
 
-for _command in (init, run, work, status, report, reset, reset_uncovered, export, copy_command, upgrade, check, demo):
+for _command in (
+    init,
+    run,
+    work,
+    status,
+    report,
+    reset,
+    undo,
+    reset_uncovered,
+    export,
+    copy_command,
+    upgrade,
+    check,
+    demo,
+):
     main.add_command(_command)

@@ -11,6 +11,8 @@ import click
 
 from photometry_tasks.constraints import check_constraints
 from photometry_tasks.runner.task import describe_error
+from photometry_tasks.sql.choices import CHOICES, build_choice
+from photometry_tasks.sql.history import RETRIES
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.location import parse_location
 
@@ -105,6 +107,61 @@ def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def choice_options(*, with_pending: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add an option for each argument that chooses tasks: those of `Choice`.
+
+    Parameters
+    ----------
+    with_pending : bool
+        Whether pending tasks can be chosen.
+    """
+    options = [
+        click.option(
+            "--status",
+            type=Statuses(with_pending=with_pending),
+            help="Only tasks with these statuses, for example ERROR,WARNING.",
+        ),
+        click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors."),
+        click.option(
+            "--kind",
+            multiple=True,
+            metavar="KIND",
+            help="Only tasks that failed in this way, for example 'out of memory' or ValueError; may be repeated.",
+        ),
+        click.option(
+            "--made-by",
+            multiple=True,
+            metavar="VERSION",
+            help="Only results of this version of the pipeline; may be repeated.",
+        ),
+        click.option(
+            "--not-made-by",
+            multiple=True,
+            metavar="VERSION",
+            help="Only results of other versions of the pipeline; may be repeated.",
+        ),
+        click.option(
+            "--attempts-min", type=click.IntRange(min=1), help="Only tasks with at least this number of attempts."
+        ),
+    ]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        command = constraint_options(command)
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def read_choice(options: dict[str, Any], *, with_pending: bool) -> dict[str, Any]:
+    """Return the given options as arguments of `Choice`, checked before the list is opened."""
+    own = {name: options.pop(name) for name in CHOICES}
+    choice = {name: value for name, value in own.items() if value not in (None, ())} | read_constraints(options)
+    build_choice(choice, with_pending=with_pending)
+    return choice
+
+
 def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
     """Return the given options as arguments of `build_constraints`."""
     constraints = {name: value for name, value in options.items() if value not in (None, ())}
@@ -150,8 +207,9 @@ def import_executor(name: str) -> Callable[[int], Any]:
     return make
 
 
-#: Options of both `run` and `work`, named as the arguments of `run_tasks`.
-RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after")
+#: Options of both `run` and `work`, named as the arguments of `run_tasks`, and those of `TaskManager`.
+RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row")
+OPEN_OPTIONS = ("retries", "version", "only_version")
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -190,6 +248,34 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="S",
             help="Seconds after which the run ends: no task starts that would hardly finish in time.  "
             "[default: 30 s before SLURM's time limit]",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(min=0),
+            metavar="N",
+            default=RETRIES,
+            show_default=True,
+            help="Run a failed task again up to this number of times; after all other tasks.",
+        ),
+        click.option(
+            "--max-errors-in-a-row",
+            type=click.IntRange(min=0),
+            metavar="N",
+            default=100,
+            show_default=True,
+            help="End with exit code 3 when this number of tasks in a row fails in the same way. 0: never.",
+        ),
+        click.option("--fail", is_flag=True, help="End with exit code 4 if a task became an ERROR."),
+        click.option(
+            "--pipeline-version",
+            "version",
+            metavar="TEXT",
+            help="The version of the pipeline, which is kept with its results.",
+        ),
+        click.option(
+            "--only-version",
+            is_flag=True,
+            help="Refuse a list with results of a version other than --pipeline-version.",
         ),
     ]
     for option in reversed(options):

@@ -1,14 +1,17 @@
-"""`reset` and `reset-uncovered`: return tasks to pending."""
+"""`reset`, `undo` and `reset-uncovered`: return tasks to pending, and put their results back."""
 
+import shlex
 import sys
 from typing import Any
 
 import click
+from sqlalchemy import Select
 
 from photometry_tasks.cli.display import echo, suggest_run
-from photometry_tasks.cli.params import Statuses, constraint_options, read_constraints, todo_argument
-from photometry_tasks.maintenance.reset import count_reset, count_uncovered
-from photometry_tasks.sql.statements import build_chosen_tasks
+from photometry_tasks.cli.params import choice_options, read_choice, todo_argument
+from photometry_tasks.errors import OutdatedSchemaError
+from photometry_tasks.maintenance.reset import Preview, count_reset, count_uncovered
+from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.taskmanager import TaskManager
@@ -17,27 +20,25 @@ from photometry_tasks.text import count_of, describe_tasks
 
 @click.command()
 @todo_argument
-@click.option(
-    "--status", type=Statuses(with_pending=False), help="Only tasks with these statuses, for example ERROR,WARNING."
-)
-@click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors.")
+@click.option("--everything", is_flag=True, help="Choose every task.")
 @click.option("--dry-run", is_flag=True, help="Only count the tasks.")
-@constraint_options
-def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **options: Any) -> None:
+@click.option("--yes", is_flag=True, help="Delete finished results without a question.")
+@choice_options(with_pending=False)
+def reset(todo: Location, everything: bool, dry_run: bool, yes: bool, **options: Any) -> None:
     """Return chosen tasks of TODO to pending, and delete their results.
 
     TODO is a file or a PostgreSQL URL. Tasks that only the chosen tasks had skipped return to pending too. On a server,
-    tasks that are running on other managers are not reset.
+    tasks that are running on other managers are not reset. `undo` puts the results back until the next reset.
 
     Example: photometry-tasks reset todo.sqlite --status ERROR,WARNING --camera 1 --dry-run
     """
-    constraints = read_constraints(options)
-    if not constraints and status is None and error_like is None:
-        raise click.UsageError("No tasks are chosen. Give --status, --error-like or constraints such as --camera.")
-    chosen = build_chosen_tasks(status, error_like, constraints)
-    if todo.path is not None and not dry_run:
-        upgrade_list(todo)  # saves the results that a killed manager logged too
-    expected = count_reset(todo, chosen)
+    choice = read_choice(options, with_pending=False)
+    if not choice and not everything:
+        raise click.UsageError(
+            "No tasks are chosen. Give --status, --kind or constraints such as --camera, or --everything."
+        )
+    chosen = build_chosen_tasks(choice, everything=everything)
+    expected, finished = _count_reset(todo, chosen, is_preview=dry_run)
     counts = expected.name_returned()
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
     echo(f"{describe_tasks(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
@@ -46,11 +47,39 @@ def reset(todo: Location, status: Any, error_like: str | None, dry_run: bool, **
         echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
     if dry_run or not (counts or expected.covered):
         return
-    if sys.stdin.isatty():
-        click.confirm("Their results will be deleted. Continue?", abort=True)
+    if finished and not yes:
+        if not sys.stdin.isatty():
+            number = count_of(finished, "chosen task")
+            raise click.UsageError(f"{number} {'has' if finished == 1 else 'have'} finished; give --yes to reset them.")
+        click.confirm("Finished results will be deleted. Continue?", abort=True)
     with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
-        counts = manager.reset_tasks(status=status, error_like=error_like, **constraints)
-    echo(f"{describe_tasks(counts)} returned to pending. {suggest_run(todo)}")
+        counts = manager.reset_tasks(everything=everything, **choice)
+    command = f"photometry-tasks undo {shlex.quote(todo.name)}"
+    echo(f"{describe_tasks(counts)} returned to pending; `{command}` undoes it. {suggest_run(todo)}")
+
+
+def _count_reset(todo: Location, chosen: Select[Any], *, is_preview: bool) -> Preview:
+    try:
+        return count_reset(todo, chosen)
+    except OutdatedSchemaError:
+        if todo.path is None or is_preview:
+            raise
+    upgrade_list(todo)
+    return count_reset(todo, chosen)
+
+
+@click.command()
+@todo_argument
+def undo(todo: Location) -> None:
+    """Put back the results that the last `reset` of TODO deleted.
+
+    TODO is a file or a PostgreSQL URL. If a result was saved or a task was changed since, nothing is changed.
+
+    Example: photometry-tasks undo todo.sqlite
+    """
+    with TaskManager(todo, reset=False) as manager:
+        counts = manager.undo_reset()
+    echo(f"{describe_tasks(counts)} restored, as before the last reset.")
 
 
 @click.command("reset-uncovered")

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import Bar, build_console, build_view, echo, suggest_run
+from photometry_tasks.cli.display import Bar, build_console, build_view, describe_used_up, echo, suggest_run
 from photometry_tasks.cli.params import (
+    OPEN_OPTIONS,
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
@@ -23,9 +24,16 @@ from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.runner.executors import check_ranks
 from photometry_tasks.runner.task import PhotometryFunction, check_function
+from photometry_tasks.sql.history import RETRIES, count_used_up
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
+
+#: Exit code with `--fail` if a task became an ERROR.
+_FAILED = 4
+
+#: The most kinds of errors that are shown after a run.
+_KINDS = 3
 
 #: Saved results between two counts of the pending tasks: results also skip neighbours.
 _RECOUNT = 500
@@ -44,16 +52,18 @@ def run(
     in_memory: bool,
     summary: Path | None,
     executor: str | None,
+    fail: bool,
     **options: Any,
 ) -> None:
     """Run FUNCTION on the pending tasks, and save the results.
 
     TODO is a file or a PostgreSQL URL. FUNCTION takes a task (a dict) and returns the fields of its result (a dict).
-    Tasks that were interrupted or failed before are run again.
+    Tasks that were interrupted or failed before are run again, failed tasks after all others.
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
+    opening = {name: options.pop(name) for name in OPEN_OPTIONS}
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if executor is not None:
@@ -63,8 +73,8 @@ def run(
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
         how["executor"] = import_executor(executor)
         check_ranks(executor)
-    with TaskManager(todo, summary=summary, load_into_memory=in_memory) as manager:
-        _run(manager, chosen, constraints, todo=todo, **how)
+    with TaskManager(todo, summary=summary, load_into_memory=in_memory, **opening) as manager:
+        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
 
 
 @click.command()
@@ -79,25 +89,26 @@ def run(
     help="Seconds without a heartbeat after which other managers may claim the tasks of this one.",
 )
 @constraint_options
-def work(todo: Location, function: str, lease: float, **options: Any) -> None:
+def work(todo: Location, function: str, lease: float, fail: bool, **options: Any) -> None:
     """Run FUNCTION on the pending tasks, beside other managers.
 
     TODO is a PostgreSQL URL. Any number of managers can work on one list, without a coordinator.
 
-    Unlike `run`, `work` returns no task to pending at the start. Both end when no matching task is pending or running:
-    a task that another manager runs comes back if that manager's lease expires.
+    `work` and `run` end when no matching task is pending or running: a task that another manager runs comes back if
+    that manager's lease expires.
 
     Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
+    opening = {name: options.pop(name) for name in OPEN_OPTIONS}
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if todo.path is not None:
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
         )
-    with TaskManager(todo, reset=False, lease=lease) as manager:
-        _run(manager, chosen, constraints, todo=todo, **how)
+    with TaskManager(todo, lease=lease, **opening) as manager:
+        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
 
 
 def _run(
@@ -106,6 +117,8 @@ def _run(
     constraints: dict[str, Any],
     limit: int | None = None,
     todo: Location | None = None,
+    retries: int = RETRIES,
+    fail: bool = False,
     **how: Any,
 ) -> None:
     def count_total(saved: int) -> int:
@@ -141,17 +154,30 @@ def _run(
     if report.is_out_of_time:
         sentences.append("The time limit was reached.")
     sentences.append(f"{count_of(pending, 'task')} pending.")
-    if todo is not None:
-        sentences.append(_suggest_next(todo, pending, report.errors))
+    if todo is not None and (pending or not report.errors):
+        sentences.append(_suggest_next(todo, pending))
     echo(" ".join(sentences))
+    if todo is not None and report.kinds:
+        echo(f"{_describe_kinds(report)} Show more with `photometry-tasks status {shlex.quote(todo.name)}`.")
+    if todo is not None:
+        with manager.session.begin():
+            used_up = count_used_up(manager.session.connection(), retries)
+        if used_up:
+            echo(describe_used_up(todo.name, used_up, retries))
+    if fail and report.errors:
+        raise click.exceptions.Exit(_FAILED)
 
 
-def _suggest_next(todo: Location, pending: int, errors: int) -> str:
+def _describe_kinds(report: RunReport) -> str:
+    shown = [f"{number:,} {kind or 'of a kind that is not given'}" for kind, number in report.kinds.most_common(_KINDS)]
+    rest = report.kinds.total() - sum(number for _, number in report.kinds.most_common(_KINDS))
+    return f"Errors: {', '.join(shown)}{f', {rest:,} others' if rest else ''}."
+
+
+def _suggest_next(todo: Location, pending: int) -> str:
     """Return the sentence that names the next command after a run."""
     if pending:
         return suggest_run(todo)
-    if errors:
-        return f"Show the errors with `photometry-tasks status {shlex.quote(todo.name)}`."
     return f"Export the results with `photometry-tasks export {shlex.quote(todo.name)} results.csv`."
 
 

@@ -23,9 +23,7 @@ _WATCH = 2.0
 @todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Update the status every 2 seconds, until Ctrl-C.")
-@click.option(
-    "--task", type=int, metavar="PRIORITY", help="Show the attempts at this task; only for a list on a server."
-)
+@click.option("--task", type=int, metavar="PRIORITY", help="Show the attempts at this task.")
 def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None:
     """Show the status of TODO: counts, rate, errors, managers.
 

@@ -86,7 +86,7 @@ def _write_parquet(path: Path, columns: Columns, read: Read) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     table_schema = pa.schema([pa.field(c.name, types[_type(c)], metadata=_unit(c)) for c in columns])
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
         for batch in read():

@@ -1,21 +1,21 @@
 """Export tasks with their diagnostics: the chosen tasks, all columns, in the format of the file name."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
-from sqlalchemy import Column, Select, or_, select
+from sqlalchemy import Column, select
 
 from photometry_tasks import schema
-from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import CopyError
+from photometry_tasks.export.extra import EXTRA, find_extra_columns, read_extra
 from photometry_tasks.export.formats import FORMATS, Batch
-from photometry_tasks.models import diagnostics, todolist
+from photometry_tasks.models import diagnostics, extra, todolist
 from photometry_tasks.rules.stored_values import read_values
-from photometry_tasks.rules.validation import check_path, check_statuses, invalid_argument
-from photometry_tasks.status import STATUS
+from photometry_tasks.rules.validation import check_path, invalid_argument
+from photometry_tasks.sql.choices import Choice, build_choice
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
 
@@ -33,9 +33,8 @@ def export_tasks(
     todo: str | os.PathLike[str] | Location,
     target: str | os.PathLike[str],
     *,
-    status: STATUS | int | Iterable[STATUS | int | None] | None = None,
     for_spreadsheets: bool = False,
-    **constraints: Unpack[Constraints],
+    **choice: Unpack[Choice],
 ) -> int:
     """Write tasks with their diagnostics to a file, atomically and in order of priority.
 
@@ -47,18 +46,17 @@ def export_tasks(
     target : str or os.PathLike
         A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). An earlier export is
         replaced.
-    status : STATUS, int, or iterable of STATUS, int or None, optional
-        The statuses of the written tasks, as members or values of `STATUS`; None in the iterable for pending tasks. By
-        default all tasks are written.
     for_spreadsheets : bool, optional
         For CSV only: write an apostrophe before each text that a spreadsheet would run as a formula.
-    **constraints
-        Arguments of `build_constraints`.
+    **choice
+        Which tasks are written, as for `TaskManager.reset_tasks`; by default all. `status` is one or several members or
+        values of `STATUS`, with None in a list for pending tasks.
 
     Returns
     -------
     int
-        The number of written tasks. A task without a result has empty diagnostics.
+        The number of written tasks. A task without a result has empty diagnostics. The pipeline's own values are in
+        columns `extra_NAME`.
 
     Raises
     ------
@@ -79,7 +77,10 @@ def export_tasks(
             "for_spreadsheets", for_spreadsheets, "give a file name that ends with .csv, or leave it out"
         )
     location = parse_location(todo)
-    statement = _build_select(status, build_expressions(check_constraints(constraints)))
+    conditions = build_choice(choice, with_pending=True)
+    joined = todolist.outerjoin(diagnostics, todolist.c.priority == diagnostics.c.priority)
+    joined = joined.outerjoin(extra, todolist.c.priority == extra.c.priority)
+    statement = select(*_COLUMNS, extra.c.extra).select_from(joined).where(*conditions).order_by(todolist.c.priority)
     number = 0
 
     def read() -> Iterator[Batch]:
@@ -87,19 +88,24 @@ def export_tasks(
         number = 0
         for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
             number += len(rows)
-            columns = list(zip(*rows, strict=True))
+            *columns, texts = zip(*rows, strict=True)
             pairs = zip(_COLUMNS, columns, strict=True)
             try:
                 batch = [read_values(column, values, keys=columns[0]) for column, values in pairs]
+                batch += read_extra(own, texts, keys=columns[0])
             except ValueError as error:
                 raise CopyError(source=location.name, target=target, problem=error) from None
             yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
     with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
         schema.check_current(connection, database.name)
+        try:
+            own = find_extra_columns(connection, conditions)
+        except ValueError as error:
+            raise CopyError(source=location.name, target=target, problem=error) from None
         location.write_output(
             target,
-            lambda temporary: form.write(temporary, _COLUMNS, read),
+            lambda temporary: form.write(temporary, (*_COLUMNS, *own.values()), read),
             lambda existing: _are_ours(form.read_names(existing)),
         )
     return number
@@ -114,14 +120,5 @@ def _are_ours(names: Sequence[str]) -> bool:
     """Whether a table with these columns is an export of this or an earlier release, without a column of its user."""
     ours = [column.name for column in _COLUMNS]
     first = len(todolist.columns) + 1
-    return names[:first] == ours[:first] and set(names) <= set(ours)
-
-
-def _build_select(status: Any, conditions: Sequence[Any]) -> Select[Any]:
-    joined = todolist.outerjoin(diagnostics, todolist.c.priority == diagnostics.c.priority)
-    statement = select(*_COLUMNS).select_from(joined).where(*conditions).order_by(todolist.c.priority)
-    if status is None:
-        return statement
-    values = check_statuses(status, with_pending=True)
-    chosen = todolist.c.status.in_([value for value in values if value is not None])
-    return statement.where(or_(chosen, todolist.c.status.is_(None)) if None in values else chosen)
+    others = set(names) - set(ours)
+    return names[:first] == ours[:first] and all(name.startswith(EXTRA) for name in others)

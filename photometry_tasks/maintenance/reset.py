@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, inspect
 from sqlalchemy.exc import DBAPIError
@@ -16,8 +16,12 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.sql.transitions import Reset
+from photometry_tasks.status import RESET_AT_OPENING
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
+
+#: The statuses of tasks that opening returns to pending too.
+_UNFINISHED = {status.value for status in RESET_AT_OPENING}
 
 #: Rows in memory at a time.
 _BATCH = 10_000
@@ -30,7 +34,21 @@ def count_uncovered(todo: str | os.PathLike[str] | Location) -> int:
         return len(find_contradictions(connection).uncovered)
 
 
-def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> Reset:
+class Preview(NamedTuple):
+    """What a reset would do.
+
+    Attributes
+    ----------
+    reset : Reset
+    finished : int
+        The number of chosen tasks that neither failed nor run: their results would be deleted.
+    """
+
+    reset: Reset
+    finished: int
+
+
+def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) -> Preview:
     """Return what a reset would do.
 
     Parameters
@@ -42,7 +60,7 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
 
     Returns
     -------
-    Reset
+    Preview
 
     Raises
     ------
@@ -72,4 +90,5 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
             # An older file may lack a necessary column or table.
             raise OutdatedSchemaError(path=database.name, change=changes[0]) from error
     returned, covered = find_freed(first, covers)
-    return Reset(Counter(statuses[priority] for priority in returned), len(covered))
+    finished = sum(statuses[priority] not in _UNFINISHED for priority in first)
+    return Preview(Reset(Counter(statuses[priority] for priority in returned), len(covered)), finished)

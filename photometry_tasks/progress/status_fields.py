@@ -9,6 +9,7 @@ from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.sql.history import RETRIES, count_failures, count_used_up, count_versions
 from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.
@@ -38,7 +39,9 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
     dict
         todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by the
         name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
-        nothing was saved; running and last_errors (lists of dicts). A file of an older release holds no times: its
+        nothing was saved; running and last_errors (lists of dicts); failures (see `count_failures`); used_up (number of
+        failed tasks that `run` does not retry any more); versions (number of results by the version of the pipeline;
+        empty if no version was given). A file of an older release holds no times: its
         errors come in order of priority, the last first.
     """
     now: float = connection.execute(statements.TIME).scalar_one()
@@ -54,6 +57,9 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         )
     running = connection.execute(statements.build_running_tasks(_LISTED))
     saved = sum(row.saved for row in minutes)
+    versions = count_versions(connection)
+    if versions.keys() <= {None}:
+        versions.clear()
     return {
         "todo_file": str(path),
         "time": now,
@@ -63,6 +69,9 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": list(map(_show_row, running)),
+        "failures": count_failures(connection),
+        "used_up": count_used_up(connection, RETRIES),
+        "versions": [{"version": version, "results": number} for version, number in versions.items()],
         "last_errors": [{**shown, "errors": shorten(shown["errors"] or "")} for shown in map(_show_row, errors)],
     }
 

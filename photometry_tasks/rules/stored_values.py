@@ -11,7 +11,14 @@ from sqlalchemy import Column
 from photometry_tasks.rules.validation import show
 
 #: The types of the values in a column, by the type of the column.
-TYPES: dict[type, set[type]] = {int: {int}, float: {float, int}, str: {str}, bool: {int}, datetime: {float, int}}
+TYPES: dict[type, set[type]] = {
+    int: {int},
+    float: {float, int},
+    str: {str},
+    bytes: {bytes},
+    bool: {int},
+    datetime: {float, int},
+}
 
 #: Python's driver stores NumPy's integers and float32 as their bytes: formats of `struct`, by the type of the column
 #: and the number of bytes. Other numbers of bytes are ambiguous.

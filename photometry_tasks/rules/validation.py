@@ -47,6 +47,13 @@ def check_positive(argument: str, value: object) -> int:
     return number
 
 
+def check_natural(argument: str, value: object) -> int:
+    """Return an integer that is not negative."""
+    if (number := check_integer(argument, value)) < 0:
+        raise invalid_argument(argument, value, "0 or a positive integer is expected")
+    return number
+
+
 def check_interval(argument: str, value: Any) -> int | None:
     """Return None, or the positive integer that int() returns for a value."""
     if value is None:
@@ -99,6 +106,15 @@ def check_text(argument: str, value: object) -> str:
     if not (isinstance(value, str) and value):
         raise invalid_argument(argument, value, "a non-empty text is expected")
     return as_text(value)
+
+
+def check_texts(argument: str, value: Any) -> list[str]:
+    """Return one or several texts as a list."""
+    try:
+        items = [value] if isinstance(value, str) else as_items(value)
+    except ValueError:
+        items = [value]
+    return [check_text(argument, item) for item in items]
 
 
 def check_path(argument: str, value: object) -> str:

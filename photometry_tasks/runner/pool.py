@@ -23,6 +23,9 @@ from photometry_tasks.text import shorten
 #: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
+#: Kinds of failures: the time limit of the task was reached, and the process could no longer be reached.
+TIMEOUT, _LOST = "timeout", "lost"
+
 #: Seconds between two checks that a worker is alive. When a worker dies, its pipe mostly closes at once, but a child of
 #: the worker may hold it open.
 _LOOK = 1.0
@@ -116,7 +119,7 @@ class _Worker:
             self._wait(None)
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise WorkerError(found=f"a worker could not start: {self._end()}; see its output") from error
+            raise WorkerError(found=f"a worker could not start: {self._end()[1]}; see its output") from error
 
     def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
         begun = time.monotonic()
@@ -129,14 +132,14 @@ class _Worker:
             is_in_time = self._wait(None if timeout is None else begun + timeout)
             is_done, value = self._pipe.recv() if is_in_time else (True, None)
         except (EOFError, OSError) as error:
-            found = self._end()
+            kind, found = self._end()
             if self._has_unpickled:
-                raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun) from error
+                raise WorkerDiedError(found=found, kind=kind, elapsed=time.monotonic() - begun) from error
             raise WorkerError(found=f"a worker could not import it: {found}; see its output") from error
         if not is_in_time:
             self._end(0.0)
             found = f"its process was killed after its time limit of {timeout:g} s (task_timeout)"
-            raise WorkerDiedError(found=found, elapsed=time.monotonic() - begun)
+            raise WorkerDiedError(found=found, kind=TIMEOUT, elapsed=time.monotonic() - begun)
         if not is_done:
             raise WorkerError(found=shorten(str(value)))
         return value
@@ -154,8 +157,8 @@ class _Worker:
             if left <= 0:
                 return False
 
-    def _end(self, patience: float = 5.0) -> str:
-        """Return why the process ended; if it is still alive after `patience` seconds, kill it."""
+    def _end(self, patience: float = 5.0) -> tuple[str, str]:
+        """Return the kind of the process's end, and why it ended; kill it if it is alive after `patience` s."""
         self._is_lost = True
         until = time.monotonic() + patience
         # Not join(patience): if a live process has closed all its files, join takes it for dead and waits without end.
@@ -164,7 +167,7 @@ class _Worker:
         if self._process.is_alive():
             self.kill()
             self._process.join()
-            return "its process was killed, because it had closed its connection to the manager"
+            return _LOST, "its process was killed, because it had closed its connection to the manager"
         return describe_exit(self._process.exitcode, self._oom_kills)
 
     def kill(self) -> None:

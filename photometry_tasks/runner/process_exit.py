@@ -1,19 +1,23 @@
-"""Why a process died, in words: its exit code, and its limits of memory and CPU time."""
+"""Why a process died: the kind of its death, in words, its peak memory, and its limits of memory and CPU time."""
 
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 
+#: The kind of a failure for which the kernel killed the process.
+OUT_OF_MEMORY = "out of memory"
+
 #: A control group of version 1 without a limit reports a number near the largest address.
 _NO_LIMIT = 2**60
 
 
-def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
-    """Return why a process ended unexpectedly.
+def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> tuple[str, str]:
+    """Return the kind of a process's unexpected end, and why it ended.
 
     Parameters
     ----------
@@ -23,20 +27,27 @@ def describe_exit(exitcode: int | None, oom_kills: int | None = None) -> str:
         The result of `count_oom_kills` before the process started.
     """
     if exitcode is None or exitcode >= 0:
-        return f"its process ended with exit code {exitcode}"
+        return f"exit {exitcode}", f"its process ended with exit code {exitcode}"
     try:
         name = signal.Signals(-exitcode).name
     except ValueError:
-        name = f"signal {-exitcode}"
-    text = f"its process was killed by {name}"
+        name = str(-exitcode)
+    kind, text = f"signal {name}", f"its process was killed by {'' if name.startswith('SIG') else 'signal '}{name}"
     if name == "SIGKILL":
         was_oom = oom_kills is not None and count_oom_kills() != oom_kills
-        return f"{text}{': out of memory' if was_oom else ', possibly out of memory'}; {describe_memory_limit()}"
+        text += f"{': out of memory' if was_oom else ', possibly out of memory'}; {describe_memory_limit()}"
+        return OUT_OF_MEMORY if was_oom else kind, text
     if name == "SIGXCPU":
-        return f"{text}: its CPU time limit (RLIMIT_CPU) was reached"
-    if name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
-        return f"{text}, possibly a fault in compiled code or a lack of memory; {describe_memory_limit()}"
-    return text
+        text += ": its CPU time limit (RLIMIT_CPU) was reached"
+    elif name in ("SIGSEGV", "SIGABRT", "SIGBUS"):
+        text += f", possibly a fault in compiled code or a lack of memory; {describe_memory_limit()}"
+    return kind, text
+
+
+def get_peak_memory() -> int:
+    """Return the largest resident memory of this process so far, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def describe_memory_limit() -> str:

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, Unpack
@@ -14,17 +14,24 @@ from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import (
     ServerUnreachableError,
     TodoFileInUseError,
-    TooManyWorkerDeathsError,
+    TooManyErrorsError,
     WorkerDiedError,
     WorkerError,
 )
 from photometry_tasks.rules.results import Result
-from photometry_tasks.rules.validation import check_positive, check_seconds, invalid_argument
+from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
-from photometry_tasks.runner.task import PhotometryFunction, build_failure, check_function, describe_error, run_task
-from photometry_tasks.status import STATUS
+from photometry_tasks.runner.task import (
+    PhotometryFunction,
+    build_failure,
+    build_kind,
+    check_function,
+    describe_error,
+    run_task,
+)
+from photometry_tasks.status import FAILED, STATUS
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
 
@@ -43,9 +50,6 @@ _LONGEST_WAIT = 3600.0
 #: Seconds for which a run waits while another program has locked the file: as long as for a server, with a usual lease;
 #: and seconds between two tries, in addition to the 5 s that SQLite itself waits for a lock.
 _LONGEST_LOCK, _PAUSE = 300.0, 0.1
-
-#: Number of worker deaths in a row, without a result between them, that ends the run: the cause is not the tasks.
-_DEATHS_IN_A_ROW = 100
 
 #: Share of the lease after which a manager on a server sends a heartbeat; share of the lease, and at most seconds,
 #: after which an idle manager looks for tasks that came back from other managers.
@@ -70,6 +74,8 @@ class RunReport:
         Part of `wall_time` that claiming tasks and saving results took, seconds.
     is_out_of_time : bool
         Whether the run ended because the next task would hardly have finished in time.
+    kinds : Counter
+        The number of saved results with status ERROR, by the kind of the failure; None if the pipeline gave none.
     """
 
     saved: int = 0
@@ -78,6 +84,7 @@ class RunReport:
     wall_time: float = 0.0
     manager_time: float = 0.0
     is_out_of_time: bool = False
+    kinds: Counter[str | None] = field(default_factory=Counter)
 
 
 def run_tasks(
@@ -91,10 +98,13 @@ def run_tasks(
     grace: float = 20.0,
     grace_term: float | None = None,
     stop_after: float | None = None,
+    max_errors_in_a_row: int = 100,
     progress: Callable[[RunReport], None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> RunReport:
     """Run a function on the pending tasks, in worker processes, and save each result soon after its task finishes.
+
+    Tasks that have failed since they were last reset by hand come after all others.
 
     The manager stays in this process, and sends heartbeats to a server. If the function raises an exception, the task
     becomes an ERROR with the traceback; if a worker dies, its task becomes an ERROR with the reason.
@@ -125,6 +135,9 @@ def run_tasks(
     stop_after : float, optional
         Seconds after which the run should have ended: no task starts that would hardly finish by then, according to
         the last run times. In a SLURM job, the limit is at the latest half a minute before the end of the job.
+    max_errors_in_a_row : int, optional
+        The run ends if that many tasks in a row, which had not failed before, fail in the same way: the tasks are
+        hardly the cause. They return to pending. 0 sets no limit.
     progress : callable, optional
         Called with the report each time results were saved, and at the end.
     **constraints
@@ -141,8 +154,8 @@ def run_tasks(
         and unfinished tasks are pending again, as after any other error. A second signal ends running tasks at once.
     WorkerError
         If the workers cannot import the function, or the executor fails.
-    TooManyWorkerDeathsError
-        If 100 workers died in a row.
+    TooManyErrorsError
+        If `max_errors_in_a_row` is reached.
     TodoFileInUseError
         If another program has locked the file for 5 minutes.
 
@@ -166,6 +179,7 @@ def run_tasks(
     grace = check_seconds("grace", grace)
     grace_term = None if grace_term is None else check_seconds("grace_term", grace_term)
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
+    most_errors = check_natural("max_errors_in_a_row", max_errors_in_a_row)
     task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
     if task_timeout == 0:
         raise invalid_argument(
@@ -183,7 +197,7 @@ def run_tasks(
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
     with Shutdown(grace, grace_term) as shutdown:
-        run = _Run(manager, function, checked, executor, jobs, limit, shutdown, progress)
+        run = _Run(manager, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
         shutdown.begin(find_time_limit(stop_after), run.wake_up)
         run.work()
     return run.report
@@ -200,6 +214,7 @@ class _Run:
         make_executor: Callable[[int], Executor],
         jobs: int,
         limit: int | None,
+        most_errors: int,
         shutdown: Shutdown,
         progress: Callable[[RunReport], None] | None,
     ) -> None:
@@ -229,7 +244,13 @@ class _Run:
         self._failed: list[tuple[dict[str, Any], Result]] = []
         self._done_since = 0.0
         self._mean_time: float | None = None
-        self._deaths_in_a_row = 0
+        # Tasks that had failed before this run; and the last failures of one kind of other tasks, by priority, with
+        # their attempts.
+        self._retried: set[int] = set()
+        self._streak: dict[int, int] = {}
+        self._streak_kind: str | None = None
+        self._streak_error: str | None = None
+        self._most_errors = most_errors
         # After an executor broke: the tasks to run one at a time, and the future of the running one.
         self._suspects: deque[dict[str, Any]] = deque()
         self._alone: Future[Result | None] | None = None
@@ -303,9 +324,8 @@ class _Run:
         lacking = target - len(self._in_flight)
         if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
-        claim = partial(self._manager.claim_tasks, int(min(lacking, self._to_come)), **self._constraints)
         try:
-            tasks = self._call(claim, is_over=self._shutdown.is_requested)
+            tasks = self._claim(int(min(lacking, self._to_come)))
         except TodoFileInUseError:
             if self._shutdown.is_requested():
                 return
@@ -314,6 +334,18 @@ class _Run:
         self._to_come -= len(tasks)
         for task in tasks:
             self._submit(task)
+
+    def _claim(self, limit: int) -> list[dict[str, Any]]:
+        """Claim tasks: first those that have not failed."""
+        is_over = self._shutdown.is_requested
+        claim = partial(self._manager.claim_tasks, **self._constraints)
+        tasks = self._call(partial(claim, limit, has_failed=False), is_over=is_over)
+        self._started.update(task["priority"] for task in tasks)
+        if len(tasks) < limit:
+            failed = self._call(partial(claim, limit - len(tasks), has_failed=True), is_over=is_over)
+            self._retried.update(task["priority"] for task in failed)
+            tasks += failed
+        return tasks
 
     def _submit(self, task: dict[str, Any]) -> Future[Result | None] | None:
         is_new = self._is_broken
@@ -368,7 +400,6 @@ class _Run:
             elaptime = result.diagnostics["elaptime"]
             self._shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
-            self._deaths_in_a_row = 0
             self._finish(result)
             return
         is_alone, is_certain = future is self._alone, isinstance(error, WorkerDiedError)
@@ -378,12 +409,10 @@ class _Run:
             return  # the task was cancelled, or the signal reached its worker too
         if not is_worker_death(error):
             raise error if isinstance(error, WorkerError) else WorkerError(found=describe_error(error)) from error
-        failure = build_failure(task, str(error) or describe_error(error), time=getattr(error, "elapsed", 0.0))
+        kind = error.kind if isinstance(error, WorkerDiedError) else build_kind(error)
+        failure = build_failure(task, str(error) or describe_error(error), kind, time=getattr(error, "elapsed", 0.0))
         if is_certain or is_alone:
             self._finish(failure)
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row >= _DEATHS_IN_A_ROW:
-                raise TooManyWorkerDeathsError(number=self._deaths_in_a_row, found=error)
             return
         self._failed.append((task, failure))
         if self._is_broken:
@@ -408,11 +437,33 @@ class _Run:
 
     def _save(self) -> None:
         if self._done:
-            self._save_together(self._done)
+            statuses = self._save_together(self._done)
             saved, self._done = self._done, []
+            if self._count_streak(saved, statuses):
+                last = (self._streak_error or "an error without a text").strip().splitlines()[-1]
+                kind = self._streak_kind or "no kind given"
+                raise TooManyErrorsError(number=len(self._streak), kind=kind, found=last)
             self._cancel_covered(saved)
             if self._progress is not None:
                 self._progress(self.report)
+
+    def _count_streak(self, results: list[Result], statuses: list[STATUS | None]) -> bool:
+        """Count the failures of one kind in a row; return whether they end the run."""
+        for result, status in zip(results, statuses, strict=True):
+            is_failure = status in FAILED
+            if is_failure and result.priority in self._retried:
+                continue
+            if result.status not in FAILED or (is_failure and result.kind != self._streak_kind):
+                if self._is_braked():
+                    break
+                self._streak.clear()
+            if is_failure:
+                self._streak_kind, self._streak_error = result.kind, result.diagnostics["errors"]
+                self._streak[result.priority] = result.attempt or 0
+        return self._is_braked()
+
+    def _is_braked(self) -> bool:
+        return 0 < self._most_errors <= len(self._streak)
 
     def _cancel_covered(self, saved: list[Result]) -> None:
         """Cancel tasks that still wait for a worker although results have covered them meanwhile."""
@@ -427,12 +478,15 @@ class _Run:
             self._started.difference_update(cancelled)
             self._to_come += len(cancelled)
 
-    def _save_together(self, results: list[Result]) -> None:
+    def _save_together(self, results: list[Result]) -> list[STATUS | None]:
         statuses = self._call(partial(self._manager.save_results, results))
         self._started.difference_update(result.priority for result in results)
         self.report.late += statuses.count(None)
         self.report.saved += len(statuses) - statuses.count(None)
         self.report.errors += statuses.count(STATUS.ERROR)
+        failed = (result.kind for result, status in zip(results, statuses, strict=True) if status is STATUS.ERROR)
+        self.report.kinds.update(failed)
+        return statuses
 
     # --- the end -----------------------------------------------------------------------------------------
 
@@ -450,7 +504,7 @@ class _Run:
                 self._done += filter(None, [future.result()])
         for number, result in enumerate(self._done):
             try:
-                self._save_together([result])
+                self._count_streak([result], self._save_together([result]))
             except (TodoFileInUseError, ServerUnreachableError):
                 # Each of the others would wait as long.
                 message, lost = "%s: %s could not be saved", count_of(len(self._done) - number, "finished result")
@@ -459,6 +513,12 @@ class _Run:
             except Exception:
                 message = "%s: the finished result of task %d could not be saved"
                 self._manager.logger.exception(message, self._manager.todo_file, result.priority)
+        try:
+            if self._is_braked():
+                self._call(partial(self._manager.release_failures, self._streak))
+        except Exception:
+            message = "%s: %s could not be returned to pending"
+            self._manager.logger.exception(message, self._manager.todo_file, count_of(len(self._streak), "failed task"))
         try:
             if self._started:
                 self._call(partial(self._manager.release_tasks, self._started), is_over=self._shutdown.is_requested)

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from photometry_tasks.rules.results import Result, check_result
+from photometry_tasks.rules.results import INVALID_RESULT, LONGEST_KIND, Result, check_result
 from photometry_tasks.rules.validation import invalid_argument
-from photometry_tasks.runner.process_exit import describe_memory_limit
+from photometry_tasks.runner.process_exit import describe_memory_limit, get_peak_memory
 from photometry_tasks.status import STATUS
 
 #: A pipeline's function: takes a task, and returns the fields of its result.
@@ -36,8 +36,10 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
     global _idle_since
     begun = time.perf_counter()
     times = {"worker_wait_time": begun - _idle_since}
+    has_returned = False
     try:
         fields = function(dict(task))
+        has_returned = True
         times["time"] = time.perf_counter() - begun
         # Checked in the worker: only plain values are sent, and a malformed result fails only its own task.
         identity = {"priority": task["priority"], "attempt": task.get("attempt")}
@@ -50,14 +52,23 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
         text = traceback.format_exc()
         if isinstance(error, MemoryError):
             text += f"In this process, {describe_memory_limit()}.\n"
-        result = build_failure(task, text, **times)
+        kind = INVALID_RESULT if has_returned else build_kind(error)
+        result = build_failure(task, text, kind, **times)
     _idle_since = time.perf_counter()
-    return result
+    return result._replace(peak_memory=get_peak_memory())
 
 
-def build_failure(task: Mapping[str, Any], reason: str, *, time: float, **times: float) -> Result:
+def build_kind(error: BaseException) -> str:
+    """Return the kind of a failure: the class of an exception, with its module unless it is a builtin."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return name[:LONGEST_KIND]
+
+
+def build_failure(task: Mapping[str, Any], reason: str, kind: str, *, time: float, **times: float) -> Result:
     """Return an ERROR as the result of a task that failed; values of another type in its row do not matter."""
-    failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": {"errors": reason}}
+    details = {"errors": reason, "kind": kind}
+    failure = {"status": STATUS.ERROR, "method_used": "error", "time": time, "details": details}
     return check_result({"priority": task["priority"], "attempt": task.get("attempt"), **times, **failure})
 
 

@@ -1,12 +1,15 @@
 """One transaction: run Core statements at the driver's cost, and count the status changes of tasks."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Dialect, Executable
 from sqlalchemy.exc import IntegrityError
+
+if TYPE_CHECKING:
+    from photometry_tasks.sql.undo import Kept
 
 Row = tuple[Any, ...]
 
@@ -108,6 +111,17 @@ def _build_arranger(names: Sequence[str], own: Mapping[str, Any]) -> Callable[[M
     return itemgetter(*names)
 
 
+#: Priorities per statement: about 100 kB of SQL.
+_CHUNK = 10_000
+
+
+def iter_chunks(priorities: Collection[int]) -> Iterator[Sequence[int]]:
+    """Yield priorities in parts, in ascending order: the order in which every manager locks tasks."""
+    ordered = sorted(priorities)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
 class Transaction:
     """The changes of one method to a TODO-list: all are committed, or none.
 
@@ -126,6 +140,8 @@ class Transaction:
         The lowest priority of the tasks that returned to pending.
     running : collection of int
         The tasks that this manager has started and not ended; empty if `is_shared`, since the table then knows them.
+    kept : Kept or None
+        Keeps what a reset by hand deletes.
     """
 
     __slots__ = (
@@ -135,6 +151,7 @@ class Transaction:
         "fetch_all",
         "fetch_one",
         "is_shared",
+        "kept",
         "moved",
         "reset_from",
         "running",
@@ -152,6 +169,7 @@ class Transaction:
         self.moved: dict[int | None, int] = {}
         self.reset_from: int | None = None
         self.running: Collection[int] = ()
+        self.kept: Kept | None = None
 
     def count_move(self, old: int | None, new: int | None, number: int = 1) -> None:
         """Count tasks whose status changes from `old` to `new`."""

@@ -8,11 +8,15 @@ import socket
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, inspect, select
 
+from photometry_tasks.models import diagnostics, extra
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
+
+#: Failures of a task that a run retries, unless it is told otherwise.
+RETRIES = 2
 
 #: How an attempt without a result ended; LOST is the kind of such a failure too.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
@@ -72,6 +76,43 @@ def insert_attempts(transaction: Transaction, attempts: Collection[Mapping[str, 
     if len(plain) < len(attempts):
         others = (attempt for attempt in attempts if attempt["counts"] is not None or attempt["errors"] is not None)
         transaction.executemany(statements.INSERT_ATTEMPT, others)
+
+
+def count_used_up(connection: Connection, retries: int) -> int:
+    """Return the number of failed tasks that have no retries left."""
+    if not inspect(connection).has_table(extra.name):
+        return 0
+    number: int = connection.execute(statements.build_used_up(retries)).scalar_one()
+    return number
+
+
+def count_versions(connection: Connection) -> dict[str | None, int]:
+    """Return the number of results by the version of the pipeline that made them; None if it is not known."""
+    tables = inspect(connection)
+    if not tables.has_table(diagnostics.name):
+        return {}
+    # The tables of an older schema hold no versions.
+    if not tables.has_table(extra.name) or not connection.execute(statements.HAS_VERSIONS).scalar_one():
+        number = connection.execute(select(func.count()).select_from(diagnostics)).scalar_one()
+        return {None: number} if number else {}
+    return dict(map(tuple, connection.execute(statements.COUNT_VERSIONS)))
+
+
+def count_failures(connection: Connection) -> list[dict[str, Any]]:
+    """Return the kinds of the failures of failed tasks, the commonest first.
+
+    Returns
+    -------
+    list of dict
+        kind (None if none was given or recorded), tasks (their number), and hosts (the number on each host).
+    """
+    if not inspect(connection).has_table(extra.name):
+        return []
+    found: dict[str | None, dict[str, int]] = {}
+    for kind, host, number in connection.execute(statements.COUNT_FAILURES):
+        found.setdefault(kind, {})[host or "unknown"] = number
+    kinds = [{"kind": kind, "tasks": sum(hosts.values()), "hosts": hosts} for kind, hosts in found.items()]
+    return sorted(kinds, key=lambda row: -row["tasks"])
 
 
 def get_attempts(connection: Connection, priority: int) -> list[dict[str, Any]]:

@@ -1,12 +1,10 @@
 """The statements of the hot paths, built once, and builders of statements with constraints. Pure: no execution."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import (
     attempts,
     diagnostics,
@@ -15,12 +13,12 @@ from photometry_tasks.models import (
     photometry_skipped,
     progress,
     todolist,
+    undo,
     workers,
 )
 from photometry_tasks.rules.results import COLUMNS
-from photometry_tasks.rules.validation import check_statuses, check_text
 from photometry_tasks.sql.functions import unix_time
-from photometry_tasks.status import COVERS_NONE, RESET_AT_OPENING, STATUS
+from photometry_tasks.status import COVERS_NONE, FAILED, RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
@@ -200,6 +198,43 @@ INSERT_OWN_SKIP: sa.Insert = sa.insert(own_skips)
 
 # --- back to pending -------------------------------------------------------------------------------------
 
+_is_failed = sa.or_(*(_task.status == sa.literal_column(str(status.value)) for status in FAILED))
+#: The number of failures of a task since it was last reset by hand.
+_failures = (
+    sa.select(sa.func.count())
+    .where(attempts.c.priority == _task.priority, attempts.c.counts)
+    .correlate(todolist)
+    .scalar_subquery()
+)
+
+
+_next_try = attempts.alias("next_try")
+#: Let an attempt that has failed last at a failed task end as released. Changes no row if there was a later attempt.
+RELEASE_FAILURE: sa.Update = (
+    sa.update(attempts)
+    .where(
+        attempts.c.priority == sa.bindparam("task"),
+        attempts.c.attempt == sa.bindparam("number"),
+        attempts.c.counts,
+        ~sa.exists().where(_next_try.c.priority == attempts.c.priority, _next_try.c.attempt > sa.bindparam("number")),
+        sa.exists().where(_task.priority == attempts.c.priority, _is_failed),
+    )
+    .values(how="released", counts=sa.null())
+)
+
+
+def build_has_failed(has_failed: bool | None) -> list[sa.ColumnElement[bool]]:
+    """Return the condition that a task has failed since it was last reset by hand, or that it has not."""
+    if has_failed is None:
+        return []
+    # In this form both databases look the task up in an index, with any statistics.
+    failure: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
+        attempts.c.priority == _task.priority, attempts.c.counts
+    )
+    found = failure.limit(sa.literal_column("1")).correlate(todolist).scalar_subquery()
+    return [found.is_not(None) if has_failed else found.is_(None)]
+
+
 #: Tasks that opening returns to pending. For the hint see `_next`.
 _interrupted = (
     sa.select(_task.priority)
@@ -209,29 +244,19 @@ _interrupted = (
 HAS_INTERRUPTED_TASKS: sa.Select[Any] = sa.select(_interrupted.exists())
 
 
-def build_interrupted_tasks(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Select the priorities of interrupted and failed tasks."""
-    return _interrupted.where(*conditions)
-
-
-def build_chosen_tasks(status: Any, error_like: Any, constraints: Mapping[str, Any]) -> sa.Select[Any]:
-    """Select the priorities of the tasks that the arguments of `TaskManager.reset_tasks` choose.
-
-    Raises
-    ------
-    InvalidArgumentError
-    """
-    conditions = build_expressions(check_constraints(constraints))
-    if status is None and error_like is None and not conditions:
-        remedy = "Give `status`, `error_like` or a constraint such as `camera`; `status=STATUS` chooses every task"
-        raise InvalidArgumentError(f"No tasks are chosen. {remedy}.")
-    chosen = sa.select(_task.priority).where(_task.status.in_(check_statuses(status)), *conditions)
-    if error_like is None:
+def build_interrupted_tasks(conditions: Iterable[sa.ColumnElement[bool]], retries: int | None) -> sa.Select[Any]:
+    """Select the priorities of interrupted tasks, and of failed tasks that may be retried; None sets no limit."""
+    chosen = _interrupted.where(*conditions)
+    if retries is None:
         return chosen
-    text = check_text("error_like", error_like)
-    return chosen.join_from(todolist, diagnostics, _task.priority == diagnostics.c.priority).where(
-        diagnostics.c.errors.contains(text, autoescape=True)
-    )
+    # A task that failed before attempts were recorded has failed once.
+    return chosen.where(sa.or_(_task.status == _started, _failures <= retries) if retries else _task.status == _started)
+
+
+def build_used_up(retries: int) -> sa.Select[Any]:
+    """Count the failed tasks that have no retries left."""
+    found = sa.select(sa.func.count()).select_from(todolist).where(_is_failed)
+    return found.where(_failures > retries) if retries else found
 
 
 def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool, has_own_skips: bool) -> sa.Select[Any]:
@@ -286,7 +311,26 @@ NO_LONGER_SKIPPED: sa.Select[Any] = UNSKIPPED.where(_task.status == STATUS.SKIPP
 MEASURED_AMONG: sa.Select[Any] = sa.select(diagnostics.c.priority).where(
     diagnostics.c.priority.in_(_integers("priorities"))
 )
+DELETE_EXTRA: sa.Delete = sa.delete(extra).where(extra.c.priority.in_(_integers("priorities")))
 DELETE_DIAGNOSTICS: sa.Delete = sa.delete(diagnostics).where(diagnostics.c.priority.in_(_integers("priorities")))
+COUNTED_FAILURES: sa.Select[Any] = sa.select(attempts.c.priority, attempts.c.attempt).where(
+    attempts.c.priority.in_(_integers("priorities")), attempts.c.counts
+)
+COUNT_AGAIN: sa.Update = (
+    sa.update(attempts)
+    .where(attempts.c.priority == sa.bindparam("task"), attempts.c.attempt == sa.bindparam("number"))
+    .values(counts=sa.true())
+)
+STATUSES: sa.Select[Any] = sa.select(_task.priority, _task.status).where(_task.priority.in_(_integers("priorities")))
+INSERT_UNDO: sa.Insert = sa.insert(undo)
+UNDO_PARTS: sa.Select[Any] = sa.select(undo.c.part).where(undo.c.origin == sa.bindparam("origin")).order_by(undo.c.part)
+UNDO_CONTENT: sa.Select[Any] = sa.select(undo.c.content).where(undo.c.part == sa.bindparam("part"))
+#: After a reset by hand, the earlier failures of a task no longer count for the limit of retries.
+FORGIVE_FAILURES: sa.Update = (
+    sa.update(attempts)
+    .where(attempts.c.priority.in_(_integers("priorities")), attempts.c.counts)
+    .values(counts=sa.false())
+)
 COUNT_CHOSEN: sa.Select[Any] = (
     sa.select(_task.status, sa.func.count()).where(_task.priority.in_(_integers("priorities"))).group_by(_task.status)
 )
@@ -317,6 +361,8 @@ def build_unowned(chosen: sa.Select[Any]) -> sa.Select[Any]:
 
 
 RESET_EVERYTHING = (
+    sa.delete(undo),
+    sa.update(attempts).where(attempts.c.counts).values(counts=sa.false()),
     sa.delete(own_skips),
     sa.delete(diagnostics),
     sa.delete(photometry_skipped),
@@ -368,6 +414,47 @@ RECORD_LOST_TASKS: sa.Insert = sa.insert(attempts).from_select(
     .with_hint(todolist, _STATUS_IDX, "sqlite"),
     include_defaults=False,
 )
+#: The outcomes of attempts that gave a task its result.
+RESULTS = (*(status.name for status in STATUS if status is not STATUS.STARTED), "given up")
+_is_result = _try.how.in_([sa.literal_column(f"'{how}'") for how in RESULTS])
+COUNT_RESULTS: sa.Select[Any] = sa.select(sa.func.count()).select_from(attempts).where(_is_result)
+
+
+def build_latest_results(limit: int) -> sa.Select[Any]:
+    """Select the priorities of the results that were saved after the parameter `since`, the latest first."""
+    latest = sa.select(_try.priority).where(_is_result, _try.ended > sa.bindparam("since", type_=_try.ended.type))
+    return latest.order_by(_try.ended.desc()).limit(limit)
+
+
+_later = attempts.alias("later")
+#: Whether an attempt gave its task the last result.
+IS_LAST_RESULT: sa.ColumnElement[bool] = sa.and_(
+    _is_result,
+    ~sa.exists().where(
+        _later.c.priority == _try.priority,
+        _later.c.attempt > _try.attempt,
+        _later.c.how.in_([sa.literal_column(f"'{how}'") for how in RESULTS]),
+    ),
+)
+#: The number of results by the version of the pipeline that made them; NULL if it is not known.
+COUNT_VERSIONS: sa.Select[Any] = (
+    sa.select(_worker.version, sa.func.count())
+    .select_from(diagnostics)
+    .join(attempts, sa.and_(_try.priority == diagnostics.c.priority, IS_LAST_RESULT), isouter=True)
+    .join(workers, _worker.worker == _try.worker, isouter=True)
+    .group_by(_worker.version)
+    .order_by(_worker.version)
+)
+#: The number of failed tasks by the kind of their failure and by the host; NULL if it is not known.
+COUNT_FAILURES: sa.Select[Any] = (
+    sa.select(_try.kind, _worker.host, sa.func.count())
+    .select_from(todolist)
+    .join(attempts, sa.and_(_try.priority == _task.priority, IS_LAST_RESULT), isouter=True)
+    .join(workers, _worker.worker == _try.worker, isouter=True)
+    .where(_is_failed)
+    .group_by(_try.kind, _worker.host)
+)
+HAS_VERSIONS: sa.Select[Any] = sa.select(sa.exists().where(_worker.version.is_not(None)))
 ATTEMPTS_OF_TASK: sa.Select[Any] = (
     sa.select(*attempts.columns, _worker.host, _worker.pid, _worker.slurm_jobid, _worker.version)
     .join(workers, _worker.worker == _try.worker, isouter=True)

@@ -4,10 +4,10 @@ Each function runs in a transaction of its caller, and never commits.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Delete, Select, Table
 
 from photometry_tasks.errors import TaskCoveredError, TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import todolist
@@ -15,12 +15,10 @@ from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
-from photometry_tasks.sql.execution import Transaction
+from photometry_tasks.sql.execution import Transaction, iter_chunks
 from photometry_tasks.sql.skips import find_contradictions
+from photometry_tasks.sql.undo import Kept
 from photometry_tasks.status import FAILED, STATUS
-
-#: Priorities per statement: about 100 kB of SQL.
-_CHUNK = 10_000
 
 _NO_SKIPS = Decision()
 
@@ -61,7 +59,7 @@ def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
 def find_skipped(transaction: Transaction, priorities: Collection[int]) -> list[int]:
     """Return those of the given tasks that are SKIPPED."""
     found: list[int] = []
-    for chunk in _chunks(priorities):
+    for chunk in iter_chunks(priorities):
         found += transaction.connection.execute(statements.SKIPPED_AMONG, {"priorities": chunk}).scalars()
     return found
 
@@ -285,12 +283,12 @@ class Reset(NamedTuple):
 def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
     """Delete the results of tasks with the skips that they caused, and return to pending what no task covers then."""
     no_longer_covered = _take_out(transaction, priorities)
-    for chunk in _chunks(priorities):
-        transaction.connection.execute(statements.DELETE_VOID_SKIPS, {"priorities": chunk})
+    for chunk in iter_chunks(priorities):
+        _delete(transaction, statements.DELETE_VOID_SKIPS, chunk)
     free = _select(transaction, statements.UNSKIPPED, priorities)
     returned = _set_pending(transaction, free)
     covered = sorted(set(priorities) - set(free))
-    for chunk in _chunks(covered):
+    for chunk in iter_chunks(covered):
         _count_moves(transaction, chunk, STATUS.SKIPPED.value)
         transaction.connection.execute(statements.SET_SKIPPED, {"priorities": chunk})
     return Reset(returned + _free(transaction, no_longer_covered), len(covered))
@@ -301,14 +299,14 @@ def reset_uncovered_tasks(transaction: Transaction) -> Reset:
     found = find_contradictions(transaction.connection)
     uncovered = found.uncovered
     if transaction.is_shared:
-        for chunk in _chunks(uncovered):
+        for chunk in iter_chunks(uncovered):
             _lock(transaction, chunk)  # then look again: other managers may have changed these tasks
         found = find_contradictions(transaction.connection)
         uncovered &= found.uncovered
     stated = [{"priority": priority, "skipped_by": other} for priority, other in found.unmarked.items()]
     transaction.executemany(statements.INSERT_OWN_SKIP, stated)
-    for chunk in _chunks(uncovered):
-        transaction.connection.execute(statements.DELETE_SKIPS_OF, {"priorities": chunk})
+    for chunk in iter_chunks(uncovered):
+        _delete(transaction, statements.DELETE_SKIPS_OF, chunk)
     return Reset(_free(transaction, uncovered), 0)
 
 
@@ -333,11 +331,12 @@ def _free(transaction: Transaction, priorities: Collection[int]) -> Counter[int 
 def _take_out(transaction: Transaction, priorities: Collection[int]) -> set[int]:
     """Delete the results of tasks with all skips that they caused; return the other tasks that they covered."""
     covered: set[int] = set()
-    for chunk in _chunks(priorities):
+    for chunk in iter_chunks(priorities):
         _lock(transaction, chunk)
         covered |= _end_covers(transaction, chunk)
         _delete_own_skips(transaction, chunk)
-        transaction.connection.execute(statements.DELETE_DIAGNOSTICS, {"priorities": chunk})
+        _delete(transaction, statements.DELETE_EXTRA, chunk)
+        _delete(transaction, statements.DELETE_DIAGNOSTICS, chunk)
     return covered.difference(priorities)
 
 
@@ -346,20 +345,28 @@ def _end_covers(transaction: Transaction, priorities: Sequence[int]) -> set[int]
     given = {"priorities": priorities}
     covered = set(transaction.connection.execute(statements.COVERED_BY_ANY, given).scalars())
     if covered:
-        transaction.connection.execute(statements.DELETE_COVERS, given)
+        _delete(transaction, statements.DELETE_COVERS, priorities)
     return covered
 
 
 def _delete_own_skips(transaction: Transaction, priorities: Sequence[int]) -> None:
     for statement in statements.DELETE_OWN_SKIPS:
-        transaction.connection.execute(statement, {"priorities": priorities})
+        _delete(transaction, statement, priorities)
+
+
+def _delete(transaction: Transaction, statement: Delete, priorities: Sequence[int]) -> None:
+    if transaction.kept is not None:
+        table = statement.table
+        assert isinstance(table, Table)  # noqa: S101 - narrows the type for mypy
+        transaction.kept.keep_rows(table, statement.whereclause, priorities)
+    transaction.connection.execute(statement, {"priorities": priorities})
 
 
 def _set_pending(transaction: Transaction, priorities: Collection[int]) -> Counter[int | None]:
     """Return tasks to pending, and return their number by their former status."""
     before: Counter[int | None] = Counter()
     statement = statements.SET_PENDING_OR_STARTED if transaction.is_shared else statements.SET_PENDING
-    for chunk in _chunks(priorities):
+    for chunk in iter_chunks(priorities):
         before += _count_moves(transaction, chunk, None)
         transaction.connection.execute(statement, {"priorities": chunk})
     transaction.count_reset(priorities)
@@ -367,6 +374,8 @@ def _set_pending(transaction: Transaction, priorities: Collection[int]) -> Count
 
 
 def _count_moves(transaction: Transaction, priorities: Sequence[int], new: int | None) -> Counter[int | None]:
+    if transaction.kept is not None:
+        transaction.kept.keep_statuses(priorities)
     counts = Counter(
         dict(map(tuple, transaction.connection.execute(statements.COUNT_CHOSEN, {"priorities": priorities})))
     )
@@ -378,7 +387,7 @@ def _count_moves(transaction: Transaction, priorities: Sequence[int], new: int |
 def _select(transaction: Transaction, statement: Select[Any], priorities: Collection[int]) -> list[int]:
     """Return those of the given tasks that a statement selects; until the transaction ends, this stays true."""
     found: list[int] = []
-    for chunk in _chunks(priorities):
+    for chunk in iter_chunks(priorities):
         _lock(transaction, chunk)
         found += transaction.connection.execute(statement, {"priorities": chunk}).scalars()
     return found
@@ -390,32 +399,53 @@ def _lock(transaction: Transaction, priorities: Sequence[int]) -> None:
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
 
 
-def reset_interrupted_tasks(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> Reset:
-    """Call `reset_chosen_tasks` for interrupted and failed tasks."""
-    return reset_chosen_tasks(transaction, statements.build_interrupted_tasks(conditions))
+def reset_interrupted_tasks(
+    transaction: Transaction, conditions: Sequence[ColumnElement[bool]], retries: int | None
+) -> Reset:
+    """Reset interrupted tasks, and failed tasks that may be retried, unless another manager runs them."""
+    chosen = statements.build_interrupted_tasks(conditions, retries)
+    return reset_tasks(transaction, select_chosen_tasks(transaction, chosen))
 
 
-def reset_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> Reset:
-    """Reset the tasks whose priorities a statement selects, as `reset_tasks` does, unless another manager runs them."""
+def release_failures(transaction: Transaction, failures: Mapping[int, int]) -> int:
+    """Return failed tasks to pending, and let their attempts, by priority, end as released, unless others came later.
+
+    Return the number of tasks.
+    """
+    for chunk in iter_chunks(failures):
+        _lock(transaction, chunk)
+    released = [
+        priority
+        for priority, number in sorted(failures.items())
+        if transaction.execute(statements.RELEASE_FAILURE, {"task": priority, "number": number})
+    ]
+    reset_tasks(transaction, released)
+    return len(released)
+
+
+def reset_by_hand(transaction: Transaction, priorities: Collection[int]) -> Reset:
+    """Call `reset_tasks`, keep what `undo_reset` needs, and let the tasks' earlier failures no longer count."""
+    transaction.kept = Kept(transaction)
+    reset = reset_tasks(transaction, priorities)
+    transaction.kept.finish()
+    transaction.kept = None
+    return reset
+
+
+def select_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> list[int]:
+    """Return the priorities that a statement selects, without the tasks that another manager runs."""
     execute = transaction.connection.execute
     if not transaction.is_shared:
-        return reset_tasks(transaction, execute(chosen).scalars().all())
+        return list(execute(chosen).scalars())
     chosen = statements.build_unowned(chosen)
     still: list[int] = []
-    for chunk in _chunks(execute(chosen).scalars().all()):
+    for chunk in iter_chunks(execute(chosen).scalars().all()):
         _lock(transaction, chunk)  # then select again: other managers may have changed these tasks
         still += execute(chosen.where(todolist.c.priority.in_(chunk))).scalars()
-    return reset_tasks(transaction, still)
+    return still
 
 
 def reset_all_tasks(transaction: Transaction) -> None:
     """Return every task to pending, and empty the tables of results; the tasks are not counted."""
     for statement in statements.RESET_EVERYTHING:
         transaction.connection.execute(statement)
-
-
-def _chunks(priorities: Collection[int]) -> Iterator[Sequence[int]]:
-    """Yield priorities in parts, in ascending order: the order in which every manager locks tasks."""
-    ordered = sorted(priorities)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import transitions
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.transitions import Reset, Saved
+from photometry_tasks.sql.undo import undo_reset
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
 
 T = TypeVar("T")
@@ -52,6 +52,8 @@ class OpenOptions:
         The file for the manager's summary.
     version : str or None
         Version of the pipeline.
+    retries : int or None
+        Failures since the last reset by hand up to which a failed task returns to pending; None sets no limit.
     """
 
     cleanup: bool
@@ -65,6 +67,7 @@ class OpenOptions:
     max_attempts: int
     summary: Path | None
     version: str | None
+    retries: int | None
 
 
 class Database(SharedDatabase, Protocol):
@@ -170,8 +173,13 @@ class TaskStore(Protocol):
     def get_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the next pending tasks, at most `limit`."""
 
-    def claim_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Start the next pending tasks, and return them with the numbers of their attempts."""
+    def claim_tasks(
+        self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
+    ) -> list[dict[str, Any]]:
+        """Start the next pending tasks, and return them with the numbers of their attempts.
+
+        With `has_failed`, only tasks that have failed since they were last reset by hand, or only the others.
+        """
 
     def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - the default needs none
         """Whether other managers run or lock tasks that may return to pending."""
@@ -185,8 +193,23 @@ class TaskStore(Protocol):
 
     def reset_tasks(self, chosen: Select[Any]) -> Reset:
         """Reset the tasks whose priorities a statement selects, unless other managers run them."""
-        reset = partial(transitions.reset_chosen_tasks, chosen=chosen)
+
+        def reset(transaction: Transaction) -> Reset:
+            return transitions.reset_by_hand(transaction, transitions.select_chosen_tasks(transaction, chosen))
+
         return self.run_in_transaction("reset_tasks", reset, writes=True)
+
+    def release_failures(self, failures: Mapping[int, int]) -> int:
+        """Return failed tasks to pending, and let their last attempts, by priority, end as released."""
+
+        def release(transaction: Transaction) -> int:
+            return transitions.release_failures(transaction, failures)
+
+        return self.run_in_transaction("release_failures", release, writes=True)
+
+    def undo_reset(self) -> Counter[int | None]:
+        """Put back what the last call of `reset_tasks` deleted, and return the number of tasks by their status now."""
+        return self.run_in_transaction("undo_reset", undo_reset, writes=True)
 
     def reset_uncovered_tasks(self) -> Reset:
         """Return to pending the SKIPPED tasks that no task covers."""

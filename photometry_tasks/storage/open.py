@@ -1,10 +1,13 @@
 """Open, create or upgrade the TODO-list at a location."""
 
+import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 
 from photometry_tasks import schema
+from photometry_tasks.errors import OtherVersionError
 from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
@@ -12,6 +15,7 @@ from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import open_todo_file, open_todo_file_with_log, upgrade_todo_file
 from photometry_tasks.storage.upgrade import upgrade_schema
+from photometry_tasks.text import count_of, name_version
 
 #: A function that adds the rows of a new list, before its indexes are created.
 Fill = Callable[[Database], None]
@@ -76,6 +80,22 @@ def open_with_log(location: Location) -> Database:
     """
     path = location.find_file()
     return open_read_only(location) if path is None else open_todo_file_with_log(path)
+
+
+def check_versions(location: Location, version: str) -> None:
+    """Check that a list holds no result of another version of the pipeline, or of an unknown one; it is only read.
+
+    Raises
+    ------
+    OtherVersionError
+    """
+    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
+        counts = count_versions(connection)
+        counts.pop(version, None)
+        if counts:
+            others = (f"{name_version(other)} ({count_of(number, 'result')})" for other, number in counts.items())
+            quoted = shlex.quote(version)
+            raise OtherVersionError(path=database.name, version=version, found=", ".join(others), quoted_version=quoted)
 
 
 def create_list(location: Location, fill: Fill) -> bool:

@@ -88,7 +88,6 @@ def test_indexes(todo: Callable[..., Path]) -> None:
         ("diagnostics", "diagnostics_lightcurve_idx", 1, "lightcurve"),
         ("photometry_skipped", "photometry_skipped_priority_idx", 0, "priority"),
         ("photometry_skipped", "photometry_skipped_skipped_by_idx", 0, "skipped_by"),
-        ("photometry_tasks_attempts", "photometry_tasks_attempts_counts_idx", 0, "priority"),
         ("photometry_tasks_attempts", "photometry_tasks_attempts_kind_idx", 0, "kind,worker"),
         ("photometry_tasks_attempts", "photometry_tasks_attempts_live_idx", 1, "priority"),
         ("photometry_tasks_attempts", "sqlite_autoindex_photometry_tasks_attempts_1", 1, "priority,attempt"),

@@ -69,6 +69,7 @@ OF_PRIORITIES = {
         "SKIPPED_AMONG",
         "MEASURED_AMONG",
         "DELETE_DIAGNOSTICS",
+        "FORGIVE_FAILURES",
         "COUNT_CHOSEN",
         "SET_PENDING",
         "SET_SKIPPED",

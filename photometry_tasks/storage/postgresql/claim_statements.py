@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.models import attempts, current_time, diagnostics, todolist, workers
 from photometry_tasks.sql.history import GIVEN_UP, LOST, RELEASED
-from photometry_tasks.sql.statements import TASK_COLUMNS
+from photometry_tasks.sql.statements import TASK_COLUMNS, build_has_failed
 from photometry_tasks.status import STATUS
 
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
@@ -91,13 +91,15 @@ def build_pending(constraints: CheckedConstraints, limit: int) -> sa.Select[Any]
 
 
 @lru_cache(256)
-def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> sa.Select[Any]:
+def build_claim(constraints: CheckedConstraints, limit: int, has_failed: bool | None, *, waits: bool) -> sa.Select[Any]:
     """Start the next pending tasks for a worker, and select them with their attempts.
 
     The attempt is NULL if the task already had a live attempt.
 
     Parameters
     ----------
+    has_failed : bool or None
+        See `TaskManager.claim_tasks`.
     waits : bool
         Whether to claim nothing while the lease of another worker has expired: its tasks may come before these.
     """
@@ -105,7 +107,12 @@ def build_claim(constraints: CheckedConstraints, limit: int, *, waits: bool) -> 
     no_lease_has_expired = ~sa.exists(sa.select(_worker.worker).where(_is_expired, _worker.worker != ME))
     chosen = (
         sa.select(_task.priority)
-        .where(_task.status.is_(None), *build_expressions(constraints), *([no_lease_has_expired] if waits else []))
+        .where(
+            _task.status.is_(None),
+            *build_expressions(constraints),
+            *build_has_failed(has_failed),
+            *([no_lease_has_expired] if waits else []),
+        )
         .order_by(_task.priority)
         # As a literal, so that the planner can use it.
         .limit(as_number(limit))

@@ -93,7 +93,7 @@ class PostgreSQLStore(TaskStore):
         if options.overwrite:
             self._database.run_in_transaction(self._overwrite, is_long=True)
         elif options.reset:
-            reset = partial(transitions.reset_interrupted_tasks, conditions=options.conditions)
+            reset = partial(transitions.reset_interrupted_tasks, conditions=options.conditions, retries=options.retries)
             self.returned = self.run_in_transaction("open", reset, writes=True).name_returned()
         if options.cleanup or options.overwrite:
             self._database.with_retry(self._database.compact)
@@ -139,18 +139,20 @@ class PostgreSQLStore(TaskStore):
 
         return list(map(build_task, self._with_retry(method, call)))
 
-    def claim_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def claim_tasks(
+        self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
+    ) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
         checked = check_constraints(constraints)
 
         def call() -> list[dict[str, Any]]:
             if self._database.is_unsure or self._is_unsure:
                 self._release_unheard()
-            if tasks := self._claim(claim_statements.build_claim(checked, limit, waits=True)):
+            if tasks := self._claim(claim_statements.build_claim(checked, limit, has_failed, waits=True)):
                 return tasks
             self._rescue()
             self._release_unheard()
-            return self._claim(claim_statements.build_claim(checked, limit, waits=False))
+            return self._claim(claim_statements.build_claim(checked, limit, has_failed, waits=False))
 
         try:
             tasks = self._with_retry("claim_tasks", call)

@@ -94,7 +94,9 @@ def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -
             transitions.reset_all_tasks(transaction)
         returned = {}
         if options.overwrite or options.reset:
-            returned = transitions.reset_interrupted_tasks(transaction, options.conditions).name_returned()
+            returned = transitions.reset_interrupted_tasks(
+                transaction, options.conditions, options.retries
+            ).name_returned()
         if not in_memory:
             database.begin_generation()
     return returned
@@ -203,7 +205,7 @@ def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tup
         transaction.execute(statements.INSERT_WORKER, worker)
     for logged in log.iter_results(start):
         if isinstance(logged, list):
-            reset += transitions.reset_tasks(transaction, logged).returned.total()
+            reset += transitions.reset_by_hand(transaction, logged).returned.total()
         elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
             number += 1
         else:

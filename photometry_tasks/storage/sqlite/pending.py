@@ -9,7 +9,7 @@ from sqlalchemy import Select
 from photometry_tasks.constraints import CheckedConstraints, build_expressions, check_constraints
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Row, Transaction
-from photometry_tasks.sql.statements import build_task
+from photometry_tasks.sql.statements import build_has_failed, build_task
 
 #: The largest number of queues in the cache; the next one empties it.
 _MOST = 1000
@@ -32,12 +32,14 @@ class PendingQueue:
     ----------
     constraints : tuple
         As `check_constraints` returns them.
+    has_failed : bool or None
+        See `TaskManager.claim_tasks`.
     """
 
-    def __init__(self, constraints: CheckedConstraints) -> None:
+    def __init__(self, constraints: CheckedConstraints, has_failed: bool | None) -> None:
         names = {name for name, _ in constraints}
         self._is_empty = any(value == () for _, value in constraints)
-        expressions = build_expressions(constraints, for_our_schema=True)
+        expressions = build_expressions(constraints, for_our_schema=True) + build_has_failed(has_failed)
         self._priorities = statements.build_next_priorities(expressions, names)
         self._tasks = statements.build_next_tasks(expressions, names)
         # The tasks of a list are found in the order of its index, and then sorted: all at once, since half of the tasks
@@ -108,22 +110,22 @@ class PendingQueues:
     """A queue for each set of constraints, valid until another program changes the table."""
 
     def __init__(self) -> None:
-        self._selections: dict[CheckedConstraints, PendingQueue] = {}
-        self._last: tuple[Mapping[str, Any], PendingQueue | None] = {}, None
+        self._selections: dict[tuple[CheckedConstraints, bool | None], PendingQueue] = {}
+        self._last: tuple[Mapping[str, Any], bool | None, PendingQueue | None] = {}, None, None
 
-    def find(self, constraints: Mapping[str, Any]) -> PendingQueue:
+    def find(self, constraints: Mapping[str, Any], has_failed: bool | None = None) -> PendingQueue:
         """Return the queue for these arguments of `build_constraints`."""
-        last, selection = self._last
-        if selection is not None and _are_the_same(constraints, last):
+        last, last_failed, selection = self._last
+        if selection is not None and has_failed is last_failed and _are_the_same(constraints, last):
             return selection
-        key = check_constraints(constraints)
+        key = check_constraints(constraints), has_failed
         selection = self._selections.get(key)
         if selection is None:
             if len(self._selections) >= _MOST:
-                self._last = {}, None
+                self._last = {}, None, None
                 self._selections.clear()
-            selection = self._selections[key] = PendingQueue(key)
-        self._last = constraints, selection
+            selection = self._selections[key] = PendingQueue(*key)
+        self._last = constraints, has_failed, selection
         return selection
 
     def restart(self, priority: int = _FIRST) -> None:

@@ -4,7 +4,7 @@ Each line is a CRC-32 in eight hexadecimal digits, a blank, and a pickle of plai
 `{"generation": n, "columns": [...], "worker": {...}}` means that the file of this generation holds all results above
 it, and names the manager. An entry `{"results": [...]}` holds results that were saved together, each with its
 diagnostics in the order of these columns, and with its attempt. An entry `{"results": [], "reset": [...]}` holds the
-priorities of tasks that returned to pending.
+priorities of tasks that returned to pending; with `"goes_on": True`, the next entry holds more of the same reset.
 Decimal numbers instead of a pickle would take longer than all other steps of a save in memory.
 """
 
@@ -72,7 +72,7 @@ _CHUNK = 100_000
 _sync = getattr(os, "fdatasync", os.fsync)
 
 #: The keys of a line's entry.
-_KEYS = {"generation", "columns", "worker", "results", "reset"}
+_KEYS = {"generation", "columns", "worker", "results", "reset", "goes_on"}
 
 #: The beginning of a line, after which a file system may have left zeros.
 _TORN = re.compile(rb"[0-9a-f]{0,8}(?: [A-Za-z0-9+/=]{0,1000000})?\0*")
@@ -245,8 +245,11 @@ class ResultLog:
 
     def append_reset(self, priorities: list[int]) -> None:
         """Log that tasks return to pending; otherwise as `append`."""
-        chunks = (priorities[start : start + _CHUNK] for start in range(0, len(priorities), _CHUNK))
-        self._append(b"".join(_encode({"results": [], "reset": chunk}) for chunk in chunks))
+        lines = []
+        for start in range(0, len(priorities), _CHUNK):
+            goes_on = start + _CHUNK < len(priorities)
+            lines.append(_encode({"results": [], "reset": priorities[start : start + _CHUNK], "goes_on": goes_on}))
+        self._append(b"".join(lines))
 
     def _append(self, line: bytes) -> None:
         if not self._is_begun:
@@ -341,6 +344,7 @@ class ResultLog:
         A torn last line is ignored: its results were never acknowledged.
         """
         columns = None
+        reset: list[int] = []
         for end, line in self._lines():
             if end < start:
                 continue
@@ -352,7 +356,11 @@ class ResultLog:
                 yield None
                 continue
             if "reset" in entry:
-                yield _read_reset(entry["reset"])
+                priorities = _read_reset(entry["reset"])
+                reset += priorities or []
+                if priorities is None or not entry.get("goes_on"):
+                    yield reset if priorities is not None else None
+                    reset = []
             records = entry.get("results", [])
             for record in records if isinstance(records, list) else [None]:
                 yield _read_record(record, columns)

@@ -134,9 +134,11 @@ class SQLiteStore(TaskStore):
             "get_tasks", lambda transaction: queue.get_tasks(transaction, limit), writes=False
         )
 
-    def claim_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def claim_tasks(
+        self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
+    ) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
-        queue = self._cache.queues.find(constraints)
+        queue = self._cache.queues.find(constraints, has_failed)
 
         def work(transaction: Transaction) -> list[dict[str, Any]]:
             tasks = queue.get_tasks(transaction, limit)
@@ -180,9 +182,10 @@ class SQLiteStore(TaskStore):
         copy = self._copy
 
         def work(transaction: Transaction) -> Reset:
+            priorities = transitions.select_chosen_tasks(transaction, chosen)
             if copy is not None:
-                copy.record_reset([*transaction.connection.execute(chosen).scalars()])
-            return transitions.reset_chosen_tasks(transaction, chosen)
+                copy.record_reset(priorities)
+            return transitions.reset_by_hand(transaction, priorities)
 
         return self._run_logged("reset_tasks", work)
 

@@ -1,0 +1,160 @@
+"""Keep what a reset by hand deletes, until the next one, and put it back.
+
+The table `photometry_tasks_undo` holds parts, each a JSON object compressed with zlib. Part 0 has the time of the reset
+and the number of results that had been saved by then. Each other part has columns and rows: deleted rows of a table,
+with the columns of other programs too; the statuses of tasks before and after the reset; or the failures that no longer
+count.
+"""
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from photometry_tasks.errors import CannotUndoError
+from photometry_tasks.models import attempts, diagnostics, extra, own_skips, photometry_skipped, todolist, undo
+from photometry_tasks.sql import statements
+from photometry_tasks.sql.counts import name_counts
+from photometry_tasks.sql.execution import Transaction, iter_chunks
+from photometry_tasks.text import count_of, list_first
+
+#: The tables whose rows a reset deletes, in an order in which each row comes after the rows that it refers to.
+_DELETED = (diagnostics.name, extra.name, photometry_skipped.name, own_skips.name)
+
+#: The most priorities that an error names.
+_SHOWN = 5
+
+
+class Kept:
+    """What a reset by hand deletes; the beginning forgets what the reset before it deleted."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._before: dict[int, int | None] = {}
+        self._parts = 0
+        transaction.connection.execute(sa.delete(undo))
+
+    def keep_rows(self, table: sa.Table, condition: Any, priorities: Sequence[int]) -> None:
+        """Keep the rows of a table that meet a condition on these priorities, before they are deleted."""
+        rows: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(table).where(condition)
+        found = self._transaction.connection.execute(rows, {"priorities": priorities})
+        self._add_rows(table.name, list(found.keys()), [list(row) for row in found])
+
+    def keep_statuses(self, priorities: Sequence[int]) -> None:
+        """Keep the statuses of tasks before they change."""
+        for priority, status in _read_statuses(self._transaction, priorities).items():
+            self._before.setdefault(priority, status)
+
+    def finish(self) -> None:
+        """Let the earlier failures of the changed tasks no longer count, and keep how the reset has left the list."""
+        for chunk in iter_chunks(self._before):
+            counted = {"priorities": chunk}
+            found = self._transaction.connection.execute(statements.COUNTED_FAILURES, counted)
+            self._add_rows(attempts.name, list(found.keys()), [list(row) for row in found])
+            self._transaction.connection.execute(statements.FORGIVE_FAILURES, counted)
+            after = _read_statuses(self._transaction, chunk)
+            rows = [[priority, self._before[priority], after[priority]] for priority in chunk]
+            self._add_rows(todolist.name, ["priority", "before", "after"], rows)
+        ((now,),) = self._transaction.fetch_all(statements.TIME, {})
+        ((saved,),) = self._transaction.fetch_all(statements.COUNT_RESULTS, {})
+        self._add(0, "reset", {"time": now, "saved": saved})
+
+    def _add_rows(self, origin: str, columns: list[str], rows: list[list[Any]]) -> None:
+        if rows:
+            self._parts += 1
+            self._add(self._parts, origin, {"columns": columns, "rows": rows})
+
+    def _add(self, part: int, origin: str, content: dict[str, Any]) -> None:
+        packed = zlib.compress(json.dumps(content, default=_encode).encode(), 1)
+        self._transaction.execute(statements.INSERT_UNDO, {"part": part, "origin": origin, "content": packed})
+
+
+def _encode(value: Any) -> Any:
+    """Return a value of another program that JSON does not know; a server reads a text as any type."""
+    return {"base64": b64encode(value).decode()} if isinstance(value, bytes) else str(value)
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    return b64decode(value["base64"]) if value.keys() == {"base64"} else value
+
+
+def _read_statuses(transaction: Transaction, priorities: Sequence[int]) -> dict[int, int | None]:
+    found = transaction.connection.execute(statements.STATUSES, {"priorities": priorities})
+    return dict(map(tuple, found))
+
+
+def undo_reset(transaction: Transaction) -> Counter[int | None]:
+    """Put back what the last reset by hand deleted, and return the number of changed tasks by their new status.
+
+    Raises
+    ------
+    CannotUndoError
+        If no reset is kept, or a result was saved or a task changed since.
+    """
+    header = next(_iter_parts(transaction, "reset"), None)
+    if header is None:
+        raise CannotUndoError(found="no reset is kept: none was done, a later one began anew, or it was undone")
+    _check_no_result(transaction, header)
+    restored: Counter[int | None] = Counter()
+
+    def restore() -> bool:
+        for part in _iter_parts(transaction, todolist.name):
+            restored.update(_restore_statuses(transaction, part["rows"]))
+        for origin in _DELETED:
+            for part in _iter_parts(transaction, origin):
+                table = sa.table(origin, *map(sa.column, part["columns"]))
+                rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
+                transaction.connection.execute(sa.insert(table), rows)
+        for part in _iter_parts(transaction, attempts.name):
+            counted = [{"task": priority, "number": number} for priority, number in part["rows"]]
+            transaction.executemany(statements.COUNT_AGAIN, counted)
+        return True
+
+    if not transaction.savepoint(restore):
+        raise CannotUndoError(found="another program has changed rows since")
+    transaction.connection.execute(sa.delete(undo))
+    return restored
+
+
+def _iter_parts(transaction: Transaction, origin: str) -> Iterator[dict[str, Any]]:
+    for (part,) in transaction.fetch_all(statements.UNDO_PARTS, {"origin": origin}):
+        ((content,),) = transaction.fetch_all(statements.UNDO_CONTENT, {"part": part})
+        yield json.loads(zlib.decompress(content), object_hook=_decode)
+
+
+def _check_no_result(transaction: Transaction, header: dict[str, Any]) -> None:
+    ((saved,),) = transaction.fetch_all(statements.COUNT_RESULTS, {})
+    if saved == header["saved"]:
+        return
+    since = {"since": datetime.fromtimestamp(header["time"], UTC)}
+    latest = transaction.connection.execute(statements.build_latest_results(_SHOWN + 1), since).scalars().all()
+    tasks = f" (the latest: priority {list_first(latest, _SHOWN)})" if latest else ""
+    number = saved - header["saved"]
+    raise CannotUndoError(
+        found=f"{count_of(number, 'result')} saved since{tasks}" if number > 0 else "results were released since"
+    )
+
+
+def _restore_statuses(transaction: Transaction, rows: Iterable[Sequence[Any]]) -> Counter[int | None]:
+    """Give tasks the statuses that they had before the reset, if they have those after it."""
+    rows = list(rows)
+    priorities = [priority for priority, _, _ in rows]
+    if transaction.is_shared:
+        transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
+    now = _read_statuses(transaction, priorities)
+    measured = transaction.connection.execute(statements.MEASURED_AMONG, {"priorities": priorities}).scalars().all()
+    changed = [priority for priority, _, after in rows if now.get(priority, priority) != after]
+    if changed or measured:
+        first = min([*changed, *measured])
+        name = next(name for name, number in name_counts({now.get(first): 1}).items() if number)
+        raise CannotUndoError(found=f"task {first} has changed since, and is {name} now")
+    for _, before, after in rows:
+        transaction.count_move(after, before)
+    moves = [{"task": priority, "new_status": before} for priority, before, _ in rows]
+    transaction.executemany(statements.SET_STATUS, moves)
+    return Counter(before for _, before, after in rows if before != after)
