@@ -94,6 +94,8 @@ class TaskManager:
     version : str, optional
         Version of the pipeline: any text that names its software, configuration and calibration. The history keeps
         which version made each result.
+    forget : bool, optional
+        With `overwrite`, delete the history of workers and attempts too.
     only_version : bool, optional
         Refuse a list that holds results of another version than `version`, or of an unknown one.
     retries : int, optional
@@ -146,6 +148,7 @@ class TaskManager:
         lease: float = 600.0,
         max_attempts: int = 3,
         version: str | None = None,
+        forget: bool = False,
         only_version: bool = False,
         retries: int | None = None,
     ) -> None:
@@ -153,6 +156,8 @@ class TaskManager:
         self.summary_interval = validation.check_interval("summary_interval", summary_interval)
         self.backup_interval = validation.check_interval("backup_interval", backup_interval)
         self.overwrite = bool(overwrite)
+        if forget and not overwrite:
+            raise validation.invalid_argument("forget", forget, "it needs `overwrite=True`; give both, or leave it out")
         self.load_into_memory = bool(load_into_memory)
         self.summary_file = None
         if summary is not None:
@@ -162,6 +167,7 @@ class TaskManager:
         options = OpenOptions(
             cleanup=bool(cleanup),
             overwrite=self.overwrite,
+            forget=bool(forget),
             reset=bool(reset),
             conditions=conditions,
             load_into_memory=self.load_into_memory,

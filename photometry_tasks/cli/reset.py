@@ -21,10 +21,11 @@ from photometry_tasks.text import count_of, describe_tasks
 @click.command()
 @todo_argument
 @click.option("--everything", is_flag=True, help="Choose every task.")
+@click.option("--forget-history", is_flag=True, help="With --everything, delete the history of attempts too.")
 @click.option("--dry-run", is_flag=True, help="Only count the tasks.")
 @click.option("--yes", is_flag=True, help="Delete finished results without a question.")
 @choice_options(with_pending=False)
-def reset(todo: Location, everything: bool, dry_run: bool, yes: bool, **options: Any) -> None:
+def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool, yes: bool, **options: Any) -> None:
     """Return chosen tasks of TODO to pending, and delete their results.
 
     TODO is a file or a PostgreSQL URL. Tasks that only the chosen tasks had skipped return to pending too. On a server,
@@ -37,6 +38,8 @@ def reset(todo: Location, everything: bool, dry_run: bool, yes: bool, **options:
         raise click.UsageError(
             "No tasks are chosen. Give --status, --kind or constraints such as --camera, or --everything."
         )
+    if forget_history and not everything:
+        raise click.UsageError("--forget-history deletes the history of all tasks; give --everything too.")
     chosen = build_chosen_tasks(choice, everything=everything)
     expected, finished = _count_reset(todo, chosen, is_preview=dry_run)
     counts = expected.name_returned()
@@ -45,13 +48,17 @@ def reset(todo: Location, everything: bool, dry_run: bool, yes: bool, **options:
     if expected.covered:
         number = f"{count_of(expected.covered, 'chosen task')} {'would' if dry_run else 'will'}"
         echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
-    if dry_run or not (counts or expected.covered):
+    if dry_run or not (counts or expected.covered or forget_history):
         return
-    if finished and not yes:
+    if (finished or forget_history) and not yes:
+        lost = ([f"{count_of(finished, 'finished result')}"] if finished else []) + ["the history"] * forget_history
         if not sys.stdin.isatty():
-            number = count_of(finished, "chosen task")
-            raise click.UsageError(f"{number} {'has' if finished == 1 else 'have'} finished; give --yes to reset them.")
-        click.confirm("Finished results will be deleted. Continue?", abort=True)
+            raise click.UsageError(f"This deletes {' and '.join(lost)}; give --yes to do it without a question.")
+        click.confirm(f"This deletes {' and '.join(lost)}. Continue?", abort=True)
+    if forget_history:
+        with TaskManager(todo, overwrite=True, forget=True):
+            echo(f"{describe_tasks(counts)} returned to pending; the history is deleted. {suggest_run(todo)}")
+        return
     with TaskManager(todo, reset=False) as manager:  # opening must return no other tasks
         counts = manager.reset_tasks(everything=everything, **choice)
     command = f"photometry-tasks undo {shlex.quote(todo.name)}"

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, Table
+from sqlalchemy import ColumnElement, Delete, Select, Table, delete
 
 from photometry_tasks.errors import TaskCoveredError, TaskFinishedError, UnknownTaskError
-from photometry_tasks.models import todolist
+from photometry_tasks.models import attempts, todolist, workers
 from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
@@ -445,7 +445,13 @@ def select_chosen_tasks(transaction: Transaction, chosen: Select[Any]) -> list[i
     return still
 
 
-def reset_all_tasks(transaction: Transaction) -> None:
-    """Return every task to pending, and empty the tables of results; the tasks are not counted."""
+def reset_all_tasks(transaction: Transaction, *, forget: bool, worker: int | None = None) -> None:
+    """Return every task to pending, and empty the tables of results; the tasks are not counted.
+
+    With `forget`, delete the history too, but not the row of this worker.
+    """
     for statement in statements.RESET_EVERYTHING:
         transaction.connection.execute(statement)
+    if forget:
+        transaction.connection.execute(delete(attempts))
+        transaction.connection.execute(delete(workers).where(workers.c.worker.is_distinct_from(worker)))

@@ -34,6 +34,8 @@ class OpenOptions:
         Compact the list.
     overwrite : bool
         Return all tasks to pending, and delete all results.
+    forget : bool
+        With `overwrite`, delete the history too.
     reset : bool
         Return interrupted and failed tasks to pending.
     conditions : sequence of sqlalchemy.ColumnElement
@@ -58,6 +60,7 @@ class OpenOptions:
 
     cleanup: bool
     overwrite: bool
+    forget: bool
     reset: bool
     conditions: Sequence[ColumnElement[bool]]
     load_into_memory: bool

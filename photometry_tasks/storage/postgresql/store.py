@@ -91,14 +91,14 @@ class PostgreSQLStore(TaskStore):
     def _prepare(self, options: OpenOptions) -> None:
         self._database.with_retry(self._rescue)
         if options.overwrite:
-            self._database.run_in_transaction(self._overwrite, is_long=True)
+            self._database.run_in_transaction(partial(self._overwrite, forget=options.forget), is_long=True)
         elif options.reset:
             reset = partial(transitions.reset_interrupted_tasks, conditions=options.conditions, retries=options.retries)
             self.returned = self.run_in_transaction("open", reset, writes=True).name_returned()
         if options.cleanup or options.overwrite:
             self._database.with_retry(self._database.compact)
 
-    def _overwrite(self, transaction: Transaction) -> None:
+    def _overwrite(self, transaction: Transaction, *, forget: bool) -> None:
         execute = transaction.connection.execute
         execute(claim_statements.LOCK_WORKERS)
         others = execute(claim_statements.OTHERS, {"worker": self.worker}).all()
@@ -109,7 +109,7 @@ class PostgreSQLStore(TaskStore):
             )
             raise ListInUseError(path=self.name, found=", ".join(names))
         execute(save_statements.END_ALL_ATTEMPTS)
-        transitions.reset_all_tasks(transaction)
+        transitions.reset_all_tasks(transaction, forget=forget, worker=self.worker)
 
     def run_in_transaction(self, method: str, work: Callable[[Transaction], T], *, writes: bool) -> T:  # noqa: ARG002 - both kinds are retried alike
         """Return the result of `work`, whose changes are committed as a whole."""

@@ -91,7 +91,7 @@ def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -
     with database.transaction(writes=True) as transaction:
         end_killed_workers(transaction)
         if options.overwrite:
-            transitions.reset_all_tasks(transaction)
+            transitions.reset_all_tasks(transaction, forget=options.forget)
         returned = {}
         if options.overwrite or options.reset:
             returned = transitions.reset_interrupted_tasks(
