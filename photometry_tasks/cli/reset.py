@@ -5,12 +5,10 @@ import sys
 from typing import Any
 
 import click
-from sqlalchemy import Select
 
 from photometry_tasks.cli.display import echo, suggest_run
 from photometry_tasks.cli.params import choice_options, read_choice, todo_argument
-from photometry_tasks.errors import OutdatedSchemaError
-from photometry_tasks.maintenance.reset import Preview, count_reset, count_uncovered
+from photometry_tasks.maintenance.reset import count_reset, count_uncovered
 from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.open import upgrade_list
@@ -33,15 +31,17 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
 
     Example: photometry-tasks reset todo.sqlite --status ERROR,WARNING --camera 1 --dry-run
     """
+    if forget_history and not everything:
+        raise click.UsageError("--forget-history deletes the history of all tasks; give --everything too.")
     choice = read_choice(options, with_pending=False)
     if not choice and not everything:
         raise click.UsageError(
             "No tasks are chosen. Give --status, --kind or constraints such as --camera, or --everything."
         )
-    if forget_history and not everything:
-        raise click.UsageError("--forget-history deletes the history of all tasks; give --everything too.")
     chosen = build_chosen_tasks(choice, everything=everything)
-    expected, finished = _count_reset(todo, chosen, is_preview=dry_run)
+    if todo.path is not None and not dry_run:
+        upgrade_list(todo)  # saves the results that a killed manager logged too
+    expected, finished = count_reset(todo, chosen)
     counts = expected.name_returned()
     next_step = " Leave --dry-run out to reset them." if dry_run and counts else ""
     echo(f"{describe_tasks(counts)} {'would' if dry_run else 'will'} return to pending.{next_step}")
@@ -63,16 +63,6 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
         counts = manager.reset_tasks(everything=everything, **choice)
     command = f"photometry-tasks undo {shlex.quote(todo.name)}"
     echo(f"{describe_tasks(counts)} returned to pending; `{command}` undoes it. {suggest_run(todo)}")
-
-
-def _count_reset(todo: Location, chosen: Select[Any], *, is_preview: bool) -> Preview:
-    try:
-        return count_reset(todo, chosen)
-    except OutdatedSchemaError:
-        if todo.path is None or is_preview:
-            raise
-    upgrade_list(todo)
-    return count_reset(todo, chosen)
 
 
 @click.command()

@@ -79,7 +79,7 @@ def test_reset_tasks(todo: Callable[..., Any], in_memory: bool, choice: Any, cou
         counts = {name: number for name, number in counts.items() if name != "STARTED"} if back else counts
         before[6] = None
     if counts is ValueError:
-        with pytest.raises(ValueError, match=r"(status|error_like)=|^No tasks are chosen\..* `status=STATUS` chooses"):
+        with pytest.raises(ValueError, match=r"(status|error_like)=|^No tasks are chosen.*everything=True"):
             manager.reset_tasks(**choice)
     else:
         assert manager.reset_tasks(**choice) == counts
@@ -113,9 +113,9 @@ def make(todo: Callable[..., Path]) -> Path:
 def test_the_command(todo: Callable[..., Path], call: Call) -> None:
     """Without a terminal the command resets the chosen tasks only, not even tasks that opening would reset."""
     path = make(todo)
-    run = call("reset", path, "--status", "warning", "--camera", "1")
+    run = call("reset", path, "--status", "warning", "--camera", "1", "--yes")
     assert run.returncode == 0, run.stderr
-    assert "2 tasks (1 WARNING, 1 SKIPPED) returned to pending." in run.stdout
+    assert "2 tasks (1 WARNING, 1 SKIPPED) returned to pending; `photometry-tasks undo " in run.stdout
     is_on_server = "://" in str(path)  # there closing releases unfinished tasks
     assert statuses(path) == [1, 1, 2, 2, None, None, None if is_on_server else 6, None]
 
@@ -137,7 +137,7 @@ def test_a_covered_task(todo: Callable[..., Path], call: Call) -> None:
         manager.start_tasks([1, 2])
         for priority, listed in ((1, [102]), (2, [])):
             manager.save_result(result_of({"priority": priority}, skip_targets=listed))
-    for options, verb, left in ((["--dry-run"], "would", [(1,), (2,)]), ([], "will", [(1,)])):
+    for options, verb, left in ((["--dry-run"], "would", [(1,), (2,)]), (["--yes"], "will", [(1,)])):
         run = call("reset", path, "--priority", "2", *options)
         assert f"1 chosen task {verb} lose the result and stay SKIPPED: a task that is not chosen covers" in run.stdout
         assert query(path, "SELECT priority FROM diagnostics ORDER BY 1") == left
@@ -173,7 +173,7 @@ def test_results_in_a_log(todo: Callable[..., Path], call: Call) -> None:
     run = call("reset", path, "--status", "WARNING", "--camera", "1", "--dry-run")
     assert "2 tasks (2 WARNING) would return to pending" in run.stdout
     assert checksum(path) == before
-    run = call("reset", path, "--status", "WARNING", "--camera", "1")
+    run = call("reset", path, "--status", "WARNING", "--camera", "1", "--yes")
     assert "2 tasks (2 WARNING) returned to pending" in run.stdout
     assert statuses(path) == [None, 3, None, None, None, None, None, None]
 
@@ -191,18 +191,18 @@ def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
 
 @pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])
 def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
-    """In a terminal the command asks first, and resets only if the answer is yes."""
+    """In a terminal the command asks before it deletes finished results, and resets only if the answer is yes."""
     path = make(todo)
     ours, theirs = pty.openpty()
-    command = [COMMAND, "reset", str(path), "--error-like", "faint"]
+    command = [COMMAND, "reset", str(path), "--priority", "2", "--priority", "4"]
     how = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with running_command(command, **how) as run:
         os.write(ours, f"{answer}\n".encode())
         output, _ = run.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert "1 task (1 ERROR) will return to pending." in output
-    assert "Continue?" in output
+    assert "2 tasks (1 OK, 1 ERROR) will return to pending." in output
+    assert "This deletes 1 finished result. Continue?" in output
     assert run.returncode == (0 if is_done else 1)
     assert statuses(path)[3] == (None if is_done else 2)
 
@@ -214,6 +214,13 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
         (["--status", "ERROR,BAD"], "'BAD' is not one of UNKNOWN, OK"),
         (["--status", "PENDING"], "'PENDING' is not one of"),
         (["--tmag-min", "nan"], "tmag_min=nan"),
+        (["--kind", ""], "kind=''"),
+        (["--attempts-min", "0"], "0 is not in the range x>=1"),
+        (["--everything", "--camera", "1"], "everything=True: other arguments choose only some tasks"),
+        (["--forget-history"], "give --everything too"),
+        (["--status", "OK"], "This deletes 2 finished results; give --yes"),
+        (["--everything"], "This deletes 4 finished results; give --yes"),
+        (["--everything", "--forget-history"], "This deletes 4 finished results and the history; give --yes"),
     ],
 )
 def test_wrong_options(todo: Callable[..., Path], call: Call, options: list[str], says: str) -> None:

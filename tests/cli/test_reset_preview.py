@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from photometry_tasks import STATUS, TaskManager
+from photometry_tasks import TaskManager
 from photometry_tasks.maintenance.reset import count_reset
-from photometry_tasks.sql.statements import build_chosen_tasks
+from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.sql.transitions import Reset
 from tests.support.lists import checksum, empty_list, make_file, query, result_of
 from tests.support.model import ERROR, OK, SKIPPED, rows_of_a_field, stars
@@ -38,11 +38,10 @@ def save(target: Path | str, rows: list[dict[str, Any]], results: list[tuple[int
 
 def check_preview(target: Path | str, chosen: set[int]) -> None:
     """Compare the preview with the reset."""
-    choice: dict[str, Any] = {"status": list(STATUS), "priority": sorted(chosen)}
-    status = choice.pop("status")
-    expected = count_reset(target, build_chosen_tasks(status, None, choice))
+    choice: dict[str, Any] = {"priority": sorted(chosen)}
+    expected, _ = count_reset(target, build_chosen_tasks(choice))
     with TaskManager(target, reset=False) as manager:
-        assert manager.reset_tasks(status=status, **choice) == expected.name_returned()
+        assert manager.reset_tasks(**choice) == expected.name_returned()
     listed = ", ".join(map(str, chosen))
     sql = f"SELECT count(*) FROM todolist WHERE status = {SKIPPED} AND priority IN ({listed})"
     assert query(target, sql) == [(expected.covered,)]
@@ -63,7 +62,7 @@ def test_on_a_file(rows: list[dict[str, Any]], results: list[tuple[int, int, lis
         path = make_file(place / "todo.sqlite", rows)
         save(path, rows, results)
         before = checksum(path)
-        count_reset(path, build_chosen_tasks(STATUS, None, {}))
+        count_reset(path, build_chosen_tasks({}, everything=True))
         assert checksum(path) == before
         check_preview(path, chosen)
 
@@ -75,8 +74,8 @@ def test_on_a_server(server_database: Engine) -> None:
     save(url, rows, [(0, OK, [2, 3]), (3, ERROR, [5])])
     with TaskManager(url, reset=False) as manager:
         manager.start_task(6)
-        everything = build_chosen_tasks(STATUS, None, {})
-        assert count_reset(url, everything) == Reset(Counter({OK: 1, ERROR: 1, SKIPPED: 2}), 0)
+        everything = build_chosen_tasks({}, everything=True)
+        assert count_reset(url, everything) == (Reset(Counter({OK: 1, ERROR: 1, SKIPPED: 2}), 0), 3)
     check_preview(url, {1})
 
 

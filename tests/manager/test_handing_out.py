@@ -240,7 +240,7 @@ def test_releasing(opened: Callable[..., TaskManager]) -> None:
 @pytest.mark.parametrize(
     ("statuses", "given", "level", "says"),
     [
-        ((2, 2, 6, 1), {}, "WARNING", "3 tasks (2 ERROR, 1 STARTED) returned to pending; their results and errors are"),
+        ((2, 2, 6, 1), {}, "WARNING", "3 tasks (2 ERROR, 1 STARTED) returned to pending; their results are deleted"),
         ((4, None, 3), {}, "WARNING", "1 task (1 ABORT) returned to pending; their results"),
         ((2, 2), {"cleanup_constraints": {"priority": 2}}, "WARNING", "1 task (1 ERROR) returned"),
         ((6, 6, 5), {}, "INFO", "2 tasks (2 STARTED) returned to pending"),

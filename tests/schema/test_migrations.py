@@ -277,7 +277,7 @@ def test_new_and_migrated_agree_on_postgresql(server: str) -> None:
         schema.create_schema(connection)
     new = describe_server(engine)
     types = {column[0] for table in Base.metadata.tables for column in new[table].values()}  # type: ignore[attr-defined]
-    assert types == {"BIGINT", "BOOLEAN", "DOUBLE PRECISION", "TEXT", "TIMESTAMP"}
+    assert types == {"BIGINT", "BOOLEAN", "BYTEA", "DOUBLE PRECISION", "TEXT", "TIMESTAMP"}
     assert "fillfactor=70" in new["options"]["todolist"]  # type: ignore[index]
     sql = succeed("-x", f"todo={server}", "upgrade", "head", "--sql")
     for make in (lambda: within(command.upgrade, "head", todo=server), lambda: run_sql(engine, sql)):

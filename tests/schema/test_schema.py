@@ -119,7 +119,7 @@ def test_postgresql_has_wide_types(postgresql: Engine) -> None:
     try:
         inspector = inspect(postgresql)
         types = {str(column["type"]) for name in Base.metadata.tables for column in inspector.get_columns(name)}
-        assert types == {"BIGINT", "BOOLEAN", "DOUBLE PRECISION", "TEXT", "TIMESTAMP"}
+        assert types == {"BIGINT", "BOOLEAN", "BYTEA", "DOUBLE PRECISION", "TEXT", "TIMESTAMP"}
     finally:
         Base.metadata.drop_all(postgresql)
 

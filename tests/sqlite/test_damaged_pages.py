@@ -17,7 +17,7 @@ from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.reset import count_reset
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.report import build_report
-from photometry_tasks.sql import statements
+from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.storage.location import parse_location
 from photometry_tasks.storage.open import upgrade_list
 from tests.support.lists import make_file, result_of
@@ -68,7 +68,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "export": lambda path: export_tasks(path, path.with_name("results.csv")),
     "report": build_report,
     "copy": lambda path: copy_list(path, path.with_name("copy")),
-    "preview": lambda path: count_reset(path, statements.build_chosen_tasks(None, None, {})),
+    "preview": lambda path: count_reset(path, build_chosen_tasks({}, everything=True)),
 }
 
 

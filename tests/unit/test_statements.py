@@ -16,6 +16,7 @@ from photometry_tasks.models import attempts, diagnostics, progress, todolist, w
 from photometry_tasks.rules.results import check_result
 from photometry_tasks.rules.skipping import Rival
 from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.sql.execution import compile_statement
 from photometry_tasks.status import STATUS
 from photometry_tasks.storage.postgresql.dbapi import build_dialect as build_postgresql
@@ -61,6 +62,15 @@ PARAMETERS: dict[str, set[str]] = {
     "INSERT_SUCCESS": {"priority", "attempt", "worker", "begun", "ended", "how", "peak_memory"},
     "RECORD_LOST_TASKS": {"number", "worker", "now", "text"},
     "ATTEMPTS_OF_TASK": {"task"},
+    "RELEASE_FAILURE": {"task", "number"},
+    "COUNT_AGAIN": {"task", "number"},
+    "INSERT_UNDO": {"part", "origin", "content"},
+    "UNDO_PARTS": {"origin"},
+    "UNDO_CONTENT": {"part"},
+    "COUNT_RESULTS": set(),
+    "COUNT_VERSIONS": set(),
+    "COUNT_FAILURES": set(),
+    "HAS_VERSIONS": set(),
 }
 #: Statements with a list of priorities in their text; SQLAlchemy's connection runs them.
 OF_PRIORITIES = {
@@ -69,6 +79,9 @@ OF_PRIORITIES = {
         "SKIPPED_AMONG",
         "MEASURED_AMONG",
         "DELETE_DIAGNOSTICS",
+        "DELETE_EXTRA",
+        "COUNTED_FAILURES",
+        "STATUSES",
         "FORGIVE_FAILURES",
         "COUNT_CHOSEN",
         "SET_PENDING",
@@ -84,7 +97,12 @@ BUILT: list[tuple[sa.Executable, set[str]]] = [
     (statements.build_next_priorities([], ()), {"start", "limit"}),
     (statements.build_numbered_task(CONDITIONS), {"number"}),
     (statements.build_count_pending(CONDITIONS), set()),
-    (statements.build_interrupted_tasks(CONDITIONS), set()),
+    (statements.build_interrupted_tasks(CONDITIONS, None), set()),
+    (statements.build_interrupted_tasks(CONDITIONS, 2), set()),
+    (statements.build_interrupted_tasks(CONDITIONS, 0), set()),
+    (statements.build_used_up(2), set()),
+    (statements.build_latest_results(5), {"since"}),
+    *((statements.build_next_tasks(statements.build_has_failed(has), ()), {"start", "limit"}) for has in (False, True)),
     (statements.build_running_tasks(5), set()),
     (statements.build_failed_tasks(5, [4, 3]), set()),
 ]
@@ -227,39 +245,49 @@ def test_everything_is_reset_in_the_order_of_references() -> None:
     """A reset of the whole list first deletes rows that refer to tasks, and does not update pending tasks."""
     sql = [" ".join(str(statement).split()) for statement in statements.RESET_EVERYTHING]
     tables = ["photometry_tasks_own_skips", "diagnostics", "photometry_skipped", "photometry_tasks_progress"]
-    assert [text.split()[2] for text in sql[:-1]] == tables
+    assert [text.split()[2] for text in sql[2:-1]] == tables
     assert sql[-1] == "UPDATE todolist SET status=NULL WHERE todolist.status IS NOT NULL"
 
 
 @pytest.mark.parametrize(
-    ("status", "error_like", "constraints", "conditions"),
+    ("choice", "conditions"),
     [
-        (STATUS, None, {}, ["status IN (0, 1, 2, 3, 4, 5, 6)"]),
-        (2, None, {"camera": 1}, ["status IN (2)", "todolist.camera = 1"]),
-        ([2, 4], "50%_/", {}, ["status IN (2, 4)", "errors LIKE '%' || '50/%/_//' || '%' ESCAPE '/'"]),
+        ({"status": STATUS}, ["status IN (0, 1, 2, 3, 4, 5, 6)"]),
+        ({"status": 2, "camera": 1}, ["status IN (2)", "todolist.camera = 1"]),
+        (
+            {"status": [2, 4], "error_like": "50%_/"},
+            ["status IN (2, 4)", "errors LIKE '%' || '50/%/_//' || '%' ESCAPE '/'"],
+        ),
+        ({"kind": "a.b%"}, ["kind = 'a.b%'", "kind LIKE '%' || '.a.b/%' ESCAPE '/'", "status IN (2, 4)"]),
+        ({"made_by": ["1", "2"]}, ["version IN ('1', '2')"]),
+        ({"attempts_min": 3}, ["count(*) >= 3"]),
     ],
 )
-def test_chosen_tasks(status: Any, error_like: Any, constraints: dict[str, Any], conditions: Iterable[str]) -> None:
-    """Tasks are chosen by status, by a literal text in the errors, and by constraints."""
-    sql = literal(statements.build_chosen_tasks(status, error_like, constraints))
-    assert all(condition in sql for condition in conditions)
-    assert ("JOIN diagnostics" in sql) is (error_like is not None)
+def test_chosen_tasks(choice: dict[str, Any], conditions: Iterable[str]) -> None:
+    """Tasks are chosen by status, by a literal text in the errors, by kind and version, and by constraints."""
+    sql = literal(build_chosen_tasks(choice))
+    assert not [condition for condition in conditions if condition not in sql]
 
 
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ((7, None, {}), "status=7"),
-        ((None, "", {}), "error_like=''"),
-        ((None, 5, {}), "error_like=5"),
-        ((None, None, {"camera": 1.5}), r"camera=1\.5"),
-        ((None, None, {}), r"^No tasks are chosen\. Give "),
+        ({"status": 7}, "status=7"),
+        ({"error_like": ""}, "error_like=''"),
+        ({"error_like": 5}, "error_like=5"),
+        ({"camera": 1.5}, r"camera=1\.5"),
+        ({"kind": ["", "a"]}, "kind=''"),
+        ({"kind": 5}, "kind=5"),
+        ({"made_by": b"1"}, "made_by=b'1'"),
+        ({"not_made_by": [None]}, "not_made_by=None"),
+        ({"attempts_min": 0}, "attempts_min=0"),
+        ({}, r"^No tasks are chosen\. Give "),
     ],
 )
-def test_wrong_choices(given: tuple[Any, Any, dict[str, Any]], problem: str) -> None:
-    """The error names an invalid status, text or constraint."""
+def test_wrong_choices(given: dict[str, Any], problem: str) -> None:
+    """The error names an invalid status, text, number or constraint."""
     with pytest.raises(InvalidArgumentError, match=problem):
-        statements.build_chosen_tasks(*given)
+        build_chosen_tasks(given)
 
 
 def test_the_last_failures_come_first() -> None:
@@ -271,7 +299,7 @@ def test_the_last_failures_come_first() -> None:
 
 def test_only_a_shared_list_asks_for_attempts() -> None:
     """If a list is shared, the preview of a reset leaves out tasks with a live attempt."""
-    chosen = statements.build_interrupted_tasks([])
+    chosen = statements.build_interrupted_tasks([], None)
     build = statements.build_skip_chains
     assert "photometry_tasks_attempts" in literal(build(chosen, is_shared=True, has_own_skips=True))
     assert "photometry_tasks_attempts" not in literal(build(chosen, is_shared=False, has_own_skips=True))
