@@ -187,7 +187,10 @@ class UnsavedResultsError(TodoError, RuntimeError):
 
 
 class CannotUndoError(TodoError, RuntimeError):
-    """The last reset cannot be undone: {found}. Nothing was changed. Run the pending tasks to get results."""
+    """{path}: the last reset cannot be undone: {found}. Nothing was changed.
+
+    Run the pending tasks to get results.
+    """
 
 
 class UnknownTaskError(TodoError, LookupError):

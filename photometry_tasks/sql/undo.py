@@ -10,7 +10,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,7 +88,7 @@ def _read_statuses(transaction: Transaction, priorities: Sequence[int]) -> dict[
     return dict(map(tuple, found))
 
 
-def undo_reset(transaction: Transaction) -> Counter[int | None]:
+def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
     """Put back what the last reset by hand deleted, and return the number of changed tasks by their new status.
 
     Raises
@@ -98,13 +98,15 @@ def undo_reset(transaction: Transaction) -> Counter[int | None]:
     """
     header = next(_iter_parts(transaction, "reset"), None)
     if header is None:
-        raise CannotUndoError(found="no reset is kept: none was done, a later one began anew, or it was undone")
-    _check_no_result(transaction, header)
+        raise CannotUndoError(
+            path=path, found="no reset is kept: none was done, a later one began anew, or it was undone"
+        )
+    _check_no_result(transaction, header, path)
     restored: Counter[int | None] = Counter()
 
     def restore() -> bool:
         for part in _iter_parts(transaction, todolist.name):
-            restored.update(_restore_statuses(transaction, part["rows"]))
+            restored.update(_restore_statuses(transaction, part["rows"], path))
         for origin in _DELETED:
             for part in _iter_parts(transaction, origin):
                 table = sa.table(origin, *map(sa.column, part["columns"]))
@@ -116,7 +118,7 @@ def undo_reset(transaction: Transaction) -> Counter[int | None]:
         return True
 
     if not transaction.savepoint(restore):
-        raise CannotUndoError(found="another program has changed rows since")
+        raise CannotUndoError(path=path, found="another program has changed rows since")
     transaction.connection.execute(sa.delete(undo))
     return restored
 
@@ -127,7 +129,7 @@ def _iter_parts(transaction: Transaction, origin: str) -> Iterator[dict[str, Any
         yield json.loads(zlib.decompress(content), object_hook=_decode)
 
 
-def _check_no_result(transaction: Transaction, header: dict[str, Any]) -> None:
+def _check_no_result(transaction: Transaction, header: dict[str, Any], path: str) -> None:
     ((saved,),) = transaction.fetch_all(statements.COUNT_RESULTS, {})
     if saved == header["saved"]:
         return
@@ -136,13 +138,13 @@ def _check_no_result(transaction: Transaction, header: dict[str, Any]) -> None:
     tasks = f" (the latest: priority {list_first(latest, _SHOWN)})" if latest else ""
     number = saved - header["saved"]
     raise CannotUndoError(
-        found=f"{count_of(number, 'result')} saved since{tasks}" if number > 0 else "results were released since"
+        path=path,
+        found=f"{count_of(number, 'result')} saved since{tasks}" if number > 0 else "results were released since",
     )
 
 
-def _restore_statuses(transaction: Transaction, rows: Iterable[Sequence[Any]]) -> Counter[int | None]:
+def _restore_statuses(transaction: Transaction, rows: Sequence[Sequence[Any]], path: str) -> Counter[int | None]:
     """Give tasks the statuses that they had before the reset, if they have those after it."""
-    rows = list(rows)
     priorities = [priority for priority, _, _ in rows]
     if transaction.is_shared:
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
@@ -152,7 +154,7 @@ def _restore_statuses(transaction: Transaction, rows: Iterable[Sequence[Any]]) -
     if changed or measured:
         first = min([*changed, *measured])
         name = next(name for name, number in name_counts({now.get(first): 1}).items() if number)
-        raise CannotUndoError(found=f"task {first} has changed since, and is {name} now")
+        raise CannotUndoError(path=path, found=f"task {first} has changed since, and is {name} now")
     for _, before, after in rows:
         transaction.count_move(after, before)
     moves = [{"task": priority, "new_status": before} for priority, before, _ in rows]

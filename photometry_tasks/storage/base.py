@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -212,7 +213,7 @@ class TaskStore(Protocol):
 
     def undo_reset(self) -> Counter[int | None]:
         """Put back what the last call of `reset_tasks` deleted, and return the number of tasks by their status now."""
-        return self.run_in_transaction("undo_reset", undo_reset, writes=True)
+        return self.run_in_transaction("undo_reset", partial(undo_reset, path=self.name), writes=True)
 
     def reset_uncovered_tasks(self) -> Reset:
         """Return to pending the SKIPPED tasks that no task covers."""

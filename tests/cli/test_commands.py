@@ -223,6 +223,7 @@ def test_help(
     elif command != "init":
         with TaskManager(todo({"status": 2}, {"camera": 2}, {"camera": 1})) as manager:
             manager.save_result(result_of({"priority": 3}))
+            manager.reset_tasks(priority=3 if command == "undo" else [])
     run = call(*arguments)
     assert run.returncode == 0, run.stderr
 

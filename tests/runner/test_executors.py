@@ -24,8 +24,8 @@ import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import TooManyWorkerDeathsError, WorkerError
-from photometry_tasks.runner import RunReport, run, run_tasks
+from photometry_tasks.errors import TooManyErrorsError, WorkerError
+from photometry_tasks.runner import RunReport, run_tasks
 from tests.support import functions as functions
 from tests.support.lists import make_file, many, query
 from tests.support.paths import ROOT
@@ -288,13 +288,13 @@ def test_an_executor_without_workers(opened: Callable[..., TaskManager]) -> None
     assert 2 <= len(made) <= 4
 
 
-def test_executors_without_workers(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executors_without_workers(opened: Callable[..., TaskManager]) -> None:
     """If new executors run no task either, the run ends."""
-    monkeypatch.setattr(run, "_DEATHS_IN_A_ROW", 4)
     manager = opened(*many(40))
-    with pytest.raises(TooManyWorkerDeathsError, match=r"4 tasks in a row .* all workers are gone"):
-        run_tasks(manager, functions.good, jobs=1, executor=lambda _: Batch({3: WorkerLost("all workers are gone")}, 3))
-    assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (2, 4, 34)
+    gone = Batch({3: WorkerLost("all workers are gone")}, 3)
+    with pytest.raises(TooManyErrorsError, match=r"4 tasks in a row .*WorkerLost\).* all workers are gone"):
+        run_tasks(manager, functions.good, jobs=1, executor=lambda _: gone, max_errors_in_a_row=4)
+    assert (manager.summary["OK"], manager.summary["ERROR"], manager.get_number_tasks()) == (2, 0, 38)
 
 
 def gone(*_: Any, **__: Any) -> Any:

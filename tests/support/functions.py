@@ -22,8 +22,8 @@ from photometry_tasks import STATUS
 
 
 def good(task: dict[str, Any]) -> dict[str, Any]:
-    details = {"mean_flux": np.float32(task["priority"]), "unpicklable": threading.Lock()}
-    return {"status": STATUS.OK, "method_used": "aperture", "details": details}
+    details = {"mean_flux": np.float32(task["priority"])}
+    return {"status": STATUS.OK, "method_used": "aperture", "details": details, "unpicklable": threading.Lock()}
 
 
 def reports_sqlalchemy(task: dict[str, Any]) -> dict[str, Any]:
