@@ -76,7 +76,7 @@ def undo(todo: Location) -> None:
     """
     with TaskManager(todo, reset=False) as manager:
         counts = manager.undo_reset()
-    echo(f"{describe_tasks(counts)} restored, as before the last reset.")
+    echo(f"{describe_tasks(counts)} of {todo.name} restored, as before the last reset.")
 
 
 @click.command("reset-uncovered")

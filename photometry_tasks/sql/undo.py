@@ -98,9 +98,7 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
     """
     header = next(_iter_parts(transaction, "reset"), None)
     if header is None:
-        raise CannotUndoError(
-            path=path, found="no reset is kept: none was done, a later one began anew, or it was undone"
-        )
+        raise CannotUndoError(path=path, found="no reset is kept, or it was undone already")
     _check_no_result(transaction, header, path)
     restored: Counter[int | None] = Counter()
 

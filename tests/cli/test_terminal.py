@@ -130,9 +130,11 @@ def test_every_encoding(
         "copy": ["–σ.sqlite"],
     }
     assert invoke(command, "--help", charset=charset).exit_code == 0
+    if command == "undo":
+        invoke("reset", "σ–.sqlite", "--everything", "--yes")
     result = invoke(command, "σ–.sqlite", *more.get(command, []), charset=charset)
-    assert result.exit_code in (0, command in ("check", "undo")), result.output
-    assert r"\u03c3" in result.output
+    assert result.exit_code in (0, command == "check"), result.output
+    assert r"\u03c3" in result.stdout
 
 
 def test_the_c_locale(todo: Callable[..., Path]) -> None:
