@@ -18,7 +18,7 @@ from photometry_tasks.errors import (
     WorkerDiedError,
     WorkerError,
 )
-from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
@@ -440,7 +440,7 @@ class _Run:
             statuses = self._save_together(self._done)
             saved, self._done = self._done, []
             if self._count_streak(saved, statuses):
-                last = (self._streak_error or "an error without a text").strip().splitlines()[-1]
+                last = (self._streak_error or "no text, or another task has the light-curve path").strip().splitlines()[-1]
                 kind = self._streak_kind or "no kind given"
                 raise TooManyErrorsError(number=len(self._streak), kind=kind, found=last)
             self._cancel_covered(saved)
@@ -453,12 +453,14 @@ class _Run:
             is_failure = status in FAILED
             if is_failure and result.priority in self._retried:
                 continue
-            if result.status not in FAILED or (is_failure and result.kind != self._streak_kind):
+            kind = _find_kind(result) if is_failure else None
+            is_other = kind != self._streak_kind if is_failure else result.status not in FAILED
+            if is_other:
                 if self._is_braked():
                     break
                 self._streak.clear()
             if is_failure:
-                self._streak_kind, self._streak_error = result.kind, result.diagnostics["errors"]
+                self._streak_kind, self._streak_error = kind, result.diagnostics["errors"]
                 self._streak[result.priority] = result.attempt or 0
         return self._is_braked()
 
@@ -484,8 +486,8 @@ class _Run:
         self.report.late += statuses.count(None)
         self.report.saved += len(statuses) - statuses.count(None)
         self.report.errors += statuses.count(STATUS.ERROR)
-        failed = (result.kind for result, status in zip(results, statuses, strict=True) if status is STATUS.ERROR)
-        self.report.kinds.update(failed)
+        pairs = zip(results, statuses, strict=True)
+        self.report.kinds.update(_find_kind(result) for result, status in pairs if status is STATUS.ERROR)
         return statuses
 
     # --- the end -----------------------------------------------------------------------------------------
@@ -556,3 +558,8 @@ class _Run:
             now = self._last_heartbeat = time.perf_counter()
             self.report.manager_time += now - begun
             self.report.wall_time = now - self._begun
+
+
+def _find_kind(result: Result) -> str | None:
+    """Return the kind of a failure; saving makes a result an ERROR if another task has its light-curve path."""
+    return result.kind if result.status in FAILED else INVALID_RESULT

@@ -127,6 +127,8 @@ def test_out_of_memory(todo: Callable[..., Path], tmp_path: Path, control_group:
     )
     assert priority == 2
     assert "killed by SIGKILL: out of memory; the memory limit is 300 MB (control group)" in text
+    with TaskManager(path, reset=False) as manager:
+        assert manager.reset_tasks(kind="out of memory") == {"ERROR": 1}
 
 
 def test_limit_of_address_space(opened: Callable[..., TaskManager]) -> None:
