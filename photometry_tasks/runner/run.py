@@ -440,7 +440,9 @@ class _Run:
             statuses = self._save_together(self._done)
             saved, self._done = self._done, []
             if self._count_streak(saved, statuses):
-                last = (self._streak_error or "no text, or another task has the light-curve path").strip().splitlines()[-1]
+                last = (
+                    (self._streak_error or "no text, or another task has the light-curve path").strip().splitlines()[-1]
+                )
                 kind = self._streak_kind or "no kind given"
                 raise TooManyErrorsError(number=len(self._streak), kind=kind, found=last)
             self._cancel_covered(saved)

@@ -425,6 +425,8 @@ def release_failures(transaction: Transaction, failures: Mapping[int, int]) -> i
 
 def reset_by_hand(transaction: Transaction, priorities: Collection[int]) -> Reset:
     """Call `reset_tasks`, keep what `undo_reset` needs, and let the tasks' earlier failures no longer count."""
+    if not priorities:
+        return Reset(Counter(), 0)  # a call that is repeated, because its answer was lost, keeps what the first kept
     transaction.kept = Kept(transaction)
     reset = reset_tasks(transaction, priorities)
     transaction.kept.finish()

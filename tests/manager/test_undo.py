@@ -58,7 +58,7 @@ ROWS = [{"tmag": tmag} for tmag in (5.0, 8.0, 9.0, 11.0, 10.0, 12.0, 13.0, 14.0,
 
 @IN_MEMORY
 @pytest.mark.parametrize(
-    "choice", [{"everything": True}, {"priority": [1, 4]}, {"status": STATUS.SKIPPED}, {"kind": "k"}, {"priority": []}]
+    "choice", [{"everything": True}, {"priority": [1, 4]}, {"status": STATUS.SKIPPED}, {"kind": "k"}]
 )
 def test_undo(todo: Callable[..., Any], in_memory: bool, choice: dict[str, Any]) -> None:
     """Undo puts back statuses, diagnostics, skips, own values and the failures that count, after a reopening too."""
@@ -111,7 +111,7 @@ CHANGES: dict[str, tuple[Callable[[TaskManager], Any], str]] = {
         lambda manager: execute_sql(manager, "UPDATE todolist SET status = 4 WHERE priority = 6"),
         "task 6 has changed since, and is ABORT now",
     ),
-    "another reset": (lambda manager: manager.reset_tasks(priority=9), ""),
+    "a reset of nothing": (lambda manager: manager.reset_tasks(priority=9), ""),
 }
 
 
@@ -128,9 +128,9 @@ def test_changes_since(todo: Callable[..., Any], in_memory: bool, change: Any, p
         if problem:
             with pytest.raises(CannotUndoError, match=problem):
                 manager.undo_reset()
+            assert state(manager) == after
         else:
-            assert manager.undo_reset() == {}  # undoes the second reset, of nothing
-        assert state(manager) == after
+            assert sum(manager.undo_reset().values()) == 7
         manager.reset_tasks(everything=True)  # the next call works
 
 

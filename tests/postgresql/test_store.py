@@ -523,7 +523,11 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         assert cut(manager.save_result, result_of(tasks[0], skip_targets=[103])) is STATUS.OK
         cut(manager.start_task, 4)
         assert cut(manager.save_result, result_of({"priority": 4}, STATUS.ERROR)) is STATUS.ERROR
-        cut(lambda: manager.reset_tasks(status=STATUS))
+        assert cut(manager.save_result, result_of({"priority": 3}, errors="not started")) is STATUS.SKIPPED
+        assert cut(manager.save_result, result_of({"priority": 4}, errors="a second one")) is STATUS.OK
+        cut(lambda: manager.reset_tasks(everything=True))
+        assert manager.undo_reset() == {"OK": 2, "WARNING": 1, "SKIPPED": 1}
+        cut(lambda: manager.reset_tasks(everything=True))
         assert manager.get_number_tasks() == 4
         tasks = cut(manager.claim_tasks, 4)
         cut(manager.release_tasks, [4])
@@ -534,7 +538,7 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
     assert query(url, "SELECT count(*) FROM photometry_tasks_attempts WHERE ended IS NULL") == [(0,)]
     # If the answer to a claim was lost, its tasks were released and claimed again.
     ends = "SELECT priority, how FROM photometry_tasks_attempts WHERE how <> 'released' ORDER BY attempt"
-    first = [(1, "OK"), (2, "WARNING"), (4, "ERROR")]
+    first = [(1, "OK"), (2, "WARNING"), (4, "ERROR"), (3, "SKIPPED"), (4, "OK")]
     assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
     assert query(url, "SELECT how FROM photometry_tasks_attempts WHERE priority = 4 ORDER BY attempt")[-1] == (
         "released",

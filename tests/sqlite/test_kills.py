@@ -41,12 +41,15 @@ def measure(connection: Connection, path: Path, mode: str) -> None:
 
 
 def check(path: Path, acknowledged: dict[int, int], mode: str) -> None:
-    """Open the file of a killed manager, and check that it has all acknowledged results, and no leftover files."""
+    """Open the file of a killed manager, and check that it has all acknowledged results, each with one attempt."""
     TaskManager(path, **MODES[mode]).close()  # type: ignore[arg-type]
     rows = query(path, "SELECT t.priority, status, mean_flux FROM todolist AS t JOIN diagnostics USING (priority)")
     stored = {priority: status for priority, status, _ in rows}
     lost = {priority: status for priority, status in acknowledged.items() if stored.get(priority) != status}
     assert lost == {}
+    ended = "SELECT priority, count(*) FROM photometry_tasks_attempts WHERE how NOT IN ('lost', 'released') GROUP BY 1"
+    assert dict(query(path, ended)) == dict.fromkeys(stored, 1)
+    assert query(path, "SELECT count(*) FROM photometry_tasks_workers WHERE ended IS NULL") == [(0,)]
     assert all(flux == priority / 7 for priority, _, flux in rows)
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
     assert query(path, "PRAGMA foreign_key_check") == []

@@ -128,6 +128,13 @@ ADD_ATTEMPT: sa.Insert = sa.insert(attempts).values(
     peak_memory=sa.bindparam("memory"),
     **_end,
 )
+#: The last attempt at a task: its worker, and how it ended.
+LAST_ATTEMPT: sa.Select[Any] = (
+    sa.select(_try.worker, *(_try[name] for name in _END))
+    .where(_try.priority == sa.bindparam("task"))
+    .order_by(_try.attempt.desc())
+    .limit(as_number(1))
+)
 #: How an attempt ended: the outcome of a save whose answer was lost.
 END_OF_ATTEMPT: sa.Select[Any] = sa.select(_try.how, _try.errors, _try.kind).where(
     _try.priority == sa.bindparam("task"), _try.attempt == sa.bindparam("number")

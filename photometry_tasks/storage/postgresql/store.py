@@ -336,6 +336,11 @@ class PostgreSQLStore(TaskStore):
         if number != attempt and (number is not None or worker != self.worker):
             return None
         expected = build_end(build_saved(result))
+        if attempt is None and is_first and is_unsure and result.attempt is None:
+            last = transaction.fetch_one(save_statements.LAST_ATTEMPT, {"task": result.priority})
+            if last == (self.worker, *expected.values()):  # this result, which needed no attempt, was saved
+                seen.add(result.priority)
+                return build_saved(result)
         elaptime = result.diagnostics["elaptime"]
         given = {
             "task": result.priority,
