@@ -338,9 +338,10 @@ class PostgreSQLStore(TaskStore):
         expected = build_end(build_saved(result))
         if attempt is None and is_first and is_unsure and result.attempt is None:
             last = transaction.fetch_one(save_statements.LAST_ATTEMPT, {"task": result.priority})
-            if last == (self.worker, *expected.values()):  # this result, which needed no attempt, was saved
-                seen.add(result.priority)
-                return build_saved(result)
+            covered = {**expected, "how": STATUS.SKIPPED.name, "kind": None, "counts": None}
+            if last in ((self.worker, *expected.values()), (self.worker, *covered.values())):
+                seen.add(result.priority)  # this result, which needs no attempt, was saved
+                return Saved(STATUS[last[1]], last[2], {}, last[3])
         elaptime = result.diagnostics["elaptime"]
         given = {
             "task": result.priority,
