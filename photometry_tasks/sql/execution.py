@@ -3,13 +3,10 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, Dialect, Executable
+from sqlalchemy import Connection, Dialect, Executable, Table
 from sqlalchemy.exc import IntegrityError
-
-if TYPE_CHECKING:
-    from photometry_tasks.sql.undo import Kept
 
 Row = tuple[Any, ...]
 
@@ -122,6 +119,16 @@ def iter_chunks(priorities: Collection[int]) -> Iterator[Sequence[int]]:
         yield ordered[start : start + _CHUNK]
 
 
+class Keeper(Protocol):
+    """Keeps what a transaction deletes or changes."""
+
+    def keep_rows(self, table: Table, condition: Any, priorities: Sequence[int]) -> None:
+        """Keep the rows of a table that meet a condition on these priorities, before they are deleted."""
+
+    def keep_statuses(self, priorities: Sequence[int]) -> None:
+        """Keep the statuses of tasks before they change."""
+
+
 class Transaction:
     """The changes of one method to a TODO-list: all are committed, or none.
 
@@ -140,8 +147,8 @@ class Transaction:
         The lowest priority of the tasks that returned to pending.
     running : collection of int
         The tasks that this manager has started and not ended; empty if `is_shared`, since the table then knows them.
-    kept : Kept or None
-        Keeps what a reset by hand deletes.
+    kept : Keeper or None
+        Keeps what a reset by hand deletes: see `undo.py`.
     """
 
     __slots__ = (

@@ -427,9 +427,9 @@ def reset_by_hand(transaction: Transaction, priorities: Collection[int]) -> Rese
     """Call `reset_tasks`, keep what `undo_reset` needs, and let the tasks' earlier failures no longer count."""
     if not priorities:
         return Reset(Counter(), 0)  # a call that is repeated, because its answer was lost, keeps what the first kept
-    transaction.kept = Kept(transaction)
+    transaction.kept = kept = Kept(transaction)
     reset = reset_tasks(transaction, priorities)
-    transaction.kept.finish()
+    kept.finish()
     transaction.kept = None
     return reset
 

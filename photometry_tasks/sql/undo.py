@@ -20,7 +20,7 @@ from photometry_tasks.errors import CannotUndoError
 from photometry_tasks.models import attempts, diagnostics, extra, own_skips, photometry_skipped, todolist, undo
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
-from photometry_tasks.sql.execution import Transaction, iter_chunks
+from photometry_tasks.sql.execution import Keeper, Transaction, iter_chunks
 from photometry_tasks.text import count_of, list_first
 
 #: The tables whose rows a reset deletes, in an order in which each row comes after the rows that it refers to.
@@ -30,7 +30,7 @@ _DELETED = (diagnostics.name, extra.name, photometry_skipped.name, own_skips.nam
 _SHOWN = 5
 
 
-class Kept:
+class Kept(Keeper):
     """What a reset by hand deletes; the beginning forgets what the reset before it deleted."""
 
     def __init__(self, transaction: Transaction) -> None:
