@@ -176,7 +176,7 @@ class Transaction:
         self.moved: dict[int | None, int] = {}
         self.reset_from: int | None = None
         self.running: Collection[int] = ()
-        self.kept: Kept | None = None
+        self.kept: Keeper | None = None
 
     def count_move(self, old: int | None, new: int | None, number: int = 1) -> None:
         """Count tasks whose status changes from `old` to `new`."""
