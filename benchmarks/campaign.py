@@ -42,7 +42,7 @@ def add_history(path: Path, failed: int) -> None:
             INSERT INTO photometry_tasks_attempts (priority, attempt, worker, begun, ended, how)
             SELECT priority, 1 + priority % {HOSTS} << 32, 1 + priority % {HOSTS}, 1.0, 2.0, 'OK' FROM diagnostics""")
         last = f"SELECT priority FROM diagnostics ORDER BY priority DESC LIMIT {failed}"
-        kind = f"iif(priority % 200 = 0, 'out of memory', 'kind ' || priority % {KINDS})"
+        kind = f"CASE WHEN priority % 200 = 0 THEN 'out of memory' ELSE 'kind ' || priority % {KINDS} END"
         connection.execute(f"UPDATE todolist SET status = 2 WHERE priority IN ({last})")
         connection.execute(f"""
             UPDATE photometry_tasks_attempts SET how = 'ERROR', kind = {kind}, counts = 1 WHERE priority IN ({last})""")
