@@ -189,7 +189,7 @@ class UnsavedResultsError(TodoError, RuntimeError):
 class CannotUndoError(TodoError, RuntimeError):
     """{path}: the last reset cannot be undone: {found}. Nothing was changed.
 
-    Run the pending tasks to get results.
+    To get results again, run the pending tasks.
     """
 
 
@@ -283,8 +283,9 @@ class WorkerDiedError(TodoError, ChildProcessError):
 
 
 class TooManyErrorsError(TodoError, ChildProcessError):
-    """{number} tasks in a row failed in the same way ({kind}), the last with: {found}.
+    """{number} tasks in a row failed in the same way on {host} ({kind}). The last, task {priority}, with: {found}.
 
-    These tasks are pending again. Correct the cause, then run again; with `--max-errors-in-a-row 0`
-    (`max_errors_in_a_row=0`) the run goes on regardless.
+    All tasks that failed so in a row are pending again; `photometry-tasks status {quoted} --task {priority}` shows the
+    error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes on
+    regardless.
     """

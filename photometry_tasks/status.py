@@ -2,7 +2,17 @@
 
 import enum
 
-__all__ = ["COVERS_NONE", "FAILED", "FINISHED", "MEASURED", "RESET_AT_OPENING", "STATUS"]
+__all__ = [
+    "COVERS_NONE",
+    "FAILED",
+    "FINISHED",
+    "GIVEN_UP",
+    "LOST",
+    "MEASURED",
+    "RELEASED",
+    "RESET_AT_OPENING",
+    "STATUS",
+]
 
 
 class STATUS(enum.Enum):
@@ -23,6 +33,9 @@ class STATUS(enum.Enum):
 
 #: An attempt with one of these outcomes is a failure.
 FAILED = (STATUS.ERROR, STATUS.ABORT)
+
+#: How an attempt without a result ended. LOST is also the kind of a failure: the worker can no longer be reached.
+LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
 #: A run does not run a task with one of these statuses again.
 FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)

@@ -108,7 +108,7 @@ def _create_partial_index(table: str, name: str, columns: list[str], condition: 
 def downgrade() -> None:
     """Drop the tables, and on a server the new columns."""
     message = "The history of attempts in a file, versions, kinds of failure, extra values and the undo are deleted"
-    logging.getLogger("photometry_tasks").warning(message)
+    logging.getLogger("alembic.runtime.migration").warning(message)  # it is shown as Alembic's messages are
     op.drop_table(_UNDO, if_exists=True)
     op.drop_table(_EXTRA, if_exists=True)
     if op.get_context().dialect.name == "sqlite":

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from photometry_tasks.sql.history import RETRIES
+from photometry_tasks.sql.history import NOT_GIVEN, RETRIES
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import clean, count_of, list_first, name_version
@@ -243,7 +243,7 @@ def _floor(part: int, whole: int) -> str:
 def _build_failures(failures: list[dict[str, Any]]) -> Table:
     rows = [
         {
-            "kind": row["kind"] or "not given",
+            "kind": row["kind"] or NOT_GIVEN,
             "tasks": row["tasks"],
             "hosts": list_first((f"{host}: {number}" for host, number in row["hosts"].items()), _MOST_HOSTS),
         }

@@ -207,9 +207,16 @@ def import_executor(name: str) -> Callable[[int], Any]:
     return make
 
 
-#: Options of both `run` and `work`, named as the arguments of `run_tasks`, and those of `TaskManager`.
+#: Options of both `run` and `work`, named as the arguments of `run_tasks`.
 RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row")
-OPEN_OPTIONS = ("retries", "version", "only_version")
+
+
+def read_opening(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the given options that are arguments of `TaskManager`."""
+    opening = {name: options.pop(name) for name in ("retries", "version", "only_version")}
+    if opening["only_version"] and opening["version"] is None:
+        raise click.UsageError("--only-version needs --pipeline-version; give that too.")
+    return opening
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:

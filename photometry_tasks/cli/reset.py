@@ -2,12 +2,14 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from photometry_tasks.cli.display import echo, suggest_run
 from photometry_tasks.cli.params import choice_options, read_choice, todo_argument
+from photometry_tasks.errors import OutdatedSchemaError
 from photometry_tasks.maintenance.reset import count_reset, count_uncovered
 from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.storage.location import Location
@@ -34,12 +36,17 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
     if forget_history and not everything:
         raise click.UsageError("--forget-history deletes the history of all tasks; give --everything too.")
     choice = read_choice(options, with_pending=False)
+    if choice and everything:
+        raise click.UsageError("--everything chooses every task; leave it out, or the other options.")
     if not choice and not everything:
         raise click.UsageError(
             "No tasks are chosen. Give --status, --kind or constraints such as --camera, or --everything."
         )
     chosen = build_chosen_tasks(choice, everything=everything)
     if todo.path is not None and not dry_run:
+        if not (yes or sys.stdin.isatty()):
+            with suppress(OutdatedSchemaError):
+                _check_yes(count_reset(todo, chosen).finished, forget_history=forget_history)
         upgrade_list(todo)  # saves the results that a killed manager logged too
     expected, finished = count_reset(todo, chosen)
     counts = expected.name_returned()
@@ -50,11 +57,8 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
         echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
     if dry_run or not (counts or expected.covered or forget_history):
         return
-    if (finished or forget_history) and not yes:
-        lost = ([f"{count_of(finished, 'finished result')}"] if finished else []) + ["the history"] * forget_history
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"This deletes {' and '.join(lost)}; give --yes to do it without a question.")
-        click.confirm(f"This deletes {' and '.join(lost)}. Continue?", abort=True)
+    if not yes:
+        _check_yes(finished, forget_history=forget_history)
     if forget_history:
         with TaskManager(todo, overwrite=True, forget=True):
             echo(f"{describe_tasks(counts)} returned to pending; the history is deleted. {suggest_run(todo)}")
@@ -63,6 +67,16 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
         counts = manager.reset_tasks(everything=everything, **choice)
     command = f"photometry-tasks undo {shlex.quote(todo.name)}"
     echo(f"{describe_tasks(counts)} returned to pending; `{command}` undoes it. {suggest_run(todo)}")
+
+
+def _check_yes(finished: int, *, forget_history: bool) -> None:
+    """Ask whether to delete finished results and the history; refuse it where nobody can answer."""
+    lost = [count_of(finished, "finished result")] * bool(finished) + ["the history"] * forget_history
+    if not lost:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"This deletes {' and '.join(lost)}; give --yes to do it without a question.")
+    click.confirm(f"This deletes {' and '.join(lost)}. Continue?", abort=True)
 
 
 @click.command()
@@ -74,7 +88,7 @@ def undo(todo: Location) -> None:
 
     Example: photometry-tasks undo todo.sqlite
     """
-    with TaskManager(todo, reset=False) as manager:
+    with TaskManager(todo, reset=False, upgrade=False) as manager:
         counts = manager.undo_reset()
     echo(f"{describe_tasks(counts)} of {todo.name} restored, as before the last reset.")
 

@@ -9,7 +9,6 @@ import click
 
 from photometry_tasks.cli.display import Bar, build_console, build_view, describe_used_up, echo, suggest_run
 from photometry_tasks.cli.params import (
-    OPEN_OPTIONS,
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
@@ -17,6 +16,7 @@ from photometry_tasks.cli.params import (
     import_object,
     needs,
     read_constraints,
+    read_opening,
     run_options,
     todo_argument,
 )
@@ -24,7 +24,7 @@ from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import RunReport, run_tasks
 from photometry_tasks.runner.executors import check_ranks
 from photometry_tasks.runner.task import PhotometryFunction, check_function
-from photometry_tasks.sql.history import RETRIES, count_used_up
+from photometry_tasks.sql.history import NOT_GIVEN, RETRIES, count_used_up
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
@@ -63,7 +63,7 @@ def run(
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
-    opening = {name: options.pop(name) for name in OPEN_OPTIONS}
+    opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if executor is not None:
@@ -100,7 +100,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
     Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
     """
     how = {name: options.pop(name) for name in RUN_OPTIONS}
-    opening = {name: options.pop(name) for name in OPEN_OPTIONS}
+    opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if todo.path is not None:
@@ -164,12 +164,14 @@ def _run(
             used_up = count_used_up(manager.session.connection(), retries)
         if used_up:
             echo(describe_used_up(todo.name, used_up, retries))
+        if left := manager.summary["ERROR"] + manager.summary["ABORT"] - used_up:
+            echo(f"The same command will run {count_of(left, 'failed task')} again.")
     if fail and report.errors:
         raise click.exceptions.Exit(_FAILED)
 
 
 def _describe_kinds(report: RunReport) -> str:
-    shown = [f"{number:,} {kind or 'of a kind that is not given'}" for kind, number in report.kinds.most_common(_KINDS)]
+    shown = [f"{number:,} {kind or NOT_GIVEN}" for kind, number in report.kinds.most_common(_KINDS)]
     rest = report.kinds.total() - sum(number for _, number in report.kinds.most_common(_KINDS))
     return f"Errors: {', '.join(shown)}{f', {rest:,} others' if rest else ''}."
 

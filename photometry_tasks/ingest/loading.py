@@ -171,7 +171,7 @@ def _add(
         with database.begin_load() as connection:
             for key in connection.execute(statements.TARGETS):
                 targets.pop(tuple(key), None)
-            last: int = connection.execute(statements.LAST_PRIORITY).scalar_one()
+            last: int = max(connection.execute(statements.LAST_PRIORITY).one())
             _insert(database, targets.values(), last, report)
             database.renew_statistics()
         database.recover()

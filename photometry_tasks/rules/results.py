@@ -294,7 +294,7 @@ def _as_texts(value: object) -> tuple[str, ...]:
 
 
 def _as_kind(value: object) -> str | None:
-    kind = _as_text_or_null(value)
+    kind = " ".join(as_text(value).split()) or None  # one line: it is shown in tables
     if kind is not None and len(kind) > LONGEST_KIND:
         raise ValueError(f"a text of at most {LONGEST_KIND} characters is expected")
     return kind

@@ -114,6 +114,8 @@ def check_texts(argument: str, value: Any) -> list[str]:
         items = [value] if isinstance(value, str) else as_items(value)
     except ValueError:
         items = [value]
+    if not items:
+        raise invalid_argument(argument, value, "one text or several are expected; leave it out to choose by none")
     return [check_text(argument, item) for item in items]
 
 

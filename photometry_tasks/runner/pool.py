@@ -18,13 +18,14 @@ from photometry_tasks.errors import WorkerDiedError, WorkerError
 from photometry_tasks.runner.executors import kill_tree
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 from photometry_tasks.runner.task import describe_error
+from photometry_tasks.status import LOST
 from photometry_tasks.text import shorten
 
 #: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
-#: Kinds of failures: the time limit of the task was reached, and the process could no longer be reached.
-TIMEOUT, _LOST = "timeout", "lost"
+#: The kind of a failure: the time limit of the task was reached.
+TIMEOUT = "timeout"
 
 #: Seconds between two checks that a worker is alive. When a worker dies, its pipe mostly closes at once, but a child of
 #: the worker may hold it open.
@@ -167,7 +168,7 @@ class _Worker:
         if self._process.is_alive():
             self.kill()
             self._process.join()
-            return _LOST, "its process was killed, because it had closed its connection to the manager"
+            return LOST, "its process was killed, because it had closed its connection to the manager"
         return describe_exit(self._process.exitcode, self._oom_kills)
 
     def kill(self) -> None:

@@ -1,6 +1,7 @@
 """Run a function on the pending tasks of a TaskManager, in the workers of an executor."""
 
 import math
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -440,11 +441,14 @@ class _Run:
             statuses = self._save_together(self._done)
             saved, self._done = self._done, []
             if self._count_streak(saved, statuses):
-                last = (
-                    (self._streak_error or "no text, or another task has the light-curve path").strip().splitlines()[-1]
+                raise TooManyErrorsError(
+                    number=len(self._streak),
+                    host=socket.gethostname(),
+                    kind=self._streak_kind or "a kind that is not given",
+                    priority=list(self._streak)[-1],
+                    found=(self._streak_error or "an error without a text").strip().splitlines()[-1],
+                    path=self._manager.todo_file,
                 )
-                kind = self._streak_kind or "no kind given"
-                raise TooManyErrorsError(number=len(self._streak), kind=kind, found=last)
             self._cancel_covered(saved)
             if self._progress is not None:
                 self._progress(self.report)
@@ -463,6 +467,8 @@ class _Run:
                 self._streak.clear()
             if is_failure:
                 self._streak_kind, self._streak_error = kind, result.diagnostics["errors"]
+                if result.status not in FAILED:
+                    self._streak_error = f"another task has the light-curve path {result.diagnostics['lightcurve']!r}"
                 self._streak[result.priority] = result.attempt or 0
         return self._is_braked()
 

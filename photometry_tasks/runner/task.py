@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from photometry_tasks.rules.results import INVALID_RESULT, LONGEST_KIND, Result, check_result
-from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.rules.validation import as_text, invalid_argument
 from photometry_tasks.runner.process_exit import describe_memory_limit, get_peak_memory
 from photometry_tasks.status import STATUS
 
@@ -61,8 +61,9 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
 def build_kind(error: BaseException) -> str:
     """Return the kind of a failure: the class of an exception, with its module unless it is a builtin."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return name[:LONGEST_KIND]
+    module = kind.__module__.replace("__mp_main__", "__main__")  # the name of the script in a spawned process
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    return as_text(name)[:LONGEST_KIND]
 
 
 def build_failure(task: Mapping[str, Any], reason: str, kind: str, *, time: float, **times: float) -> Result:

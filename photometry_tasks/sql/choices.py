@@ -12,9 +12,9 @@ from photometry_tasks.constraints import Constraints, build_expressions, check_c
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.rules.validation import check_positive, check_statuses, check_text, check_texts
-from photometry_tasks.sql.history import RELEASED
+from photometry_tasks.sql.history import NOT_GIVEN
 from photometry_tasks.sql.statements import IS_LAST_RESULT
-from photometry_tasks.status import FAILED
+from photometry_tasks.status import FAILED, RELEASED
 
 _task, _try = todolist.c, attempts.c
 
@@ -62,6 +62,8 @@ def build_choice(given: Mapping[str, Any], *, with_pending: bool = False) -> lis
     ------
     InvalidArgumentError
     """
+    if unknown := sorted(set(given) - set(Choice.__annotations__)):
+        raise TypeError(f"{unknown[0]!r} chooses no tasks; use {', '.join(Choice.__annotations__)}")
     own = {name: given[name] for name in CHOICES if given.get(name) is not None}
     constraints = {name: value for name, value in given.items() if name not in CHOICES}
     conditions = build_expressions(check_constraints(constraints))
@@ -112,6 +114,8 @@ _has_result = sa.exists().where(diagnostics.c.priority == _task.priority).correl
 
 
 def _is_of_kind(kind: str) -> sa.ColumnElement[bool]:
+    if kind == NOT_GIVEN:
+        return _try.kind.is_(None)
     return sa.or_(_try.kind == kind, _try.kind.endswith(f".{kind}", autoescape=True))
 
 

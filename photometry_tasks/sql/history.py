@@ -5,21 +5,21 @@ Each function runs in a transaction of its caller, and never commits.
 
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy import ColumnElement, Connection, func, inspect, select
 
 from photometry_tasks.models import diagnostics, extra
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
 
+#: The word for a kind that the pipeline did not give.
+NOT_GIVEN = "not given"
+
 #: Failures of a task that a run retries, unless it is told otherwise.
 RETRIES = 2
-
-#: How an attempt without a result ended; LOST is the kind of such a failure too.
-LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
 
 def describe_worker(version: str | None) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def register_worker(transaction: Transaction, version: str | None, now: float) -
     return row
 
 
-def end_killed_workers(transaction: Transaction) -> None:
-    """End the workers of a file that were killed, and record the attempts at their STARTED tasks as lost.
+def end_killed_workers(transaction: Transaction, conditions: Sequence[ColumnElement[bool]]) -> None:
+    """End the workers of a file that were killed, and record the attempts at STARTED tasks that return as lost.
 
     A file has one manager at a time: other workers that have not ended are dead.
     """
@@ -50,12 +50,12 @@ def end_killed_workers(transaction: Transaction) -> None:
         return
     worker, host, pid, seen = killed
     lost = {
-        "number": first_attempt(worker),
+        "number": first_attempt(worker + 1) - 1,
         "worker": worker,
         "now": seen,
         "text": f"The manager (worker {worker} on {host}, process {pid}) was killed",
     }
-    transaction.execute(statements.RECORD_LOST_TASKS, lost)
+    transaction.connection.execute(statements.build_lost_attempts(conditions), lost)
     transaction.execute(statements.END_KILLED_WORKERS, {})
 
 

@@ -18,7 +18,7 @@ from photometry_tasks.models import (
 )
 from photometry_tasks.rules.results import COLUMNS
 from photometry_tasks.sql.functions import unix_time
-from photometry_tasks.status import COVERS_NONE, FAILED, RESET_AT_OPENING, STATUS
+from photometry_tasks.status import COVERS_NONE, FAILED, GIVEN_UP, LOST, RELEASED, RESET_AT_OPENING, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _is_pending = _task.status.is_(None)
@@ -153,7 +153,12 @@ TASK_OF_RESULT: sa.Select[Any] = sa.select(
     *TARGET_COLUMNS,
     _task.tmag,
     _task.status,
-    sa.exists().where(diagnostics.c.priority == _task.priority).label("was_saved"),
+    sa.or_(
+        sa.exists().where(diagnostics.c.priority == _task.priority),
+        # Programs that do not switch foreign keys on leave these rows when they delete diagnostics.
+        sa.exists().where(extra.c.priority == _task.priority),
+        sa.exists().where(own_skips.c.priority == _task.priority),
+    ).label("was_saved"),
     sa.exists().where(_skip.priority == _task.priority).label("is_covered"),
     sa.exists().where(_skip.priority == _task.priority, _is_void).label("has_void_skips"),
     sa.exists().where(_skip.skipped_by == _task.priority, ~_is_own).label("has_covered"),
@@ -189,6 +194,9 @@ SAVE_STARTED: sa.Update = (
     )
     .values(status=sa.bindparam("new_status"))
 )
+HAS_EXTRA: sa.Select[Any] = sa.select(sa.exists(sa.select(extra.c.priority)))
+#: The same if any task has values of the pipeline's own.
+SAVE_WITHOUT_EXTRA: sa.Update = SAVE_STARTED.where(~sa.exists().where(extra.c.priority == _task.priority))
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
 if _missing := set(diagnostics.columns.keys()) - COLUMNS:
     raise NotImplementedError(f"diagnostics.{min(_missing)} has no source: rules/results.py must give its value")
@@ -219,7 +227,7 @@ RELEASE_FAILURE: sa.Update = (
         ~sa.exists().where(_next_try.c.priority == attempts.c.priority, _next_try.c.attempt > sa.bindparam("number")),
         sa.exists().where(_task.priority == attempts.c.priority, _is_failed),
     )
-    .values(how="released", counts=sa.null())
+    .values(how=RELEASED, counts=sa.null())
 )
 
 
@@ -244,19 +252,20 @@ _interrupted = (
 HAS_INTERRUPTED_TASKS: sa.Select[Any] = sa.select(_interrupted.exists())
 
 
+def _is_used_up(retries: int) -> sa.ColumnElement[bool]:
+    """Whether a failed task has no retries left; if it failed before attempts were recorded, it has failed once."""
+    return _failures > retries if retries else sa.true()
+
+
 def build_interrupted_tasks(conditions: Iterable[sa.ColumnElement[bool]], retries: int | None) -> sa.Select[Any]:
     """Select the priorities of interrupted tasks, and of failed tasks that may be retried; None sets no limit."""
     chosen = _interrupted.where(*conditions)
-    if retries is None:
-        return chosen
-    # A task that failed before attempts were recorded has failed once.
-    return chosen.where(sa.or_(_task.status == _started, _failures <= retries) if retries else _task.status == _started)
+    return chosen if retries is None else chosen.where(sa.or_(_task.status == _started, ~_is_used_up(retries)))
 
 
 def build_used_up(retries: int) -> sa.Select[Any]:
     """Count the failed tasks that have no retries left."""
-    found = sa.select(sa.func.count()).select_from(todolist).where(_is_failed)
-    return found.where(_failures > retries) if retries else found
+    return sa.select(sa.func.count()).select_from(todolist).where(_is_failed, _is_used_up(retries))
 
 
 def build_skip_chains(chosen: sa.Select[Any], *, is_shared: bool, has_own_skips: bool) -> sa.Select[Any]:
@@ -364,6 +373,7 @@ RESET_EVERYTHING = (
     sa.delete(undo),
     sa.update(attempts).where(attempts.c.counts).values(counts=sa.false()),
     sa.delete(own_skips),
+    sa.delete(extra),
     sa.delete(diagnostics),
     sa.delete(photometry_skipped),
     sa.delete(progress),
@@ -398,24 +408,29 @@ INSERT_SUCCESS: sa.Insert = sa.insert(attempts).values(
         for column in (_try.priority, _try.attempt, _try.worker, _try.begun, _try.ended, _try.how, _try.peak_memory)
     }
 )
-RECORD_LOST_TASKS: sa.Insert = sa.insert(attempts).from_select(
-    [_try.priority, _try.attempt, _try.worker, _try.begun, _try.ended, _try.how, _try.kind, _try.errors],
-    sa.select(
-        _task.priority,
-        sa.bindparam("number", type_=_try.attempt.type),
-        sa.bindparam("worker", type_=_try.worker.type),
-        sa.null(),
-        sa.bindparam("now", type_=_worker.seen.type),
-        sa.literal_column("'lost'"),
-        sa.literal_column("'lost'"),
-        sa.bindparam("text", type_=_try.errors.type),
+
+
+def build_lost_attempts(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Insert:
+    """Insert an attempt for each STARTED task that matches the conditions; parameters: number, worker, now, text."""
+    lost: sa.ColumnClause[str] = sa.literal_column(f"'{LOST}'")
+    values = {
+        _try.priority: _task.priority,
+        _try.attempt: sa.bindparam("number", type_=_try.attempt.type),
+        _try.worker: sa.bindparam("worker", type_=_try.worker.type),
+        _try.begun: sa.null(),
+        _try.ended: sa.bindparam("now", type_=_try.priority.type),
+        _try.how: lost,
+        _try.kind: lost,
+        _try.errors: sa.bindparam("text", type_=_try.errors.type),
+    }
+    started = sa.select(*values.values()).where(_task.status == _started, *conditions)
+    return sa.insert(attempts).from_select(
+        list(values), started.with_hint(todolist, _STATUS_IDX, "sqlite"), include_defaults=False
     )
-    .where(_task.status == _started)
-    .with_hint(todolist, _STATUS_IDX, "sqlite"),
-    include_defaults=False,
-)
+
+
 #: The outcomes of attempts that gave a task its result.
-RESULTS = (*(status.name for status in STATUS if status is not STATUS.STARTED), "given up")
+RESULTS = (*(status.name for status in STATUS if status is not STATUS.STARTED), GIVEN_UP)
 _is_result = _try.how.in_([sa.literal_column(f"'{how}'") for how in RESULTS])
 COUNT_RESULTS: sa.Select[Any] = sa.select(sa.func.count()).select_from(attempts).where(_is_result)
 
@@ -514,4 +529,6 @@ PROGRESS: sa.Select[Any] = (
 
 TARGETS: sa.Select[Any] = sa.select(*TARGET_COLUMNS)
 TARGET_OF_TASK: sa.Select[Any] = TARGETS.where(_task.priority == sa.bindparam("task"))
-LAST_PRIORITY: sa.Select[Any] = sa.select(sa.func.coalesce(sa.func.max(_task.priority), sa.literal_column("0")))
+_last = (sa.select(sa.func.max(column)).scalar_subquery() for column in (_task.priority, attempts.c.priority))
+#: No task inherits the attempts at a deleted one.
+LAST_PRIORITY: sa.Select[Any] = sa.select(*(sa.func.coalesce(priority, sa.literal_column("0")) for priority in _last))

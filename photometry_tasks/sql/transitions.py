@@ -163,9 +163,11 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
         rows.append(result.diagnostics)
 
     def write() -> bool:
-        # The conditions of SAVE_STARTED and the constraints of diagnostics cover all that _save looks up.
+        # The conditions of this statement and the constraints of diagnostics cover all that _save looks up.
+        has_extra = transaction.fetch_one(statements.HAS_EXTRA, {}) == (1,)
+        save = statements.SAVE_WITHOUT_EXTRA if has_extra else statements.SAVE_STARTED
         return (
-            transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
+            transaction.executemany(save, statuses) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
             and transaction.executemany(statements.INSERT_EXTRA, extras) == len(extras)
         )

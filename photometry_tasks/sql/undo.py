@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.errors import CannotUndoError
 from photometry_tasks.models import attempts, diagnostics, extra, own_skips, photometry_skipped, todolist, undo
@@ -37,13 +38,37 @@ class Kept(Keeper):
         self._transaction = transaction
         self._before: dict[int, int | None] = {}
         self._parts = 0
+        self._columns: dict[str, list[Any]] = {}
+        self._problem: str | None = None
         transaction.connection.execute(sa.delete(undo))
 
     def keep_rows(self, table: sa.Table, condition: Any, priorities: Sequence[int]) -> None:
         """Keep the rows of a table that meet a condition on these priorities, before they are deleted."""
-        rows: sa.Select[Any] = sa.select(sa.literal_column("*")).select_from(table).where(condition)
-        found = self._transaction.connection.execute(rows, {"priorities": priorities})
-        self._add_rows(table.name, list(found.keys()), [list(row) for row in found])
+        columns = self._find_columns(table)
+        rows: sa.Select[Any] = sa.select(*columns).select_from(table).where(condition)
+        try:
+            found = self._transaction.connection.execute(rows, {"priorities": priorities}).all()
+        except DBAPIError as error:  # SQLite reads no text that is not Unicode; a server holds none
+            if self._transaction.is_shared:
+                raise
+            self._problem = f"{table.name} held a value that could not be kept ({error.orig})"
+            return
+        self._add_rows(table.name, [column.name for column in columns], [list(row) for row in found])
+
+    def _find_columns(self, table: sa.Table) -> list[Any]:
+        """Return the columns of a table that can be put back, those of other programs too."""
+        if table.name not in self._columns:
+            columns: list[Any] = []
+            for column in sa.inspect(self._transaction.connection).get_columns(table.name):
+                own: sa.ColumnClause[Any] = sa.column(column["name"])
+                if column["name"] in table.columns:
+                    columns.append(table.columns[column["name"]])
+                elif "computed" not in column and "identity" not in column:
+                    # A server writes and reads each type as a text.
+                    shared = self._transaction.is_shared
+                    columns.append(sa.cast(own, sa.Text).label(column["name"]) if shared else own)
+            self._columns[table.name] = columns
+        return self._columns[table.name]
 
     def keep_statuses(self, priorities: Sequence[int]) -> None:
         """Keep the statuses of tasks before they change."""
@@ -62,7 +87,7 @@ class Kept(Keeper):
             self._add_rows(todolist.name, ["priority", "before", "after"], rows)
         ((now,),) = self._transaction.fetch_all(statements.TIME, {})
         ((saved,),) = self._transaction.fetch_all(statements.COUNT_RESULTS, {})
-        self._add(0, "reset", {"time": now, "saved": saved})
+        self._add(0, "reset", {"time": now, "saved": saved, "problem": self._problem})
 
     def _add_rows(self, origin: str, columns: list[str], rows: list[list[Any]]) -> None:
         if rows:
@@ -99,6 +124,8 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
     header = next(_iter_parts(transaction, "reset"), None)
     if header is None:
         raise CannotUndoError(path=path, found="no reset is kept, or it was undone already")
+    if header["problem"]:
+        raise CannotUndoError(path=path, found=header["problem"])
     _check_no_result(transaction, header, path)
     restored: Counter[int | None] = Counter()
 
@@ -109,6 +136,7 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
             for part in _iter_parts(transaction, origin):
                 table = sa.table(origin, *map(sa.column, part["columns"]))
                 rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
+                _check_columns(transaction, origin, part["columns"], path)
                 transaction.connection.execute(sa.insert(table), rows)
         for part in _iter_parts(transaction, attempts.name):
             counted = [{"task": priority, "number": number} for priority, number in part["rows"]]
@@ -119,6 +147,12 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
         raise CannotUndoError(path=path, found="another program has changed rows since")
     transaction.connection.execute(sa.delete(undo))
     return restored
+
+
+def _check_columns(transaction: Transaction, table: str, names: Sequence[str], path: str) -> None:
+    there = {column["name"] for column in sa.inspect(transaction.connection).get_columns(table)}
+    if gone := sorted(set(names) - there):
+        raise CannotUndoError(path=path, found=f"the column {table}.{gone[0]} was deleted since")
 
 
 def _iter_parts(transaction: Transaction, origin: str) -> Iterator[dict[str, Any]]:
@@ -148,10 +182,12 @@ def _restore_statuses(transaction: Transaction, rows: Sequence[Sequence[Any]], p
         transaction.connection.execute(statements.LOCK_TASKS, {"priorities": priorities})
     now = _read_statuses(transaction, priorities)
     measured = transaction.connection.execute(statements.MEASURED_AMONG, {"priorities": priorities}).scalars().all()
-    changed = [priority for priority, _, after in rows if now.get(priority, priority) != after]
+    if gone := set(priorities) - now.keys():
+        raise CannotUndoError(path=path, found=f"task {min(gone)} was deleted since")
+    changed = [priority for priority, _, after in rows if now[priority] != after]
     if changed or measured:
         first = min([*changed, *measured])
-        name = next(name for name, number in name_counts({now.get(first): 1}).items() if number)
+        name = next(name for name, number in name_counts({now[first]: 1}).items() if number)
         raise CannotUndoError(path=path, found=f"task {first} has changed since, and is {name} now")
     for _, before, after in rows:
         transaction.count_move(after, before)

@@ -183,7 +183,7 @@ def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
     """A file in use is refused before its tasks are counted."""
     path = make(todo)
     with TaskManager(path):
-        run = call("reset", path, "--status", "OK")
+        run = call("reset", path, "--status", "OK", "--yes")
     assert run.returncode == 1
     assert run.stdout == ""
     assert "in use by another manager" in run.stderr
@@ -216,7 +216,7 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
         (["--tmag-min", "nan"], "tmag_min=nan"),
         (["--kind", ""], "kind=''"),
         (["--attempts-min", "0"], "0 is not in the range x>=1"),
-        (["--everything", "--camera", "1"], "everything=True: other arguments choose only some tasks"),
+        (["--everything", "--camera", "1"], "--everything chooses every task; leave it out"),
         (["--forget-history"], "give --everything too"),
         (["--status", "OK"], "This deletes 2 finished results; give --yes"),
         (["--everything"], "This deletes 4 finished results; give --yes"),

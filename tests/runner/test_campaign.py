@@ -134,7 +134,7 @@ def test_a_campaign(todo: Callable[..., Any], tmp_path: Path) -> None:
 
 BRAKES: dict[str, tuple[Any, str, str]] = {
     "an import": (always_fails, "ModuleNotFoundError", "No module named"),
-    "errors that are returned": (returns_errors, "no kind given", "here"),
+    "errors that are returned": (returns_errors, "a kind that is not given", "here"),
     "a path for all": (same_path, "invalid result", "another task has the light-curve path"),
 }
 
@@ -145,7 +145,7 @@ def test_the_brake(todo: Callable[..., Any], in_memory: bool, function: Any, kin
     """If tasks in a row fail in the same way, the run ends, and they are pending without a counted failure."""
     target = todo(*many(400))
     with TaskManager(target, load_into_memory=in_memory) as manager:
-        with pytest.raises(TooManyErrorsError, match=rf"failed in the same way \({kind}\).*{error}"):
+        with pytest.raises(TooManyErrorsError, match=rf"failed in the same way on .* \({kind}\).*{error}"):
             run_tasks(manager, function, jobs=2, max_errors_in_a_row=20)
         assert (manager.summary["ERROR"], manager.summary["STARTED"]) == (0, 0)
         assert manager.get_number_tasks() == 400 - (function is same_path)

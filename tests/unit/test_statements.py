@@ -60,7 +60,8 @@ PARAMETERS: dict[str, set[str]] = {
     "TOUCH_WORKER": {"number", "now", "end"},
     "INSERT_ATTEMPT": set(attempts.columns.keys()),
     "INSERT_SUCCESS": {"priority", "attempt", "worker", "begun", "ended", "how", "peak_memory"},
-    "RECORD_LOST_TASKS": {"number", "worker", "now", "text"},
+    "HAS_EXTRA": set(),
+    "SAVE_WITHOUT_EXTRA": {"priority", "new_status", *TARGET},
     "ATTEMPTS_OF_TASK": {"task"},
     "RELEASE_FAILURE": {"task", "number"},
     "COUNT_AGAIN": {"task", "number"},
@@ -102,6 +103,7 @@ BUILT: list[tuple[sa.Executable, set[str]]] = [
     (statements.build_interrupted_tasks(CONDITIONS, 0), set()),
     (statements.build_used_up(2), set()),
     (statements.build_latest_results(5), {"since"}),
+    (statements.build_lost_attempts(CONDITIONS), {"number", "worker", "now", "text"}),
     *((statements.build_next_tasks(statements.build_has_failed(has), ()), {"start", "limit"}) for has in (False, True)),
     (statements.build_running_tasks(5), set()),
     (statements.build_failed_tasks(5, [4, 3]), set()),
@@ -244,7 +246,8 @@ def literal(statement: sa.Select[Any]) -> str:
 def test_everything_is_reset_in_the_order_of_references() -> None:
     """A reset of the whole list first deletes rows that refer to tasks, and does not update pending tasks."""
     sql = [" ".join(str(statement).split()) for statement in statements.RESET_EVERYTHING]
-    tables = ["photometry_tasks_own_skips", "diagnostics", "photometry_skipped", "photometry_tasks_progress"]
+    tables = ["photometry_tasks_own_skips", "photometry_tasks_extra", "diagnostics", "photometry_skipped"]
+    tables.append("photometry_tasks_progress")
     assert [text.split()[2] for text in sql[2:-1]] == tables
     assert sql[-1] == "UPDATE todolist SET status=NULL WHERE todolist.status IS NOT NULL"
 

@@ -12,9 +12,8 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from photometry_tasks.constraints import CheckedConstraints, build_expressions
 from photometry_tasks.models import attempts, current_time, diagnostics, todolist, workers
-from photometry_tasks.sql.history import GIVEN_UP, LOST, RELEASED
 from photometry_tasks.sql.statements import TASK_COLUMNS, build_has_failed
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import GIVEN_UP, LOST, RELEASED, STATUS
 
 _task, _try, _worker, _kept = todolist.c, attempts.c, workers.c, diagnostics.c
 

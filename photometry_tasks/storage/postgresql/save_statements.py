@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from photometry_tasks.models import attempts, diagnostics, extra, photometry_skipped, todolist, workers
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sql.history import RELEASED, build_end
+from photometry_tasks.sql.history import build_end
 from photometry_tasks.sql.transitions import build_saved
+from photometry_tasks.status import RELEASED
 from photometry_tasks.storage.postgresql.claim_statements import (
     HEARTBEAT,
     IS_LIVE,

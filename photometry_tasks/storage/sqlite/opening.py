@@ -82,24 +82,23 @@ def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
 def _reset(database: SQLiteDatabase, options: OpenOptions, *, in_memory: bool) -> dict[str, int]:
     """Return tasks to pending as the options say, and count the interrupted and failed tasks by their former status."""
     # Most files hold neither a worker that was killed nor an interrupted task: then nothing is written.
-    was_killed = database.cursor.fetch_one(statements.UNENDED_WORKER, {}) is not None
-    is_reset = options.reset and (
-        options.conditions or database.cursor.fetch_one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,)
-    )
-    if not (options.overwrite or was_killed or is_reset):
+    if not options.overwrite and not (
+        options.reset
+        and (
+            options.conditions
+            or database.cursor.fetch_one(statements.UNENDED_WORKER, {}) is not None
+            or database.cursor.fetch_one(statements.HAS_INTERRUPTED_TASKS, {}) == (1,)
+        )
+    ):
         return {}
     with database.transaction(writes=True) as transaction:
-        end_killed_workers(transaction)
+        end_killed_workers(transaction, () if options.overwrite else options.conditions)
         if options.overwrite:
             transitions.reset_all_tasks(transaction, forget=options.forget)
-        returned = {}
-        if options.overwrite or options.reset:
-            returned = transitions.reset_interrupted_tasks(
-                transaction, options.conditions, options.retries
-            ).name_returned()
+        reset = transitions.reset_interrupted_tasks(transaction, options.conditions, options.retries)
         if not in_memory:
             database.begin_generation()
-    return returned
+    return reset.name_returned()
 
 
 def upgrade_todo_file(path: Path) -> list[str]:

@@ -16,9 +16,9 @@ from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sql.history import RELEASED, first_attempt, insert_attempts
+from photometry_tasks.sql.history import first_attempt, insert_attempts
 from photometry_tasks.sql.transitions import Reset, Saved
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import RELEASED, STATUS
 from photometry_tasks.storage.base import TaskStore
 from photometry_tasks.storage.connection import ManagerConnection
 from photometry_tasks.storage.sqlite.cache import TableCache
@@ -178,16 +178,22 @@ class SQLiteStore(TaskStore):
             self._live.pop(priority, None)
 
     def reset_tasks(self, chosen: Select[Any]) -> Reset:
-        """Reset the tasks whose priorities a statement selects."""
+        """Reset the tasks whose priorities a statement selects; attempts of this manager at them end."""
         copy = self._copy
+        ended: list[int] = []
 
         def work(transaction: Transaction) -> Reset:
             priorities = transitions.select_chosen_tasks(transaction, chosen)
+            ended.extend(self._live.keys() & set(priorities))
+            self._record_released(transaction, ended)
             if copy is not None:
                 copy.record_reset(priorities)
             return transitions.reset_by_hand(transaction, priorities)
 
-        return self._run_logged("reset_tasks", work)
+        reset = self._run_logged("reset_tasks", work)
+        for priority in ended:
+            del self._live[priority]
+        return reset
 
     # --- saving ------------------------------------------------------------------------------------------
 
