@@ -154,6 +154,18 @@ def test_a_dry_run_on_an_older_file(tmp_path: Path, call: Call) -> None:
     assert checksum(path) == before
 
 
+@pytest.mark.files_only
+@pytest.mark.parametrize(
+    "command", [["reset", "--status", "OK"], ["reset", "--everything", "--forget-history"], ["undo"]]
+)
+def test_a_refusal_on_an_older_file(tmp_path: Path, call: Call, command: list[str]) -> None:
+    """A command that is refused does not upgrade an older file either."""
+    path = make_old_file(tmp_path / "todo.sqlite", "5.0")
+    before = checksum(path)
+    assert call(command[0], path, *command[1:]).returncode in (1, 2)
+    assert checksum(path) == before
+
+
 def save_in_memory(connection: Connection, path: Path) -> None:
     manager = TaskManager(path, load_into_memory=True, backup_interval=None)
     for priority in (1, 2, 3):

@@ -5,8 +5,10 @@ import json
 import math
 import os
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +21,7 @@ from sqlalchemy import Engine
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import InvalidArgumentError, InvalidResultError, OtherVersionError
 from photometry_tasks.export import export_tasks
+from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.maintenance.status import get_attempts, get_status
 from tests.support.lists import ask, empty_list, execute_sql, make_file, many, query, result_of
@@ -232,6 +235,7 @@ CHOICES: list[tuple[dict[str, Any], set[int]]] = [
     ({"kind": "LinAlgError"}, {1, 6}),
     ({"kind": ["numpy.linalg.LinAlgError", "timeout"]}, {1}),
     ({"kind": "AlgError"}, set()),
+    ({"kind": "not given"}, {3}),
     ({"kind": "LinAlgError", "made_by": "a"}, {1}),
     ({"made_by": "b"}, {5, 6}),
     ({"made_by": ["a", "b"], "status": STATUS.OK}, {4, 5}),
@@ -503,3 +507,77 @@ def test_values_of_another_type(todo: Callable[..., Any]) -> None:
             execute_sql(manager, "UPDATE photometry_tasks_attempts SET begun = 'once', ended = 1e300")
     (attempt,) = get_attempts(target, 1)
     assert attempt["how"] == "OK"
+
+
+def delete_as_others_do(path: Path) -> None:
+    """Return task 1 to pending with plain SQL, and foreign keys off, which is SQLite's default."""
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("DELETE FROM diagnostics WHERE priority = 1")
+        other.execute("DELETE FROM photometry_skipped")
+        other.execute("UPDATE todolist SET status = NULL WHERE priority = 1")
+
+
+@pytest.mark.files_only
+@IN_MEMORY
+@pytest.mark.parametrize("extra", [{"new": 1}, {}])
+@pytest.mark.parametrize("in_a_batch", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_leftovers(todo: Callable[..., Path], in_memory: bool, extra: Any, in_a_batch: bool, overwrite: bool) -> None:
+    """Rows that other programs leave when they delete a result neither keep the next one out nor become part of it."""
+    path = todo(*many(4))
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1, "starid": 104}, extra={"old": 1}, skip_targets=[101, 102]))
+    delete_as_others_do(path)
+    with TaskManager(path, load_into_memory=in_memory, overwrite=overwrite) as manager:
+        results = [result_of(task, extra=extra) for task in manager.claim_tasks(2)]
+        if in_a_batch:
+            manager.save_results(results)
+        else:
+            for result in results:
+                manager.save_result(result)
+    stored = query(path, "SELECT priority, extra FROM photometry_tasks_extra ORDER BY 1")
+    assert stored == [(result["priority"], '{"new": 1}') for result in results if extra]
+    assert stored[:1] == [(1, '{"new": 1}')][: len(extra)]
+    assert query(path, "PRAGMA foreign_key_check") == []
+
+
+@pytest.mark.files_only
+def test_numbers_of_attempts(todo: Callable[..., Path]) -> None:
+    """A reset ends an attempt at a running task; a lost attempt comes after the others of its worker."""
+    path = todo(*many(2))
+    with running(start_reset_and_start, path) as (process, connection):
+        connection.recv()
+        kill(process)
+    TaskManager(path).close()
+    assert [row["how"] for row in get_attempts(path, 1)] == ["released", "OK", "lost"]
+
+
+def start_reset_and_start(connection: Connection, path: Path) -> None:
+    manager = TaskManager(path)
+    manager.start_task(1)
+    manager.reset_tasks(everything=True)
+    manager.start_task(1)
+    manager.save_result(result_of({"priority": 1}))
+    manager.reset_tasks(everything=True)
+    manager.start_task(1)
+    connection.send(None)
+    connection.recv()
+
+
+def test_new_stars(todo: Callable[..., Any]) -> None:
+    """A new star does not get the priority, and with it the history, of a deleted one."""
+    target = todo(*many(3))
+    with TaskManager(target, reset=False) as manager:
+        fail(manager, 3)
+        execute_sql(manager, "DELETE FROM todolist WHERE priority = 3")
+    add_targets(target, [{"starid": 7, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.0}])
+    assert query(target, "SELECT priority FROM todolist WHERE starid = 7") == [(4,)]
+
+
+def test_kinds_of_one_line(opened: Callable[..., TaskManager]) -> None:
+    """A kind is one line; blanks around it and line breaks in it do not matter, and a blank kind is none."""
+    manager = opened(*many(3))
+    for priority, kind in ((1, " no\n mask\t"), (2, "  "), (3, "no mask")):
+        fail(manager, priority, kind=kind)
+    assert manager.reset_tasks(kind="no mask") == {"ERROR": 2}
+    assert manager.reset_tasks(kind="not given") == {"ERROR": 1}

@@ -99,6 +99,64 @@ def test_columns_of_others(todo: Callable[..., Path]) -> None:
         assert state(manager) == before
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("a INTEGER GENERATED ALWAYS AS (priority * 2) STORED", None),
+        ("a BIGINT GENERATED ALWAYS AS IDENTITY", None),
+        ("a JSONB", '\'{"b": [1, {"c": null}]}\''),
+        ("a JSON", "'[1, {}]'"),
+        ("a TIMESTAMPTZ", "'infinity'"),
+        ("a NUMERIC[]", "'{1.50, NULL}'"),
+        ("a BYTEA", "'\\x00ff'"),
+        ('"Odd : name%" TEXT', "'naïve'"),
+    ],
+)
+def test_columns_of_others_on_a_server(server_database: Engine, column: str, value: str | None) -> None:
+    """Columns of every type come back; a generated column is made anew."""
+    url = empty_list(server_database, ROWS)
+    name = column.rpartition('"')[0] + '"' if '"' in column else "a"
+    with TaskManager(url) as manager:
+        fill(manager)
+        execute_sql(manager, f"ALTER TABLE diagnostics ADD COLUMN {column}".replace("%", "%%"))
+        try:
+            if value is not None:
+                execute_sql(manager, f"UPDATE diagnostics SET {name} = {value}".replace("%", "%%"))
+            shown = "SELECT CAST(d AS TEXT) FROM diagnostics AS d ORDER BY priority"
+            before = query(url, shown)
+            manager.reset_tasks(everything=True)
+            manager.undo_reset()
+            after = query(url, shown)
+            assert after == before if "IDENTITY" not in column else len(after) == len(before)
+        finally:
+            execute_sql(manager, f"ALTER TABLE diagnostics DROP COLUMN {name}".replace("%", "%%"))
+
+
+@pytest.mark.files_only
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("ALTER TABLE diagnostics ADD COLUMN twice AS (elaptime * 2)", "SELECT 1", None),
+        ("ALTER TABLE diagnostics ADD COLUMN corr", "ALTER TABLE diagnostics DROP COLUMN corr", "diagnostics.corr was"),
+        ("UPDATE diagnostics SET errors = CAST(x'e9' AS TEXT)", "SELECT 1", "diagnostics held a value that could not"),
+        ("SELECT 1", "DELETE FROM todolist WHERE priority = 7", "task 7 was deleted since"),
+    ],
+)
+def test_odd_columns_of_others(todo: Callable[..., Path], before: str, after: str, problem: str | None) -> None:
+    """A generated column is made anew; a column, a text or a task that cannot be put back is named."""
+    path = todo(*ROWS)
+    with TaskManager(path) as manager:
+        fill(manager)
+        execute_sql(manager, before)
+        assert sum(manager.reset_tasks(everything=True).values()) == 7
+        execute_sql(manager, after)
+        if problem is None:
+            assert sum(manager.undo_reset().values()) == 7
+        else:
+            with pytest.raises(CannotUndoError, match=problem):
+                manager.undo_reset()
+
+
 def save(manager: TaskManager) -> None:
     manager.save_result(result_of({"priority": 9}))
 
