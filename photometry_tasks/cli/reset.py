@@ -70,7 +70,7 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
 
 
 def _check_yes(finished: int, *, forget_history: bool) -> None:
-    """Ask whether to delete finished results and the history; refuse it where nobody can answer."""
+    """Ask whether to delete finished results and the history; refuse it without a terminal."""
     lost = [count_of(finished, "finished result")] * bool(finished) + ["the history"] * forget_history
     if not lost:
         return

@@ -194,7 +194,8 @@ SAVE_STARTED: sa.Update = (
     )
     .values(status=sa.bindparam("new_status"))
 )
-HAS_EXTRA: sa.Select[Any] = sa.select(sa.exists(sa.select(extra.c.priority)))
+#: NULL if no task has values of the pipeline's own.
+LAST_EXTRA: sa.Select[Any] = sa.select(sa.func.max(extra.c.priority))
 #: The same if any task has values of the pipeline's own.
 SAVE_WITHOUT_EXTRA: sa.Update = SAVE_STARTED.where(~sa.exists().where(extra.c.priority == _task.priority))
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)

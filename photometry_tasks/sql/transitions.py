@@ -164,7 +164,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 
     def write() -> bool:
         # The conditions of this statement and the constraints of diagnostics cover all that _save looks up.
-        has_extra = transaction.fetch_one(statements.HAS_EXTRA, {}) == (1,)
+        has_extra = transaction.fetch_one(statements.LAST_EXTRA, {}) != (None,)
         save = statements.SAVE_WITHOUT_EXTRA if has_extra else statements.SAVE_STARTED
         return (
             transaction.executemany(save, statuses) == len(rows)

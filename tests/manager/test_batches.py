@@ -283,7 +283,7 @@ def test_statements_of_each_call(opened: Callable[..., TaskManager], in_memory: 
     tasks = manager.get_tasks(100)
     assert len(trace.of(manager.get_tasks, 100)) <= 4
     assert len(trace.of(manager.start_tasks, [task["priority"] for task in tasks])) == 100 + 3
-    assert len(trace.of(manager.save_results, list(map(result_of, tasks)))) == 3 * 100 + 5
+    assert len(trace.of(manager.save_results, list(map(result_of, tasks)))) == 3 * 100 + 6
 
 
 CONSTRAINTS: list[dict[str, Any]] = [

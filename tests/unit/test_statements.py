@@ -60,7 +60,7 @@ PARAMETERS: dict[str, set[str]] = {
     "TOUCH_WORKER": {"number", "now", "end"},
     "INSERT_ATTEMPT": set(attempts.columns.keys()),
     "INSERT_SUCCESS": {"priority", "attempt", "worker", "begun", "ended", "how", "peak_memory"},
-    "HAS_EXTRA": set(),
+    "LAST_EXTRA": set(),
     "SAVE_WITHOUT_EXTRA": {"priority", "new_status", *TARGET},
     "ATTEMPTS_OF_TASK": {"task"},
     "RELEASE_FAILURE": {"task", "number"},
