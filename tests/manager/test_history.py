@@ -518,10 +518,10 @@ def delete_as_others_do(path: Path) -> None:
 
 
 @pytest.mark.files_only
-@IN_MEMORY
 @pytest.mark.parametrize("extra", [{"new": 1}, {}])
-@pytest.mark.parametrize("in_a_batch", [False, True])
-@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("in_memory", "in_a_batch", "overwrite"), [(False, False, False), (True, True, False), (False, True, True)]
+)
 def test_leftovers(todo: Callable[..., Path], in_memory: bool, extra: Any, in_a_batch: bool, overwrite: bool) -> None:
     """Rows that other programs leave when they delete a result neither keep the next one out nor become part of it."""
     path = todo(*many(4))
