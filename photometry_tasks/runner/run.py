@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -47,6 +48,9 @@ _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 
 #: Longest single wait, seconds: Python limits the timeout of a lock.
 _LONGEST_WAIT = 3600.0
+
+#: Seconds after which a run that waits looks for signals.
+_LONGEST_SLEEP = 1.0
 
 #: Seconds for which a run waits while another program has locked the file: as long as for a server, with a usual lease;
 #: and seconds between two tries, in addition to the 5 s that SQLite itself waits for a lock.
@@ -379,14 +383,21 @@ class _Run:
             timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _HEARTBEAT * lease) - elapsed)
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
-        try:
-            future = self._finished.get(timeout=max(0.0, min(timeouts)))
+        until = time.perf_counter() + min(timeouts)
+        future = None
+        while future is None:
+            remaining = until - time.perf_counter()
+            # The system may deliver a signal to another thread: its handler runs when this thread wakes up.
+            with suppress(Empty):
+                future = self._finished.get(timeout=max(0.0, min(remaining, _LONGEST_SLEEP)))
+                break
+            if remaining <= 0:
+                break
+        with suppress(Empty):
             while True:
                 if future is not None:
                     self._take(future)
                 future = self._finished.get_nowait()
-        except Empty:
-            pass
         if lease is not None and time.perf_counter() - self._last_heartbeat >= _HEARTBEAT * lease:
             self._call(self._manager.heartbeat)
 
