@@ -35,7 +35,7 @@ def count_uncovered(todo: str | os.PathLike[str] | Location) -> int:
 
 
 class Preview(NamedTuple):
-    """What a reset would do.
+    """The expected effect of a reset.
 
     Attributes
     ----------

@@ -282,7 +282,7 @@ def _as_datasource(value: object) -> str | None:
 
 
 def _as_path(value: object) -> str | None:
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)):  # a union of types would be made anew at each call
         raise ValueError("a path is expected")
     path = value if type(value) is str else os.fsdecode(value)
     return None if path == "." else _as_text_or_null(path)  # Path("") is "."

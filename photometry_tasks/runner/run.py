@@ -385,7 +385,7 @@ class _Run:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
         until = time.perf_counter() + min(timeouts)
         future = None
-        while future is None:
+        while True:
             remaining = until - time.perf_counter()
             # The system may deliver a signal to another thread: its handler runs when this thread wakes up.
             with suppress(Empty):

@@ -32,7 +32,7 @@ _SHOWN = 5
 
 
 class Kept(Keeper):
-    """What a reset by hand deletes; the beginning forgets what the reset before it deleted."""
+    """The rows and statuses that a reset by hand changes; a new object deletes those of the reset before it."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction

@@ -1,4 +1,4 @@
-"""What a list remembers: workers, attempts, kinds of failure, versions and values of the pipeline's own."""
+"""The history of a list: workers, attempts, kinds of failure, versions and values of the pipeline's own."""
 
 import csv
 import json
