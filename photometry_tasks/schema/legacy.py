@@ -6,6 +6,7 @@ therefore it also completes a partial upgrade by another program.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DatabaseError
@@ -70,6 +71,7 @@ def _read(connection: Connection) -> dict[str, TableLayout]:
     return read_layout(connection, metadata.tables)
 
 
+@cache
 def _build_wanted() -> dict[str, TableLayout]:
     """Return the layout of the tables of release 6.3 in SQLite."""
     with _open_scratch() as scratch:

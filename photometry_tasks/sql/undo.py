@@ -133,10 +133,12 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
         for part in _iter_parts(transaction, todolist.name):
             restored.update(_restore_statuses(transaction, part["rows"], path))
         for origin in _DELETED:
+            there = {column["name"] for column in sa.inspect(transaction.connection).get_columns(origin)}
             for part in _iter_parts(transaction, origin):
+                if gone := sorted(set(part["columns"]) - there):
+                    raise CannotUndoError(path=path, found=f"the column {origin}.{gone[0]} was deleted since")
                 table = sa.table(origin, *map(sa.column, part["columns"]))
                 rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
-                _check_columns(transaction, origin, part["columns"], path)
                 transaction.connection.execute(sa.insert(table), rows)
         for part in _iter_parts(transaction, attempts.name):
             counted = [{"task": priority, "number": number} for priority, number in part["rows"]]
@@ -147,12 +149,6 @@ def undo_reset(transaction: Transaction, path: str) -> Counter[int | None]:
         raise CannotUndoError(path=path, found="another program has changed rows since")
     transaction.connection.execute(sa.delete(undo))
     return restored
-
-
-def _check_columns(transaction: Transaction, table: str, names: Sequence[str], path: str) -> None:
-    there = {column["name"] for column in sa.inspect(transaction.connection).get_columns(table)}
-    if gone := sorted(set(names) - there):
-        raise CannotUndoError(path=path, found=f"the column {table}.{gone[0]} was deleted since")
 
 
 def _iter_parts(transaction: Transaction, origin: str) -> Iterator[dict[str, Any]]:

@@ -245,10 +245,11 @@ def test_progress_of_another_type(todo: Callable[..., Path], values: str) -> Non
 def test_another_encoding(tmp_path: Path, call: Call, encoding: str, in_memory: bool) -> None:
     """A file of another encoding of SQLite shows the same texts, in `status`, in the report and in an export."""
     path = tmp_path / "todo.sqlite"
+    with closing(sqlite3.connect(make_file(tmp_path / "usual.sqlite", [{}, {}]))) as usual:
+        dump = "\n".join(usual.iterdump())
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA encoding = '{encoding}'")
-        connection.execute("CREATE TABLE first (a)")
-    make_file(path, [{}, {}])
+        connection.executescript(dump)
     assert query(path, "PRAGMA encoding") == [(encoding,)]
     with TaskManager(path, load_into_memory=in_memory) as manager:
         manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=["kein σ 🌟"]))

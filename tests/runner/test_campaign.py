@@ -27,9 +27,9 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.both_databases
 
 #: What the function does with tasks of these priorities; the others are OK.
-PERMANENT = range(100, 2000, 100)
-HEALS = range(150, 2000, 100)
-DIES = range(7, 2000, 900)
+PERMANENT = range(100, 800, 100)
+HEALS = range(150, 800, 100)
+DIES = range(7, 800, 700)
 HANGS = (30,)
 ABORTS = (60, 61)
 
@@ -95,7 +95,7 @@ def run(target: Any, function: Any, version: str) -> Counter[str | None]:
 
 def test_a_campaign(todo: Callable[..., Any], tmp_path: Path) -> None:
     """Three runs with one retry, a reset of what version 2 mends, an undo, and an export: every count is explained."""
-    target = todo(*many(2000))
+    target = todo(*many(800))
     once = {
         "ValueError": len(PERMANENT),
         f"{__name__}.NoMaskError": len(HEALS),
@@ -107,7 +107,7 @@ def test_a_campaign(todo: Callable[..., Any], tmp_path: Path) -> None:
     assert run(target, version1, "v1") == {}  # nothing is left to retry
     failed = sum(once.values())
     found = get_status(target)["status"]
-    assert (found["OK"], found["ERROR"], found["ABORT"]) == (2000 - failed - 2, failed, 2)
+    assert (found["OK"], found["ERROR"], found["ABORT"]) == (800 - failed - 2, failed, 2)
     with TaskManager(target, retries=1, version="v2", reset=False) as manager:
         assert manager.reset_tasks(kind="NoMaskError", not_made_by="v2") == {"ERROR": len(HEALS)}
         assert manager.undo_reset() == {"ERROR": len(HEALS)}
@@ -115,13 +115,13 @@ def test_a_campaign(todo: Callable[..., Any], tmp_path: Path) -> None:
     assert run(target, version2, "v2") == {}
     found = get_status(target)
     left = failed - len(HEALS)
-    assert (found["status"]["OK"], found["status"]["ERROR"]) == (2000 - left - 2, left)
-    assert {row["version"]: row["results"] for row in found["versions"]} == {"v1": 2000 - len(HEALS), "v2": len(HEALS)}
+    assert (found["status"]["OK"], found["status"]["ERROR"]) == (800 - left - 2, left)
+    assert {row["version"]: row["results"] for row in found["versions"]} == {"v1": 800 - len(HEALS), "v2": len(HEALS)}
     path = tmp_path / "all.csv"
     assert export_tasks(target, path, made_by="v2") == len(HEALS)
     assert {row["extra_version"] for row in csv.DictReader(path.read_text().splitlines())} == {"2"}
     hows = Counter(query(target, "SELECT how, count(*) FROM photometry_tasks_attempts GROUP BY how"))
-    assert hows == {("OK", 2000 - failed - 2 + len(HEALS)): 1, ("ERROR", 2 * failed): 1, ("ABORT", 4): 1}
+    assert hows == {("OK", 800 - failed - 2 + len(HEALS)): 1, ("ERROR", 2 * failed): 1, ("ABORT", 4): 1}
     (memory,) = {row["peak_memory"] is not None for row in get_attempts(target, 1)}
     assert memory
     assert get_attempts(target, HANGS[0])[0]["peak_memory"] is None  # its process was killed
@@ -129,8 +129,7 @@ def test_a_campaign(todo: Callable[..., Any], tmp_path: Path) -> None:
 
 BRAKES: dict[str, tuple[Any, str, str, bool]] = {
     "an import": (always_fails, "ModuleNotFoundError", "No module named", False),
-    "an import, in memory": (always_fails, "ModuleNotFoundError", "No module named", True),
-    "errors that are returned": (returns_errors, "a kind that is not given", "here", False),
+    "errors that are returned": (returns_errors, "a kind that is not given", "here", True),
     "a path for all": (same_path, "invalid result", "another task has the light-curve path", False),
 }
 
@@ -138,12 +137,12 @@ BRAKES: dict[str, tuple[Any, str, str, bool]] = {
 @pytest.mark.parametrize(("function", "kind", "error", "in_memory"), BRAKES.values(), ids=BRAKES)
 def test_the_brake(todo: Callable[..., Any], in_memory: bool, function: Any, kind: str, error: str) -> None:
     """If tasks in a row fail in the same way, the run ends, and they are pending without a counted failure."""
-    target = todo(*many(400))
+    target = todo(*many(100))
     with TaskManager(target, load_into_memory=in_memory) as manager:
         with pytest.raises(TooManyErrorsError, match=rf"failed in the same way on .* \({kind}\).*{error}"):
             run_tasks(manager, function, jobs=2, max_errors_in_a_row=20)
         assert (manager.summary["ERROR"], manager.summary["STARTED"]) == (0, 0)
-        assert manager.get_number_tasks() == 400 - (function is same_path)
+        assert manager.get_number_tasks() == 100 - (function is same_path)
     hows = dict(
         query(target, "SELECT how, count(*) FROM photometry_tasks_attempts WHERE kind IS NOT NULL GROUP BY how")
     )
@@ -151,9 +150,10 @@ def test_the_brake(todo: Callable[..., Any], in_memory: bool, function: Any, kin
     assert query(target, "SELECT count(*) FROM photometry_tasks_attempts WHERE counts") in ([(0,)], [])
     with TaskManager(target, retries=0) as manager:
         assert run_tasks(manager, good, jobs=2).errors == 0
-        assert manager.summary["OK"] == 400
+        assert manager.summary["OK"] == 100
 
 
+@pytest.mark.files_only
 def test_what_sets_the_brake_back(todo: Callable[..., Any]) -> None:
     """Failures of other kinds, results, and tasks that had failed before do not stop a run; 0 never does."""
     target = todo(*many(60))

@@ -2,7 +2,9 @@
 
 import hashlib
 import sqlite3
+import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,25 @@ def fill(rows: Rows) -> Rows:
     ]
 
 
+@cache
+def _read_empty_file() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "todo.sqlite")
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            create_schema(connection)
+        engine.dispose()
+        return path.read_bytes()
+
+
 def make_file(path: Path, rows: Rows) -> Path:
-    engine = create_engine("sqlite:///" + str(path))
-    with engine.begin() as connection:
-        create_schema(connection)
-        if rows:
+    """Create a file from the bytes of an empty one, which is faster than creating its tables again."""
+    path.write_bytes(_read_empty_file())
+    if rows:
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
             connection.execute(insert(todolist), fill(rows))
-    engine.dispose()
+        engine.dispose()
     return path
 
 
