@@ -149,7 +149,7 @@ def test_the_brake(todo: Callable[..., Any], in_memory: bool, function: Any, kin
     assert hows.keys() <= {"released"}
     assert query(target, "SELECT count(*) FROM photometry_tasks_attempts WHERE counts") in ([(0,)], [])
     with TaskManager(target, retries=0) as manager:
-        assert run_tasks(manager, good, jobs=2).errors == 0
+        assert run_tasks(manager, good, jobs=1).errors == 0
         assert manager.summary["OK"] == 100
 
 
@@ -161,9 +161,9 @@ def test_what_sets_the_brake_back(todo: Callable[..., Any]) -> None:
         report = run_tasks(manager, fails_in_turn, jobs=1, max_errors_in_a_row=2)
         assert report.kinds == {"ValueError": 30, "KeyError": 30}
     with TaskManager(target) as manager:
-        assert run_tasks(manager, always_fails, jobs=2, max_errors_in_a_row=5).errors == 60  # they had failed before
+        assert run_tasks(manager, always_fails, jobs=1, max_errors_in_a_row=5).errors == 60  # they had failed before
         manager.reset_tasks(everything=True)
-        assert run_tasks(manager, always_fails, jobs=2, max_errors_in_a_row=0).errors == 60
+        assert run_tasks(manager, always_fails, jobs=1, max_errors_in_a_row=0).errors == 60
         manager.reset_tasks(everything=True)
         with pytest.raises(TooManyErrorsError, match="OSError"):
             run_tasks(manager, fails_from_task_3, jobs=1, max_errors_in_a_row=5)
@@ -197,7 +197,7 @@ def test_the_commands(todo: Callable[..., Any], call: Call) -> None:
     assert "Traceback" not in braked.stderr
     released = "SELECT DISTINCT kind FROM photometry_tasks_attempts WHERE how = 'released' AND kind IS NOT NULL"
     assert query(target, released) == [("ModuleNotFoundError",)]
-    options = ["--jobs", "2", "--max-errors-in-a-row", "0", "--retries", "0"]
+    options = ["--jobs", "1", "--max-errors-in-a-row", "0", "--retries", "0"]
     failed = call(command, target, f"{name}:fails_in_turn", *options, "--fail", "--pipeline-version", "v1")
     assert failed.returncode == 4
     assert re.search("Errors: 75 [KV]\\w+, 75 [KV]\\w+. Show more with `photometry-tasks status", failed.stdout)
@@ -210,7 +210,7 @@ def test_the_commands(todo: Callable[..., Any], call: Call) -> None:
         True,
     )
     healed = call(
-        command, target, f"{name}:good", "--jobs", "2", "--retries", "1", "--pipeline-version", "v2", "--fail"
+        command, target, f"{name}:good", "--jobs", "1", "--retries", "1", "--pipeline-version", "v2", "--fail"
     )
     assert (healed.returncode, "150 results (0 errors)" in healed.stdout) == (0, True)
     shown = call("status", target).stdout
