@@ -39,7 +39,7 @@ def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]
     number = summary.get("tasks_run", 0)
     mean, mean_wait = summary.get("mean_elaptime"), summary.get("mean_worker_waittime")
     for result, saved in results:
-        elaptime, wait_time = result.diagnostics["elaptime"], result.diagnostics["worker_wait_time"]
+        elaptime, wait_time = result.time, result.worker_wait_time
         number += 1
         # An exponentially weighted mean, which starts with the first value.
         mean = elaptime if mean is None else _ALPHA * elaptime + (1 - _ALPHA) * mean

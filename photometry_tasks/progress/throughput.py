@@ -37,7 +37,7 @@ class Throughput:
         if not self._saved and (now := time.monotonic()) - self._begun >= 2 * _MINUTE:
             self._begun, self._minute = now - _MINUTE, None  # no result came for a while
         self._saved += len(saved)
-        self._elaptime += sum([result.diagnostics["elaptime"] for result, _ in saved])
+        self._elaptime += sum([result.time for result, _ in saved])
         failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
         if failed:
             self._errors += len(failed)

@@ -202,8 +202,8 @@ def as_real(value: object) -> float:
     ValueError
         If it is not a real number (a bool, a text and a complex number are not), or is too large for a float.
     """
-    if type(value) is float:  # as nearly all are
-        return value
+    if isinstance(value, float):  # as nearly all are
+        return float(value)
     value = _unwrap(value)
     is_complex = isinstance(value, Complex) and not isinstance(value, Real)
     if isinstance(value, bool | str | bytes | bytearray) or is_complex or getattr(value, "ndim", 0) != 0:

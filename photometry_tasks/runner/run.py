@@ -20,7 +20,7 @@ from photometry_tasks.errors import (
     WorkerDiedError,
     WorkerError,
 )
-from photometry_tasks.rules.results import INVALID_RESULT, Result
+from photometry_tasks.rules.results import INVALID_RESULT, Result, join_errors
 from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
 from photometry_tasks.runner.pool import WorkerPool
@@ -409,7 +409,7 @@ class _Run:
         if error is None:
             if (result := future.result()) is None:
                 return  # Ctrl-C reached the worker
-            elaptime = result.diagnostics["elaptime"]
+            elaptime = result.time
             self._shutdown.add_run_time(elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._finish(result)
@@ -444,7 +444,7 @@ class _Run:
             return False
         is_late = time.perf_counter() - self._done_since >= _PATIENCE
         # A result that lists neighbours may cover tasks that wait for a worker.
-        is_late |= len(self._in_flight) > self._jobs and any(result.skip_targets for result in self._done)
+        is_late |= len(self._in_flight) > self._jobs and any(result.details.skip_targets for result in self._done)
         return is_late or not self._in_flight or 2 * len(self._done) >= self._wanted_in_flight() - self._jobs
 
     def _save(self) -> None:
@@ -477,9 +477,9 @@ class _Run:
                     break
                 self._streak.clear()
             if is_failure:
-                self._streak_kind, self._streak_error = kind, result.diagnostics["errors"]
+                self._streak_kind, self._streak_error = kind, join_errors(result.details.errors)
                 if result.status not in FAILED:
-                    self._streak_error = f"another task has the light-curve path {result.diagnostics['lightcurve']!r}"
+                    self._streak_error = f"another task has the light-curve path {result.details.filepath_lightcurve!r}"
                 self._streak[result.priority] = result.attempt or 0
         return self._is_braked()
 
@@ -490,7 +490,7 @@ class _Run:
         """Cancel tasks that still wait for a worker although results have covered them meanwhile."""
         # The first tasks are running. On a server, results of other managers cover tasks too.
         waiting = {task["priority"]: future for future, task in list(self._in_flight.items())[self._jobs :]}
-        if not waiting or (self._manager.lease is None and not any(result.skip_targets for result in saved)):
+        if not waiting or (self._manager.lease is None and not any(result.details.skip_targets for result in saved)):
             return
         covered = self._call(partial(self._manager.find_skipped, list(waiting)))
         cancelled = [priority for priority in covered if waiting[priority].cancel()]
@@ -581,4 +581,4 @@ class _Run:
 
 def _find_kind(result: Result) -> str | None:
     """Return the kind of a failure; saving makes a result an ERROR if another task has its light-curve path."""
-    return result.kind if result.status in FAILED else INVALID_RESULT
+    return result.details.kind if result.status in FAILED else INVALID_RESULT

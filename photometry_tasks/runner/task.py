@@ -55,7 +55,8 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
         kind = INVALID_RESULT if has_returned else build_kind(error)
         result = build_failure(task, text, kind, **times)
     _idle_since = time.perf_counter()
-    return result._replace(peak_memory=get_peak_memory())
+    result.peak_memory = get_peak_memory()
+    return result
 
 
 def build_kind(error: BaseException) -> str:

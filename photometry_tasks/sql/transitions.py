@@ -7,11 +7,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import asdict
 from sqlalchemy import ColumnElement, Delete, Select, Table, delete
 
 from photometry_tasks.errors import TaskCoveredError, TaskFinishedError, UnknownTaskError
 from photometry_tasks.models import attempts, todolist, workers
-from photometry_tasks.rules.results import INVALID_RESULT, Result
+from photometry_tasks.rules.results import (
+    INVALID_RESULT,
+    Result,
+    TaskTarget,
+    build_diagnostics,
+    encode_extra,
+    join_errors,
+)
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import name_counts
@@ -76,15 +84,15 @@ class Saved(NamedTuple):
         The new status of the task.
     errors : str or None
         The stored errors.
-    target : dict
-        The target of the task: `statements.TARGET_COLUMNS` by name, and possibly other columns.
+    target : TaskTarget
+        The target of the task.
     kind : str or None
         Kind of the failure.
     """
 
     status: STATUS
     errors: str | None
-    target: dict[str, Any]
+    target: TaskTarget
     kind: str | None
 
     @property
@@ -94,8 +102,9 @@ class Saved(NamedTuple):
 
 
 def build_saved(result: Result) -> Saved:
-    """Return the outcome of a result that affects no other task."""
-    return Saved(result.status, result.diagnostics["errors"], result.target, result.kind)
+    """Return the outcome of a result that names its target, and affects no other task."""
+    details = result.details
+    return Saved(result.status, join_errors(details.errors), result.target, details.kind)
 
 
 class _Task(NamedTuple):
@@ -116,14 +125,14 @@ class _Task(NamedTuple):
     lightcurve_owner: int | None
 
     @property
-    def target(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in statements.TARGET_NAMES}
+    def target(self) -> TaskTarget:
+        return TaskTarget(self.starid, self.datasource, self.sector, self.camera, self.ccd, self.cadence)
 
 
-def replay_result(transaction: Transaction, result: Result, target: dict[str, Any]) -> Saved | None:
+def replay_result(transaction: Transaction, result: Result, target: TaskTarget) -> Saved | None:
     """Store a logged result again if its task still exists and has the same target; return None if it does not."""
     found = transaction.fetch_one(statements.TARGET_OF_TASK, {"task": result.priority})
-    if found != tuple(map(target.get, statements.TARGET_NAMES)):
+    if found is None or TaskTarget(*found) != target:
         return None
     (saved,) = save_results(transaction, [result])
     return saved
@@ -143,7 +152,7 @@ def save_results(transaction: Transaction, results: Sequence[Result]) -> list[Sa
     saved: list[Saved] = []
     waiting: dict[int, Result] = {}
     for result in results:
-        if result.skip_targets or result.priority in waiting or None in map(result.target.get, statements.TARGET_NAMES):
+        if result.details.skip_targets or result.priority in waiting or result.lacks_target:
             saved += _save_together(transaction, waiting.values())
             saved.append(_save(transaction, result))
             waiting.clear()
@@ -158,9 +167,10 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for result in results:
-        together.append(build_saved(result))
-        statuses.append({**result.target, "priority": result.priority, "new_status": result.status.value})
-        rows.append(result.diagnostics)
+        saved = build_saved(result)
+        together.append(saved)
+        statuses.append({**asdict(saved.target), "priority": result.priority, "new_status": result.status.value})
+        rows.append(build_diagnostics(result))
 
     def write() -> bool:
         # The conditions of this statement and the constraints of diagnostics cover all that _save looks up.
@@ -172,7 +182,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
             and transaction.executemany(statements.INSERT_EXTRA, extras) == len(extras)
         )
 
-    extras = [_build_extra(result) for result in results if result.extra is not None]
+    extras = [_build_extra(result) for result in results if result.details.extra is not None]
     if len(rows) < 2 or not transaction.savepoint(write):
         return [_save(transaction, result) for result in results]
     for status, number in Counter(row["new_status"] for row in statuses).items():
@@ -181,7 +191,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 
 
 def _build_extra(result: Result) -> dict[str, Any]:
-    return {"priority": result.priority, "extra": result.extra}
+    return {"priority": result.priority, "extra": encode_extra(result.details.extra)}
 
 
 def _save(transaction: Transaction, result: Result) -> Saved:
@@ -190,23 +200,24 @@ def _save(transaction: Transaction, result: Result) -> Saved:
         # TASOC keeps skips that no result states any more: those by this task, and those of it.
         reset_tasks(transaction, [result.priority])
         task = _look_up(transaction, result)
-    status, kind, row, errors = result.status, result.kind, dict(result.diagnostics), list(result.errors)
+    details = result.details
+    status, kind, row, errors = result.status, details.kind, build_diagnostics(result), list(details.errors)
     if task.lightcurve_owner is not None:
         path, owner = row["lightcurve"], task.lightcurve_owner
         errors.append(f"The light-curve path {path!r} already belongs to task {owner}")
         status, kind, row["lightcurve"] = STATUS.ERROR, INVALID_RESULT, None
     decision = _NO_SKIPS
-    if result.skip_targets and not task.is_covered:
+    if details.skip_targets and not task.is_covered:
         decision = _decide(transaction, result, task, status)
     if decision.is_skipped or task.is_covered:
         status = STATUS.SKIPPED
     if decision.error is not None:
         errors.append(decision.error)
-    row["errors"] = "\n".join(errors) or None
+    row["errors"] = join_errors(errors)
     transaction.count_move(task.status, status.value)
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
-    if result.extra is not None:
+    if details.extra is not None:
         transaction.execute(statements.INSERT_EXTRA, _build_extra(result))
     if decision.skipped_by is not None:
         skip = {"priority": result.priority, "skipped_by": decision.skipped_by}
@@ -218,7 +229,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
 
 
 def _look_up(transaction: Transaction, result: Result) -> _Task:
-    asked = {"task": result.priority, "lightcurve": result.diagnostics["lightcurve"]}
+    asked = {"task": result.priority, "lightcurve": result.details.filepath_lightcurve}
     row = transaction.fetch_one(statements.TASK_OF_RESULT, asked)
     if row is None:
         raise UnknownTaskError(priority=result.priority)
@@ -230,9 +241,9 @@ def _decide(transaction: Transaction, result: Result, task: _Task, status: STATU
 
     Magnitudes are the table's alone: otherwise each of two stars could cover the other.
     """
-    said = {name: getattr(task, name) if own is None else own for name, own in result.target.items()}
+    said = {name: getattr(task, name) if own is None else own for name, own in asdict(result.target).items()}
     target = Target(result.priority, said["starid"], said["datasource"], task.tmag)
-    neighbours = build_neighbours(target, result.skip_targets)
+    neighbours = build_neighbours(target, result.details.skip_targets)
     if neighbours is None:
         return Decision()
     rivals = [

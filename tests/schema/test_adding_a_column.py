@@ -69,10 +69,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = max(path.name for path in (copy / "migrations/versions").glob("0*.py"))[:4]
     (copy / "migrations/versions/9999_snr.py").write_text(REVISION.format(head=head))
     edit(copy / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", COLUMNS)
-    edit(copy / "photometry_tasks/rules/results.py", '_STATISTICS = ("mean_flux", ', '"snr", ')
-    edit(
-        copy / "photometry_tasks/rules/results.py", '    row["method_used"] = method_used\n', '    row["grade"] = "B"\n'
-    )
+    results = copy / "photometry_tasks/rules/results.py"
+    edit(results, "    mean_flux: float | None = None\n", "    snr: float | None = None\n")
+    edit(results, '    row["method_used"] = result.method_used\n', '    row["grade"] = "B"\n')
     return copy
 
 
@@ -120,14 +119,14 @@ def save_in_memory(connection: Connection, path: Path) -> None:
 
 
 def test_a_log_of_the_release_before(checkout: Path, tmp_path: Path) -> None:
-    """A log that the release before has left is replayed, and the new columns have their defaults."""
+    """A log that the release before has left is replayed: its results give the row that they give now."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(4)])
     with running(save_in_memory, path) as (process, connection):
         assert connection.recv() == "saved"
         kill(process)
     command = [sys.executable, "-m", "photometry_tasks.cli", "upgrade", str(path)]
     subprocess.run(command, cwd=checkout, check=True, capture_output=True)
-    assert query(path, QUERY) == [(None, "A", 5.0, None)]
+    assert query(path, QUERY) == [(None, "B", 5.0, None)]
     assert list(tmp_path.iterdir()) == [path]
 
 

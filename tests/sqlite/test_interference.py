@@ -30,7 +30,6 @@ from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.storage.sqlite import database, store
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
-from photometry_tasks.storage.sqlite.result_log import _encode
 from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.processes import kill, received, running
 
@@ -504,19 +503,6 @@ def test_a_status_of_another_release(todo: Callable[..., Path], change: Callable
         path.with_name("todo.sqlite-status").write_text(json.dumps(status))
         assert get_status(path)["status"]["STARTED"] == 0
         assert CliRunner().invoke(main, ["status", str(path)]).exit_code == 0
-
-
-def test_a_log_of_another_release(todo: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
-    """A log whose lines have unexpected fields is kept under another name, and the file opens."""
-    path = todo({}, {})
-    with TaskManager(path, load_into_memory=True) as manager:
-        manager.start_task(1)
-    ((generation,),) = query(path, "PRAGMA user_version")
-    lines = _encode({"generation": generation}) + _encode({"results": [[1, 2, 3]]})
-    path.with_name("todo.sqlite-results").write_bytes(lines)
-    TaskManager(path).close()
-    assert "cannot replay 1 logged result (damaged" in caplog.text
-    assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
 def test_temporaries_are_private(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from photometry_tasks import STATUS
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.models import diagnostics
-from photometry_tasks.rules.results import Result, check_result
+from photometry_tasks.rules.results import Result, build_diagnostics, check_result
 from photometry_tasks.sql.statements import TARGET_NAMES
 
 BARE: Mapping[str, Any] = MappingProxyType({"priority": 7, "status": 1, "method_used": "aperture", "time": 1.0})
@@ -31,7 +32,7 @@ def check(**details: Any) -> Result:
 
 
 def stored(column: str, **details: Any) -> Any:
-    return check(**details).diagnostics[column]
+    return build_diagnostics(check(**details))[column]
 
 
 # --- the checked result ---
@@ -42,18 +43,20 @@ def test_every_column_has_a_source() -> None:
     numbers = dict.fromkeys((*REALS, *COUNTS), 1)
     lists = {"stamp": (0, 1, 0, 1), "pos_centroid": (1, 1), "errors": ["boom"]}
     details = {**numbers, **lists, "filepath_lightcurve": "a.fits"}
-    full = check_result({**BARE, "worker_wait_time": 1.0, "details": details}).diagnostics
-    for row in (check_result(BARE).diagnostics, full):
+    full = build_diagnostics(check_result({**BARE, "worker_wait_time": 1.0, "details": details}))
+    for row in (build_diagnostics(check_result(BARE)), full):
         assert {*row, "priority", "errors"} == {column.name for column in diagnostics.columns}
     assert None not in full.values()
 
 
 def test_a_result_says_of_which_target_it_is() -> None:
     """A checked result has the columns of a target, the magnitude and the attempt; a missing value is None."""
-    assert check_result(BARE).target == dict.fromkeys((*TARGET_NAMES, "tmag"))
+    bare = check_result(BARE)
+    assert ({*asdict(bare.target).values()}, bare.tmag, bare.attempt) == ({None}, None, None)
     said = {"starid": np.int64(5), "datasource": "tpf", "sector": 1, "camera": 2, "ccd": 3, "cadence": 20, "tmag": 9}
     result = check_result({**BARE, **said, "attempt": np.uint8(4)})
-    assert result.target == said
+    assert {**asdict(result.target), "tmag": result.tmag} == said
+    assert (*asdict(result.target),) == TARGET_NAMES
     assert (result.priority, result.status, result.attempt) == (7, STATUS.OK, 4)
 
 
@@ -90,9 +93,9 @@ def test_numbers_of_numpy_are_stored_as_plain_ones(
     plain = check(**reals, **counts, **lists)
     for name, number in reals.items():
         is_null = number is None or math.isnan(number)
-        assert repr(plain.diagnostics[name]) == ("None" if is_null else repr(number + 0.0))
+        assert repr(build_diagnostics(plain)[name]) == ("None" if is_null else repr(number + 0.0))
     for name, count in counts.items():
-        assert plain.diagnostics[name] == (0 if count is None and name == "stamp_resizes" else count)
+        assert build_diagnostics(plain)[name] == (0 if count is None and name == "stamp_resizes" else count)
     for box in (lambda value, kind: kind(value), np.array):
         given = {name: None if number is None else box(number, np.float64) for name, number in reals.items()}
         given |= {name: None if count is None else box(count, np.int64) for name, count in counts.items()}
@@ -143,7 +146,7 @@ def test_keys_are_whole(name: str) -> None:
     whole = [np.int64(-(2**63)), np.int64(2**63 - 1), -5.0, 2.0**53 - 1, np.float64(5), np.array(5.0), np.float16(2047)]
     for value in (*whole, np.float32(2**24 - 1), Decimal(5), np.ma.masked_array(5.0, mask=False)):
         result = check_result({**BARE, name: value})
-        assert int(value) in (result.priority, result.attempt, *result.target.values())
+        assert int(value) in (result.priority, result.attempt, *asdict(result.target).values())
     rounded = (2.0**53, -(2.0**53), np.float32(2**24), np.float16(2048), np.longdouble(2**53), np.array(2.0**60))
     others = (5.5, NAN, np.float32("nan"), math.inf, True, np.ma.masked, 2**63, np.uint64(2**63), -(2**63) - 1)
     for value in (*rounded, *others, "5", b"5", np.array([5.0])):
@@ -168,12 +171,12 @@ def test_a_stamp_of_any_numbers(kind: Any) -> None:
     """The corners of a stamp are whole numbers of any type; the size of small integers does not overflow."""
     corners = tuple(map(kind, (200, 100, 0, 255)))
     for stamp in (corners, np.array(corners)):
-        row = check(stamp=stamp).diagnostics
+        row = build_diagnostics(check(stamp=stamp))
         assert (row["stamp_height"], row["stamp_width"]) == (-100, 255)
         assert type(row["stamp_width"]) is int
     with pytest.raises(InvalidResultError, match="an integer is expected"):
         check(stamp=(0.5, 1, 2, 3))
-    row = check(stamp=(NAN, 12.0, 3, 14)).diagnostics
+    row = build_diagnostics(check(stamp=(NAN, 12.0, 3, 14)))
     assert (row["stamp_height"], row["stamp_width"]) == (None, 11)
 
 
@@ -181,7 +184,7 @@ def test_statuses_and_stars_as_floats() -> None:
     """A whole float is a status or a star id too."""
     for value in (2.0, np.float32(2), np.array(2.0), Enum("Theirs", {"ERROR": 2.0}).ERROR):  # type: ignore[attr-defined]  # mypy does not see the member
         assert check_result({**BARE, "status": value}).status is STATUS.ERROR
-    found = check(skip_targets=np.array([267211065, 2.0**53 - 1])).skip_targets
+    found = check(skip_targets=np.array([267211065, 2.0**53 - 1])).details.skip_targets
     assert found == (267211065, 2**53 - 1)
     assert set(map(type, found)) == {int}
 
@@ -202,8 +205,8 @@ def test_every_text_can_be_stored(text: str) -> None:
     result = check_result(
         {**BARE, "method_used": text, "datasource": text, "details": {"errors": [text], "filepath_lightcurve": text}}
     )
-    row = result.diagnostics
-    kept = {row["method_used"], result.target["datasource"], row["lightcurve"], *result.errors}
+    row = build_diagnostics(result)
+    kept = {row["method_used"], result.datasource, row["lightcurve"], *result.details.errors}
     assert kept == {"".join(map(spell, text))}
 
 
@@ -211,14 +214,14 @@ def test_texts_of_numpy_are_stored_as_plain_ones() -> None:
     """A text or path of another class becomes a plain text."""
     for text in ("aperture", "é"):
         result = check_result({**BARE, "method_used": np.str_(text), "details": {"errors": np.array([text])}})
-        assert type(result.diagnostics["method_used"]) is type(result.errors[0]) is str
+        assert type(result.method_used) is type(result.details.errors[0]) is str
     assert stored("lightcurve", filepath_lightcurve=Path("a") / "b.fits") == "a/b.fits"
 
 
 @pytest.mark.parametrize("errors", ["two\nlines", np.str_("two\nlines"), ["two\nlines"], np.array(["two\nlines"])])
 def test_a_text_is_one_error(errors: Any) -> None:
     """A text is one error, with its line breaks."""
-    assert check(errors=errors).errors == ("two\nlines",)
+    assert check(errors=errors).details.errors == ("two\nlines",)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +267,7 @@ def test_nothing_of_the_caller_is_changed_or_kept() -> None:
 def test_star_ids_from_any_iterable() -> None:
     """Any iterable of star ids gives plain integers, and is read once; a masked id is refused."""
     for values in ([1, 2], {1, 2}, range(1, 3), iter([1, 2]), np.array([1, 2], dtype=np.uint16), [np.int8(1), 2]):
-        found = check(skip_targets=values).skip_targets
+        found = check(skip_targets=values).details.skip_targets
         assert found == (1, 2)
         assert set(map(type, found)) == {int}
     with pytest.raises(InvalidResultError, match=r"details\.skip_targets"):

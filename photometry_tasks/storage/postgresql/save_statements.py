@@ -1,14 +1,14 @@
 """The statements that save results in a list that many managers share: see `claim_statements`. Pure."""
 
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.json import encode
 
 from photometry_tasks.models import attempts, diagnostics, extra, photometry_skipped, todolist, workers
-from photometry_tasks.rules.results import Result
+from photometry_tasks.rules.results import Result, build_diagnostics, encode_extra
 from photometry_tasks.sql.history import build_end
 from photometry_tasks.sql.transitions import build_saved
 from photometry_tasks.status import RELEASED
@@ -165,17 +165,16 @@ LOCK_FIELD: sa.Select[Any] = (
 )
 
 
+_INFINITE = (math.inf, -math.inf)
+
+
 def encode_results(results: Iterable[Result]) -> str:
     """Return results as the parameter `rows` of `SAVE`."""
     rows = []
     for result in results:
-        own = {"attempt": result.attempt, "status": result.status.value, "extra": result.extra}
-        row = {**own, **build_end(build_saved(result)), "peak_memory": result.peak_memory, **result.diagnostics}
-        rows.append({name: value for name, value in row.items() if value is not None})
-    try:
-        return json.dumps(rows, allow_nan=False, ensure_ascii=False)
-    except ValueError:  # JSON has no infinity; PostgreSQL reads it from a string
-        rows = [
-            {name: str(x) if isinstance(x, float) and math.isinf(x) else x for name, x in row.items()} for row in rows
-        ]
-        return json.dumps(rows, ensure_ascii=False)
+        extra = result.details.extra
+        own = {"attempt": result.attempt, "status": result.status.value, "extra": extra and encode_extra(extra)}
+        row = {**own, **build_end(build_saved(result)), "peak_memory": result.peak_memory, **build_diagnostics(result)}
+        # JSON has no infinity; PostgreSQL reads it from a text.
+        rows.append({name: str(x) if x in _INFINITE else x for name, x in row.items() if x is not None})
+    return encode(rows).decode()

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from msgspec.structs import replace
 from sqlalchemy import Select
 
 from photometry_tasks import schema
@@ -241,7 +242,7 @@ class PostgreSQLStore(TaskStore):
         priorities = [result.priority for result in results]
         saved: list[Saved | None] = []
         try:
-            if len(results) == 1 and not results[0].skip_targets and self._has(results[0]):
+            if len(results) == 1 and not results[0].details.skip_targets and self._has(results[0]):
                 saved = self._database.with_retry(partial(self._save_alone, results[0]))
             if not saved:
                 saved = self._database.run_in_transaction(partial(self._save_all, results))
@@ -272,15 +273,15 @@ class PostgreSQLStore(TaskStore):
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
         """Save results in their order; group consecutive results that do not depend on each other."""
         transaction.fetch_all(claim_statements.HEARTBEAT, {"worker": self.worker})
-        if any(result.skip_targets for result in results):
+        if any(result.details.skip_targets for result in results):
             self._lock(transaction, results)
         saved: list[Saved | None] = []
         seen: set[int] = set()
         group: dict[int, Result] = {}
         paths: set[str | None] = set()
         for result in results:
-            is_alone = bool(result.skip_targets)
-            if is_alone or result.priority in group or result.diagnostics["lightcurve"] in paths:
+            is_alone = bool(result.details.skip_targets)
+            if is_alone or result.priority in group or result.details.filepath_lightcurve in paths:
                 saved += self._save_group(transaction, group.values(), seen)
                 group.clear()
                 paths.clear()
@@ -288,7 +289,7 @@ class PostgreSQLStore(TaskStore):
                 saved.append(self._save_one(transaction, result, seen))
             else:
                 group[result.priority] = result
-                paths |= {result.diagnostics["lightcurve"]} - {None}
+                paths |= {result.details.filepath_lightcurve} - {None}
         return saved + self._save_group(transaction, group.values(), seen)
 
     def _save_group(self, transaction: Transaction, group: Iterable[Result], seen: set[int]) -> list[Saved | None]:
@@ -311,7 +312,7 @@ class PostgreSQLStore(TaskStore):
         starids: list[int] = []
         for result in results:
             priorities.append(result.priority)
-            starids += result.skip_targets
+            starids += result.details.skip_targets
         transaction.fetch_all(save_statements.LOCK_FIELD, {"priorities": priorities, "starids": starids})
 
     def _save_one(self, transaction: Transaction, result: Result, seen: set[int]) -> Saved | None:
@@ -329,7 +330,7 @@ class PostgreSQLStore(TaskStore):
             how, errors, kind = transaction.fetch_one(save_statements.END_OF_ATTEMPT, own) or (None, None, None)
             if how in STATUS.__members__:
                 seen.add(result.priority)
-                return Saved(STATUS[how], errors, {}, kind)
+                return Saved(STATUS[how], errors, result.target, kind)
         number = result.attempt
         if number is None and is_first:
             number = self._live.get(result.priority)  # another manager may have rescued the task since
@@ -341,14 +342,13 @@ class PostgreSQLStore(TaskStore):
             covered = {**expected, "how": STATUS.SKIPPED.name, "kind": None, "counts": None}
             if last in ((self.worker, *expected.values()), (self.worker, *covered.values())):
                 seen.add(result.priority)  # this result, which needs no attempt, was saved
-                return Saved(STATUS[last[1]], last[2], {}, last[3])
-        elaptime = result.diagnostics["elaptime"]
+                return Saved(STATUS[last[1]], last[2], result.target, last[3])
         given = {
             "task": result.priority,
             "number": attempt,
             "worker": self.worker,
             "memory": result.peak_memory,
-            "elaptime": elaptime if 0 <= elaptime < _LONGEST_TASK else None,
+            "elaptime": result.time if 0 <= result.time < _LONGEST_TASK else None,
             **_as_parameters(expected),
         }
         if attempt is not None and not transaction.execute(save_statements.END_ATTEMPT, given):
@@ -400,13 +400,13 @@ def _check_schema(database: PostgreSQLDatabase) -> None:
 
 def _shorten_path(result: Result) -> Result:
     """Return a result that a server can store: if its path is too long for the index, an ERROR without a path."""
-    path = result.diagnostics["lightcurve"]
+    path = result.details.filepath_lightcurve
     if path is None or len(path) < _LONGEST_PATH // 4:
         return result
     length = len(path.encode())
     if length <= _LONGEST_PATH:
         return result
     problem = f"The light-curve path has {length} bytes; use at most {_LONGEST_PATH} bytes in a list on a server"
-    errors = (*result.errors, problem)
-    row = {**result.diagnostics, "lightcurve": None, "errors": "\n".join(errors)}
-    return result._replace(status=STATUS.ERROR, diagnostics=row, errors=errors, kind=INVALID_RESULT)
+    errors = (*result.details.errors, problem)
+    details = replace(result.details, filepath_lightcurve=None, errors=errors, kind=INVALID_RESULT)
+    return replace(result, status=STATUS.ERROR, details=details)

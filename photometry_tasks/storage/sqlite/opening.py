@@ -5,12 +5,12 @@ import time
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import asdict
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.files import get_stat, os_errors
-from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.history import build_end, end_killed_workers, register_worker
@@ -18,7 +18,7 @@ from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
 from photometry_tasks.storage.sqlite.paths import check_summary_place, owner_errors
-from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
+from photometry_tasks.storage.sqlite.result_log import Logged, ResultLog
 from photometry_tasks.storage.sqlite.store import SQLiteStore
 from photometry_tasks.storage.sqlite.working_copy import WorkingCopy
 from photometry_tasks.storage.upgrade import upgrade_schema
@@ -28,6 +28,10 @@ _logger = logging.getLogger("photometry_tasks")
 
 #: Attempts at reading a file that a manager replaces meanwhile.
 _TRIES = 20
+
+
+#: Why a log of results is not read.
+_OLDER = "was written by an older release, and the CHANGELOG names the commit that reads it"
 
 
 def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
@@ -145,7 +149,8 @@ def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
                 file.close()
                 problem = _add_logged_results(database, log, start)
             elif log.has_results():
-                problem = "they belong to another state of the file"
+                is_older = log.is_of_older_release()
+                problem = f"their log {_OLDER}" if is_older else "they belong to another state of the file"
             with closing(SQLiteDatabase.open_read_only(path)) as file:
                 if (file.get_generation(), log.find_start(generation)) != (generation, start):
                     continue  # meanwhile a backup has replaced the file or emptied the log
@@ -173,8 +178,9 @@ def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) ->
     start = log.find_start(database.get_generation())
     if start is None:
         if log.has_results():
-            message = "%s: its log of results belongs to another file, and is kept as %s"
-            _logger.warning(message, database.name, log.keep_aside())
+            reason = _OLDER if log.is_of_older_release() else "belongs to another file"
+            message = "%s: its log of results %s, and is kept as %s"
+            _logger.warning(message, database.name, reason, log.keep_aside())
         log.remove()
         return False
     with database.transaction(writes=True) as transaction:
@@ -205,19 +211,19 @@ def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tup
     for logged in log.iter_results(start):
         if isinstance(logged, list):
             reset += transitions.reset_by_hand(transaction, logged).returned.total()
-        elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, *logged)):
+        elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, logged)):
             number += 1
         else:
             lost += 1
     return number, reset, lost
 
 
-def _replay_result(transaction: Transaction, result: Result, target: Target, attempt: dict[str, Any] | None) -> bool:
-    """Save a logged result again; return False if its task does not match or SQLite cannot hold a value."""
-    try:
-        saved = transitions.replay_result(transaction, result, target)
-        if saved is not None and attempt is not None:
-            transaction.execute(statements.INSERT_ATTEMPT, {**attempt, **build_end(saved)})
-    except (OverflowError, UnicodeEncodeError):
+def _replay_result(transaction: Transaction, logged: Logged) -> bool:
+    """Save a logged result again; return False if its task does not match."""
+    result = logged.result
+    saved = transitions.replay_result(transaction, result, logged.target)
+    if saved is None:
         return False
-    return saved is not None
+    own = {"priority": result.priority, "peak_memory": result.peak_memory, **asdict(logged.attempt)}
+    transaction.execute(statements.INSERT_ATTEMPT, {**own, **build_end(saved)})
+    return True

@@ -213,7 +213,7 @@ class SQLiteStore(TaskStore):
                 self._heartbeat = now
                 transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
             if copy is not None:
-                copy.record(accepted, [task.target for task in saved], tried)
+                copy.record(accepted, saved, tried)
             return saved
 
         saved = self._run_logged(method, work)
@@ -246,8 +246,7 @@ class SQLiteStore(TaskStore):
             number, begun = live.pop(result.priority, None) or (None, None)
             if number is None:
                 number = self._last_attempt = self._last_attempt + 1
-                elaptime = result.diagnostics["elaptime"]
-                begun = now - elaptime if 0 <= elaptime <= now else None
+                begun = now - result.time if 0 <= result.time <= now else None
             tried.append(
                 {
                     "priority": result.priority,

@@ -18,9 +18,10 @@ from photometry_tasks.errors import (
 )
 from photometry_tasks.files import get_stat, os_errors, replace_file, resolve
 from photometry_tasks.rules.results import Result
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.paths import check_length, check_no_leftover_log
-from photometry_tasks.storage.sqlite.result_log import ResultLog, Target
+from photometry_tasks.storage.sqlite.result_log import Attempt, Logged, ResultLog
 
 _logger = logging.getLogger("photometry_tasks")
 
@@ -73,9 +74,9 @@ class WorkingCopy:
         else:
             self._log.begin(self.database.get_generation())
 
-    def record(self, results: list[Result], targets: list[Target], attempts: list[dict[str, Any]]) -> None:
+    def record(self, results: list[Result], saved: list[Saved], attempts: list[dict[str, Any]]) -> None:
         """Log results and the attempts that they end, so that they survive the death of the process."""
-        self._log.append(results, targets, attempts)
+        self._log.append(list(map(_build_logged, results, saved, attempts)))
 
     def record_reset(self, priorities: list[int]) -> None:
         """Log that tasks return to pending."""
@@ -135,6 +136,11 @@ class WorkingCopy:
             raise FileChangedError(path=self._path, remedy=CLOSING_SAVES)
         # Once this file is in place, any other state is a change by another program.
         self._states.add(_read_state(temporary))
+
+
+def _build_logged(result: Result, saved: Saved, attempt: dict[str, Any]) -> Logged:
+    own = Attempt(attempt["attempt"], attempt["worker"], attempt["begun"], attempt["ended"])
+    return Logged(result, saved.target, own)
 
 
 def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
