@@ -1,6 +1,9 @@
 """The baseline: plain sqlite3 does the same durable work by hand, without checks and without skips."""
 
+import os
 import sqlite3
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +16,12 @@ _NEXT = (
 _COLUMNS = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag")
 _START = "UPDATE todolist SET status = 6 WHERE priority = ?"
 _SAVE = "UPDATE todolist SET status = ? WHERE priority = ?"
+_ATTEMPT = (
+    "INSERT INTO photometry_tasks_attempts (priority, attempt, worker, begun, ended, how) VALUES (?, ?, 1, ?, ?, ?)"
+)
+
+#: Bytes of the log for a result in memory.
+_LOGGED = b"x" * 480
 
 
 class Limit:
@@ -20,11 +29,14 @@ class Limit:
 
     def __init__(self, path: Path, *, in_memory: bool, durability: str = "normal") -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
+        self._log: Any = None
+        self._attempt = 0
         if in_memory:
             memory = sqlite3.connect(":memory:", isolation_level=None)
             self._connection.backup(memory)
             self._connection.close()
             self._connection = memory
+            self._log = tempfile.TemporaryFile(dir=path.parent, buffering=0)  # noqa: SIM115 - `close` closes it
         else:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute(f"PRAGMA synchronous={durability}")
@@ -43,7 +55,18 @@ class Limit:
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(_SAVE, (result["status"].value, result["priority"]))
         self._connection.execute(INSERT_RESULT, row_of(result))
+        self._connection.execute(_ATTEMPT, self._build_attempt(result))
+        self._append(1)
         self._connection.execute("COMMIT")
+
+    def _build_attempt(self, result: dict[str, Any]) -> tuple[Any, ...]:
+        self._attempt += 1
+        now = time.time()
+        return result["priority"], self._attempt, now, now, result["status"].name
+
+    def _append(self, number: int) -> None:
+        if self._log is not None:
+            os.write(self._log.fileno(), _LOGGED * number)
 
     def get_tasks(self, limit: int) -> list[dict[str, Any]]:
         """Return the next tasks."""
@@ -60,11 +83,15 @@ class Limit:
         self._connection.execute("BEGIN IMMEDIATE")
         self._connection.executemany(_SAVE, [(result["status"].value, result["priority"]) for result in results])
         self._connection.executemany(INSERT_RESULT, map(row_of, results))
+        self._connection.executemany(_ATTEMPT, map(self._build_attempt, results))
+        self._append(len(results))
         self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and delete the log."""
         self._connection.close()
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self

@@ -75,7 +75,7 @@ class Bench:
 
 def measure_tasks(bench: Bench) -> None:
     """Measure tasks one by one and in batches, in each mode, at each size."""
-    ceilings = {"disk": 2.5, "disk, full": 1.5, "memory": 7.0}
+    ceilings = {"disk": 1.4, "disk, full": 1.05, "memory": 2.2}
     for size in bench.sizes:
         for mode in MODES:
             with bench.opened(mode, size) as ours, bench.by_hand(mode, size) as limit:
@@ -84,10 +84,10 @@ def measure_tasks(bench: Bench) -> None:
                 what = f"{size} rows, {mode}"
                 singly = partial(run_singly, ours, 500), partial(run_singly, limit, 500)
                 bench.compare("tasks", f"{what}, one by one", *singly, ceiling=ceilings[mode])
-                for batch, ceiling in ((100, 3.0), (1000, 2.0)):
+                for batch in (100, 1000):
                     sizes = [batch] * (1000 // batch)
                     both = partial(run_in_batches, ours, sizes), partial(run_in_batches, limit, sizes)
-                    at_most = None if mode == "disk, full" else ceiling
+                    at_most = None if mode == "disk, full" else 1.6
                     bench.compare("tasks", f"{what}, batches of {batch}", *both, ceiling=at_most)
 
 
@@ -100,7 +100,7 @@ def measure_log(bench: Bench) -> None:
         unlogged._store._copy.record = lambda *_: None  # type: ignore[method-assign]
         for what, batch in (("one by one", 1), ("batches of 100", 100)):
             both = partial(_save, ours, batch), partial(_save, unlogged, batch)
-            at_most = 1 / 0.75  # the log is at most a quarter of a save
+            at_most = 1 / 0.9  # the log is at most a tenth of a save
             bench.compare(
                 "log", f"{size} rows: save in memory, {what}", *both, ceiling=at_most, rounds=4 * bench.rounds
             )
