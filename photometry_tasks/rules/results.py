@@ -262,7 +262,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     """
     if isinstance(result, Result):
         return result  # already checked
-    if not isinstance(result, Mapping):
+    if type(result) is not dict and not isinstance(result, Mapping):
         raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
     given = result
     try:

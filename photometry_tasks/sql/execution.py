@@ -29,7 +29,7 @@ class DriverCursor:
     def __init__(self, cursor: Any, dialect: Dialect, integrity_error: type[Exception]) -> None:
         self._cursor = cursor
         self._dialect = dialect
-        self._integrity_error = integrity_error
+        self.integrity_error = integrity_error
 
     def fetch_one(self, statement: Executable, parameters: Mapping[str, Any]) -> Row | None:
         """Return the first row, or None."""
@@ -72,7 +72,7 @@ class DriverCursor:
         self._cursor.execute("SAVEPOINT photometry_tasks")
         try:
             is_done = work()
-        except (self._integrity_error, IntegrityError):
+        except (self.integrity_error, IntegrityError):
             is_done = False
         if not is_done:
             self._cursor.execute("ROLLBACK TO photometry_tasks")
@@ -139,10 +139,16 @@ class Transaction:
     ----------
     connection : sqlalchemy.Connection
         For statements with lists of values, and for streamed rows.
+    integrity_error : type
+        The driver's exception for a row that violates a constraint.
     is_shared : bool
         Whether other managers may change the list at the same time.
     moved : dict
         Increase of the number of tasks, by status; None stands for pending.
+    left : list of int
+        Priorities of tasks that are no longer pending, and possibly of others that are not pending.
+    number_left : int
+        The number of tasks that are no longer pending; some may be missing from `left`.
     reset_from : int or None
         The lowest priority of the tasks that returned to pending.
     running : collection of int
@@ -157,9 +163,12 @@ class Transaction:
         "executemany",
         "fetch_all",
         "fetch_one",
+        "integrity_error",
         "is_shared",
         "kept",
+        "left",
         "moved",
+        "number_left",
         "reset_from",
         "running",
         "savepoint",
@@ -169,11 +178,14 @@ class Transaction:
         self.connection = connection
         self.is_shared = is_shared
         self.fetch_one = cursor.fetch_one
+        self.integrity_error = cursor.integrity_error
         self.fetch_all = cursor.fetch_all
         self.execute = cursor.execute
         self.executemany = cursor.executemany
         self.savepoint = cursor.savepoint
         self.moved: dict[int | None, int] = {}
+        self.left: list[int] = []
+        self.number_left = 0
         self.reset_from: int | None = None
         self.running: Collection[int] = ()
         self.kept: Keeper | None = None
@@ -182,6 +194,8 @@ class Transaction:
         """Count tasks whose status changes from `old` to `new`."""
         self.moved[old] = self.moved.get(old, 0) - number
         self.moved[new] = self.moved.get(new, 0) + number
+        if old is None and new is not None:
+            self.number_left += number
 
     def count_reset(self, priorities: Iterable[int]) -> None:
         """Record the lowest priority of tasks that return to pending."""

@@ -69,9 +69,7 @@ _pending = sa.select(*TASK_COLUMNS).where(_is_pending)
 PENDING_TASK: sa.Select[Any] = _pending.where(_task.priority == sa.bindparam("task"))
 
 
-def build_next_priorities(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
-    """Select the priorities of the tasks that `build_next_tasks` selects."""
-    return _next(sa.select(_task.priority).where(_is_pending), conditions, names)
+_PENDING_IDX, _STATUS_IDX = "INDEXED BY todolist_pending_idx", "INDEXED BY status_idx"
 
 
 def build_next_tasks(conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]) -> sa.Select[Any]:
@@ -84,17 +82,8 @@ def build_next_tasks(conditions: Iterable[sa.ColumnElement[bool]], names: Collec
     names : collection of str
         Names of the constraints from which the conditions were built.
     """
-    return _next(_pending, conditions, names)
-
-
-_PENDING_IDX, _STATUS_IDX = "INDEXED BY todolist_pending_idx", "INDEXED BY status_idx"
-
-
-def _next(
-    pending: sa.Select[Any], conditions: Iterable[sa.ColumnElement[bool]], names: Collection[str]
-) -> sa.Select[Any]:
     found = (
-        pending.where(_task.priority >= sa.bindparam("start"), *conditions)
+        _pending.where(_task.priority >= sa.bindparam("start"), *conditions)
         .order_by(_task.priority)
         .limit(sa.bindparam("limit"))
     )
@@ -182,7 +171,7 @@ RIVALS: sa.Select[Any] = sa.select(
 SET_STATUS: sa.Update = (
     sa.update(todolist).where(_task.priority == sa.bindparam("task")).values(status=sa.bindparam("new_status"))
 )
-#: Changes no row if the task is not STARTED, has another target, or is in a skip.
+#: Changes no row if the task is not STARTED, has another target, is in a skip, or has values of the pipeline's own.
 SAVE_STARTED: sa.Update = (
     sa.update(todolist)
     .where(
@@ -191,13 +180,10 @@ SAVE_STARTED: sa.Update = (
         _task.status == _started,
         ~sa.exists().where(_skip.priority == _task.priority),
         ~sa.exists().where(_skip.skipped_by == _task.priority),
+        ~sa.exists().where(extra.c.priority == _task.priority),
     )
     .values(status=sa.bindparam("new_status"))
 )
-#: NULL if no task has values of the pipeline's own.
-LAST_EXTRA: sa.Select[Any] = sa.select(sa.func.max(extra.c.priority))
-#: The same if any task has values of the pipeline's own.
-SAVE_WITHOUT_EXTRA: sa.Update = SAVE_STARTED.where(~sa.exists().where(extra.c.priority == _task.priority))
 INSERT_DIAGNOSTICS: sa.Insert = sa.insert(diagnostics)
 if _missing := set(diagnostics.columns.keys()) - COLUMNS:
     raise NotImplementedError(f"diagnostics.{min(_missing)} has no source: rules/results.py must give its value")
@@ -244,7 +230,7 @@ def build_has_failed(has_failed: bool | None) -> list[sa.ColumnElement[bool]]:
     return [found.is_not(None) if has_failed else found.is_(None)]
 
 
-#: Tasks that opening returns to pending. For the hint see `_next`.
+#: Tasks that opening returns to pending. For the hint see `build_next_tasks`.
 _interrupted = (
     sa.select(_task.priority)
     .where(sa.or_(*(_task.status == sa.literal_column(str(status.value)) for status in RESET_AT_OPENING)))

@@ -40,6 +40,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """
     started = transaction.executemany(statements.START_TASK, [{"task": priority} for priority in priorities])
     transaction.count_move(None, STATUS.STARTED.value, started)
+    transaction.left.extend(priorities)
     if started == len(priorities):
         return
     names = {status.value: status.name for status in STATUS}
@@ -148,7 +149,7 @@ def save_results(transaction: Transaction, results: Sequence[Result]) -> list[Sa
     UnknownTaskError
     """
     if len(results) == 1:
-        return [_save(transaction, results[0])]
+        return [_save_simply(transaction, results[0]) or _save(transaction, results[0])]
     saved: list[Saved] = []
     waiting: dict[int, Result] = {}
     for result in results:
@@ -174,10 +175,8 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
 
     def write() -> bool:
         # The conditions of this statement and the constraints of diagnostics cover all that _save looks up.
-        has_extra = transaction.fetch_one(statements.LAST_EXTRA, {}) != (None,)
-        save = statements.SAVE_WITHOUT_EXTRA if has_extra else statements.SAVE_STARTED
         return (
-            transaction.executemany(save, statuses) == len(rows)
+            transaction.executemany(statements.SAVE_STARTED, statuses) == len(rows)
             and transaction.executemany(statements.INSERT_DIAGNOSTICS, rows) == len(rows)
             and transaction.executemany(statements.INSERT_EXTRA, extras) == len(extras)
         )
@@ -188,6 +187,25 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     for status, number in Counter(row["new_status"] for row in statuses).items():
         transaction.count_move(STATUS.STARTED.value, status, number)
     return together
+
+
+def _save_simply(transaction: Transaction, result: Result) -> Saved | None:
+    """Store a result that concerns only its own task; return None, without change, if it concerns another task."""
+    if transaction.is_shared or result.details.skip_targets or result.lacks_target:
+        return None
+    saved, started = build_saved(result), STATUS.STARTED.value
+    task = {**asdict(saved.target), "priority": result.priority, "new_status": saved.status.value}
+    if not transaction.execute(statements.SAVE_STARTED, task):
+        return None
+    try:
+        transaction.execute(statements.INSERT_DIAGNOSTICS, build_diagnostics(result))
+    except transaction.integrity_error:  # of these rows; SQLite has kept all others
+        transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": started})
+        return None
+    if result.details.extra is not None:
+        transaction.execute(statements.INSERT_EXTRA, _build_extra(result))
+    transaction.count_move(started, saved.status.value)
+    return saved
 
 
 def _build_extra(result: Result) -> dict[str, Any]:
@@ -215,6 +233,7 @@ def _save(transaction: Transaction, result: Result) -> Saved:
         errors.append(decision.error)
     row["errors"] = join_errors(errors)
     transaction.count_move(task.status, status.value)
+    transaction.left.append(result.priority)
     transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": status.value})
     transaction.execute(statements.INSERT_DIAGNOSTICS, row)
     if details.extra is not None:
@@ -261,6 +280,7 @@ def _cover(transaction: Transaction, priority: int, rivals: Sequence[Rival]) -> 
     if silenced:
         _delete_own_skips(transaction, silenced)
     skipped = STATUS.SKIPPED.value
+    transaction.left.extend(rival.priority for rival in rivals)
     for rival in rivals:
         if rival.status != skipped:
             transaction.count_move(rival.status, skipped)

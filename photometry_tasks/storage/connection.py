@@ -81,7 +81,8 @@ class ManagerConnection:
         self._name = name
         self._cursor: sqlite3.Cursor | None = None
         self._session: Session | None = None
-        self._owner = os.getpid(), threading.get_ident()
+        #: The thread that opened the connection; None in a forked child.
+        self._thread: int | None = threading.get_ident()
         self.is_open = True
         _all.add(self)
 
@@ -130,7 +131,7 @@ class ManagerConnection:
         """
         if not self.is_open:
             raise ClosedError(path=self._name)
-        if self._owner != (os.getpid(), threading.get_ident()):
+        if self._thread != threading.get_ident():
             raise WrongThreadError(path=self._name)
         self._database.finish_interrupted()
 
@@ -178,11 +179,11 @@ class ManagerConnection:
 
     def is_forked(self) -> bool:
         """Whether this process is a child of the process that opened the connection."""
-        return self._owner[0] != os.getpid()
+        return self._thread is None
 
     def discard_changes(self) -> None:
         """Roll back the caller's uncommitted changes, from any thread: the garbage collector may run there."""
-        self._owner = os.getpid(), threading.get_ident()
+        self._thread = threading.get_ident()
         self._close_session()
         self._database.rollback()
 
@@ -198,7 +199,8 @@ class ManagerConnection:
             self._database.close()
 
     def leak_in_child(self) -> None:
-        """Keep a forked child from closing the connection."""
+        """Keep a forked child from using or closing the connection."""
+        self._thread = None
         self._database.leak_in_child()
 
     def _close_session(self) -> None:

@@ -61,8 +61,6 @@ PARAMETERS: dict[str, set[str]] = {
     "TOUCH_WORKER": {"number", "now", "end"},
     "INSERT_ATTEMPT": set(attempts.columns.keys()),
     "INSERT_SUCCESS": {"priority", "attempt", "worker", "begun", "ended", "how", "peak_memory"},
-    "LAST_EXTRA": set(),
-    "SAVE_WITHOUT_EXTRA": {"priority", "new_status", *TARGET},
     "ATTEMPTS_OF_TASK": {"task"},
     "RELEASE_FAILURE": {"task", "number"},
     "COUNT_AGAIN": {"task", "number"},
@@ -96,7 +94,6 @@ CONDITIONS = build_expressions(SAID, for_our_schema=True)
 BUILT: list[tuple[sa.Executable, set[str]]] = [
     (statements.build_next_tasks(CONDITIONS, {"camera", "starid"}), {"start", "limit"}),
     (statements.build_next_tasks(CONDITIONS, {"camera"}), {"start", "limit"}),
-    (statements.build_next_priorities([], ()), {"start", "limit"}),
     (statements.build_numbered_task(CONDITIONS), {"number"}),
     (statements.build_count_pending(CONDITIONS), set()),
     (statements.build_interrupted_tasks(CONDITIONS, None), set()),
@@ -186,7 +183,7 @@ def test_hints_are_for_sqlite_and_name_indexes() -> None:
 )
 def test_the_index_follows_from_the_constraints(names: set[str], hint: str) -> None:
     """For each set of constraints the search for the next task names its index."""
-    sql, _ = compile_statement(statements.build_next_priorities([], names), build_sqlite())
+    sql, _ = compile_statement(statements.build_next_tasks([], names), build_sqlite())
     assert f"FROM todolist{hint} WHERE" in " ".join(sql.split())
 
 

@@ -49,6 +49,8 @@ class TableCache:
             self._counts.update(transaction.moved)
         if transaction.reset_from is not None:
             self.queues.restart(transaction.reset_from)
+        elif transaction.number_left:
+            self.queues.drop(transaction.left, is_complete=len(transaction.left) >= transaction.number_left)
         self._versions = self._database.get_total_changes(), data_version
 
     def count_by_status(self, connection: Connection) -> Counter[int | None]:

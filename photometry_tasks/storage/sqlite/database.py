@@ -72,6 +72,8 @@ class SQLiteDatabase(Database):
         The driver's connection, which the manager shares with its callers.
     cursor : DriverCursor
         Runs Core statements on the driver's connection.
+    is_copy : bool
+        Whether this is a copy in memory.
     """
 
     def __init__(self, path: Path, dbapi: "sqlite3.Connection", lock: TodoLock | None = None) -> None:
@@ -85,7 +87,7 @@ class SQLiteDatabase(Database):
         self._unowned: UnownedConnection | None = None
         self.cursor = DriverCursor(tuple_cursor(dbapi), build_dialect(), dbapi.IntegrityError)
         self._identity: FileIdentity | None = None
-        self._is_new_generation_due = False
+        self._is_new_generation_due = self.is_copy = False
         self._outer_error: BaseException | None = None
         self._is_busy = self._is_closed = self._is_durable = self._is_synced = self._has_warned = False
 
@@ -162,6 +164,7 @@ class SQLiteDatabase(Database):
         import sqlite3
 
         copy = SQLiteDatabase(self._path, configure(sqlite3.connect(":memory:", check_same_thread=False)))
+        copy.is_copy = True
         copy.dbapi.text_factory = self.dbapi.text_factory
         try:
             with sqlite_errors(self._path):
@@ -386,8 +389,8 @@ class SQLiteDatabase(Database):
             return has_current_schema(self.dbapi)
 
     def get_data_version(self) -> int:
-        """Return a number that changes whenever another connection changes the file."""
-        return int(self.cursor.run_sql("PRAGMA data_version").fetchone()[0])
+        """Return a number that changes whenever another connection changes the file; a copy in memory has no other."""
+        return 0 if self.is_copy else int(self.cursor.run_sql("PRAGMA data_version").fetchone()[0])
 
     def get_total_changes(self) -> int:
         """Return how many rows were changed through this connection, by the manager or its caller."""

@@ -124,24 +124,29 @@ class SQLiteStore(TaskStore):
 
     def get_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the next pending task, or None."""
-        queue = self._cache.queues.find(constraints)
-        return self.run_in_transaction("get_task", queue.get_task, writes=False)
+        queues = self._cache.queues
+        queue = queues.find(constraints)
+        return self.run_in_transaction(
+            "get_task", lambda transaction: queue.get_task(transaction, queues.left), writes=False
+        )
 
     def get_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the next pending tasks, at most `limit`."""
-        queue = self._cache.queues.find(constraints)
+        queues = self._cache.queues
+        queue = queues.find(constraints)
         return self.run_in_transaction(
-            "get_tasks", lambda transaction: queue.get_tasks(transaction, limit), writes=False
+            "get_tasks", lambda transaction: queue.get_tasks(transaction, queues.left, limit), writes=False
         )
 
     def claim_tasks(
         self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
     ) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
-        queue = self._cache.queues.find(constraints, has_failed)
+        queues = self._cache.queues
+        queue = queues.find(constraints, has_failed)
 
         def work(transaction: Transaction) -> list[dict[str, Any]]:
-            tasks = queue.get_tasks(transaction, limit)
+            tasks = queue.get_tasks(transaction, queues.left, limit)
             transitions.start_tasks(transaction, [task["priority"] for task in tasks])
             return tasks
 
