@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager, build_constraints
-from photometry_tasks.errors import TaskFinishedError, TodoError, UnknownTaskError
+from photometry_tasks.errors import CannotUndoError, TaskFinishedError, TodoError, UnknownTaskError
 from photometry_tasks.models import Task
 from tests.support.lists import ask, make_file, result_of
 
@@ -84,7 +84,9 @@ TMAGS = [5.0, 12.0, 5.0, None, 9.0, 12.0, 5.0, 9.0]
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(["start", "save", "skip", "release", "cursor", "session", "other", "roll back"]),
+        st.sampled_from(
+            ["start", "save", "skip", "release", "reset", "undo", "cursor", "session", "other", "roll back"]
+        ),
         st.integers(1, len(TMAGS)),
     ),
     max_size=25,
@@ -96,17 +98,18 @@ operations = st.lists(
 @example(operations=[("skip", 1), ("save", 1)], in_memory=False)
 @example(operations=[("skip", 1), ("other", 3)], in_memory=False)
 @example(operations=[("start", 1), ("release", 1)], in_memory=True)
+@example(operations=[("save", 1), ("save", 2), ("reset", 2), ("undo", 2)], in_memory=True)
 @example(operations=[("start", 2), ("start", 3), ("release", 3), ("release", 2)], in_memory=False)
 @example(operations=[("save", 1), ("session", 1)], in_memory=True)
 def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[str, int]], in_memory: bool) -> None:
-    """After any changes of statuses, by any program, the next task is the matching pending task of lowest priority."""
+    """After any changes, by any program, the next task is the matching task of lowest priority, as it is now."""
     rows = [{"tmag": tmag, "camera": 1 + number % 2} for number, tmag in enumerate(TMAGS)]
     path = make_file(tmp_path / "todo.sqlite", rows)
     selections: list[dict[str, Any]] = [{}, {"camera": 2}, {"tmag_min": 8}, {"priority": [2, 3, 8], "tmag_max": 10}]
     try:
         with TaskManager(path, load_into_memory=in_memory) as manager:
             for operation, priority in operations:
-                reset = "UPDATE todolist SET status = NULL WHERE priority = ?"
+                reset = "UPDATE todolist SET status = NULL, ccd = 5 - ccd WHERE priority = ?"
                 if operation == "start":
                     with contextlib.suppress(TaskFinishedError):
                         manager.start_task(priority)
@@ -116,6 +119,11 @@ def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[
                     manager.save_result(result_of({"priority": priority}, skip_targets=range(101, 109)))
                 elif operation == "release":
                     manager.release_tasks([priority])
+                elif operation == "reset":
+                    manager.reset_tasks(priority=priority)
+                elif operation == "undo":
+                    with contextlib.suppress(CannotUndoError):
+                        manager.undo_reset()
                 elif operation == "session":
                     manager.session.get_one(Task, priority).status = None
                     manager.session.commit()
@@ -128,11 +136,11 @@ def test_the_next_task_whatever_happened(tmp_path: Path, operations: list[tuple[
                     (manager.conn.rollback if operation == "roll back" else manager.conn.commit)()
                 for constraints in selections:
                     conditions = " AND ".join(["status IS NULL", *build_constraints(**constraints, return_list=True)])
-                    sql = f"SELECT priority FROM todolist WHERE {conditions} ORDER BY priority LIMIT 3"
-                    expected = [row[0] for row in manager.conn.execute(sql).fetchall()]
-                    task = manager.get_task(**constraints)
-                    assert (task and task["priority"]) == (expected[0] if expected else None)
-                    assert [task["priority"] for task in manager.get_tasks(3, **constraints)] == expected
+                    sql = f"SELECT {', '.join(KEYS)} FROM todolist WHERE {conditions} ORDER BY priority LIMIT 3"
+                    expected = [dict(row) for row in manager.conn.execute(sql).fetchall()]
+                    assert manager.get_task(**constraints) == (expected[0] if expected else None)
+                    if priority % 2:  # that lets the next call search again
+                        assert manager.get_tasks(3, **constraints) == expected
     finally:
         path.unlink()
 
