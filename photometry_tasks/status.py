@@ -1,6 +1,7 @@
 """The statuses of a task."""
 
 import enum
+from collections.abc import Mapping
 
 __all__ = [
     "COVERS_NONE",
@@ -12,6 +13,8 @@ __all__ = [
     "RELEASED",
     "RESET_AT_OPENING",
     "STATUS",
+    "name_counts",
+    "name_status",
 ]
 
 
@@ -48,3 +51,18 @@ COVERS_NONE = (STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
 
 #: Opening a TODO-list returns tasks with these statuses to pending: they were interrupted or failed.
 RESET_AT_OPENING = (STATUS.STARTED, STATUS.ABORT, STATUS.ERROR)
+
+_NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
+
+
+def name_status(status: int | None) -> str:
+    """Return the name of a status; a number outside STATUS, which another program wrote, is UNKNOWN."""
+    return _NAMES.get(status, STATUS.UNKNOWN.name)
+
+
+def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
+    """Return counts by the name of the status: every name is a key, and pending is PENDING."""
+    named = dict.fromkeys(_NAMES.values(), 0)
+    for status, number in counts.items():
+        named[name_status(status)] += number
+    return named
