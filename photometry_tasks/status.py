@@ -10,8 +10,10 @@ __all__ = [
     "GIVEN_UP",
     "LOST",
     "MEASURED",
+    "NOT_GIVEN",
     "RELEASED",
     "RESET_AT_OPENING",
+    "RETRIES",
     "STATUS",
     "name_counts",
     "name_status",
@@ -39,6 +41,12 @@ FAILED = (STATUS.ERROR, STATUS.ABORT)
 
 #: How an attempt without a result ended. LOST is also the kind of a failure: the worker can no longer be reached.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
+
+#: The word for the kind of a failure that the pipeline did not give.
+NOT_GIVEN = "not given"
+
+#: Failures of a task that a run retries, unless it is told otherwise.
+RETRIES = 2
 
 #: A run does not run a task with one of these statuses again.
 FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)

@@ -19,6 +19,7 @@ from photometry_tasks.errors import FileChangedError, UncommittedChangesError
 from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
 from photometry_tasks.rules import validation
+from photometry_tasks.rules.constraints import Constraints
 from photometry_tasks.rules.results import DETAILS, Result, check_result
 from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.storage.location import Location, parse_location
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-    from photometry_tasks.constraints import Constraints, build_constraints
+    from photometry_tasks.constraints import build_constraints
     from photometry_tasks.sql.choices import Choice
     from photometry_tasks.sql.execution import Transaction
     from photometry_tasks.sql.transitions import Saved
@@ -212,7 +213,7 @@ class TaskManager:
 
     # --- handing out -------------------------------------------------------------------------------------
 
-    def get_task(self, **constraints: "Unpack[Constraints]") -> dict[str, Any] | None:
+    def get_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return the pending task with the lowest priority, without reserving it (see `start_task`).
 
         Parameters
@@ -228,20 +229,20 @@ class TaskManager:
         """
         return self._store.get_task(constraints)
 
-    def get_tasks(self, limit: int, **constraints: "Unpack[Constraints]") -> list[dict[str, Any]]:
+    def get_tasks(self, limit: int, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the next pending tasks, in order of priority and at most `limit`; otherwise as `get_task`."""
         return self._store.get_tasks(validation.check_positive("limit", limit), constraints)
 
-    def get_random_task(self, **constraints: "Unpack[Constraints]") -> dict[str, Any] | None:
+    def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a random pending task, with equal probabilities; otherwise as `get_task`."""
         return self._store.get_random_task(constraints)
 
-    def get_number_tasks(self, **constraints: "Unpack[Constraints]") -> int:
+    def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
         return self._store.get_number_tasks(constraints)
 
     def claim_tasks(
-        self, limit: int, *, has_failed: bool | None = None, **constraints: "Unpack[Constraints]"
+        self, limit: int, *, has_failed: bool | None = None, **constraints: Unpack[Constraints]
     ) -> list[dict[str, Any]]:
         """Start the next pending tasks, in order of priority and at most `limit`, and return them.
 
@@ -269,7 +270,7 @@ class TaskManager:
         """Send a heartbeat, to keep the claimed tasks; needed only while the manager neither claims nor saves."""
         self._store.heartbeat()
 
-    def has_tasks_elsewhere(self, **constraints: "Unpack[Constraints]") -> bool:
+    def has_tasks_elsewhere(self, **constraints: Unpack[Constraints]) -> bool:
         """Whether a later claim may return tasks though the last returned none: other managers run or lock them."""
         return self._store.has_tasks_elsewhere(constraints)
 

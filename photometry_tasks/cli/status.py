@@ -8,11 +8,9 @@ import time
 from pathlib import Path
 
 import click
-from rich.live import Live
 
-from photometry_tasks.cli.display import build_attempts, build_console, build_view, echo
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import needs, todo_argument
-from photometry_tasks.maintenance.status import get_attempts, get_status
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
@@ -33,6 +31,11 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
     """
     if watch and (as_json or task is not None):
         raise click.UsageError("--watch cannot be combined with --json or --task; leave one of them out.")
+    from rich.live import Live
+
+    from photometry_tasks.cli.display import build_attempts, build_console, build_view
+    from photometry_tasks.maintenance.status import get_attempts, get_status
+
     console = build_console()
     if task is not None:
         attempts = get_attempts(todo, task)

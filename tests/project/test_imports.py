@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import photometry_tasks
+from photometry_tasks.cli.main import main
 from tests.support.lists import make_file, many
 from tests.support.paths import ROOT
 
 PACKAGE = Path(photometry_tasks.__file__).parent
-
 
 #: Libraries that take long to load.
 HEAVY = {
@@ -35,6 +35,21 @@ HEAVY = {
 }
 
 
+def run_commands(*commands: str, **variables: str) -> str:
+    """Return a program that runs commands one after the other, as `photometry-tasks` does."""
+    return f"""
+import os, sys
+from photometry_tasks.cli.__main__ import main
+os.environ.update({variables})
+for command in {commands}:
+    sys.argv = ["photometry-tasks", *command.split()]
+    try:
+        main()
+    except SystemExit:
+        pass
+"""
+
+
 @pytest.mark.parametrize(
     ("script", "needed"),
     [
@@ -47,6 +62,26 @@ HEAVY = {
             "from photometry_tasks import TaskManager; TaskManager('todo.sqlite').close()",
             {"sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlite3", "filelock", "psutil"},
         ),
+        (run_commands("--version", "--help", *(f"{name} --help" for name in main.commands)), {"click"}),
+        (
+            run_commands(
+                "no-such-command",
+                "status",
+                "run todo.sqlite math:sqrt --jobs 0",
+                "run todo.sqlite math:sqrt --tmag-min nan",
+                "run todo.sqlite no_such_module:f --camera 1",
+                "work todo.sqlite math:sqrt",
+                "status todo.sqlite --watch --json",
+                "reset todo.sqlite --forget-history",
+            ),
+            {"click"},
+        ),
+        (
+            run_commands(
+                "", _PHOTOMETRY_TASKS_COMPLETE="bash_complete", COMP_WORDS="photometry-tasks re", COMP_CWORD="1"
+            ),
+            {"click"},
+        ),
     ],
 )
 def test_what_is_loaded(tmp_path: Path, script: str, needed: set[str]) -> None:
@@ -55,7 +90,7 @@ def test_what_is_loaded(tmp_path: Path, script: str, needed: set[str]) -> None:
     command = [sys.executable, "-c", f"{script}\nimport sys\nprint(*sys.modules)"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert HEAVY & set(run.stdout.split()) == needed
+    assert HEAVY & set(run.stdout.splitlines()[-1].split()) == needed
 
 
 def test_the_public_names() -> None:
