@@ -17,7 +17,7 @@ from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.errors import TodoError
 from photometry_tasks.models import Base
-from photometry_tasks.schema import VERSION_TABLE, convert_older_file
+from photometry_tasks.schema import VERSION_TABLE, add_options, convert_older_file
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import parse_location
@@ -29,6 +29,7 @@ config = context.config
 
 def run_migrations(dialect: Dialect, **where: Any) -> None:
     """Run the migrations on a connection, or write their SQL for the database of a URL."""
+    add_options(dialect)  # for the draft of a revision
     context.configure(
         target_metadata=Base.metadata if is_server(dialect) else build_sqlite_metadata(),
         version_table=VERSION_TABLE,

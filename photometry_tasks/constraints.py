@@ -1,13 +1,13 @@
 """Build constraints, which are boolean expressions on the table of tasks. Pure."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, overload
+from collections.abc import Mapping
+from typing import Literal, Unpack, overload
 
 from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, false, func, literal, literal_column, or_, select
 
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import todolist
-from photometry_tasks.rules.validation import as_items, check_finite, check_integer, invalid_argument
+from photometry_tasks.rules.constraints import CheckedConstraints, Constraints, Integers, check_constraints
 
 __all__ = [
     "CheckedConstraints",
@@ -19,29 +19,8 @@ __all__ = [
     "check_constraints",
 ]
 
-#: Names and plain values of constraints, hashable.
-CheckedConstraints = tuple[tuple[str, Any], ...]
-
 #: Conditions on tasks, for combining with AND.
 Expressions = list[ColumnElement[bool]]
-
-#: An integer or an iterable of integers; NumPy's scalars and arrays too.
-Integers = SupportsIndex | Iterable[SupportsIndex]
-
-
-class Constraints(TypedDict, total=False):
-    """The arguments of `build_constraints`, for methods that pass them on."""
-
-    priority: Integers | None
-    starid: Integers | None
-    sector: Integers | None
-    cadence: Integers | Literal["ffi"] | None
-    camera: Integers | None
-    ccd: Integers | None
-    cbv_area: Integers | None
-    datasource: Literal["ffi", "tpf"] | None
-    tmag_min: float | None
-    tmag_max: float | None
 
 
 @overload
@@ -101,27 +80,6 @@ def build_constraints(
     return [_render(expression) for expression in expressions] if return_list else expressions
 
 
-def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
-    """Return constraints as plain values, which can be compared and stored.
-
-    Parameters
-    ----------
-    constraints : mapping
-        Arguments of `build_constraints`, except `return_list`.
-
-    Raises
-    ------
-    TypeError
-        If a name is not the name of a constraint.
-    InvalidArgumentError
-        As `build_constraints`.
-    """
-    for name in constraints:
-        if name not in Constraints.__annotations__:
-            raise TypeError(f"{name!r} is not a constraint; use {', '.join(Constraints.__annotations__)}")
-    return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
-
-
 def build_expressions(checked: CheckedConstraints, *, for_our_schema: bool = False) -> Expressions:
     """Build the expressions of checked constraints.
 
@@ -137,26 +95,6 @@ def build_expressions(checked: CheckedConstraints, *, for_our_schema: bool = Fal
     if tmag_min is not None or tmag_max is not None:
         expressions.append(_tmag_between(tmag_min, tmag_max, for_our_schema))
     return expressions
-
-
-def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:
-    if name in ("tmag_min", "tmag_max"):
-        return check_finite(name, value, "leave it out for an open interval")
-    if name == "datasource":
-        if not isinstance(value, str) or value not in ("ffi", "tpf"):
-            raise invalid_argument(name, value, "'ffi' or 'tpf' is expected")
-        return value
-    if name == "cadence" and isinstance(value, str):
-        if value != "ffi":
-            raise invalid_argument(name, value, "an integer, a list of integers or 'ffi' is expected")
-        return value
-    try:
-        items = as_items(value)
-    except ValueError:
-        return check_integer(name, value)
-    if set(map(type, items)) != {int} or min(items) < -(2**63) or max(items) >= 2**63:
-        items = [check_integer(name, item) for item in items]
-    return tuple(items)
 
 
 def build_conditions(cleanup_constraints: object) -> Expressions:

@@ -1,7 +1,8 @@
 """The declarative models of the tables, with their names, keys and indexes.
 
 The first three tables are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
-The library itself runs Core statements on these tables: see `sql/statements.py`.
+The library itself runs Core statements on these tables: see `sql/statements.py`. Options of one database are stated in
+`info`, and `schema.add_options` adds them: with arguments such as `sqlite_where` the models would load its dialect.
 """
 
 from datetime import UTC, datetime
@@ -77,11 +78,6 @@ _NAMES = {
 _OFTEN = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000"
 
 
-def _partial(condition: str) -> dict[str, Any]:
-    """Return the options of an index that holds only the rows that meet a condition."""
-    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
-
-
 class Base(DeclarativeBase):
     """The base of the models of every TODO-list: types and naming convention."""
 
@@ -134,7 +130,7 @@ class Task(Base):
         sa.Index("starid_idx", "starid"),
         sa.Index("todolist_datasource_idx", "datasource"),
         # Finds the next task equally fast however many tasks are finished.
-        sa.Index("todolist_pending_idx", "priority", **_partial("status IS NULL")),
+        sa.Index("todolist_pending_idx", "priority", info={"where": "status IS NULL"}),
         {"info": {"storage": f"fillfactor = 70, {_OFTEN}"}},
     )
 
@@ -290,7 +286,7 @@ class Worker(Base):
 
     __table_args__ = (
         # Each claim looks for expired leases. `seen` is not in the index: a heartbeat then updates no index.
-        sa.Index("photometry_tasks_workers_live_idx", "worker", **_partial("ended IS NULL")),
+        sa.Index("photometry_tasks_workers_live_idx", "worker", info={"where": "ended IS NULL"}),
         {"info": {"storage": "fillfactor = 50, autovacuum_vacuum_threshold = 1000"}},
     )
 
@@ -341,10 +337,10 @@ class Attempt(Base):
 
     __table_args__ = (
         # The database itself ensures that no task has two live attempts.
-        sa.Index("photometry_tasks_attempts_live_idx", "priority", unique=True, **_partial("ended IS NULL")),
+        sa.Index("photometry_tasks_attempts_live_idx", "priority", unique=True, info={"where": "ended IS NULL"}),
         # Only failures take space in it.
-        sa.Index("photometry_tasks_attempts_kind_idx", "kind", "worker", **_partial("counts IS NOT NULL")),
-        {"info": {"storage": _OFTEN}, "sqlite_with_rowid": False},
+        sa.Index("photometry_tasks_attempts_kind_idx", "kind", "worker", info={"where": "counts IS NOT NULL"}),
+        {"info": {"storage": _OFTEN, "with_rowid": False}},
     )
     # No foreign keys: the attempts at a deleted task stay, and each key would cost a look-up per attempt.
 

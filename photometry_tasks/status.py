@@ -1,6 +1,7 @@
 """The statuses of a task."""
 
 import enum
+from collections.abc import Mapping
 
 __all__ = [
     "COVERS_NONE",
@@ -9,9 +10,13 @@ __all__ = [
     "GIVEN_UP",
     "LOST",
     "MEASURED",
+    "NOT_GIVEN",
     "RELEASED",
     "RESET_AT_OPENING",
+    "RETRIES",
     "STATUS",
+    "name_counts",
+    "name_status",
 ]
 
 
@@ -37,6 +42,12 @@ FAILED = (STATUS.ERROR, STATUS.ABORT)
 #: How an attempt without a result ended. LOST is also the kind of a failure: the worker can no longer be reached.
 LOST, RELEASED, GIVEN_UP = "lost", "released", "given up"
 
+#: The word for the kind of a failure that the pipeline did not give.
+NOT_GIVEN = "not given"
+
+#: Failures of a task that a run retries, unless it is told otherwise.
+RETRIES = 2
+
 #: A run does not run a task with one of these statuses again.
 FINISHED = (STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
 
@@ -48,3 +59,18 @@ COVERS_NONE = (STATUS.ERROR, STATUS.ABORT, STATUS.SKIPPED)
 
 #: Opening a TODO-list returns tasks with these statuses to pending: they were interrupted or failed.
 RESET_AT_OPENING = (STATUS.STARTED, STATUS.ABORT, STATUS.ERROR)
+
+_NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
+
+
+def name_status(status: int | None) -> str:
+    """Return the name of a status; a number outside STATUS, which another program wrote, is UNKNOWN."""
+    return _NAMES.get(status, STATUS.UNKNOWN.name)
+
+
+def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
+    """Return counts by the name of the status: every name is a key, and pending is PENDING."""
+    named = dict.fromkeys(_NAMES.values(), 0)
+    for status, number in counts.items():
+        named[name_status(status)] += number
+    return named

@@ -1,4 +1,7 @@
-"""`TaskManager`: hand out the tasks of a TODO-list, and save their results."""
+"""`TaskManager`: hand out the tasks of a TODO-list, and save their results.
+
+Opening a list imports the databases, and not this module: a worker process that imports it loads no SQLAlchemy.
+"""
 
 import atexit
 import logging
@@ -8,47 +11,42 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from sqlalchemy import ColumnElement
-from sqlalchemy.orm import Session
-
-from photometry_tasks.constraints import (
-    Constraints,
-    build_conditions,
-    build_constraints,
-    build_expressions,
-    check_constraints,
-)
 from photometry_tasks.errors import FileChangedError, UncommittedChangesError
 from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
-from photometry_tasks.progress.throughput import Throughput
 from photometry_tasks.rules import validation
+from photometry_tasks.rules.constraints import Constraints
 from photometry_tasks.rules.results import DETAILS, Result, check_result
-from photometry_tasks.sql import statements, transitions
-from photometry_tasks.sql.choices import Choice, build_chosen_tasks
-from photometry_tasks.sql.counts import name_counts
-from photometry_tasks.sql.execution import Transaction
-from photometry_tasks.sql.sampling import draw_task
-from photometry_tasks.sql.transitions import Saved
-from photometry_tasks.status import STATUS
-from photometry_tasks.storage.base import OpenOptions
+from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import check_versions, open_store
 from photometry_tasks.text import count_of, describe_tasks
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from photometry_tasks.constraints import build_constraints
+    from photometry_tasks.sql.choices import Choice
+    from photometry_tasks.sql.execution import Transaction
+    from photometry_tasks.sql.transitions import Saved
+
 __all__ = ["TaskManager", "build_constraints"]
 
-T = TypeVar("T")
-
 _logger = logging.getLogger("photometry_tasks")
+
+
+def __getattr__(name: str) -> Any:
+    if name != "build_constraints":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from photometry_tasks.constraints import build_constraints
+
+    return build_constraints
 
 
 class TaskManager:
@@ -136,7 +134,7 @@ class TaskManager:
         todo_file: str | os.PathLike[str] | Location,
         cleanup: bool = False,
         overwrite: bool = False,
-        cleanup_constraints: Mapping[str, Any] | Sequence[str | ColumnElement[bool]] | None = None,
+        cleanup_constraints: "Mapping[str, Any] | Sequence[str | ColumnElement[bool]] | None" = None,
         summary: str | os.PathLike[str] | None = None,
         summary_interval: int | None = 200,
         load_into_memory: bool = False,
@@ -152,6 +150,11 @@ class TaskManager:
         only_version: bool = False,
         retries: int | None = None,
     ) -> None:
+        from photometry_tasks.constraints import build_conditions
+        from photometry_tasks.progress.throughput import Throughput
+        from photometry_tasks.storage.base import OpenOptions
+        from photometry_tasks.storage.open import check_versions, open_store
+
         conditions = build_conditions(cleanup_constraints)
         self.summary_interval = validation.check_interval("summary_interval", summary_interval)
         self.backup_interval = validation.check_interval("backup_interval", backup_interval)
@@ -232,18 +235,11 @@ class TaskManager:
 
     def get_random_task(self, **constraints: Unpack[Constraints]) -> dict[str, Any] | None:
         """Return a random pending task, with equal probabilities; otherwise as `get_task`."""
-        expressions = build_expressions(check_constraints(constraints))
-        return self._read("get_random_task", partial(draw_task, conditions=expressions))
+        return self._store.get_random_task(constraints)
 
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
-        statement = statements.build_count_pending(build_expressions(check_constraints(constraints)))
-
-        def count(transaction: Transaction) -> int:
-            number: int = transaction.connection.execute(statement).scalar_one()
-            return number
-
-        return self._read("get_number_tasks", count)
+        return self._store.get_number_tasks(constraints)
 
     def claim_tasks(
         self, limit: int, *, has_failed: bool | None = None, **constraints: Unpack[Constraints]
@@ -280,8 +276,7 @@ class TaskManager:
 
     def find_skipped(self, priorities: Iterable[int]) -> list[int]:
         """Return those of the given tasks that are SKIPPED: a result may have covered tasks that were handed out."""
-        checked = validation.check_integers("priorities", priorities)
-        return self._read("find_skipped", lambda transaction: transitions.find_skipped(transaction, checked))
+        return self._store.find_skipped(validation.check_integers("priorities", priorities))
 
     def start_task(self, taskid: int) -> None:
         """Mark a task as STARTED, so that it is not handed out again.
@@ -330,7 +325,7 @@ class TaskManager:
             self._store.backup()  # the log of results does not hold this change
         return number
 
-    def reset_tasks(self, *, everything: bool = False, **choice: Unpack[Choice]) -> dict[str, int]:
+    def reset_tasks(self, *, everything: bool = False, **choice: "Unpack[Choice]") -> dict[str, int]:
         """Delete the results of chosen tasks, and return to pending these tasks and those that only they covered.
 
         A chosen task that a task outside the choice covers stays SKIPPED, which is logged.
@@ -358,6 +353,8 @@ class TaskManager:
         InvalidArgumentError
             If an argument is invalid, or no argument chooses tasks.
         """
+        from photometry_tasks.sql.choices import build_chosen_tasks
+
         reset = self._store.reset_tasks(build_chosen_tasks(choice, everything=everything))
         if reset.covered:
             message = "%s: %s still SKIPPED, covered by tasks that were not chosen; reset those too to measure again"
@@ -471,7 +468,7 @@ class TaskManager:
         self._try(self._store.publish_status)
         return [None if task is None else task.status for task in found]
 
-    def _count(self, results: list[Result], found: list[Saved | None]) -> None:
+    def _count(self, results: list[Result], found: "list[Saved | None]") -> None:
         pairs = [(result, task) for result, task in zip(results, found, strict=True) if task is not None]
         progress.add_results(self._summary, pairs)
         self._throughput.count(pairs)
@@ -493,10 +490,7 @@ class TaskManager:
             hint = f"is it {near[0]!r}?" if near else "give a value of your own in details['extra'], which is kept"
             self.logger.warning("%s: details[%r] is not stored; %s", self.todo_file, key, hint)
 
-    def _read(self, method: str, work: Callable[[Transaction], T]) -> T:
-        return self._store.run_in_transaction(method, work, writes=False)
-
-    def _write(self, work: Callable[[Transaction], None]) -> None:
+    def _write(self, work: "Callable[[Transaction], None]") -> None:
         self._store.run_in_transaction("write", work, writes=True)
 
     def _try(self, method: Callable[..., None], *arguments: object) -> bool:
@@ -589,7 +583,7 @@ class TaskManager:
         return self._connection.cursor
 
     @property
-    def session(self) -> Session:
+    def session(self) -> "Session":
         """An ORM session on the manager's connection; the caller commits its changes."""
         return self._connection.session
 

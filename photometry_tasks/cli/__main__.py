@@ -10,7 +10,7 @@ def main() -> None:
     """Run a command."""
     try:
         from photometry_tasks.cli.main import main as run_command
-    except KeyboardInterrupt:  # the imports take longer than many commands
+    except KeyboardInterrupt:  # also while the modules are imported
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)  # as `run_command` does
     run_command()

@@ -4,9 +4,8 @@ import shlex
 
 import click
 
-from photometry_tasks.cli.display import Bar, echo
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import TODO
-from photometry_tasks.maintenance.copy import copy_list
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
@@ -24,6 +23,9 @@ def copy_command(source: Location, target: Location) -> None:
 
     Example: photometry-tasks copy todo.sqlite copy.sqlite
     """
+    from photometry_tasks.cli.display import Bar
+    from photometry_tasks.maintenance.copy import copy_list
+
     with Bar("rows") as bar:
         copied = copy_list(source, target, progress=lambda done, total: bar.show("Copying", done, total))
     for name in copied.left_out:

@@ -1,14 +1,12 @@
-"""The output of the commands: messages, the progress of a run, the status of a TODO-list, and the next command."""
+"""The output of the commands in a terminal: the progress of a run, and the status of a TODO-list."""
 
 import os
 import shlex
 import shutil
-import sys
 import time
 from datetime import UTC, timedelta
 from typing import Any, Self
 
-import click
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
@@ -22,9 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from photometry_tasks.sql.history import NOT_GIVEN, RETRIES
-from photometry_tasks.status import FINISHED
-from photometry_tasks.storage.location import Location
+from photometry_tasks.cli.messages import describe_used_up, echo
+from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
 from photometry_tasks.text import clean, count_of, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
@@ -38,11 +35,6 @@ _MOST_KINDS, _MOST_HOSTS = 10, 3
 
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
-
-
-def echo(message: str, *, err: bool = False) -> None:
-    """Print a message, whose texts and file names cannot control the terminal."""
-    click.echo(clean(message), file=sys.stderr if err else sys.stdout)  # otherwise click writes UTF-8 instead of ASCII
 
 
 def build_console(*, stderr: bool = False) -> Console:
@@ -113,22 +105,6 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self._is_drawn:
             self._progress.stop()
-
-
-def suggest_run(todo: Location) -> str:
-    """Return the sentence that names the command for pending tasks."""
-    command = "work" if todo.path is None else "run"
-    return f"Run pending tasks with `photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION`."
-
-
-def describe_used_up(name: str, number: int, retries: int) -> str:
-    """Return the sentence about failed tasks that have no retries left."""
-    tasks = f"{count_of(number, 'failed task')} {'has' if number == 1 else 'have'} no retries left"
-    limit = "--retries 0" if not retries else f"more than {count_of(retries, 'failure')}"
-    return f"{tasks} ({limit}). Try again with `photometry-tasks reset {shlex.quote(name)} --status ERROR,ABORT`."
-
-
-# --- status ----------------------------------------------------------------------------------------------
 
 
 def build_view(found: dict[str, Any]) -> RenderableType:

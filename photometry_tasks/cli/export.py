@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import echo
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import choice_options, needs, read_choice, todo_argument
-from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
@@ -28,6 +27,8 @@ def export(todo: Location, target: Path, for_spreadsheets: bool, **options: Any)
 
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
+    from photometry_tasks.export import export_tasks
+
     with needs(target.suffix.lower().lstrip("."), "a library for this format"):
         choice = read_choice(options, with_pending=True)
         number = export_tasks(todo, target, for_spreadsheets=for_spreadsheets, **choice)

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import Bar, echo, suggest_run
+from photometry_tasks.cli.messages import echo, suggest_run
 from photometry_tasks.cli.params import todo_argument
-from photometry_tasks.ingest import add_target_lists
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
@@ -36,6 +35,9 @@ def init(todo: Location, lists: tuple[Path, ...], sector: int | None, cadence: i
 
     Example: photometry-tasks init todo.sqlite all_targets_S001_v1.csv --datasource both
     """
+    from photometry_tasks.cli.display import Bar
+    from photometry_tasks.ingest import add_target_lists
+
     with Bar("targets") as bar:
 
         def show_progress(done: int, total: int | None) -> None:

@@ -1,4 +1,7 @@
-"""The group of the commands, and the errors that they print without a traceback."""
+"""The group of the commands, and the errors that they print without a traceback.
+
+Help, completion and usage errors load no library but click: a command imports what it needs when it runs.
+"""
 
 import io
 import logging
@@ -9,12 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks.cli.copy import copy_command
-from photometry_tasks.cli.display import echo
 from photometry_tasks.cli.export import export
 from photometry_tasks.cli.init import init
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.reset import reset, reset_uncovered, undo
 from photometry_tasks.cli.run import demo, run, work
 from photometry_tasks.cli.status import report, status
@@ -75,16 +77,20 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             echo("Interrupted.", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
-        except BrokenPipeError:
-            raise  # click ends quietly: the reader of the output, such as `head`, has enough
+        except (BrokenPipeError, click.exceptions.Exit, click.Abort):
+            raise  # click ends quietly; the reader of the output, such as `head`, may have enough
         except click.ClickException as error:
             error.message = clean(error.message)  # type: ignore[misc]  # final, but only its text reaches the terminal
             raise
-        except DBAPIError as error:
-            raise click.ClickException(clean(error.orig)) from error
         except (TodoError, OSError) as error:
             failure = _Braked if isinstance(error, TooManyErrorsError) else click.ClickException
             raise failure(clean(error)) from error
+        except Exception as error:
+            from sqlalchemy.exc import DBAPIError
+
+            if not isinstance(error, DBAPIError):
+                raise
+            raise click.ClickException(clean(error.orig)) from error
 
 
 @click.group(cls=_Commands)

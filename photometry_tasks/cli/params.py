@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from photometry_tasks.constraints import check_constraints
+from photometry_tasks.rules.constraints import check_constraints
 from photometry_tasks.runner.task import describe_error
-from photometry_tasks.sql.choices import CHOICES, build_choice
-from photometry_tasks.sql.history import RETRIES
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import RETRIES, STATUS
 from photometry_tasks.storage.location import parse_location
 
 if TYPE_CHECKING:
@@ -156,6 +154,8 @@ def choice_options(*, with_pending: bool) -> Callable[[Callable[..., None]], Cal
 
 def read_choice(options: dict[str, Any], *, with_pending: bool) -> dict[str, Any]:
     """Return the given options as arguments of `Choice`, checked before the list is opened."""
+    from photometry_tasks.sql.choices import CHOICES, build_choice
+
     own = {name: options.pop(name) for name in CHOICES}
     choice = {name: value for name, value in own.items() if value not in (None, ())} | read_constraints(options)
     build_choice(choice, with_pending=with_pending)

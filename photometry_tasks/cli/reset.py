@@ -7,13 +7,10 @@ from typing import Any
 
 import click
 
-from photometry_tasks.cli.display import echo, suggest_run
+from photometry_tasks.cli.messages import echo, suggest_run
 from photometry_tasks.cli.params import choice_options, read_choice, todo_argument
 from photometry_tasks.errors import OutdatedSchemaError
-from photometry_tasks.maintenance.reset import count_reset, count_uncovered
-from photometry_tasks.sql.choices import build_chosen_tasks
 from photometry_tasks.storage.location import Location
-from photometry_tasks.storage.open import upgrade_list
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of, describe_tasks
 
@@ -42,6 +39,10 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
         raise click.UsageError(
             "No tasks are chosen. Give --status, --kind or constraints such as --camera, or --everything."
         )
+    from photometry_tasks.maintenance.reset import count_reset
+    from photometry_tasks.sql.choices import build_chosen_tasks
+    from photometry_tasks.storage.open import upgrade_list
+
     chosen = build_chosen_tasks(choice, everything=everything)
     if todo.path is not None and not dry_run:
         if not (yes or sys.stdin.isatty()):
@@ -105,6 +106,8 @@ def reset_uncovered(todo: Location, dry_run: bool) -> None:
     Example: photometry-tasks reset-uncovered todo.sqlite --dry-run
     """
     if dry_run:
+        from photometry_tasks.maintenance.reset import count_uncovered
+
         number = count_uncovered(todo)
         next_step = " Leave --dry-run out to reset them." if number else ""
         echo(f"{count_of(number, 'SKIPPED task')} would return to pending.{next_step}")

@@ -3,11 +3,11 @@
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from photometry_tasks.cli.display import Bar, build_console, build_view, describe_used_up, echo, suggest_run
+from photometry_tasks.cli.messages import describe_used_up, echo, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
@@ -20,14 +20,14 @@ from photometry_tasks.cli.params import (
     run_options,
     todo_argument,
 )
-from photometry_tasks.maintenance.status import get_status
-from photometry_tasks.runner import RunReport, run_tasks
-from photometry_tasks.runner.executors import check_ranks
 from photometry_tasks.runner.task import PhotometryFunction, check_function
-from photometry_tasks.sql.history import NOT_GIVEN, RETRIES, count_used_up
+from photometry_tasks.status import NOT_GIVEN, RETRIES
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of
+
+if TYPE_CHECKING:
+    from photometry_tasks.runner import RunReport
 
 #: Exit code with `--fail` if a task became an ERROR.
 _FAILED = 4
@@ -72,6 +72,8 @@ def run(
         if how["task_timeout"] is not None:
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
         how["executor"] = import_executor(executor)
+        from photometry_tasks.runner.executors import check_ranks
+
         check_ranks(executor)
     with TaskManager(todo, summary=summary, load_into_memory=in_memory, **opening) as manager:
         _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
@@ -121,6 +123,10 @@ def _run(
     fail: bool = False,
     **how: Any,
 ) -> None:
+    from photometry_tasks.cli.display import Bar
+    from photometry_tasks.runner import RunReport, run_tasks
+    from photometry_tasks.sql.history import count_used_up
+
     def count_total(saved: int) -> int:
         total: int = saved + manager.summary["STARTED"] + manager.get_number_tasks(**constraints)
         return total if limit is None else min(total, limit)
@@ -170,7 +176,7 @@ def _run(
         raise click.exceptions.Exit(_FAILED)
 
 
-def _describe_kinds(report: RunReport) -> str:
+def _describe_kinds(report: "RunReport") -> str:
     shown = [f"{number:,} {kind or NOT_GIVEN}" for kind, number in report.kinds.most_common(_KINDS)]
     rest = report.kinds.total() - sum(number for _, number in report.kinds.most_common(_KINDS))
     return f"Errors: {', '.join(shown)}{f', {rest:,} others' if rest else ''}."
@@ -189,6 +195,9 @@ def demo() -> None:
 
     Example: photometry-tasks demo
     """
+    from photometry_tasks.cli.display import build_console, build_view
+    from photometry_tasks.maintenance.status import get_status
+
     with needs("demo", "NumPy"):
         from photometry_tasks.demo import make_todo_file, photometry
     path = Path(tempfile.mkdtemp(prefix="photometry-tasks-demo-")) / "todo.sqlite"

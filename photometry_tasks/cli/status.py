@@ -8,11 +8,9 @@ import time
 from pathlib import Path
 
 import click
-from rich.live import Live
 
-from photometry_tasks.cli.display import build_attempts, build_console, build_view, echo
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import needs, todo_argument
-from photometry_tasks.maintenance.status import get_attempts, get_status
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
@@ -33,16 +31,18 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
     """
     if watch and (as_json or task is not None):
         raise click.UsageError("--watch cannot be combined with --json or --task; leave one of them out.")
+    from photometry_tasks.maintenance.status import get_attempts, get_status
+
+    if as_json:
+        echo(json.dumps(get_status(todo) if task is None else get_attempts(todo, task), indent=2, default=str))
+        return
+    from rich.live import Live
+
+    from photometry_tasks.cli.display import build_attempts, build_console, build_view
+
     console = build_console()
     if task is not None:
-        attempts = get_attempts(todo, task)
-        if as_json:
-            echo(json.dumps(attempts, indent=2, default=str))
-        else:
-            console.print(build_attempts(task, attempts))
-        return
-    if as_json:
-        echo(json.dumps(get_status(todo), indent=2))
+        console.print(build_attempts(task, get_attempts(todo, task)))
         return
     if not watch:
         console.print(build_view(get_status(todo)))

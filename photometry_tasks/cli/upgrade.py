@@ -5,12 +5,9 @@ from contextlib import closing
 
 import click
 
-from photometry_tasks import schema
-from photometry_tasks.cli.display import echo
+from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import todo_argument
-from photometry_tasks.maintenance.check import find_faults, find_notes
 from photometry_tasks.storage.location import Location
-from photometry_tasks.storage.open import open_read_only, upgrade_list
 from photometry_tasks.text import count_of
 
 
@@ -25,6 +22,9 @@ def upgrade(todo: Location, check: bool) -> None:
 
     Example: photometry-tasks upgrade todo.sqlite --check
     """
+    from photometry_tasks import schema
+    from photometry_tasks.storage.open import open_read_only, upgrade_list
+
     if check:
         with closing(open_read_only(todo)) as database, database.begin(writes=False) as connection:
             changes = schema.find_changes(connection, database.name)
@@ -51,6 +51,8 @@ def check(todo: Location) -> None:
 
     Example: photometry-tasks check todo.sqlite
     """
+    from photometry_tasks.maintenance.check import find_faults, find_notes
+
     faults = list(find_faults(todo))
     for fault in faults:
         echo(fault)

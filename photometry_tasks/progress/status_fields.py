@@ -8,8 +8,9 @@ from sqlalchemy import Column, Connection, Row, inspect
 from photometry_tasks.models import diagnostics, progress, todolist
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
-from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
-from photometry_tasks.sql.history import RETRIES, count_failures, count_used_up, count_versions
+from photometry_tasks.sql.counts import count_by_ccd, count_by_status
+from photometry_tasks.sql.history import count_failures, count_used_up, count_versions
+from photometry_tasks.status import RETRIES, name_counts
 from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.

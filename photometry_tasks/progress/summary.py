@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from photometry_tasks.files import open_regular, os_errors, replace_file
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import invalid_argument
-from photometry_tasks.sql.counts import name_counts
-from photometry_tasks.sql.transitions import Saved
-from photometry_tasks.status import STATUS
+from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.text import shorten
+
+if TYPE_CHECKING:
+    from photometry_tasks.sql.transitions import Saved
 
 #: Weight of the newest value in the mean times.
 _ALPHA = 0.1
@@ -33,7 +34,7 @@ def build_summary() -> dict[str, Any]:
     }
 
 
-def add_results(summary: dict[str, Any], results: Iterable[tuple[Result, Saved]]) -> None:
+def add_results(summary: dict[str, Any], results: "Iterable[tuple[Result, Saved]]") -> None:
     """Add results, each with its outcome, to a summary."""
     # The dict is the pipeline's too, which may have removed a number.
     number = summary.get("tasks_run", 0)

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, selec
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.progress.status_fields import PAUSE, read_minutes
 from photometry_tasks.rules.stored_values import read_value
-from photometry_tasks.sql.counts import count_by_ccd, count_by_status, name_counts
+from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.functions import whole_part
-from photometry_tasks.status import FINISHED, STATUS
+from photometry_tasks.status import FINISHED, STATUS, name_counts
 
 __all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
 

@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
@@ -41,6 +53,17 @@ HEAD = list(REVISIONS)[-1]
 _alembic_lock = threading.Lock()
 
 
+def add_options(dialect: Dialect) -> None:
+    """Add the options of a dialect to the tables and indexes of the models, which state them in `info`."""
+    name = "sqlite" if is_sqlite(dialect) else "postgresql"
+    for table in Base.metadata.sorted_tables:
+        if is_sqlite(dialect):
+            table.dialect_options[name]["with_rowid"] = table.info.get("with_rowid", True)
+        for index in table.indexes:
+            if "where" in index.info:
+                index.dialect_options[name]["where"] = text(index.info["where"])
+
+
 def create_schema(connection: Connection, fill: Callable[[], None] = lambda: None) -> None:
     """Create the tables of this release in an empty database.
 
@@ -49,6 +72,7 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
     fill : callable, optional
         Adds rows before the indexes are created: building an index from all rows at once is faster.
     """
+    add_options(connection.dialect)
     tables = Base.metadata.sorted_tables
     for table in tables:
         connection.execute(CreateTable(table))
@@ -259,6 +283,7 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
 
 def _complete(connection: Connection) -> None:
     """Create the tables and indexes again that other programs dropped."""
+    add_options(connection.dialect)
     tables = Base.metadata.sorted_tables
     layout = read_layout(connection, [table.name for table in tables])
     for table in tables:

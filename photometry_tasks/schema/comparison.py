@@ -168,8 +168,7 @@ def find_lacking_indexes(found: TableLayout, table: Table) -> list[Index]:
     """Return the indexes of a model that its table lacks or that differ there."""
     lacking = []
     for index in table.indexes:
-        is_partial = any(option.endswith("_where") for option in index.dialect_kwargs)
         columns = tuple(column.name for column in index.columns)
-        if found.indexes.get(str(index.name)) != IndexLayout(columns, bool(index.unique), is_partial):
+        if found.indexes.get(str(index.name)) != IndexLayout(columns, bool(index.unique), "where" in index.info):
             lacking.append(index)
     return sorted(lacking, key=lambda index: str(index.name))

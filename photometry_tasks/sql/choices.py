@@ -12,9 +12,8 @@ from photometry_tasks.constraints import Constraints, build_expressions, check_c
 from photometry_tasks.errors import InvalidArgumentError
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.rules.validation import check_positive, check_statuses, check_text, check_texts
-from photometry_tasks.sql.history import NOT_GIVEN
 from photometry_tasks.sql.statements import IS_LAST_RESULT
-from photometry_tasks.status import FAILED, RELEASED
+from photometry_tasks.status import FAILED, NOT_GIVEN, RELEASED
 
 _task, _try = todolist.c, attempts.c
 

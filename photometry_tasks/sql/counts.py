@@ -1,7 +1,6 @@
 """Count tasks by status, in the whole list and on each CCD."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -9,9 +8,7 @@ from sqlalchemy import Connection
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.stored_values import show_value
 from photometry_tasks.sql import statements
-from photometry_tasks.status import STATUS
-
-_NAMES: dict[int | None, str] = {None: "PENDING", **{status.value: status.name for status in STATUS}}
+from photometry_tasks.status import name_counts, name_status
 
 
 def count_by_status(connection: Connection) -> Counter[int | None]:
@@ -27,18 +24,5 @@ def count_by_ccd(connection: Connection) -> dict[tuple[Any, Any], dict[str, int]
     counts: dict[tuple[Any, Any], dict[str, int]] = {}
     for camera, ccd, status, number in connection.execute(statements.COUNT_BY_CCD):
         place = show_value(todolist.c.camera, camera), show_value(todolist.c.ccd, ccd)
-        counts.setdefault(place, dict.fromkeys(_NAMES.values(), 0))[_name(status)] += number
+        counts.setdefault(place, name_counts({}))[name_status(status)] += number
     return counts
-
-
-def name_counts(counts: Mapping[int | None, int]) -> dict[str, int]:
-    """Return counts by the name of the status: every name is a key, and pending is PENDING."""
-    named = dict.fromkeys(_NAMES.values(), 0)
-    for status, number in counts.items():
-        named[_name(status)] += number
-    return named
-
-
-def _name(status: int | None) -> str:
-    """Return the name of a status; a number outside STATUS, which another program wrote, is UNKNOWN."""
-    return _NAMES.get(status, STATUS.UNKNOWN.name)

@@ -15,12 +15,6 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.transitions import Saved
 
-#: The word for a kind that the pipeline did not give.
-NOT_GIVEN = "not given"
-
-#: Failures of a task that a run retries, unless it is told otherwise.
-RETRIES = 2
-
 
 def describe_worker(version: str | None) -> dict[str, Any]:
     """Return this process as a worker: columns of `photometry_tasks_workers`."""

@@ -22,11 +22,10 @@ from photometry_tasks.rules.results import (
 )
 from photometry_tasks.rules.skipping import Decision, Rival, Target, build_decision, build_neighbours
 from photometry_tasks.sql import statements
-from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction, iter_chunks
 from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.sql.undo import Kept
-from photometry_tasks.status import FAILED, STATUS
+from photometry_tasks.status import FAILED, STATUS, name_counts
 
 _NO_SKIPS = Decision()
 

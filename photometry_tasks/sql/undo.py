@@ -20,8 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from photometry_tasks.errors import CannotUndoError
 from photometry_tasks.models import attempts, diagnostics, extra, own_skips, photometry_skipped, todolist, undo
 from photometry_tasks.sql import statements
-from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Keeper, Transaction, iter_chunks
+from photometry_tasks.status import name_counts
 from photometry_tasks.text import count_of, list_first
 
 #: The tables whose rows a reset deletes, in an order in which each row comes after the rows that it refers to.

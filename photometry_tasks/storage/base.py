@@ -15,9 +15,11 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
+from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.rules.results import Result
-from photometry_tasks.sql import transitions
+from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Row, Transaction
+from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.sql.transitions import Reset, Saved
 from photometry_tasks.sql.undo import undo_reset
 from photometry_tasks.storage.connection import ManagerConnection, SharedDatabase
@@ -177,6 +179,21 @@ class TaskStore(Protocol):
     def get_tasks(self, limit: int, constraints: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the next pending tasks, at most `limit`."""
 
+    def get_random_task(self, constraints: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return a random pending task, with equal probabilities, or None."""
+        work = partial(draw_task, conditions=build_expressions(check_constraints(constraints)))
+        return self.run_in_transaction("get_random_task", work, writes=False)
+
+    def get_number_tasks(self, constraints: Mapping[str, Any]) -> int:
+        """Return the number of pending tasks."""
+        statement = statements.build_count_pending(build_expressions(check_constraints(constraints)))
+
+        def count(transaction: Transaction) -> int:
+            number: int = transaction.connection.execute(statement).scalar_one()
+            return number
+
+        return self.run_in_transaction("get_number_tasks", count, writes=False)
+
     def claim_tasks(
         self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
     ) -> list[dict[str, Any]]:
@@ -188,6 +205,11 @@ class TaskStore(Protocol):
     def has_tasks_elsewhere(self, constraints: Mapping[str, Any]) -> bool:  # noqa: ARG002 - the default needs none
         """Whether other managers run or lock tasks that may return to pending."""
         return False
+
+    def find_skipped(self, priorities: Sequence[int]) -> list[int]:
+        """Return those of the given tasks that are SKIPPED."""
+        work = partial(transitions.find_skipped, priorities=priorities)
+        return self.run_in_transaction("find_skipped", work, writes=False)
 
     def start_tasks(self, method: str, priorities: Sequence[int]) -> None:
         """Mark tasks as STARTED, all or none."""

@@ -18,7 +18,6 @@ from photometry_tasks.storage.sqlite.paths import (
     is_todo_file_or_beside,
     locate_todo_file,
 )
-from photometry_tasks.storage.sqlite.status_file import read_status_file
 
 _URL = re.compile(r"(?P<file>sqlite(\+\w+)?:///)|[\w+]+://")
 
@@ -57,6 +56,8 @@ class Location:
 
     def read_published_status(self) -> dict[str, Any] | None:
         """Return the status that a manager published for its file, as `get_status` returns it, or None."""
+        from photometry_tasks.storage.sqlite.status_file import read_status_file  # loads SQLAlchemy
+
         path = self.find_file()
         return None if path is None else read_status_file(path)
 

@@ -10,7 +10,6 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
 from photometry_tasks.storage.location import Location
-from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
 from photometry_tasks.storage.sqlite.creation import create_todo_file
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import open_todo_file, open_todo_file_with_log, upgrade_todo_file
@@ -36,9 +35,17 @@ def open_store(location: Location, options: OpenOptions) -> TaskStore:
         raise invalid_argument(
             "load_into_memory", True, "a list on a server cannot be loaded into memory; leave this argument out"
         )
-    from photometry_tasks.storage.postgresql.store import PostgreSQLStore  # a tenth of the package's import time
+    from photometry_tasks.storage.postgresql.store import PostgreSQLStore
 
     return PostgreSQLStore.open(location.url, options)
+
+
+def _connect(location: Location) -> Database:
+    """Connect to a server."""
+    # A file needs neither this module nor SQLAlchemy's dialect, which together take a quarter of the import time.
+    from photometry_tasks.storage.postgresql.database import PostgreSQLDatabase
+
+    return PostgreSQLDatabase(location.url)
 
 
 def open_database(location: Location) -> Database:
@@ -49,7 +56,7 @@ def open_database(location: Location) -> Database:
     TodoFileNotFoundError, NotATodoFileError, DamagedFileError, TodoFileInUseError, ServerError
     """
     path = location.find_file()
-    return PostgreSQLDatabase(location.url) if path is None else SQLiteDatabase.open(path)
+    return _connect(location) if path is None else SQLiteDatabase.open(path)
 
 
 def open_read_only(location: Location) -> Database:
@@ -63,7 +70,7 @@ def open_read_only(location: Location) -> Database:
     if path is not None:
         return SQLiteDatabase.open_read_only(path)
     with ExitStack() as opened:
-        database = opened.enter_context(closing(PostgreSQLDatabase(location.url)))
+        database = opened.enter_context(closing(_connect(location)))
         with database.begin(writes=False) as connection:
             schema.check_exists(connection, database.name)
         opened.pop_all()
@@ -133,7 +140,7 @@ def create_list(location: Location, fill: Fill) -> bool:
 
     if location.path is not None:
         return create_todo_file(location.path, create)
-    with closing(PostgreSQLDatabase(location.url)) as database:
+    with closing(_connect(location)) as database:
         return create(database)
 
 
@@ -150,5 +157,5 @@ def upgrade_list(location: Location) -> list[str]:
     path = location.find_file()
     if path is not None:
         return upgrade_todo_file(path)
-    with closing(PostgreSQLDatabase(location.url)) as database:
+    with closing(_connect(location)) as database:
         return upgrade_schema(database)

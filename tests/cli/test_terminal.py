@@ -313,7 +313,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize(
     "module",
-    ["click", "sqlalchemy", "rich.table", "photometry_tasks.taskmanager", "photometry_tasks.cli.upgrade", "filelock"],
+    ["click", "sqlalchemy", "photometry_tasks.schema", "photometry_tasks.taskmanager", "filelock"],
 )
 def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str) -> None:
     """Ctrl-C in an import ends a command with the usual exit code and a line."""

@@ -1,26 +1,28 @@
 """The package as a whole: the modules that an import loads, the places of dialects, the example."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import photometry_tasks
+from photometry_tasks.cli.main import main
+from tests.support.lists import make_file, many
 from tests.support.paths import ROOT
 
 PACKAGE = Path(photometry_tasks.__file__).parent
 
-
-def loaded_by(script: str) -> set[str]:
-    """Return the modules that a program has loaded at its end."""
-    command = [sys.executable, "-c", f"import sys\n{script}\nprint(*sys.modules)"]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-
-
+#: Libraries that take long to load.
 HEAVY = {
+    "sqlalchemy",
+    "sqlalchemy.dialects.sqlite",
+    "sqlalchemy.dialects.postgresql",
+    "alembic",
     "sqlite3",
     "psycopg",
-    "alembic",
     "click",
     "rich",
     "numpy",
@@ -33,24 +35,62 @@ HEAVY = {
 }
 
 
-def test_importing_loads_nothing() -> None:
-    """`import photometry_tasks` loads no library, not even SQLAlchemy."""
-    assert not loaded_by("import photometry_tasks") & (HEAVY | {"sqlalchemy"})
+def run_commands(*commands: str, **variables: str) -> str:
+    """Return a program that runs commands one after the other, as `photometry-tasks` does."""
+    return f"""
+import os, sys
+from photometry_tasks.cli.__main__ import main
+os.environ.update({variables})
+for command in {commands}:
+    sys.argv = ["photometry-tasks", *command.split()]
+    try:
+        main()
+    except SystemExit:
+        pass
+"""
 
 
-def test_a_worker_loads_little() -> None:
-    """The modules that a worker imports to run a task load no SQLAlchemy, with any executor."""
-    loaded = loaded_by(
-        "import photometry_tasks.runner.task, photometry_tasks.runner.pool, photometry_tasks.cli.__main__"
-    )
-    assert not loaded & {"sqlalchemy", "sqlite3", "click", "rich", "numpy"}
-
-
-def test_a_name_loads_what_it_needs() -> None:
-    """The first public name loads SQLAlchemy and the modules of the package, and no other library."""
-    loaded = loaded_by("from photometry_tasks import TaskManager, STATUS, build_constraints")
-    assert "sqlalchemy.orm" in loaded
-    assert not loaded & HEAVY
+@pytest.mark.parametrize(
+    ("script", "needed"),
+    [
+        ("import photometry_tasks", set()),
+        ("from photometry_tasks import STATUS, TaskManager", set()),
+        ("import photometry_tasks.taskmanager, photometry_tasks.cli.__main__", set()),
+        ("import photometry_tasks.runner.task, photometry_tasks.runner.pool", {"psutil", "multiprocessing"}),
+        ("from photometry_tasks import build_constraints", {"sqlalchemy"}),
+        (
+            "from photometry_tasks import TaskManager; TaskManager('todo.sqlite').close()",
+            {"sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlite3", "filelock", "psutil"},
+        ),
+        (run_commands("--version", "--help", *(f"{name} --help" for name in main.commands)), {"click"}),
+        (
+            run_commands(
+                "no-such-command",
+                "status",
+                "run todo.sqlite math:sqrt --jobs 0",
+                "run todo.sqlite math:sqrt --tmag-min nan",
+                "run todo.sqlite no_such_module:f --camera 1",
+                "work todo.sqlite math:sqrt",
+                "status todo.sqlite --watch --json",
+                "reset todo.sqlite --forget-history",
+            ),
+            {"click"},
+        ),
+        (
+            run_commands(
+                "", _PHOTOMETRY_TASKS_COMPLETE="bash_complete", COMP_WORDS="photometry-tasks re", COMP_CWORD="1"
+            ),
+            {"click"},
+        ),
+    ],
+)
+def test_what_is_loaded(tmp_path: Path, script: str, needed: set[str]) -> None:
+    """A program loads exactly the libraries that it needs; the modules of a pipeline and its workers need few."""
+    make_file(tmp_path / "todo.sqlite", many(1))
+    command = [sys.executable, "-c", f"{script}\nimport sys\nprint(*sys.modules)"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert HEAVY & set(run.stdout.splitlines()[-1].split()) == needed
 
 
 def test_the_public_names() -> None:

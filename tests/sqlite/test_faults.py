@@ -285,7 +285,7 @@ def test_a_read_only_file_or_directory(as_nobody: Path, read_only: str, in_memor
         add_targets(path, [])
     assert checksum(path) == before
     assert list(as_nobody.iterdir()) == [path]
-    assert CliRunner().invoke(main, ["status", str(path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["status", str(path), "--json"]).exit_code == 0
 
 
 @AS_ROOT

@@ -23,7 +23,13 @@ from tests.support.paths import ROOT
 # Forked from a server that has imported all modules: a process starts in 10 ms.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["sqlite3", "filelock", "psutil", "psycopg", "pytest", "tests.support.lists", "tests.support.processes"]
+    [
+        *("sqlite3", "filelock", "psutil", "psycopg", "rich.live", "pytest"),
+        *(f"photometry_tasks.{name}" for name in ("cli.display", "export", "ingest", "runner.run")),
+        *(f"photometry_tasks.maintenance.{name}" for name in ("check", "copy", "reset", "status")),
+        *(f"photometry_tasks.storage.{name}.store" for name in ("sqlite", "postgresql")),
+        *("tests.support.lists", "tests.support.processes"),
+    ]
 )
 
 

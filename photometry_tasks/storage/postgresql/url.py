@@ -1,14 +1,13 @@
 """The URL of a database on a PostgreSQL server, in the forms of libpq and of SQLAlchemy."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from photometry_tasks.rules.validation import invalid_argument
-from photometry_tasks.storage.postgresql.dbapi import build_dialect, find_parameters
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 _SCHEMES = ("postgres", "postgresql", "postgresql+psycopg")
 
@@ -50,6 +49,10 @@ def build_arguments(url: str) -> dict[str, Any]:
         If the URL has a parameter that neither libpq nor the driver knows, or an invalid port or threshold.
     DriverMissingError
     """
+    from sqlalchemy.exc import ArgumentError  # only needed with a server
+
+    from photometry_tasks.storage.postgresql.dbapi import build_dialect, find_parameters
+
     name = hide_password(url)
     try:
         _, found = build_dialect().create_connect_args(_parse(url))
@@ -68,8 +71,10 @@ def build_arguments(url: str) -> dict[str, Any]:
     return arguments
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str) -> "URL":
     """Return the URL of SQLAlchemy, with the hosts and ports in its query."""
+    from sqlalchemy import make_url
+
     found: Any = _URL.fullmatch(url)
     match_host: Any = re.compile(_HOST).fullmatch
     parsed = make_url(f"postgresql+psycopg://{found['login'] or ''}{found['rest']}")

@@ -9,9 +9,9 @@ from typing import Any
 
 from photometry_tasks.files import open_regular, os_errors, replace_file, resolve
 from photometry_tasks.progress.status_fields import read_status_fields
-from photometry_tasks.sql.counts import name_counts
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.statements import build_running_tasks
+from photometry_tasks.status import name_counts
 from photometry_tasks.storage.sqlite.lock import find_holder
 
 _logger = logging.getLogger("photometry_tasks")
