@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.errors import TodoError
-from photometry_tasks.models import Base
+from photometry_tasks.models import TABLES, Base
 from photometry_tasks.schema import VERSION_TABLE, add_options, convert_older_file
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.base import Database
@@ -47,7 +47,7 @@ def run_migrations(dialect: Dialect, **where: Any) -> None:
 def build_sqlite_metadata() -> MetaData:
     """Return the tables without identity columns, which SQLite lacks: Alembic would report each as a difference."""
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
-    for table in Base.metadata.sorted_tables:
+    for table in TABLES:
         for column in table.to_metadata(metadata).columns:
             if column.identity is not None:
                 column.identity = column.server_default = None

@@ -380,3 +380,6 @@ extra = _table(Extra)
 workers = _table(Worker)
 attempts = _table(Attempt)
 undo = _table(Undo)
+
+#: The tables, in an order in which each row comes after the rows that it refers to.
+TABLES: list[sa.Table] = Base.metadata.sorted_tables

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, Select, exists, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoError
-from photometry_tasks.models import Base, diagnostics, todolist
+from photometry_tasks.models import TABLES, diagnostics, todolist
 from photometry_tasks.rules.stored_values import is_foreign
 from photometry_tasks.rules.validation import BRIGHTEST, FAINTEST
 from photometry_tasks.sql import statements
@@ -122,7 +122,7 @@ def _find_faulty_tasks(connection: Connection) -> Iterator[str]:
 
 
 def _find_foreign_values(database: Database) -> Iterator[str]:
-    for table in Base.metadata.sorted_tables:
+    for table in TABLES:
         found: dict[Column[Any], list[Any]] = {}
         with closing(database.iter_rows(table)) as rows:
             for row in rows:

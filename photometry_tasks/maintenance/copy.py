@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, Dialect, Table, delete, func, select
 
 from photometry_tasks import schema
 from photometry_tasks.errors import CopyError, RowRefusedError
-from photometry_tasks.models import Base, attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.models import TABLES, attempts, diagnostics, photometry_skipped, todolist, workers
 from photometry_tasks.rules.stored_values import describe_value, is_foreign
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row
@@ -22,9 +22,6 @@ from photometry_tasks.storage.open import create_list, open_database, open_read_
 from photometry_tasks.text import count_of
 
 Progress = Callable[[int, int | None], None]
-
-#: The tables, in an order in which each row comes after the rows that it refers to.
-_TABLES: list[Table] = list(Base.metadata.sorted_tables)
 
 #: The tables that an empty list may have filled.
 _HISTORY = (workers.name, attempts.name)
@@ -91,7 +88,7 @@ def copy_list(
 
 def _count(connection: Connection) -> dict[str, int]:
     counts = {}
-    for table in _TABLES:
+    for table in TABLES:
         statement = select(func.count()).select_from(table)
         if table is attempts:
             statement = statement.where(attempts.c.ended.is_not(None))
@@ -137,7 +134,7 @@ class _Copying:
 
     def fill(self, target: Database) -> None:
         """Copy all rows into the empty tables of an open transaction, and compare the row counts."""
-        for table in _TABLES:
+        for table in TABLES:
             try:
                 with closing(self._iter_rows(table, target.connection.dialect)) as rows:
                     target.add_rows(list(table.columns), rows)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
-from photometry_tasks.models import Base
+from photometry_tasks.models import TABLES
 from photometry_tasks.schema.comparison import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
@@ -56,7 +56,7 @@ _alembic_lock = threading.Lock()
 def add_options(dialect: Dialect) -> None:
     """Add the options of a dialect to the tables and indexes of the models, which state them in `info`."""
     name = "sqlite" if is_sqlite(dialect) else "postgresql"
-    for table in Base.metadata.sorted_tables:
+    for table in TABLES:
         if is_sqlite(dialect):
             table.dialect_options[name]["with_rowid"] = table.info.get("with_rowid", True)
         for index in table.indexes:
@@ -73,13 +73,12 @@ def create_schema(connection: Connection, fill: Callable[[], None] = lambda: Non
         Adds rows before the indexes are created: building an index from all rows at once is faster.
     """
     add_options(connection.dialect)
-    tables = Base.metadata.sorted_tables
-    for table in tables:
+    for table in TABLES:
         connection.execute(CreateTable(table))
         if is_server(connection.dialect) and "storage" in table.info:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} SET ({table.info['storage']})")
     fill()
-    for table in tables:
+    for table in TABLES:
         for index in sorted(table.indexes, key=lambda index: str(index.name)):
             index.create(connection)
     _version.create(connection)
@@ -92,7 +91,7 @@ def is_current(layout: Mapping[str, TableLayout]) -> bool:
         table.name in layout
         and not any(find_problems(layout[table.name], table))
         and not find_lacking_indexes(layout[table.name], table)
-        for table in Base.metadata.sorted_tables
+        for table in TABLES
     )
 
 
@@ -132,7 +131,7 @@ def find_changes(connection: Connection, path: object) -> list[str]:
         from photometry_tasks.schema import legacy
 
         return legacy.find_changes(connection, path) + later
-    tables_then = Base.metadata.sorted_tables if revision == HEAD else _find_tasoc_tables()
+    tables_then = TABLES if revision == HEAD else _find_tasoc_tables()
     return _find_lost(connection, tables_then, revision, path) + later
 
 
@@ -143,7 +142,7 @@ def check_names_are_free(connection: Connection, path: object) -> None:
     ------
     NotATodoFileError
     """
-    ours = (table.name for table in Base.metadata.sorted_tables)
+    ours = (table.name for table in TABLES)
     if taken := sorted(set(inspect(connection).get_table_names()).intersection(ours)):
         found = f"it has tables named {', '.join(taken)}, but no revision in {VERSION_TABLE}"
         raise NotATodoFileError(path=path, found=found)
@@ -211,9 +210,9 @@ def find_foreign(connection: Connection) -> list[str]:
     inspector = inspect(connection)
     # SQLite ignores the case of names.
     fold: Callable[[str], str] = str.lower if is_sqlite(connection.dialect) else str
-    ours = {*Base.metadata.tables, VERSION_TABLE}
+    ours = {*(table.name for table in TABLES), VERSION_TABLE}
     foreign = [f"table {name}" for name in sorted(inspector.get_table_names()) if fold(name) not in ours]
-    for table in Base.metadata.sorted_tables:
+    for table in TABLES:
         names = (str(column["name"]) for column in inspector.get_columns(table.name))
         foreign += [f"column {table.name}.{name}" for name in names if fold(name) not in table.columns]
     return foreign
@@ -284,9 +283,8 @@ def _read_revision(connection: Connection, tables: set[str], path: object) -> st
 def _complete(connection: Connection) -> None:
     """Create the tables and indexes again that other programs dropped."""
     add_options(connection.dialect)
-    tables = Base.metadata.sorted_tables
-    layout = read_layout(connection, [table.name for table in tables])
-    for table in tables:
+    layout = read_layout(connection, [table.name for table in TABLES])
+    for table in TABLES:
         if table.name not in layout:
             table.create(connection)
             continue

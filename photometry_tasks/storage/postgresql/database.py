@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from photometry_tasks import schema
 from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
-from photometry_tasks.models import Base
+from photometry_tasks.models import TABLES
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.postgresql import claim_statements
@@ -57,7 +57,7 @@ _REMEDIES = {
 #: The most hosts that are listed.
 _LISTED = 10
 
-_TABLES = ", ".join(table.name for table in Base.metadata.sorted_tables)
+_TABLES = ", ".join(table.name for table in TABLES)
 
 
 def _note_interrupt(dbapi: Any, _record: Any, error: BaseException | None) -> None:

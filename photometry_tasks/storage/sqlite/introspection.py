@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from photometry_tasks import schema
 from photometry_tasks.errors import DamagedFileError, NotATodoFileError
-from photometry_tasks.models import Base
+from photometry_tasks.models import TABLES
 from photometry_tasks.schema.comparison import read_sqlite_layout
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors, tuple_cursor
 
@@ -22,7 +22,7 @@ def has_current_schema(dbapi: "sqlite3.Connection") -> bool:
     with closing(tuple_cursor(dbapi)) as cursor:
         if _read_revisions(cursor) != [schema.HEAD]:
             return False
-        return schema.is_current(read_sqlite_layout(cursor.execute, Base.metadata.tables))
+        return schema.is_current(read_sqlite_layout(cursor.execute, [table.name for table in TABLES]))
 
 
 def _read_revisions(cursor: "sqlite3.Cursor") -> list[str]:
