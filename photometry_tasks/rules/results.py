@@ -271,7 +271,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
             given = {name: result[name] for name in _FIELDS if name in result}
         try:
             checked = convert(given, Result)
-        except ValidationError:
+        except (ValidationError, UnicodeEncodeError):  # a lone surrogate
             checked = convert(_make_plain(given), Result)
     except (_FieldError, ValidationError) as error:
         field, remedy = _explain(error)
@@ -281,7 +281,7 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         raise InvalidResultError(priority=task, field=field, value=value, remedy=remedy) from None
     details = given.get("details")
     if details and not DETAILS.issuperset(details):
-        checked.unknown = tuple(str(key) for key in details if key not in DETAILS)
+        checked.unknown = tuple(as_text(str(key)) for key in details if key not in DETAILS)
     return checked
 
 
@@ -340,12 +340,10 @@ def _make_plain(result: Mapping[str, Any]) -> dict[str, Any]:
 def _make_each_plain(values: Mapping[str, Any], plain: _Plain, prefix: str) -> dict[str, Any]:
     found = {}
     for name, value in values.items():
-        if value is None and name not in _REQUIRED:
-            continue  # an absent field
+        if name not in _KNOWN or (value is None and name not in _REQUIRED):
+            continue  # an absent field, or a key of any type
         try:
-            found[name] = plain[name](value) if name in plain else value
-        except ValueError:
-            found[name] = value
+            found[name] = _try(plain.get(name, _as_given), value)
         except Exception as error:
             raise _FieldError(f"{prefix}{name}", f"the value cannot be read ({error!r})") from error
     return found
@@ -391,11 +389,14 @@ def _as_list_of(convert_item: Callable[[Any], Any]) -> Callable[[Any], list[Any]
 
 
 def _try(convert_value: Callable[[Any], Any], value: Any) -> Any:
-    """Return a converted value, or the value itself, which msgspec then refuses."""
-    try:
-        return convert_value(value)
-    except ValueError:
-        return value
+    """Return a converted value, or the value itself, which msgspec then refuses; a text is one that it can read."""
+    with suppress(ValueError):
+        value = convert_value(value)
+    return as_text(value) if isinstance(value, str) else value
+
+
+def _as_given(value: Any) -> Any:
+    return value
 
 
 _KEYS_OF_TASK = ("priority", "starid", "sector", "camera", "ccd", "cadence", "attempt")
@@ -419,6 +420,7 @@ _OWN_KEYS = ("status", "method_used", "time", "worker_wait_time", "details")
 _FIELDS = tuple(name for name in Result.__struct_fields__ if name not in ("unknown", "peak_memory"))
 _KEYS = frozenset((*_FIELDS, "method"))
 DETAILS = frozenset(Details.__struct_fields__)
+_KNOWN = _KEYS | DETAILS
 
 #: Columns of diagnostics that have a source. Not read from the model: workers, which check results, need no SQLAlchemy.
 COLUMNS = frozenset(build_diagnostics(Result(priority=0, status=STATUS.OK, method_used="", time=0.0)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,7 @@ def test_every_text_can_be_stored(text: str) -> None:
     row = build_diagnostics(result)
     kept = {row["method_used"], result.datasource, row["lightcurve"], *result.details.errors}
     assert kept == {"".join(map(spell, text))}
+    assert check(errors=text).details.errors == result.details.errors
 
 
 def test_texts_of_numpy_are_stored_as_plain_ones() -> None:
@@ -301,6 +303,12 @@ STATUSES = "one of UNKNOWN (0), OK (1), ERROR (2), WARNING (3), ABORT (4), SKIPP
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
+        ({"time": "\udce9"}, "time='\\udce9': a number is expected"),
+        ({"details": "\udce9"}, "details='\\udce9': a dict is expected"),
+        (
+            {"details": {"\udce9": 1, "stamp": ("\udce9", 1, 2, 3)}},
+            "details.stamp=('\\udce9', 1, 2, 3): an integer is expected",
+        ),
         ({"time": None}, "time=None: a number is expected"),
         ({"time": NAN}, "time=nan: a finite number is expected"),
         ({"status": Theirs.STARTED}, f"status=<Theirs.STARTED: 6>: {STATUSES}"),
@@ -325,6 +333,16 @@ def test_messages(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidResultError) as caught:
         check_result({**BARE, **given})
     assert str(caught.value).startswith(f"Result of task 7: {problem}. ")
+
+
+def test_keys_of_any_type() -> None:
+    """Keys that no field has, of whatever type, change nothing; those of the details are named."""
+    odd: dict[Any, Any] = {7: 1, None: 2, b"ptp": 3, ("ptp",): 4, "peak_memory": "x", "unknown": 5, "\ud800": 6}
+    result = check_result({**odd, **BARE, "details": {**odd, "ptp": np.float32(1)}})
+    assert (result.details.ptp, result.peak_memory) == (1.0, None)
+    assert set(result.unknown) == {str(key).replace("\ud800", "\\ud800") for key in odd}
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(result), type=Result) == result
+    assert check_result({**BARE, "details": {**odd, "ptp": 1.0}}) == result
 
 
 def test_a_message_without_a_priority() -> None:
