@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import Limit
-from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, result_of, rows_of
+from benchmarks.lists import finish_tasks, make_list, result_of, rows_of
 from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
 from photometry_tasks import TaskManager
-from photometry_tasks.ingest import add_targets
 from photometry_tasks.storage.sqlite.store import SQLiteStore
 
 MODES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -221,35 +220,6 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
         os.fsync(file.fileno())
 
 
-def measure_loading(bench: Bench) -> None:
-    """Measure loading rows from Python, compared with executemany and the same indexes."""
-    for size in bench.sizes:
-        rows = rows_of(size)
-        dicts = [dict(zip(NAMES, row, strict=True)) for row in rows]
-        with closing(sqlite3.connect(bench.copy(size))) as connection:
-            schema = [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
-        both = (
-            lambda dicts=dicts: time_of(partial(add_targets, bench.new_path(), dicts)),
-            lambda rows=rows, schema=schema: time_of(partial(_load_plainly, bench.new_path(), rows, schema)),
-        )
-        bench.compare("loading", f"{size} rows", *both, unit="s", ceiling=2.0, rounds=min(bench.rounds, 5))
-
-
-def _load_plainly(path: Path, rows: list[tuple[Any, ...]], schema: list[str]) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        for sql in filter(_makes_a_table, schema):
-            connection.execute(sql)
-        connection.executemany(INSERT, ((number, *row) for number, row in enumerate(rows, start=1)))
-        for sql in schema:
-            if not _makes_a_table(sql):
-                connection.execute(sql)
-        connection.commit()
-
-
-def _makes_a_table(sql: str) -> bool:
-    return sql.startswith("CREATE TABLE")
-
-
 PARTS: dict[str, Callable[[Bench], None]] = {
     "tasks": measure_tasks,
     "log": measure_log,
@@ -258,5 +228,4 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "opening": measure_opening,
     "drawing": measure_drawing,
     "backup": measure_backups,
-    "loading": measure_loading,
 }
