@@ -2,17 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Boolean, Column, ColumnElement, Connection, Double, Integer, Text, select
 
 from photometry_tasks.models import extra, todolist
+from photometry_tasks.sql.execution import iter_batches
 
 #: The beginning of the columns' names.
 EXTRA = "extra_"
-
-#: Rows in memory at a time.
-_BATCH = 10_000
 
 _TYPES: dict[type, Any] = {bool: Boolean(), int: Integer(), float: Double(), str: Text()}
 
@@ -30,7 +29,7 @@ def find_extra_columns(connection: Connection, conditions: Sequence[ColumnElemen
     found: dict[str, set[type]] = {}
     joined = todolist.join(extra, todolist.c.priority == extra.c.priority)
     statement = select(extra.c.priority, extra.c.extra).select_from(joined).where(*conditions)
-    for priority, text in connection.execution_options(yield_per=_BATCH).execute(statement):
+    for priority, text in chain.from_iterable(iter_batches(connection, statement)):
         for name, value in _parse(text, priority).items():
             found.setdefault(name, set()).add(type(value))
     return {name: Column(f"{EXTRA}{name}", _find_type(found[name] - {type(None)})) for name in sorted(found)}

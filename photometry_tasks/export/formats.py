@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from sqlalchemy import Column
 
 #: Bytes. A file whose names of columns begin later is not read to its end.
 _LONGEST_HEAD = 100_000
+
+#: Batches in a row group of Parquet: a group is compressed as a whole.
+_GROUP = 100
 
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
@@ -30,19 +34,14 @@ def _write_csv(path: Path, columns: Columns, read: Read, head: str | None = None
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(column.name for column in columns) + "\n" if head is None else head)
         for batch in read():
-            cells = [
-                list(map(_quote if _type(column) is str else _write_number, values))
-                for column, values in zip(columns, batch, strict=True)
-            ]
-            file.writelines(",".join(row) + "\n" for row in zip(*cells, strict=True))
+            cells = [_format(column, values) for column, values in zip(columns, batch, strict=True)]
+            file.write("\n".join(map(",".join, zip(*cells, strict=True))) + "\n")
 
 
-def _quote(text: str | None) -> str:
-    return "" if text is None else '"' + text.replace('"', '""') + '"'
-
-
-def _write_number(number: float | None) -> str:
-    return "" if number is None else repr(number)
+def _format(column: Column[Any], values: Sequence[Any]) -> list[str]:
+    if _type(column) is str:
+        return ["" if text is None else '"' + text.replace('"', '""') + '"' for text in values]
+    return ["" if number is None else repr(number) for number in values] if None in values else list(map(repr, values))
 
 
 #: Texts that astropy changes in a column of texts: it takes each line for a row, and removes blanks around a value.
@@ -88,10 +87,13 @@ def _write_parquet(path: Path, columns: Columns, read: Read) -> None:
 
     types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
     table_schema = pa.schema([pa.field(c.name, types[_type(c)], metadata=_unit(c)) for c in columns])
+    records = (
+        pa.record_batch([pa.array(*each) for each in zip(batch, table_schema.types, strict=True)], schema=table_schema)
+        for batch in read()
+    )
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
-        for batch in read():
-            arrays = [pa.array(values, kind) for values, kind in zip(batch, table_schema.types, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=table_schema))
+        while group := list(islice(records, _GROUP)):
+            writer.write_table(pa.Table.from_batches(group))
 
 
 def _unit(column: Column[Any]) -> dict[str, str] | None:

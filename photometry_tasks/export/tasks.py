@@ -16,11 +16,9 @@ from photometry_tasks.models import diagnostics, extra, todolist
 from photometry_tasks.rules.stored_values import read_values
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.sql.choices import Choice, build_choice
+from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import open_with_log
-
-#: The most rows in memory.
-_BATCH = 10_000
 
 #: A spreadsheet runs a text that begins with one of these (https://owasp.org/www-community/attacks/CSV_Injection).
 _FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
@@ -86,7 +84,7 @@ def export_tasks(
     def read() -> Iterator[Batch]:
         nonlocal number
         number = 0
-        for rows in connection.execution_options(yield_per=_BATCH).execute(statement).partitions():
+        for rows in iter_batches(connection, statement):
             number += len(rows)
             *columns, texts = zip(*rows, strict=True)
             pairs = zip(_COLUMNS, columns, strict=True)

@@ -75,9 +75,9 @@ def read_value(column: Column[Any], value: Any) -> Any:
 
 def read_values(column: Column[Any], values: Sequence[Any], keys: Sequence[Any]) -> Sequence[Any]:
     """Return values of a column as `read_value` returns them; an error names the value and the key of its row."""
-    types = TYPES[column.type.python_type] | {type(None)}
     # A test of each value would take longer than all other steps of an export.
-    if types.issuperset(map(type, values)) and (str not in types or _is_unicode("".join(filter(None, values)))):
+    types = set(map(type, values)) - {type(None)}
+    if types <= TYPES[column.type.python_type] and (str not in types or _is_unicode("".join(filter(None, values)))):
         return values
     readable = []
     for value, key in zip(values, keys, strict=True):

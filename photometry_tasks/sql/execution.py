@@ -108,6 +108,16 @@ def _build_arranger(names: Sequence[str], own: Mapping[str, Any]) -> Callable[[M
     return itemgetter(*names)
 
 
+#: Rows in memory: with more of them, each takes longer, since they leave the processor's cache.
+_BATCH = 500
+
+
+def iter_batches(connection: Connection, statement: Executable) -> Iterator[Sequence[Any]]:
+    """Yield the rows of a statement, some at a time."""
+    with connection.execute(statement.execution_options(yield_per=_BATCH)) as result:
+        yield from result.partitions()
+
+
 #: Priorities per statement: about 100 kB of SQL.
 _CHUNK = 10_000
 
