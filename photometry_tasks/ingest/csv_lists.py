@@ -3,18 +3,19 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from photometry_tasks.errors import InvalidTargetError, TargetListNotFoundError
+from photometry_tasks.ingest.rows import iter_parts
+from photometry_tasks.ingest.targets import USED, Chunk
 from photometry_tasks.rules.validation import show
 from photometry_tasks.text import count_of
 
 #: Columns of MIT's target lists that have another name in `todolist`.
 _OTHER_NAMES = {"ticid": "starid"}
 
-_USED = {"starid", "sector", "datasource", "camera", "ccd", "cadence", "method", "tmag", "cbv_area"}
 _REQUIRED = ("starid", "camera", "ccd", "tmag")
 
 #: The comments that give the sector of a list: "Full target list for orbit 9, sector 1", as in the lists of the TESS
@@ -27,11 +28,8 @@ _SECTOR_COMMENT = re.compile(
 #: Any other comment about a sector is prose.
 _ABOUT_SECTOR = re.compile(r"\bsectors?\b.*[0-9]", re.IGNORECASE)
 
-#: The place of a row for errors, its source's names of our columns, and its values by our names.
-Located = tuple[str, Mapping[str, str], Mapping[str, Any]]
 
-
-def read_list(path: Path, sector: int | None) -> Iterator[Located]:
+def read_list(path: Path, sector: int | None) -> Iterator[Chunk]:
     """Yield the rows of a list, without checking their values.
 
     Parameters
@@ -52,41 +50,54 @@ def read_list(path: Path, sector: int | None) -> Iterator[Located]:
             problem = "it is a binary file, or text in UTF-16; give a CSV file in UTF-8"
             raise InvalidTargetError(where=path, problem=problem)
         lines = _Lines(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
-        reader = csv.reader(lines, strict=True)
-        try:
-            header = next(reader, None)
-            if header is None:
-                raise InvalidTargetError(where=path, problem="the header line is missing")
-            names = [_OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in header]
-            theirs = dict(zip(names, header, strict=True))
-            _check_header(path, names, header)
-            listed_sector = None if "sector" in names else _sector_of(path, lines.comments, sector)
-            is_empty = True
-            lines.is_in_record = False
-            for fields in reader:
-                lines.is_in_record = False
-                is_empty = False
-                where = f"{path}, line {lines.number}"
-                if len(fields) != len(names):
-                    problem = f"the line has {count_of(len(fields), 'field')}, but the header has {len(names)}"
-                    raise InvalidTargetError(where=where, problem=problem)
-                row: dict[str, Any] = {
-                    name: text for name, field in zip(names, fields, strict=True) if (text := field.strip())
-                }
-                if listed_sector is not None:
-                    row["sector"] = listed_sector
+        records = _read_records(path, lines)
+        _, header = next(records, (0, None))
+        if header is None:
+            raise InvalidTargetError(where=path, problem="the header line is missing")
+        names = [_OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in header]
+        theirs = dict(zip(names, header, strict=True))
+        _check_header(path, names, header)
+        listed_sector = None if "sector" in names else _sector_of(path, lines.comments, sector)
+        is_empty = True
+        for some in iter_parts(records):
+            is_empty = False
+            numbers, rows = zip(*some, strict=True)
+            columns = {
                 # An empty field in the column of magnitudes stands for a star without a magnitude.
-                yield where, theirs, {"tmag": None, **row}
-            if is_empty:
-                raise InvalidTargetError(where=path, problem="the list has no targets")
-            if "sector" not in names:
-                _sector_of(path, lines.comments, sector)  # comments between the rows may contradict the first
-        except csv.Error as error:
-            raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
-        except UnicodeDecodeError as error:
-            where = f"{path}, after line {lines.number}"
-            problem = f"the text is not UTF-8 ({error}), but perhaps Latin-1; save it as UTF-8"
-            raise InvalidTargetError(where=where, problem=problem) from None
+                name: [field.strip() or None for field in fields]
+                for name, fields in zip(names, zip(*rows, strict=True), strict=True)
+                if name in USED
+            }
+            if listed_sector is not None:
+                columns["sector"] = [listed_sector] * len(rows)
+            yield Chunk(columns, len(rows), partial(_locate, path, numbers), theirs)
+        if is_empty:
+            raise InvalidTargetError(where=path, problem="the list has no targets")
+        if "sector" not in names:
+            _sector_of(path, lines.comments, sector)  # comments between the rows may contradict the first
+
+
+def _locate(path: Path, numbers: Sequence[int], place: int) -> str:
+    return f"{path}, line {numbers[place]}"
+
+
+def _read_records(path: Path, lines: "_Lines") -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the fields of each record, as many fields as the first has."""
+    number = 0
+    try:
+        for fields in csv.reader(lines, strict=True):
+            lines.is_in_record = False
+            number = number or len(fields)
+            if len(fields) != number:
+                problem = f"the line has {count_of(len(fields), 'field')}, but the header has {number}"
+                raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=problem)
+            yield lines.number, fields
+    except csv.Error as error:
+        raise InvalidTargetError(where=f"{path}, line {lines.number}", problem=error) from None
+    except UnicodeDecodeError as error:
+        where = f"{path}, after line {lines.number}"
+        problem = f"the text is not UTF-8 ({error}), but perhaps Latin-1; save it as UTF-8"
+        raise InvalidTargetError(where=where, problem=problem) from None
 
 
 def _open(path: Path) -> io.BufferedReader:
@@ -126,7 +137,7 @@ def _check_header(path: Path, names: list[str], header: list[str]) -> None:
         if name not in names:
             raise InvalidTargetError(where=path, problem=f"column {name} is missing; the list has {', '.join(header)}")
     for name in names:
-        if name in _USED and names.count(name) > 1:
+        if name in USED and names.count(name) > 1:
             raise InvalidTargetError(where=path, problem=f"column {name} occurs twice")
 
 

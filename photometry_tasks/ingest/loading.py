@@ -4,22 +4,30 @@ import gc
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from sqlalchemy import Index
+from sqlalchemy.exc import IntegrityError
+
 from photometry_tasks import schema
-from photometry_tasks.ingest.csv_lists import Located, read_list
-from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, get_key, sort_targets
+from photometry_tasks.ingest import staging
+from photometry_tasks.ingest.csv_lists import read_list
+from photometry_tasks.ingest.rows import ArrowTable, read_arrow, read_rows
+from photometry_tasks.ingest.targets import Chunk, Defaults, build_targets
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import as_items, invalid_argument
 from photometry_tasks.sql import statements
+from photometry_tasks.sql.functions import is_sqlite
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import create_list, open_database
 
-#: Targets between two calls of `progress`.
-_CHUNK = 10_000
+#: Two targets with equal values in its columns are the same target.
+(_unique,) = (index for index in todolist.indexes if index.unique)
+#: The keys of new tasks come in the order of these indexes. SQLite takes longer to sort them afterwards.
+_ordered = [index for index in todolist.indexes if {"priority", "status"}.issuperset(index.columns.keys())]
 
 Progress = Callable[[int, int | None], None]
 
@@ -33,7 +41,7 @@ class Added(NamedTuple):
 
 def add_targets(
     todo_file: str | os.PathLike[str] | Location,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]] | ArrowTable,
     *,
     sector: int | None = None,
     cadence: int | None = None,
@@ -49,10 +57,11 @@ def add_targets(
     ----------
     todo_file : str or os.PathLike
         The TODO-file, a directory for the `todo.sqlite` in it, or the URL of a PostgreSQL server's database.
-    rows : iterable of mapping
+    rows : iterable of mapping, or Arrow table
         With `starid`, `camera` and `ccd` (1 to 4) and `tmag` (TESS magnitude from -10 to 30, or None), and optionally
         `sector`, `datasource` ('ffi', 'tpf' or 'tpf:<starid>'), `cadence` (seconds), `method` and `cbv_area` (110 to
         444). Numbers start at 1: a code for an unknown value, such as 0 or -99, is refused. Other columns are ignored.
+        A table of pyarrow, polars, pandas or any library with the Arrow PyCapsule interface needs the extra `parquet`.
     sector : int, optional
         For rows without a sector.
     cadence : int, optional
@@ -62,8 +71,8 @@ def add_targets(
     datasource : {'tpf', 'ffi', 'both'}, optional
         For rows without a datasource; 'both' creates two tasks from a row.
     progress : callable, optional
-        Called after every 10,000 targets and at the end: while reading with the number of targets and None, while
-        writing with the number of written targets and the number of all new targets.
+        Called while reading with the number of targets and None, after every 1,000 rows and at the end; before and
+        after writing with the number of written targets and the number of all new targets.
 
     Returns
     -------
@@ -79,8 +88,8 @@ def add_targets(
     The default `method` is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: the pipeline chooses.
     The default `cbv_area` is camera*100 + ccd*10, which means that no area was assigned.
     """
-    located: Iterable[Located] = ((f"row {number}", {}, row) for number, row in enumerate(rows, start=1))
-    return _add(todo_file, located, Defaults(sector, cadence, datasource), progress)
+    chunks = read_arrow(rows) if isinstance(rows, ArrowTable) else read_rows(rows)
+    return _add(todo_file, _Loading(chunks, Defaults(sector, cadence, datasource), progress or _ignore))
 
 
 def add_target_lists(
@@ -115,8 +124,8 @@ def add_target_lists(
     InvalidTargetError
         If a list is invalid. The error names the file, the line and the column; it is also a ValueError.
     """
-    located = (row for path in _check_paths(lists) for row in read_list(path, sector))
-    return _add(todo_file, located, Defaults(sector, cadence, datasource), progress)
+    chunks = (chunk for path in _check_paths(lists) for chunk in read_list(path, sector))
+    return _add(todo_file, _Loading(chunks, Defaults(sector, cadence, datasource), progress or _ignore))
 
 
 def _check_paths(lists: Any) -> list[Path]:
@@ -134,7 +143,7 @@ def _check_paths(lists: Any) -> list[Path]:
 
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
-    """Keep Python from searching the targets for garbage again and again: that takes a quarter of the time."""
+    """Keep Python from searching the rows for garbage again and again: that takes a third of the time of CSV files."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -145,64 +154,73 @@ def _paused_garbage_collection() -> Iterator[None]:
 
 
 @_paused_garbage_collection()
-def _add(
-    todo_file: str | os.PathLike[str] | Location,
-    located: Iterable[Located],
-    defaults: Defaults,
-    progress: Progress | None,
-) -> Added:
-    report = progress or (lambda _done, _total: None)
+def _add(todo_file: str | os.PathLike[str] | Location, loading: "_Loading") -> Added:
     location = parse_location(todo_file)
-    added = Added(0, 0)
-
-    def fill(database: Database) -> None:
-        nonlocal added
-        targets, listed = _collect(located, defaults, report)
-        _insert(database, targets.values(), 0, report)
-        added = Added(len(targets), listed - len(targets))
-
-    if create_list(location, fill):
-        return added
-    with closing(open_database(location)) as database:
-        with database.begin(writes=False) as connection:
-            schema.find_changes(connection, database.name)  # refuses other files before reading the lists
-        targets, listed = _collect(located, defaults, report)
-        database.ensure_schema()
-        with database.begin_load() as connection:
-            for key in connection.execute(statements.TARGETS):
-                targets.pop(tuple(key), None)
-            last: int = max(connection.execute(statements.LAST_PRIORITY).one())
-            _insert(database, targets.values(), last, report)
-            database.renew_statistics()
-        database.recover()
-    return Added(len(targets), listed - len(targets))
+    if not create_list(location, loading.fill):
+        with closing(open_database(location)) as database:
+            with database.begin(writes=False) as connection:
+                schema.find_changes(connection, database.name)  # refuses other files before reading the lists
+            with database.begin_adding(lambda: loading.stage(database)):
+                loading.add(database)
+                database.renew_statistics()
+            database.recover()
+    return Added(loading.new, loading.listed - loading.new)
 
 
-def _collect(
-    located: Iterable[Located], defaults: Defaults, report: Progress
-) -> tuple[dict[tuple[Any, ...], Target], int]:
-    """Return each target once, by its key, and the number of listed targets."""
-    targets: dict[tuple[Any, ...], Target] = {}
-    listed = 0
-    for row in located:
-        plain = build_plain_target(row[2], defaults)
-        for target in build_targets(row, defaults) if plain is None else (plain,):
-            targets.setdefault(get_key(target), target)
-            listed += 1
-            if listed % _CHUNK == 0:
-                report(listed, None)
-    return targets, listed
+def _ignore(_done: int, _total: int | None) -> None:
+    """Report no progress."""
 
 
-def _insert(database: Database, targets: Collection[Target], last: int, report: Progress) -> None:
-    """Add targets in order of brightness, with priorities after `last`."""
+@dataclass
+class _Loading:
+    """A load in progress: the rows, the number of listed targets, and the number of new targets."""
 
-    def iter_targets() -> Iterator[Target]:
-        for number, target in enumerate(sort_targets(targets), start=1):
-            target.priority = last + number
-            yield target
-            if number % _CHUNK == 0:
-                report(number, len(targets))
+    chunks: Iterable[Chunk]
+    defaults: Defaults
+    progress: Progress
+    listed: int = 0
+    new: int = 0
 
-    database.add_rows([todolist.c[field.name] for field in fields(Target)], iter_targets())
-    report(len(targets), len(targets))
+    def fill(self, database: Database) -> Collection[Index]:
+        """Add all targets to a new list without indexes, and return the indexes that were created."""
+        self.stage(database)
+        connection = database.connection
+        first = _ordered if is_sqlite(connection.dialect) else []
+        for index in first:
+            index.create(connection)
+        self._write(database, lambda: _unique.create(connection))
+        return [*first, _unique]
+
+    def stage(self, database: Database) -> None:
+        """Check the rows, and put their targets into a temporary table."""
+        staging.create_table(database.connection)
+        for chunk in self.chunks:
+            targets = build_targets(chunk, self.defaults)
+            database.add_rows([staging.listed.c[name] for name in targets], zip(*targets.values(), strict=True))
+            self.listed += len(targets["starid"])
+            self.progress(self.listed, None)
+        self.new = self.listed
+
+    def add(self, database: Database) -> None:
+        """Add the targets that a list lacks."""
+        self.new -= database.connection.execute(staging.DELETE_KNOWN).rowcount
+        self._write(database, lambda: None)
+
+    def _write(self, database: Database, create_index: Callable[[], None]) -> None:
+        connection = database.connection
+        last, last_tried = connection.execute(statements.LAST_PRIORITY).one()
+        is_numbered = is_sqlite(connection.dialect) and last_tried <= last
+        statement = staging.build_add_tasks(None if is_numbered else max(last, last_tried))
+
+        def write() -> None:
+            connection.execute(statement)
+            create_index()
+
+        self.progress(0, self.new)
+        try:
+            with connection.begin_nested():
+                write()
+        except IntegrityError:  # a target is listed twice
+            self.new -= connection.execute(staging.DELETE_REPEATED).rowcount
+            write()
+        self.progress(self.new, self.new)

@@ -1,15 +1,20 @@
-"""The rules of a target: the valid values of a row, and the default method, cadence and area."""
+"""The rules of a target: the valid values of each column of a list, and the arguments for values that it lacks.
+
+The type of a column is its rule, and msgspec checks a column as a whole. Values of other types, such as NumPy's, are
+turned into plain values first, one by one; few lists have them.
+"""
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import attrgetter
-from typing import Any
+from itertools import chain, repeat
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta, ValidationError, convert
 
 from photometry_tasks.errors import InvalidTargetError
-from photometry_tasks.ingest.csv_lists import Located
 from photometry_tasks.rules.validation import (
     BRIGHTEST,
     FAINTEST,
@@ -19,49 +24,15 @@ from photometry_tasks.rules.validation import (
     invalid_argument,
     show,
 )
-from photometry_tasks.sql.statements import TARGET_NAMES
 
-#: The brightest targets saturate in full-frame images: only halo photometry measures them.
-_HALO_TMAG = 2.0
+#: Stands for the magnitude of a row without this column: its name may be misspelt.
+MISSING = object()
 
-# The values that exist for TESS. Catalogues write "unknown" as a number outside, such as 0, -1, 99 or -999.
-_END = 2**63  # of the integers of a database column
-_POSITIVE = range(1, _END)  # star ids, sectors and cadences
-_FOUR = frozenset(range(1, 5))  # cameras, and CCDs of a camera
-_AREAS = frozenset(range(110, 445))  # camera*100 + ccd*10 + the area on the CCD, 0 to 4
+#: The columns that need a value in each row, or an argument.
+_REQUIRED = ("starid", "camera", "ccd", "sector", "datasource")
 
 #: Seconds. The longest cadence of target pixel files; full-frame images have longer cadences.
 _LONGEST_OF_PIXEL_FILES = 120
-
-
-@dataclass(slots=True)
-class Target:
-    """A new row of `todolist`, without its status; `priority` is set after all targets are sorted."""
-
-    starid: int
-    datasource: str
-    sector: int
-    camera: int
-    ccd: int
-    cadence: int
-    method: str | None
-    tmag: float | None
-    cbv_area: int
-    priority: int = 0
-
-
-#: Returns the columns of `unique_target_idx`, which are equal for rows of the same target.
-get_key: Callable[[Target], tuple[Any, ...]] = attrgetter(*TARGET_NAMES)
-
-
-def sort_targets(targets: Iterable[Target]) -> list[Target]:
-    """Return targets in order: brightest first, ties by star id and datasource; without a magnitude last."""
-    with_magnitude: list[Target] = []
-    without_magnitude: list[Target] = []
-    for target in targets:
-        (without_magnitude if target.tmag is None else with_magnitude).append(target)
-    with_magnitude.sort(key=attrgetter("tmag", "starid", "datasource"))
-    return with_magnitude + sorted(without_magnitude, key=attrgetter("starid", "datasource"))
 
 
 @dataclass(frozen=True)
@@ -86,134 +57,175 @@ class Defaults:
                 raise invalid_argument("cadence", self.cadence, remedy)
 
 
-def build_plain_target(row: Any, defaults: Defaults) -> Target | None:
-    """Return the target of a row whose values need no conversion, as in nearly all rows from Python; else None."""
-    if type(row) is not dict:
-        return None
-    get: Callable[..., Any] = row.get
-    starid, camera, ccd, tmag, method = get("starid"), get("camera"), get("ccd"), get("tmag"), get("method")
-    datasource, sector = get("datasource", defaults.datasource), get("sector", defaults.sector)
-    if not (
-        type(starid) is type(camera) is type(ccd) is type(sector) is int
-        and 0 < starid < _END
-        and camera in _FOUR
-        and ccd in _FOUR
-        and 0 < sector < _END
-        and type(tmag) is float
-        and BRIGHTEST <= tmag <= FAINTEST
-        and type(datasource) is str
-        and datasource in ("ffi", "tpf")
-        and method is None
-    ):
-        return None
-    cadence, area = get("cadence"), get("cbv_area")
-    if (
-        (type(cadence) is int and 0 < cadence < _END)
-        or (cadence is None and (defaults.cadence is None or datasource == defaults.datasource))
-    ) and (area is None or (type(area) is int and area in _AREAS)):
-        return _complete(starid, datasource, sector, camera, ccd, cadence, method, tmag, area, defaults)
-    return None
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a list, by column.
+
+    Attributes
+    ----------
+    columns : mapping
+        The values of each column, by our names; None stands for no value.
+    number : int
+        The number of rows.
+    locate : callable
+        Returns the place of a row, for errors.
+    theirs : mapping
+        The source's names of our columns.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    number: int
+    locate: Callable[[int], str]
+    theirs: Mapping[str, str] = field(default_factory=dict)
 
 
-def _complete(
-    starid: int,
-    datasource: str,
-    sector: int,
-    camera: int,
-    ccd: int,
-    cadence: int | None,
-    method: str | None,
-    tmag: float | None,
-    cbv_area: int | None,
-    defaults: Defaults,
-) -> Target:
-    """Return the target of checked values; the rules replace None."""
-    if method is None and datasource == "ffi" and tmag is not None and tmag <= _HALO_TMAG:
-        method = "halo"
-    if not tmag and tmag is not None:
-        tmag = 0.0  # never -0.0, which only some databases keep
-    if cadence is None:
-        cadence = defaults.cadence or _cadence_of(datasource, sector)
-    if cbv_area is None:
-        cbv_area = camera * 100 + ccd * 10
-    return Target(starid, datasource, sector, camera, ccd, cadence, method, tmag, cbv_area)
+class _InvalidValueError(ValueError):
+    """The number of a row in its chunk, and the problem with a column of it."""
 
 
-def build_targets(located: Located, defaults: Defaults) -> Iterator[Target]:
-    """Yield the targets of any row: two targets if its datasource is 'both'.
+def build_targets(chunk: Chunk, defaults: Defaults) -> dict[str, Sequence[Any]]:
+    """Return the targets of some rows, by column: two targets of a row if its datasource is 'both'.
+
+    A column without any value is left out.
 
     Raises
     ------
     InvalidTargetError
-        If the row is invalid. The error names the row and the column.
+        If a row is invalid. The error names the first such row, and its first such column.
     """
-    where, theirs, given = located
-    try:
-        row = dict(given)  # dict() also takes a sqlite3.Row, which is not a mapping
-    except (TypeError, ValueError):
-        raise InvalidTargetError(where=where, problem=f"{show(given)} is not a mapping of columns to values") from None
-
-    def read(name: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
-        value = row.get(name)
-        if value is None:
-            if default is None:
-                problem = f"column {theirs.get(name, name)} has no value"
-                raise InvalidTargetError(where=where, problem=problem + _REMEDIES.get(name, ""))
-            return default
+    targets: dict[str, Sequence[Any]] = {}
+    for name in _RULES:
         try:
-            return convert(value)
+            if name != "cadence":
+                values = _check(name, chunk, getattr(defaults, name, None))
+            else:
+                values = _complete_cadences(_check(name, chunk, None), targets["datasource"], defaults)
+        except _InvalidValueError as error:
+            place, problem = error.args
+            if place:  # an earlier row may have an error in a later column
+                before = {other: given[:place] for other, given in chunk.columns.items()}
+                build_targets(replace(chunk, columns=before, number=place), defaults)
+            problem = f"column {chunk.theirs.get(name, name)}{problem}"
+            raise InvalidTargetError(where=chunk.locate(place), problem=problem) from None
+        if values is not None:
+            targets[name] = values
+    return _double(targets) if defaults.datasource == "both" else targets
+
+
+def _check(name: str, chunk: Chunk, default: Any) -> Sequence[Any] | None:
+    """Return the plain values of a column, with the default in place of None; None if it has no value."""
+    given = chunk.columns.get(name)
+    if given is None and name == "tmag":
+        given = [MISSING]
+    if given is None or (given[0] is None and given.count(None) == chunk.number):
+        if default is None and name in _REQUIRED:
+            raise _InvalidValueError(0, _describe_lack(name))
+        return None if default is None else [default] * chunk.number
+    rule = _RULES[name]
+    with suppress(ValueError, TypeError):
+        return rule.convert_all(given)
+    checked = []
+    for place, value in enumerate(given):
+        if value is MISSING:
+            raise _InvalidValueError(place, " is missing; give None for a star without a magnitude")
+        if value is None and default is None and name in _REQUIRED:
+            raise _InvalidValueError(place, _describe_lack(name))
+        try:
+            checked.append(default if value is None else rule.convert(value))
         except ValueError as error:
-            problem = f"column {theirs.get(name, name)}: {show(value)}: {error}"
-            raise InvalidTargetError(where=where, problem=problem) from None
-
-    starid, camera, ccd = read("starid", _as_positive), read("camera", _as_one_of_four), read("ccd", _as_one_of_four)
-    sector = read("sector", _as_positive, defaults.sector)
-    if "tmag" not in row:
-        raise InvalidTargetError(
-            where=where, problem="column tmag is missing; give None for a star without a magnitude"
-        )
-    tmag = None if row["tmag"] is None else read("tmag", _as_magnitude)
-    datasource = read("datasource", _as_datasource, defaults.datasource)
-    method = read("method", _as_method, "") or None
-    cadence = None if row.get("cadence") is None else read("cadence", _as_positive)
-    area = None if row.get("cbv_area") is None else read("cbv_area", _as_area)
-    if cadence is not None and datasource == "both":
-        problem = f"column cadence: {cadence}: the two tasks of datasource='both' have different cadences"
-        raise InvalidTargetError(where=where, problem=f"{problem}; leave it empty, or add a column datasource")
-    if cadence is None and defaults.cadence is not None and (datasource == "ffi") != (defaults.datasource == "ffi"):
-        problem = f"column cadence has no value, and {defaults.cadence} s is for datasource={defaults.datasource!r}"
-        raise InvalidTargetError(where=where, problem=f"{problem}, not {datasource!r}; give the row its own cadence")
-    for source in ("tpf", "ffi") if datasource == "both" else (datasource,):
-        yield _complete(starid, source, sector, camera, ccd, cadence, method, tmag, area, defaults)
+            raise _InvalidValueError(place, f": {show(value)}: {error}") from None
+    return checked
 
 
-_REMEDIES = {"sector": "; give it with --sector, or `sector=`"}
+def _describe_lack(name: str) -> str:
+    return " has no value" + ("; give it with --sector, or `sector=`" if name == "sector" else "")
 
 
-def _cadence_of(datasource: str, sector: int) -> int:
-    """Return the time between TESS's exposures in a sector, seconds."""
-    if datasource != "ffi":
-        return 120
-    return 1800 if sector < 27 else 600 if sector < 56 else 200
+def _complete_cadences(
+    cadences: Sequence[Any] | None, sources: Sequence[str], defaults: Defaults
+) -> Sequence[Any] | None:
+    """Return cadences with the argument in place of None."""
+    if not defaults.cadence and (cadences is None or defaults.datasource != "both"):
+        return cadences
+    cadences = cadences or [None] * len(sources)
+    for place, (cadence, source) in enumerate(zip(cadences, sources, strict=True)):
+        if cadence is not None and source == "both":
+            problem = f": {cadence}: the two tasks of datasource='both' have different cadences"
+            raise _InvalidValueError(place, f"{problem}; leave it empty, or add a column datasource")
+        if cadence is None and defaults.cadence and (source == "ffi") != (defaults.datasource == "ffi"):
+            problem = f" has no value, and {defaults.cadence} s is for datasource={defaults.datasource!r}"
+            raise _InvalidValueError(place, f"{problem}, not {source!r}; give the row its own cadence")
+    return [defaults.cadence if cadence is None else cadence for cadence in cadences]
 
 
-def _as_whole(value: object, allowed: Container[int], expected: str) -> int:
+def _double(targets: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """Return two targets in place of each with the datasource 'both'."""
+    sources = [("tpf", "ffi") if source == "both" else (source,) for source in targets["datasource"]]
+    doubled = {
+        name: list(chain.from_iterable(map(repeat, values, map(len, sources)))) for name, values in targets.items()
+    }
+    return {**doubled, "datasource": list(chain.from_iterable(sources))}
+
+
+# --- the values of a column ------------------------------------------------------------------------------
+
+
+class _Texts(NamedTuple):
+    """The rule for a column of texts: a function that returns a value as it is stored."""
+
+    convert: Callable[[Any], str | None]
+
+    def convert_all(self, values: Sequence[Any]) -> list[str | None]:
+        """Return plain values; each text is converted once."""
+        plain = {text: self.convert(text) for text in set(values)}
+        return [plain[text] for text in values]
+
+
+class _Numbers(NamedTuple):
+    """The rule for a column of numbers.
+
+    Attributes
+    ----------
+    kind : type
+        int or float.
+    column : Any
+        The type of a list of these numbers with their range, for msgspec.
+    spelling : re.Pattern
+        The characters of these numbers as texts.
+    expected : str
+        The error for a number outside the range.
+    """
+
+    kind: type
+    column: Any
+    spelling: re.Pattern[str]
+    expected: str
+
+    def convert(self, value: Any) -> float | None:
+        """Return a value of any type as a plain number."""
+        number = _as_magnitude(value) if self.kind is float else _as_whole(value)
+        try:
+            return None if number is None else self.convert_all([number])[0]
+        except ValidationError:
+            raise ValueError(self.expected) from None
+
+    def convert_all(self, values: Sequence[Any]) -> list[Any]:
+        """Return plain numbers; a ValueError or TypeError says that a value needs `convert`."""
+        if type(values[0]) is str:
+            if not self.spelling.fullmatch("".join(values)):
+                raise ValueError
+            values = list(map(self.kind, values))
+        numbers: list[Any] = convert(values, self.column)
+        return numbers
+
+
+def _as_whole(value: object) -> int:
     if isinstance(value, str):
         # int() also accepts "1_000" and the digits of other scripts.
         if not (value.isascii() and value.isdigit()):
             raise ValueError("a whole number is expected")
         value = int(value.lstrip("0")[:20] or 0)  # 20 digits exceed 64 bits
-    number = as_integer(value)
-    if number not in allowed:
-        raise ValueError(expected)
-    return number
-
-
-_as_positive = partial(_as_whole, allowed=_POSITIVE, expected="a positive number is expected")
-_as_one_of_four = partial(_as_whole, allowed=_FOUR, expected="a number from 1 to 4 is expected")
-_as_area = partial(
-    _as_whole, allowed=_AREAS, expected="a number from 110 to 444 is expected; leave it empty if it is unknown"
-)
+    return as_integer(value)
 
 
 def _as_magnitude(value: object) -> float | None:
@@ -225,26 +237,55 @@ def _as_magnitude(value: object) -> float | None:
     tmag = as_real(value)
     if tmag in (float("inf"), float("-inf")):
         raise ValueError("a finite number is expected")
-    if tmag != tmag:
-        return None
-    if not BRIGHTEST <= tmag <= FAINTEST:
-        raise ValueError("a magnitude from -10 to 30 is expected; leave it empty (None) if it is unknown")
-    return tmag
+    return None if tmag != tmag else tmag
 
 
 def _as_datasource(value: object) -> str:
     if isinstance(value, str):
         if value in ("ffi", "tpf"):
-            return value
+            return str(value)
         if value.startswith("tpf:"):
             with suppress(ValueError):
-                return f"tpf:{_as_positive(value[4:])}"  # one spelling of each target: never tpf:0012
+                return f"tpf:{_POSITIVE.convert(value[4:])}"  # one spelling of each target: never tpf:0012
     raise ValueError("'ffi', 'tpf' or 'tpf:<starid>' is expected")
 
 
-def _as_method(value: object) -> str:
+def _as_method(value: object) -> str | None:
     if not isinstance(value, str):
         raise ValueError("a text is expected")
     if not value.isprintable():
         raise ValueError("a text of printable characters is expected")  # a database refuses NUL and lone surrogates
-    return value
+    return str(value) or None
+
+
+_whole = partial(_Numbers, int, spelling=re.compile("[0-9]+"))
+
+# The values that exist for TESS. Catalogues write "unknown" as a number outside, such as 0, -1, 99 or -999.
+_POSITIVE = _whole(list[Annotated[int, Meta(ge=1, le=2**63 - 1)]], expected="a positive number is expected")
+_FOUR = _whole(list[Annotated[int, Meta(ge=1, le=4)]], expected="a number from 1 to 4 is expected")
+_AREA = _whole(
+    list[Annotated[int, Meta(ge=110, le=444)]],
+    expected="a number from 110 to 444 is expected; leave it empty if it is unknown",
+)
+_MAGNITUDE = _Numbers(
+    float,
+    list[Annotated[float, Meta(ge=BRIGHTEST, le=FAINTEST)]],
+    re.compile("[-+.0-9eE]+"),
+    "a magnitude from -10 to 30 is expected; leave it empty (None) if it is unknown",
+)
+
+#: The rules in the order of their checks.
+_RULES: dict[str, _Numbers | _Texts] = {
+    "starid": _POSITIVE,
+    "camera": _FOUR,
+    "ccd": _FOUR,
+    "sector": _POSITIVE,
+    "tmag": _MAGNITUDE,
+    "datasource": _Texts(_as_datasource),
+    "method": _Texts(_as_method),
+    "cadence": _POSITIVE,
+    "cbv_area": _AREA,
+}
+
+#: The columns that a list may have.
+USED = tuple(_RULES)

@@ -132,7 +132,7 @@ class _Copying:
     progress: Progress
     done: int = 0
 
-    def fill(self, target: Database) -> None:
+    def fill(self, target: Database) -> tuple[()]:
         """Copy all rows into the empty tables of an open transaction, and compare the row counts."""
         for table in TABLES:
             try:
@@ -146,6 +146,7 @@ class _Copying:
         if (copied := _count(target.connection)) != self.counts:
             problem = f"the row counts differ (source: {_describe(self.counts)}; copy: {_describe(copied)})"
             raise CopyError(source=self.source.name, target=self.target.name, problem=problem)
+        return ()
 
     def _iter_rows(self, table: Table, dialect: Dialect) -> Generator[Any, None, None]:
         build_record: Callable[[Row], Any] = namedtuple("Record", table.columns.keys())._make  # type: ignore[attr-defined]  # mypy wants literal names

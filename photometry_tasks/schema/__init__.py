@@ -2,7 +2,7 @@
 
 import ast
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Dialect,
+    Index,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -64,22 +65,23 @@ def add_options(dialect: Dialect) -> None:
                 index.dialect_options[name]["where"] = text(index.info["where"])
 
 
-def create_schema(connection: Connection, fill: Callable[[], None] = lambda: None) -> None:
+def create_schema(connection: Connection, fill: Callable[[], Collection[Index]] = tuple) -> None:
     """Create the tables of this release in an empty database.
 
     Parameters
     ----------
     fill : callable, optional
-        Adds rows before the indexes are created: building an index from all rows at once is faster.
+        Adds rows before the indexes are created: building an index from all rows at once is faster. It returns the
+        indexes that it has created itself.
     """
     add_options(connection.dialect)
     for table in TABLES:
         connection.execute(CreateTable(table))
         if is_server(connection.dialect) and "storage" in table.info:
             connection.exec_driver_sql(f"ALTER TABLE {table.name} SET ({table.info['storage']})")
-    fill()
+    created = fill()
     for table in TABLES:
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        for index in sorted(table.indexes.difference(created), key=lambda index: str(index.name)):
             index.create(connection)
     _version.create(connection)
     connection.execute(insert(_version).values(version_num=HEAD))

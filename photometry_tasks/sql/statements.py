@@ -134,6 +134,7 @@ COVERS_OF_TASK: sa.Select[Any] = sa.select(_skip.skipped_by).where(_skip.priorit
 #: Two rows with equal values in these columns have the same target.
 TARGET_COLUMNS = (_task.starid, _task.datasource, _task.sector, _task.camera, _task.ccd, _task.cadence)
 TARGET_NAMES = tuple(column.name for column in TARGET_COLUMNS)
+TARGET_OF_TASK: sa.Select[Any] = sa.select(*TARGET_COLUMNS).where(_task.priority == sa.bindparam("task"))
 
 #: The task of a result; whether a result was saved before; whether the task is covered, before its result is saved,
 #: whether it is in a skip that counts for nothing, and whether it covers others by a result that was deleted; the
@@ -514,8 +515,6 @@ PROGRESS: sa.Select[Any] = (
 
 # --- loading ---------------------------------------------------------------------------------------------
 
-TARGETS: sa.Select[Any] = sa.select(*TARGET_COLUMNS)
-TARGET_OF_TASK: sa.Select[Any] = TARGETS.where(_task.priority == sa.bindparam("task"))
 _last = (sa.select(sa.func.max(column)).scalar_subquery() for column in (_task.priority, attempts.c.priority))
 #: No task inherits the attempts at a deleted one.
 LAST_PRIORITY: sa.Select[Any] = sa.select(*(sa.func.coalesce(priority, sa.literal_column("0")) for priority in _last))

@@ -99,6 +99,16 @@ class Database(SharedDatabase, Protocol):
     def begin_load(self) -> AbstractContextManager[Connection]:
         """Run one transaction that adds many rows, while no other upgrade or load can run."""
 
+    def begin_adding(self, stage: Callable[[], None]) -> AbstractContextManager[Connection]:
+        """Run one transaction that adds rows to a list, after `stage` has put them into a temporary table.
+
+        A file is upgraded to the schema of this release after `stage`; the list on a server must have this schema.
+
+        Raises
+        ------
+        CannotUpgradeError, OutdatedSchemaError, NotATodoFileError, UnknownRevisionError
+        """
+
     def lock_tables(self) -> None:
         """Keep other managers from changing the list until the open transaction ends."""
         return
@@ -106,21 +116,13 @@ class Database(SharedDatabase, Protocol):
     def iter_rows(self, table: Table) -> Generator[Row, None, None]:
         """Yield the rows of a table within the open transaction, with values in the order of its columns."""
 
-    def add_rows(self, columns: Sequence[Column[Any]], records: Iterable[object]) -> None:
-        """Add records, which have the columns as attributes, to the columns' table within the open transaction.
+    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Row]) -> None:
+        """Add rows, with values in the order of the columns, to their table within the open transaction.
 
         Raises
         ------
         RowRefusedError
-            If the database cannot hold a record.
-        """
-
-    def ensure_schema(self) -> None:
-        """Upgrade a file to the schema of this release; on a server, check that the list has this schema.
-
-        Raises
-        ------
-        CannotUpgradeError, OutdatedSchemaError, NotATodoFileError, UnknownRevisionError
+            If the database cannot hold a row.
         """
 
     def renew_statistics(self) -> None:

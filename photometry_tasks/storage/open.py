@@ -1,8 +1,10 @@
 """Open, create or upgrade the TODO-list at a location."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
+
+from sqlalchemy import Index
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OtherVersionError
@@ -16,8 +18,8 @@ from photometry_tasks.storage.sqlite.opening import open_todo_file, open_todo_fi
 from photometry_tasks.storage.upgrade import upgrade_schema
 from photometry_tasks.text import count_of, name_version
 
-#: A function that adds the rows of a new list, before its indexes are created.
-Fill = Callable[[Database], None]
+#: A function that adds the rows of a new list before its indexes are created, and returns those that it has created.
+Fill = Callable[[Database], Collection[Index]]
 
 
 def open_store(location: Location, options: OpenOptions) -> TaskStore:

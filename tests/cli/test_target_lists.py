@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,9 @@ from photometry_tasks.errors import (
     TargetListNotFoundError,
 )
 from photometry_tasks.ingest import Added, add_target_lists, add_targets
+from photometry_tasks.ingest.rows import SIZE
 from tests.support.lists import checksum, make_file, query, result_of
+from tests.support.servers import owned_databases
 from tests.support.target_lists import MIT
 
 
@@ -48,6 +51,16 @@ def target(tmp_path: Path) -> Path:
     """Return the path of a TODO-file that does not exist yet."""
     (tmp_path / "run").mkdir()
     return tmp_path / "run" / "todo.sqlite"
+
+
+@pytest.fixture(params=["file", "server"])
+def place(request: pytest.FixtureRequest, target: Path) -> Iterator[Any]:
+    """Return the path of a TODO-file that does not exist yet, or the URL of a database without a list."""
+    if request.param == "file":
+        yield target
+        return
+    with owned_databases(request.getfixturevalue("postgresql"), "lister", "listed") as url:
+        yield url
 
 
 ROW = {"starid": 5, "sector": 1, "camera": 2, "ccd": 3, "tmag": 10.0}
@@ -117,7 +130,7 @@ def test_garbage_collection(target: Path) -> None:
     add_targets(target, (ROW for _ in range(2)), progress=lambda *_: during.append(gc.isenabled()))
     with pytest.raises(InvalidTargetError):
         add_targets(target, [{}])
-    assert during == [False]
+    assert during == [False] * 3
     assert gc.isenabled()
     gc.disable()
     try:
@@ -146,23 +159,25 @@ def test_numbers_out_of_range(target: Path, column: str, value: Any) -> None:
             add_targets(target, [row | {"tmag": tmag}])
 
 
-def test_order(target: Path) -> None:
+def test_order(place: Any) -> None:
     """Priorities are in order of brightness, ties by star id and datasource, without a magnitude last."""
-    rows = [
-        {**ROW, "starid": starid, "tmag": tmag, "datasource": datasource}
-        for starid, tmag, datasource in [
-            (1, None, "ffi"),
-            (9, 5.0, "ffi"),
-            (7, 5.0, "tpf"),
-            (7, 5.0, "ffi"),
-            (8, -1.0, "ffi"),
-            (2, 0.0, "ffi"),
-        ]
+    stars: list[tuple[int, float | None, str]] = [
+        (8, -1.0, "ffi"),
+        (2, -0.0, "ffi"),
+        (4, 0.0, "ffi"),
+        (7, 5.0, "ffi"),
+        (7, 5.0, "tpf"),
+        (7, 5.0, "tpf:8"),
+        (9, 5.0, "ffi"),
+        (1, None, "ffi"),
+        (3, None, "ffi"),
     ]
-    add_targets(target, rows)
-    ordered = query(target, "SELECT priority, starid, datasource FROM todolist ORDER BY priority")
-    stars = [(8, "ffi"), (2, "ffi"), (7, "ffi"), (7, "tpf"), (9, "ffi"), (1, "ffi")]
-    assert ordered == [(number, *star) for number, star in enumerate(stars, start=1)]
+    rows = [{**ROW, "starid": starid, "tmag": tmag, "datasource": datasource} for starid, tmag, datasource in stars]
+    assert add_targets(place, rows[::-1]) == Added(9, 0)
+    assert add_targets(place, [{**row, "sector": 2} for row in rows[::2]]) == Added(5, 0)
+    ordered = query(place, "SELECT priority, starid, tmag, datasource FROM todolist ORDER BY priority")
+    assert ordered == [(number, *star) for number, star in enumerate([*stars, *stars[::2]], start=1)]
+    assert math.copysign(1, ordered[1][2]) == 1
 
 
 @pytest.mark.parametrize(
@@ -227,13 +242,17 @@ def test_again_adds_what_is_new(listed: Callable[..., Path], target: Path) -> No
     assert query(target, "SELECT priority FROM diagnostics") == [(1,)]
 
 
-def test_a_target_that_is_listed_twice(target: Path) -> None:
+def test_a_target_that_is_listed_twice(place: Any) -> None:
     """If a target is listed twice, however spelt, the first row counts."""
-    assert add_targets(target, [ROW, {**ROW, "tmag": 3.0}, {**ROW, "sector": 2}]) == Added(2, 1)
-    assert query(target, "SELECT sector, tmag FROM todolist ORDER BY sector") == [(1, 10.0), (2, 10.0)]
-    for datasource, added in (("tpf:0012", Added(1, 0)), ("tpf:12", Added(0, 1)), ("tpf:000012", Added(0, 1))):
-        assert add_targets(target, [{**ROW, "datasource": datasource}]) == added
-    assert query(target, "SELECT datasource FROM todolist WHERE priority = 3") == [("tpf:12",)]
+    assert add_targets(place, [ROW, {**ROW, "tmag": 3.0}, {**ROW, "sector": 2}]) == Added(2, 1)
+    assert query(place, "SELECT sector, tmag, priority FROM todolist ORDER BY 1") == [(1, 10.0, 1), (2, 10.0, 2)]
+    again = [{**ROW, "cadence": 1800, "tmag": 2.0}, *({**ROW, "sector": 3, "tmag": tmag} for tmag in (12.0, 11.0))]
+    assert add_targets(place, [{**ROW, "sector": 4}, *again]) == Added(2, 2)
+    added = [(4, 10.0, 3), (3, 12.0, 4)]
+    assert query(place, "SELECT sector, tmag, priority FROM todolist WHERE priority > 2 ORDER BY 3") == added
+    for datasource, expected in (("tpf:0012", Added(1, 0)), ("tpf:12", Added(0, 1)), ("tpf:000012", Added(0, 1))):
+        assert add_targets(place, [{**ROW, "datasource": datasource}]) == expected
+    assert query(place, "SELECT datasource FROM todolist WHERE priority = 5") == [("tpf:12",)]
 
 
 def test_rows_from_anywhere(target: Path) -> None:
@@ -253,6 +272,48 @@ def test_rows_from_anywhere(target: Path) -> None:
     assert copied == Added(5, 0)
 
 
+def test_a_table(place: Any) -> None:
+    """Targets may come from an Arrow table of any library and with any types of numbers and texts; errors name rows."""
+    number = 2 * SIZE + 3
+    columns = {
+        "starid": pa.array(range(1, number + 1), pa.uint32()),
+        "camera": pa.array([1] * number, pa.int8()),
+        "ccd": pa.array([None] + [4] * (number - 1), pa.int16()),
+        "tmag": pa.array([None, math.nan] + [9.5] * (number - 2), pa.float32()),
+        "datasource": pa.array(["ffi"] * number).dictionary_encode(),
+        "method": pa.array([None] * (number - 1) + ["psf"], pa.large_string()),
+        "note": pa.array([[1]] * number),
+    }
+    table = pa.table(columns)
+    with pytest.raises(InvalidTargetError, match=r"^row 1: column ccd has no value"):
+        add_targets(place, table, sector=1)
+    assert add_targets(place, table.slice(1), sector=1) == Added(number - 1, 0)
+    rows = query(place, "SELECT priority, starid, ccd, tmag, datasource, method FROM todolist ORDER BY priority")
+    assert rows[0] == (1, 3, 4, 9.5, "ffi", None)
+    assert rows[-2:] == [(number - 2, number, 4, 9.5, "ffi", "psf"), (number - 1, 2, 4, None, "ffi", None)]
+    assert add_targets(place, pa.RecordBatchReader.from_batches(table.schema, table.slice(1).to_batches()), sector=1)[1]
+    wrong = table.set_column(2, "ccd", pa.array([4] * (number - 2) + [5, 4]))
+    with pytest.raises(InvalidTargetError, match=f"^row {number - 1}: column ccd: 5: a number from 1 to 4"):
+        add_targets(place, wrong, sector=2)
+    with pytest.raises(InvalidTargetError, match=r"^the table: column starid occurs twice"):
+        add_targets(place, wrong.append_column("starid", columns["starid"]), sector=2)
+
+
+def test_memory(tmp_path: Path) -> None:
+    """The memory that loading takes does not grow with the list: the database sorts it."""
+    script = (
+        "import resource, sys\nfrom photometry_tasks.ingest import add_targets\n"
+        "number = int(sys.argv[1])\n"
+        "rows = ({'starid': n, 'camera': 1, 'ccd': 1, 'tmag': n * 7 % 1009 / 50} for n in range(1, number))\n"
+        "add_targets(sys.argv[2], rows, sector=1)\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for number in (20_000, 200_000):
+        command = [sys.executable, "-c", script, str(number), str(tmp_path / f"{number}.sqlite")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 20_000  # kB; the rows take 100 MB in Python
+
+
 def test_a_directory(tmp_path: Path) -> None:
     """A directory stands for the todo.sqlite in it, also when that is created."""
     add_targets(tmp_path, [ROW])
@@ -261,11 +322,13 @@ def test_a_directory(tmp_path: Path) -> None:
 
 
 def test_progress(target: Path) -> None:
-    """`progress` is called while reading and while writing, and at the end with all targets."""
+    """`progress` is called while reading, and before and after writing with the number of new targets."""
     calls: list[tuple[int, int | None]] = []
-    rows = [{**ROW, "starid": number} for number in range(1, 25_001)]
-    add_targets(target, rows, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(10_000, None), (20_000, None), (10_000, 25_000), (20_000, 25_000), (25_000, 25_000)]
+    rows = [{**ROW, "starid": number} for number in range(1, 2501)]
+    for some in (rows[:1], rows):
+        add_targets(target, some, progress=lambda done, total: calls.append((done, total)))
+    assert calls[:3] == [(1, None), (0, 1), (1, 1)]
+    assert calls[3:] == [(1000, None), (2000, None), (2500, None), (0, 2499), (2499, 2499)]
 
 
 @pytest.mark.parametrize("is_there", [False, True])
@@ -313,6 +376,7 @@ HEADER = "starid,camera,ccd,tmag,sector\n"
         (HEADER + "1,1,1,9,1,2\n", "line 2", "the line has 6 fields"),
         (HEADER + '1,1,1,9,"1\n', "line 2", "unexpected end of data"),
         (HEADER[:-8] + "\n1,1,1,9\n", "line 2", "column sector has no value"),
+        (HEADER + "x,1,1,9,1\n1,1\n", "line 2", "column starid: 'x'"),
         ("starid,datasource,camera,ccd,tmag,sector\n1,tpf:x,1,1,9,1\n", "line 2", "column datasource: 'tpf:x'"),
         ("starid,camera,ccd,sector\n1,1,1,1\n", "list.csv", "column tmag is missing; the list has starid, camera"),
         ("starid,camera,ccd,tmag,sector,,,\n1,1,1,x,1,,,\n", "line 2", "column tmag: 'x'"),
@@ -377,8 +441,10 @@ def test_an_older_list_with_such_values(target: Path) -> None:
 
 def test_a_row_that_is_none(target: Path) -> None:
     """A row without columns is named by its number."""
-    with pytest.raises(InvalidTargetError, match=r"row 1: \(5, 1, 2\) is not a mapping"):
-        add_targets(target, [(5, 1, 2)])  # type: ignore[list-item]
+    with pytest.raises(InvalidTargetError, match=r"row 2: \(5, 1, 2\) is not a mapping"):
+        add_targets(target, [ROW, (5, 1, 2)])  # type: ignore[list-item]
+    with pytest.raises(InvalidTargetError, match="row 1: column starid has no value"):
+        add_targets(target, [{}, (5, 1, 2)])  # type: ignore[list-item]
 
 
 def test_a_row_without_the_column_of_magnitudes(target: Path) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from typing import Any, cast
 
 import pytest
@@ -12,7 +11,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.errors import InvalidArgumentError
-from photometry_tasks.ingest.targets import Target
+from photometry_tasks.ingest.targets import USED
 from photometry_tasks.models import attempts, diagnostics, progress, todolist, workers
 from photometry_tasks.rules.results import build_diagnostics, check_result
 from photometry_tasks.rules.skipping import Rival
@@ -49,7 +48,6 @@ PARAMETERS: dict[str, set[str]] = {
     "INSERT_PROGRESS": set(progress.columns.keys()),
     "ADD_PROGRESS": set(progress.columns.keys()),
     "PROGRESS": set(),
-    "TARGETS": set(),
     "TARGET_OF_TASK": {"task"},
     "LAST_PRIORITY": set(),
     "INSERT_EXTRA": {"priority", "extra"},
@@ -199,7 +197,6 @@ def columns(statement: Any) -> tuple[str, ...]:
     [
         (transitions._Task._fields, columns(statements.TASK_OF_RESULT)),
         (Rival._fields, columns(statements.RIVALS)),
-        (statements.TARGET_NAMES, columns(statements.TARGETS)),
         (statements.TARGET_NAMES, columns(statements.TARGET_OF_TASK)),
     ],
 )
@@ -230,8 +227,7 @@ def test_a_result_gives_what_saving_asks_for() -> None:
 
 def test_a_list_of_targets_fills_every_column() -> None:
     """A target has every column of `todolist` except the status."""
-    loaded = [field.name for field in fields(Target)]
-    assert {*loaded, "status"} == set(todolist.columns.keys())
+    assert {*USED, "priority", "status"} == set(todolist.columns.keys())
 
 
 # --- built statements ---

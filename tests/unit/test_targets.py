@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,77 +11,75 @@ from hypothesis import strategies as st
 
 from photometry_tasks.errors import InvalidArgumentError, InvalidTargetError
 from photometry_tasks.ingest.csv_lists import read_list
-from photometry_tasks.ingest.targets import Defaults, Target, build_plain_target, build_targets, sort_targets
+from photometry_tasks.ingest.targets import _RULES, Chunk, Defaults, build_targets
 from photometry_tasks.rules.validation import show
 
 ROW = {"starid": 5, "camera": 1, "ccd": 2, "tmag": 9.0, "sector": 3}
 NO_DEFAULTS = Defaults(None, None, "ffi")
 
 
-def build(defaults: Defaults = NO_DEFAULTS, **changes: Any) -> list[Target]:
-    return list(build_targets(("row 1", {"starid": "TICID"}, MappingProxyType({**ROW, **changes})), defaults))
+def build(*rows: dict[str, Any], defaults: Defaults = NO_DEFAULTS) -> dict[str, Any]:
+    """Return the targets of rows, each `ROW` with changes, by column."""
+    full: list[dict[str, Any]] = [{**ROW, **row} for row in rows or [{}]]
+    columns = {name: [row.get(name) for row in full] for name in {name for row in full for name in row}}
+    return dict(build_targets(Chunk(columns, len(full), lambda place: f"row {place}", {"starid": "TICID"}), defaults))
 
 
-numbers = st.integers(1, 60) | st.just(2**63 - 1)
-one_to_four = st.integers(1, 4)
-plain_rows = st.fixed_dictionaries(
-    {"starid": numbers, "camera": one_to_four, "ccd": one_to_four, "tmag": st.floats(-10, 30) | st.just(2.0)},
-    optional={
-        **dict.fromkeys(("sector", "cadence"), numbers),
-        "cbv_area": st.integers(110, 444),
-        "datasource": st.sampled_from(["ffi", "tpf"]),
-    },
-)
-integers = [0, -1, 5, 109, 445, 2**59, 2**63 - 1, 2**63, 2**70, np.int64(2)]
-reals = [5.0, -0.0, -99.0, 30.1, 999.0, math.nan, math.inf, np.float64(-99)]
-texts = ["5", "", "\0", "psf", "tpf:9", "tpf:0012", "both"]
-changes = [
-    {column: value} for column in Target.__dataclass_fields__ for value in (None, True, *integers, *reals, *texts, b"5")
-]
-some_sector = st.none() | st.integers(1, 60)
-all_defaults = (
-    st.builds(Defaults, some_sector, st.none(), st.sampled_from(["ffi", "tpf", "both"]))
-    | st.builds(Defaults, some_sector, st.integers(1, 120), st.just("tpf"))
-    | st.builds(Defaults, some_sector, st.integers(121, 1800), st.just("ffi"))
+integers = st.sampled_from([0, -1, 1, 4, 5, 109, 120, 445, 2**59, 2**63 - 1, 2**63, 2**70, np.int64(2), True])
+reals = st.floats() | st.sampled_from([5.0, -0.0, -99.0, 30.1, 999.0, math.nan, math.inf, np.float64(-99), 2])
+texts = st.sampled_from(
+    ["5", "007", "1_0", "", "\0", "1e1", "psf", "ffi", "tpf", "tpf:9", "tpf:0012", np.str_("ffi"), b"5"]
 )
 
 
-@settings(max_examples=25, deadline=None)
-@given(plain=plain_rows, defaults=all_defaults)
-def test_the_short_way_gives_the_same_target(plain: dict[str, Any], defaults: Defaults) -> None:
-    """If the values of a row need no conversion, the fast path gives the same target as the full conversion."""
-    for change in ({}, *changes):
-        row = {**plain, **change}
-        before = repr(row)
-        target = build_plain_target(row, defaults)
-        if target is not None:
-            assert repr([target]) == repr(list(build_targets(("row 1", {}, row), defaults)))
-        assert repr(row) == before
+@settings(max_examples=200, deadline=None)
+@given(
+    column=st.sampled_from(sorted(_RULES)), values=st.lists(st.one_of(integers, reals, texts), min_size=1, max_size=3)
+)
+def test_a_column_is_checked_as_its_values(column: str, values: list[Any]) -> None:
+    """A column that is checked as a whole is the same as its values, converted one by one."""
+    rule, before = _RULES[column], repr(values)
+    try:
+        together = rule.convert_all(values)
+    except (ValueError, TypeError):
+        pass
+    else:
+        assert repr(together) == repr([rule.convert(value) for value in values])
+        assert all(type(value) in (int, float, str, type(None)) for value in together)
+    assert repr(values) == before
 
 
-def test_the_short_way_is_taken() -> None:
-    """A dict of plain values takes the fast path; other mappings, texts and numbers take the full conversion."""
-    assert build_plain_target(ROW, NO_DEFAULTS) == build()[0]
-    assert build_plain_target({**ROW, "cadence": 20, "cbv_area": 123, "datasource": "tpf"}, NO_DEFAULTS) is not None
-    assert build_plain_target(MappingProxyType(ROW), NO_DEFAULTS) is None
-    texts = ({"starid": "5"}, {"method": "psf"}, {"datasource": "both"}, {"datasource": "tpf:9"})
-    for change in (
-        *texts,
-        {"camera": np.int8(1)},
-        {"ccd": 2**63},
-        {"tmag": None},
-        {"tmag": math.inf},
-        {"tmag": math.nan},
-    ):
-        assert build_plain_target({**ROW, **change}, NO_DEFAULTS) is None
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("starid", [1, 2**63 - 1]), ("starid", ["1", "007"]), ("tmag", [-10.0, 30.0]), ("tmag", ["9", "-1.5e0"])],
+)
+def test_plain_columns_need_no_conversion(column: str, values: list[Any]) -> None:
+    """Columns of plain numbers, and of texts that spell numbers, are checked as a whole."""
+    assert len(_RULES[column].convert_all(values)) == 2
 
 
 def test_both_is_two_targets() -> None:
-    """If the default is both, a row gives a target in a pixel file and a target in full-frame images."""
-    tpf, ffi = build(Defaults(None, None, "both"), tmag=2.0, sector=27)
-    assert (tpf.datasource, tpf.cadence, tpf.method) == ("tpf", 120, None)
-    assert (ffi.datasource, ffi.cadence, ffi.method) == ("ffi", 600, "halo")
-    assert [target.datasource for target in build(Defaults(None, None, "both"), datasource="tpf:9")] == ["tpf:9"]
+    """If the default is both, a row without a datasource gives two targets."""
+    both = Defaults(None, None, "both")
+    targets = build({"starid": 1}, {"starid": 2, "datasource": "tpf:9"}, {"starid": 3}, defaults=both)
+    assert targets["datasource"] == ["tpf", "ffi", "tpf:9", "tpf", "ffi"]
+    assert targets["starid"] == [1, 1, 2, 3, 3]
+    assert "cadence" not in targets
+
+
+@pytest.mark.parametrize(
+    ("rows", "where", "column"),
+    [
+        ([{}, {"cadence": 0}, {"starid": 0}], "row 1", "cadence"),
+        ([{}, {"cadence": 0, "tmag": 99.0}, {"starid": 0}], "row 1", "tmag"),
+        ([{"method": 5}, {"cadence": 0}, {"starid": 0}], "row 0", "method"),
+        ([{}, {"starid": None}, {"camera": None}], "row 1", "TICID"),
+    ],
+)
+def test_the_first_invalid_row(rows: list[dict[str, Any]], where: str, column: str) -> None:
+    """Of several invalid rows the error names the first, and its first invalid column."""
+    with pytest.raises(InvalidTargetError, match=f"^{where}: column {column}"):
+        build(*rows)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +90,11 @@ def test_a_cadence_of_the_other_kind(cadence: int, datasource: str) -> None:
     with pytest.raises(InvalidArgumentError, match=rf"cadence={cadence}: .*not with '{datasource}'; correct either"):
         Defaults(None, cadence, datasource)
     kind, other = ("tpf", "ffi") if cadence <= 120 else ("ffi", "tpf:9")
-    assert build(Defaults(None, cadence, kind))[0].cadence == cadence
+    assert build({}, {"cadence": 7}, defaults=Defaults(None, cadence, kind))["cadence"] == [cadence, 7]
     with pytest.raises(InvalidTargetError, match=f"row 1: column cadence has no value, and {cadence} s is for"):
-        build(Defaults(None, cadence, kind), datasource=other)
-    assert build_plain_target({**ROW, "datasource": other}, Defaults(None, cadence, kind)) is None
+        build({}, {"datasource": other}, defaults=Defaults(None, cadence, kind))
     with pytest.raises(InvalidTargetError, match=f"row 1: column cadence: {cadence}: the two tasks of"):
-        build(Defaults(None, None, "both"), cadence=cadence)
+        build({}, {"cadence": cadence}, defaults=Defaults(None, None, "both"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +103,7 @@ def test_a_cadence_of_the_other_kind(cadence: int, datasource: str) -> None:
         *(("starid", text, int(text)) for text in ("007", "0" * 50 + "1", "9" * 18, f"{10**18}", f"{2**63 - 1}")),
         *(("datasource", text, "tpf:12") for text in ("tpf:12", "tpf:0012", "tpf:" + "0" * 30 + "12")),
         ("datasource", f"tpf:{2**63 - 1}", f"tpf:{2**63 - 1}"),
-        *(("tmag", text, value) for text, value in [(".5", 0.5), ("5.", 5.0), ("+1e1", 10.0), ("-0.0", 0.0)]),
+        *(("tmag", text, value) for text, value in [(".5", 0.5), ("5.", 5.0), ("+1e1", 10.0), ("-0.0", -0.0)]),
         *(("tmag", text, value) for text, value in [("-10", -10.0), ("30", 30.0), ("nan", None), ("NaN", None)]),
         *((column, text, int(text)) for column in ("camera", "ccd") for text in ("1", "4")),
         *(("cbv_area", text, int(text)) for text in ("110", "444")),
@@ -115,8 +111,9 @@ def test_a_cadence_of_the_other_kind(cadence: int, datasource: str) -> None:
 )
 def test_texts(column: str, text: str, value: Any) -> None:
     """A text of digits, as in CSV files, is a number, and each datasource has one spelling."""
-    (target,) = build(NO_DEFAULTS, **{column: text})
-    assert repr(getattr(target, column)) == repr(value)
+    for rows in ([{column: text}], [{column: text}, {column: None}]):
+        if value is None or len(rows) == 1 or column == "tmag":
+            assert repr(build(*rows).get(column, [None])[0]) == repr(value)
 
 
 @pytest.mark.parametrize(
@@ -159,25 +156,9 @@ def test_texts(column: str, text: str, value: Any) -> None:
 def test_wrong_values(column: str, value: Any, problem: str) -> None:
     """An error names the row, the column as in its source, the value and the remedy."""
     with pytest.raises(InvalidTargetError) as caught:
-        build(**{column: value})
+        build({}, {column: value})
     theirs = "TICID" if column == "starid" else column
     assert str(caught.value).startswith(f"row 1: column {theirs}: {show(value)}: {problem}")
-
-
-def test_order() -> None:
-    """Targets are ordered by magnitude, star id and datasource; targets without a magnitude come last."""
-    stars = [
-        (-1.0, 9, "tpf"),
-        (-0.0, 1, "ffi"),
-        (0.0, 2, "ffi"),
-        (5.0, 1, "tpf"),
-        (5.0, 2, "ffi"),
-        (5.0, 2, "tpf"),
-        (None, 1, "tpf"),
-        (None, 3, "ffi"),
-    ]
-    ordered = [build(tmag=tmag, starid=starid, datasource=source)[0] for tmag, starid, source in stars]
-    assert sort_targets(ordered[::-1]) == ordered
 
 
 # --- lines of a list ---
@@ -185,7 +166,11 @@ def test_order() -> None:
 
 def read(path: Path, text: str, sector: int | None = None) -> list[tuple[str, dict[str, Any]]]:
     path.write_bytes(text.encode())
-    return [(where.removeprefix(f"{path}, "), dict(row)) for where, _, row in read_list(path, sector)]
+    return [
+        (chunk.locate(place).removeprefix(f"{path}, "), {name: values[place] for name, values in chunk.columns.items()})
+        for chunk in read_list(path, sector)
+        for place in range(chunk.number)
+    ]
 
 
 @pytest.fixture
@@ -196,20 +181,20 @@ def path(tmp_path: Path) -> Path:
 def test_a_quoted_field_over_lines(path: Path) -> None:
     """Within a quoted field, a line that begins with '#' is no comment, and a blank line is kept."""
     for line_end in ("\n", "\r\n", "\r"):
-        text = 'starid,camera,ccd,tmag,note\n1,1,1,9,"a\n# sector 5\n\n#"\n# sector 7\n\n2,1,1,9,5" tube\n# end\n'
+        text = 'starid,camera,ccd,tmag,method\n1,1,1,9,"a\n# sector 5\n\n#"\n# sector 7\n\n2,1,1,9,5" tube\n# end\n'
         (first, first_row), (second, second_row) = read(path, text.replace("\n", line_end), 7)
         assert (first, second) == ("line 5", "line 8")
-        assert first_row["note"] == "a\n# sector 5\n\n#".replace("\n", line_end)
-        assert second_row["note"] == '5" tube'
+        assert first_row["method"] == "a\n# sector 5\n\n#".replace("\n", line_end)
+        assert second_row["method"] == '5" tube'
 
 
 def test_lines(path: Path) -> None:
     """A list may have a byte order mark, blank lines, comments, blanks and quoted line breaks."""
-    text = '\ufeffTICID , Camera,CCD,tmag,note\r\n\r\n1,2,3, 9.5 ,"a\r\nb"\r\n# a comment\r\n 2,2,3,,\r\n'
+    text = '\ufeffTICID , Camera,CCD,tmag,method\r\n\r\n1,2,3, 9.5 ,"a\r\nb"\r\n# a comment\r\n 2,2,3,,\r\n'
     (first, first_row), (second, second_row) = read(path, text)
     assert (first, second) == ("line 4", "line 6")
-    assert first_row == {"starid": "1", "camera": "2", "ccd": "3", "tmag": "9.5", "note": "a\r\nb"}
-    assert second_row == {"starid": "2", "camera": "2", "ccd": "3", "tmag": None}
+    assert first_row == {"starid": "1", "camera": "2", "ccd": "3", "tmag": "9.5", "method": "a\r\nb"}
+    assert second_row == {"starid": "2", "camera": "2", "ccd": "3", "tmag": None, "method": None}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, func, select
@@ -51,6 +50,7 @@ _READ_ONLY = "25006"
 #: The remedies of other errors, by a part of their text.
 _REMEDIES = {
     "no password supplied": "add a line to ~/.pgpass, with the host as the URL spells it",
+    "permission denied to create temporary tables": "let the owner of the database grant TEMPORARY to this role",
     "statement pooling mode": "set pool_mode = transaction in PgBouncer",
 }
 
@@ -203,6 +203,14 @@ class PostgreSQLDatabase(Database):
     #: Loads wait for each other and for upgrades too.
     begin_load = begin_upgrade
 
+    @contextmanager
+    def begin_adding(self, stage: Callable[[], None]) -> Iterator[Connection]:
+        """Run one transaction that adds rows: behind a pooler, a temporary table has no longer life."""
+        with self.begin_load() as connection:
+            schema.check_current(connection, self.name)
+            stage()
+            yield connection
+
     def run_in_transaction(self, work: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         """Return the result of `work`, which runs as one transaction and is retried.
 
@@ -283,8 +291,8 @@ class PostgreSQLDatabase(Database):
             copy.set_types(self._find_types(columns))
             yield from copy.rows()
 
-    def add_rows(self, columns: Sequence[Column[Any]], records: Iterable[object]) -> None:
-        """Add records, which have the columns as attributes, to the columns' table within the open transaction.
+    def add_rows(self, columns: Sequence[Column[Any]], rows: Iterable[Row]) -> None:
+        """Add rows, with values in the order of the columns, to their table within the open transaction.
 
         Raises
         ------
@@ -292,12 +300,12 @@ class PostgreSQLDatabase(Database):
         """
         import psycopg
 
-        names = [column.name for column in columns]
-        sql = f"COPY {columns[0].table} ({', '.join(names)}) FROM STDIN (FORMAT BINARY)"
+        names = ", ".join(column.name for column in columns)
+        sql = f"COPY {columns[0].table} ({names}) FROM STDIN (FORMAT BINARY)"
         try:
             with self.dbapi.cursor() as cursor, cursor.copy(sql.encode()) as copy:
                 copy.set_types(self._find_types(columns))
-                for row in map(attrgetter(*names), records):
+                for row in rows:
                     copy.write_row(row)
         except (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError, ValueError, TypeError) as error:
             raise RowRefusedError(path=self.name, table=columns[0].table, found=describe_error(error)) from error
@@ -309,11 +317,6 @@ class PostgreSQLDatabase(Database):
     def _find_types(self, columns: Iterable[Column[Any]]) -> list[str]:
         """Return the types of the columns, as the server names them."""
         return [column.type.compile(self.connection.dialect).lower() for column in columns]
-
-    def ensure_schema(self) -> None:
-        """Check that the list has the schema of this release: only a command upgrades a list on a server."""
-        with self.begin(writes=False) as connection:
-            schema.check_current(connection, self.name)
 
     def renew_statistics(self) -> None:
         """Renew the planner's statistics, on which the plans of claims with constraints depend."""
