@@ -39,6 +39,12 @@ _STEPS_DRAWN = 10
 #: Limits for runs of any length: steps of time, and dates on the axis.
 _TIMES, _DATES = 240, 5
 
+#: The numbers of a logarithmic axis. Matplotlib writes formulas such as 10², which take longest of all texts.
+_PLAIN = "{x:g}"
+
+#: The margins of a figure, which hold the longest numbers. Matplotlib would draw all texts twice to find the shortest.
+_MARGINS = {"left": 0.17, "right": 0.96, "bottom": 0.13, "top": 0.84, "hspace": 0.12}
+
 #: Inches. On a phone, letters of 12 pixels then shrink to 9 pixels.
 _WIDTH = 5.0
 
@@ -85,8 +91,8 @@ def draw_magnitudes(counts: Mapping[float, Mapping[str, int]]) -> Markup:
     edges = [lowest + number / 2 for number in range(round((highest - lowest) * 2) + 1)]
     columns = [counts.get(edge, {}) for edge in edges[:-1]]
     totals = [sum(column.values()) or 1 for column in columns]
-    figure = Figure((_WIDTH, 4.2), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 2])
+    figure = Figure((_WIDTH, 4.2))
+    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 2], gridspec_kw=_MARGINS)
     bottom = [0] * len(columns)
     for name, colour in COLOURS.items():
         if not any(column[name] for column in counts.values()):
@@ -101,7 +107,7 @@ def draw_magnitudes(counts: Mapping[float, Mapping[str, int]]) -> Markup:
     above.set(ylabel="tasks", ylim=(0, None), xlim=(lowest, highest))
     above.locator_params(axis="y", integer=True)
     below.set(ylabel="share (%)", ylim=(0, 100), xlabel="TESS magnitude")
-    figure.legend(loc="outside upper center", ncols=5, handlelength=1, columnspacing=1.2)
+    figure.legend(loc="upper center", ncols=5, handlelength=1, columnspacing=1.2)
     return _render_svg(
         figure,
         name="magnitudes",
@@ -135,8 +141,8 @@ def draw_run_times(counts: Mapping[float, Mapping[int, int]], medians: Mapping[f
     shortest, longest = min(cells)[0], max(cells)[0] + 1
     # Matplotlib leaves cells with NaN empty.
     mesh = [[cells.get((line, column), math.nan) for column in range(columns)] for line in range(shortest, longest)]
-    figure = Figure((_WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure((_WIDTH, 3.4))
+    axes = figure.subplots(gridspec_kw={**_MARGINS, "right": 0.92})  # at the right are the numbers of the colours
     image = axes.pcolormesh(
         [lowest + column / 2 for column in range(columns + 1)],
         [10 ** (line / _STEPS_DRAWN) for line in range(shortest, longest + 1)],
@@ -145,14 +151,15 @@ def draw_run_times(counts: Mapping[float, Mapping[int, int]], medians: Mapping[f
         cmap="cividis_r",
         rasterized=True,
     )
-    figure.colorbar(image, label="results", pad=0.01)
+    figure.colorbar(image, label="results", pad=0.01, format=_PLAIN)
     outline = [withStroke(linewidth=4, foreground="white")]
     middles = [edge + 0.25 for edge in medians]
     axes.plot(middles, list(medians.values()), "o-", color="#D55E00", ms=3, label="median", path_effects=outline)
     axes.set(yscale="log", ylabel="run time (s)", xlabel="TESS magnitude")
+    axes.yaxis.set_major_formatter(_PLAIN)
     # If the limits are not whole decades, the axis may show no number or many numbers.
     axes.set_ylim(10 ** (shortest // _STEPS_DRAWN), 10 ** -(-longest // _STEPS_DRAWN))
-    figure.legend(loc="outside upper right")
+    figure.legend(loc="upper right")
     first, last = medians[lowest], medians[highest - 0.5]
     return _render_svg(
         figure,
@@ -198,8 +205,8 @@ def draw_pace(runs: Sequence[Sequence[Row[Any]]]) -> Markup:
             edges.append(minutes / minutes_per_unit)
             saved.append(saved_by_step[step] / size)
             errors.append(errors_by_step[step] / size)
-    figure = Figure((_WIDTH, 3.8), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 2])
+    figure = Figure((_WIDTH, 3.8))
+    above, below = figure.subplots(2, sharex=True, height_ratios=[3, 2], gridspec_kw=_MARGINS)
     _fill(above, top=saved, bottom=[0] * len(saved), edges=edges, colour=COLOURS["STARTED"])
     _fill(below, top=errors, bottom=[0] * len(errors), edges=edges, colour=COLOURS["ERROR"])
     above.set(ylabel="results / min", ylim=(0, max(saved) * 1.05 or 1), xlim=(0, edges[-1]))

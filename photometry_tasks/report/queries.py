@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate, product
+from itertools import accumulate, chain, product
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, select
@@ -15,6 +15,7 @@ from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.progress.status_fields import PAUSE, read_minutes
 from photometry_tasks.rules.stored_values import read_value
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
+from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.functions import whole_part
 from photometry_tasks.status import FINISHED, STATUS, name_counts
 
@@ -34,8 +35,6 @@ _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
 # --- statements ------------------------------------------------------------------------------------------
 
-_ROWS = {"yield_per": 1000}  # the memory holds this number of rows at a time
-
 _task, _result = todolist.c, diagnostics.c
 
 _is_drawn = _task.tmag.between(BRIGHTEST, FAINTEST)
@@ -51,14 +50,12 @@ _RUN_TIMES: Select[Any] = (
     select(_half.label("half"), _result.elaptime)
     .select_from(_results)
     .where(and_(_is_drawn, _result.elaptime.between(SHORTEST, LONGEST)))
-    .execution_options(**_ROWS)
 )
 _ERRORS: Select[Any] = (
     select(_result.priority, _task.starid, _task.status, _result.errors)
     .select_from(_results)
     .where(_result.errors.is_not(None))
     .order_by(_result.priority)
-    .execution_options(**_ROWS)
 )
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -192,24 +189,30 @@ def _count_by_magnitude(connection: Connection) -> MagnitudeCounts:
 
 
 def _count_run_times(connection: Connection) -> dict[float, Counter[int]]:
+    cells: Counter[tuple[int, int]] = Counter()
+    for rows in iter_batches(connection, _RUN_TIMES):
+        halves, times = zip(*rows, strict=True)
+        cells.update(zip(halves, [math.floor(math.log10(time) * STEPS) for time in times], strict=True))
     counts: dict[float, Counter[int]] = {}
-    for row in connection.execute(_RUN_TIMES):
-        counts.setdefault(BRIGHTEST + row.half / 2, Counter())[math.floor(math.log10(row.elaptime) * STEPS)] += 1
-    return dict(sorted(counts.items()))
+    for (half, step), number in sorted(cells.items()):
+        counts.setdefault(BRIGHTEST + half / 2, Counter())[step] = number
+    return counts
 
 
 def _count_errors(connection: Connection) -> ErrorKinds:
     kinds: dict[str, ErrorKind] = {}
     ungrouped = 0
-    for row in connection.execute(_ERRORS):
-        message = _build_message(read_value(_result.errors, row.errors))
-        # If every line is different, an unlimited number of kinds would fill the memory.
-        if message not in kinds and len(kinds) == _MOST_KINDS:
-            ungrouped += 1
-            continue
-        kind = kinds.setdefault(message, ErrorKind(message=message, priority=row.priority, starid=row.starid))
+    for priority, starid, status, errors in chain.from_iterable(iter_batches(connection, _ERRORS)):
+        message = _build_message(read_value(_result.errors, errors))
+        kind = kinds.get(message)
+        if kind is None:
+            # If every line is different, an unlimited number of kinds would fill the memory.
+            if len(kinds) == _MOST_KINDS:
+                ungrouped += 1
+                continue
+            kind = kinds[message] = ErrorKind(message=message, priority=priority, starid=starid)
         kind.results += 1
-        kind.failed += row.status == STATUS.ERROR.value
+        kind.failed += status == STATUS.ERROR.value
     by_results = sorted(kinds.values(), key=lambda kind: kind.results, reverse=True)
     return ErrorKinds(commonest=by_results[:_MOST_KINDS_SHOWN], total=len(kinds), ungrouped=ungrouped)
 
