@@ -41,7 +41,7 @@ def _write_csv(path: Path, columns: Columns, read: Read, head: str | None = None
 def _format(column: Column[Any], values: Sequence[Any]) -> list[str]:
     if _type(column) is str:
         return ["" if text is None else '"' + text.replace('"', '""') + '"' for text in values]
-    return ["" if number is None else repr(number) for number in values] if None in values else list(map(repr, values))
+    return ["" if number is None else repr(number) for number in values]
 
 
 #: Texts that astropy changes in a column of texts: it takes each line for a row, and removes blanks around a value.

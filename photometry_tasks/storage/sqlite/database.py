@@ -11,8 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import sqlalchemy
-from sqlalchemy import Column, Connection, Table, create_engine, insert, select
+from sqlalchemy import Column, Connection, Table, create_engine, select
 from sqlalchemy.pool import StaticPool
 
 from photometry_tasks.errors import (
@@ -32,6 +31,7 @@ from photometry_tasks.storage.sqlite.dbapi import (
     HintingCompiler,
     UnownedConnection,
     build_dialect,
+    build_insert,
     configure,
     connect,
     connect_new,
@@ -386,10 +386,7 @@ class SQLiteDatabase(Database):
         RowRefusedError
         """
         cursor, rows, size = tuple_cursor(self.dbapi), iter(rows), len(columns)
-        # In the given order of the columns.
-        target = sqlalchemy.table(columns[0].table.name, *(sqlalchemy.column(column.name) for column in columns))
-        one = str(insert(target).compile(dialect=build_dialect()))
-        another = f", ({', '.join('?' * size)})"
+        one, another = build_insert(columns[0].table.name, tuple(column.name for column in columns))
         number = _MOST_VALUES // size
         many = one + another * (number - 1)
         try:

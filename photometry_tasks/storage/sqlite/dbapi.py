@@ -6,12 +6,12 @@ import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import Dialect
+from sqlalchemy import Dialect, column, insert, table
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect
 from sqlalchemy.exc import DBAPIError
 
@@ -147,6 +147,13 @@ class _HintingDialect(SQLiteDialect):
 def build_dialect() -> Dialect:
     """Return the dialect that compiles statements for the driver."""
     return _HintingDialect(paramstyle="qmark")
+
+
+@lru_cache
+def build_insert(name: str, columns: tuple[str, ...]) -> tuple[str, str]:
+    """Return the SQL that inserts a row with values for these columns, and the addition for each further row."""
+    statement = insert(table(name, *map(column, columns)))
+    return str(statement.compile(dialect=build_dialect())), f", ({', '.join('?' * len(columns))})"
 
 
 def find_damage(dbapi: "sqlite3.Connection", pragma: str) -> list[str]:
