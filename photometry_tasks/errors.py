@@ -74,7 +74,8 @@ class DiskError(TodoError, OSError):
 class DiskFullError(DiskError):
     """{path} cannot be written ({found}): the disk is full, or a quota or a limit on file sizes is reached.
 
-    The call was rolled back. Free some space, then call again.
+    The call was rolled back. Free some space, then call again. SQLite writes temporary files to SQLITE_TMPDIR, TMPDIR
+    or /var/tmp.
     """
 
     errno = _errno.ENOSPC

@@ -212,6 +212,15 @@ def test_a_database_that_is_read_only(url: str) -> None:
     assert get_status(url)["numtasks"] == len(TARGETS)
 
 
+def test_a_database_without_temporary_tables(url: str, postgresql: Engine) -> None:
+    """If the role cannot create temporary tables, the error names the privilege, and no list is created."""
+    with postgresql.begin() as connection:
+        connection.execute(text("REVOKE TEMPORARY ON DATABASE sessions FROM PUBLIC, guest"))
+    with pytest.raises(ServerError, match="let the owner of the database grant TEMPORARY to this role"):
+        add_targets(url, TARGETS)
+    assert query(url, "SELECT to_regclass('todolist') IS NULL") == [(True,)]
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP", "MULE_INTERNAL"])
 def test_encodings(postgresql: Engine, encoding: str) -> None:
     """A database that cannot hold every text is refused with its encoding, before a list is made or opened."""

@@ -10,6 +10,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -197,6 +198,22 @@ def test_opening_on_a_full_disk(small_disk: Path, in_memory: bool) -> None:
     filler.unlink()
     TaskManager(path, load_into_memory=in_memory).close()
     assert list(small_disk.iterdir()) == [path]
+
+
+def test_a_full_disk_for_temporary_files(small_disk: Path, tmp_path: Path) -> None:
+    """If the disk for temporary files is too full to sort targets, an error names their place, and no file is made."""
+    fill_up(small_disk)
+    script = (
+        "import sys; from photometry_tasks.ingest import add_targets\n"
+        "row = {'sector': 1, 'camera': 1, 'ccd': 1, 'tmag': 9.0}\n"
+        "add_targets(sys.argv[1], ({**row, 'starid': number} for number in range(1, 100_000)))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "new.sqlite")]
+    environment = {**os.environ, "SQLITE_TMPDIR": str(small_disk)}  # which SQLite reads once
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "DiskFullError" in run.stderr
+    assert "SQLite writes temporary files to SQLITE_TMPDIR" in run.stderr
+    assert [path for path in tmp_path.iterdir() if path != small_disk] == []
 
 
 @contextmanager
