@@ -143,7 +143,7 @@ def _check_paths(lists: Any) -> list[Path]:
 
 @contextmanager
 def _paused_garbage_collection() -> Iterator[None]:
-    """Keep Python from searching the rows for garbage again and again: that takes a third of the time of CSV files."""
+    """Keep Python from searching the rows for garbage again and again: that takes up to a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
