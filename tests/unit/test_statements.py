@@ -140,7 +140,7 @@ def compiled() -> Iterator[tuple[sa.Executable, set[str]]]:
     yield from ((statement, set()) for statement in statements.RESET_EVERYTHING)
 
 
-@pytest.mark.parametrize(("dialect", "sign"), [(build_sqlite(), r"\?"), (build_postgresql(), "%s")])
+@pytest.mark.parametrize(("dialect", "sign"), [(build_sqlite(), r"\?()"), (build_postgresql(), r"\$(\d+)")])
 def test_every_parameter_has_its_place(dialect: sa.Dialect, sign: str) -> None:
     """In both dialects the driver gets each value at the position of its name in the statement."""
     if dialect.name == "sqlite":
@@ -156,8 +156,9 @@ def test_every_parameter_has_its_place(dialect: sa.Dialect, sign: str) -> None:
         assert re.sub(sign, "@", sql) == re.sub(pattern, "@", state.statement)
         expected = {**state.parameters, **{name: name.upper() for name in names}}
         values = arrange({name: name.upper() for name in sorted(names, reverse=True)})
-        assert values == tuple(expected[place] for place in places)
-        assert sql.count("?" if dialect.name == "sqlite" else "%s") == len(values)
+        indexes = [int(number) - 1 if number else index for index, number in enumerate(re.findall(sign, sql))]
+        assert [values[index] for index in indexes] == [expected[place] for place in places]
+        assert set(indexes) == set(range(len(values)))
 
 
 def test_hints_are_for_sqlite_and_name_indexes() -> None:

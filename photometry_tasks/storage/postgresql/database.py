@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, func, select
@@ -25,6 +25,7 @@ from photometry_tasks.storage.postgresql.dbapi import (
     describe_error,
     find_driver_error,
     integrity_error,
+    open_cursor,
 )
 from photometry_tasks.storage.postgresql.retry import is_temporary_refusal, pause_before_reconnecting, with_retry
 from photometry_tasks.storage.postgresql.url import build_arguments, hide_password
@@ -47,6 +48,9 @@ _LONG_TRANSACTION = 300.0
 #: The code of a change in a transaction that only reads.
 _READ_ONLY = "25006"
 
+#: States of a connection, as libpq numbers them (PQTransactionStatusType).
+_IDLE, _IN_TRANSACTION, _IN_ERROR = 0, 2, 3
+
 #: The remedies of other errors, by a part of their text.
 _REMEDIES = {
     "no password supplied": "add a line to ~/.pgpass, with the host as the URL spells it",
@@ -64,6 +68,14 @@ def _note_interrupt(dbapi: Any, _record: Any, error: BaseException | None) -> No
     """Note that SQLAlchemy cuts a connection because of Ctrl-C, and not because the server did."""
     if error is not None and not isinstance(error, dbapi.Error):
         dbapi.was_interrupted = True
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction of SQLAlchemy, unless it joins one of `run_in_transaction`."""
+    dbapi: Any = connection.connection.dbapi_connection
+    dbapi.begun += 1
+    if dbapi.pgconn.transaction_status == _IDLE:
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
 
 
 class PostgreSQLDatabase(Database):
@@ -101,14 +113,16 @@ class PostgreSQLDatabase(Database):
     def __init__(self, url: str, *, patience: float | None = None) -> None:
         self.name = hide_password(url)
         self.patience = patience
+        self._longest_statement = None if patience is None else min(_LONGEST_STATEMENT, patience)
         # If a client stops or its node fails within a transaction, its locks must not stay for ever.
         milliseconds = int(1000 * (patience or 0))
-        self._begin = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
+        self._begin_limited = f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}"
         self.is_given_up = self.is_unsure = False
         check_driver()
         connect_driver = partial(connect, build_arguments(url), for_manager=patience is not None)
         self._engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect_driver)
         event.listen(self._engine, "invalidate", _note_interrupt)
+        event.listen(self._engine, "begin", _begin)
         self._open()
 
     # --- connecting --------------------------------------------------------------------------------------
@@ -132,13 +146,19 @@ class PostgreSQLDatabase(Database):
     def _connect(self) -> None:
         connection = self._engine.connect()
         dbapi: Any = connection.connection.dbapi_connection
-        cursor = DriverCursor(dbapi.cursor(), build_dialect(), integrity_error())
+
+        def build_cursor(_statement: Executable | None = None) -> DriverCursor:
+            return DriverCursor(open_cursor(dbapi), build_dialect(), integrity_error())
+
+        cursor, get_cursor = build_cursor(), lru_cache(64)(build_cursor)
         # No exception can come between these assignments.
-        self._connection, self.dbapi, self.cursor = connection, dbapi, cursor
+        self._connection, self.dbapi, self.cursor, self._get_cursor = connection, dbapi, cursor, get_cursor
 
     def ensure_idle(self) -> None:
         """Reconnect if the connection is lost, or if Ctrl-C has interrupted a statement."""
-        if not self.is_lost() and not self._is_idle():
+        if self._is_idle():
+            return
+        if not self.is_lost():
             self.rollback()
         if not self._is_idle():
             self.invalidate()
@@ -146,8 +166,6 @@ class PostgreSQLDatabase(Database):
                 self.connection.invalidate()
                 self.connection.close()
             self._connect()
-        elif self.dbapi.autocommit:
-            self.dbapi.autocommit = False
 
     def ensure_connected(self) -> None:
         """Connect again if the connection is lost."""
@@ -171,9 +189,7 @@ class PostgreSQLDatabase(Database):
         return self.dbapi.closed or self.dbapi.broken
 
     def _is_idle(self) -> bool:
-        from psycopg.pq import TransactionStatus
-
-        return bool(self.dbapi.info.transaction_status == TransactionStatus.IDLE)
+        return self.dbapi.pgconn.transaction_status == _IDLE
 
     @property
     def connection(self) -> Connection:
@@ -219,31 +235,28 @@ class PostgreSQLDatabase(Database):
         """
 
         def call() -> T:
-            with self._autocommit(None if is_long else self.patience):
-                self.dbapi.execute(self._begin, prepare=False)
+            dbapi: Any = self.dbapi
+            dbapi.timeout = None if is_long else self.patience
+            dbapi.begun += 1
+            try:
+                dbapi.execute(self._begin_limited, prepare=False)
                 result = work(Transaction(self.connection, self.cursor, is_shared=True))
                 self._commit()
+            finally:
+                dbapi.timeout = None  # statements of the manager's callers may take long
             return result
 
         return self.with_retry(call)
 
     def run_alone(self, statement: Executable, parameters: Mapping[str, Any]) -> list[Row]:
         """Run a statement as a transaction, and return its rows."""
-        with self._autocommit(None if self.patience is None else min(_LONGEST_STATEMENT, self.patience)):
-            return self.cursor.fetch_all(statement, parameters)
-
-    @contextmanager
-    def _autocommit(self, timeout: float | None) -> Iterator[None]:
-        """Begin transactions by explicit statements only; `timeout` limits the wait for each answer, in seconds."""
         dbapi: Any = self.dbapi
+        dbapi.timeout = self._longest_statement
         try:
-            dbapi.autocommit = True
-            dbapi.timeout = timeout
-            yield
+            # Each statement has a cursor, which keeps the conversions of its values as long as it runs no other.
+            return self._get_cursor(statement).fetch_all(statement, parameters)
         finally:
-            dbapi.timeout = None  # statements of the manager's callers may take long
-            if self._is_idle():
-                dbapi.autocommit = False
+            dbapi.timeout = None
 
     def with_retry(self, call: Callable[[], T]) -> T:
         """Return the result of a call, and retry it after temporary errors: see `retry`."""
@@ -261,7 +274,6 @@ class PostgreSQLDatabase(Database):
             if self.connection.in_transaction():
                 self.connection.rollback()
             self.dbapi.rollback()
-            self.dbapi.autocommit = False
         if not self._is_idle() or self.connection.get_transaction() is not None:
             self.invalidate()  # an exception has interrupted the driver or SQLAlchemy
 
@@ -328,8 +340,7 @@ class PostgreSQLDatabase(Database):
 
     def compact(self) -> None:
         """Free the space of deleted rows, and renew the planner's statistics."""
-        with self._autocommit(None):
-            self.cursor.run_sql(f"VACUUM (ANALYZE) {_TABLES}")
+        self.cursor.run_sql(f"VACUUM (ANALYZE) {_TABLES}")
 
     # --- other managers ----------------------------------------------------------------------------------
 
@@ -348,13 +359,16 @@ class PostgreSQLDatabase(Database):
 
     # --- the manager's callers ---------------------------------------------------------------------------
 
+    def count_begun(self) -> int:
+        """Return the number of transactions on this connection, also of a session; a statement alone is not counted."""
+        dbapi: Any = self.dbapi
+        return int(dbapi.begun)
+
     def has_changes(self) -> bool:
         """Whether the open transaction of a caller has changed rows, or has failed."""
-        from psycopg.pq import TransactionStatus
-
-        status = self.dbapi.info.transaction_status
-        if status != TransactionStatus.INTRANS:
-            return bool(status == TransactionStatus.INERROR)
+        status = self.dbapi.pgconn.transaction_status
+        if status != _IN_TRANSACTION:
+            return status == _IN_ERROR
         try:
             return bool(self.cursor.run_sql("SELECT pg_current_xact_id_if_assigned()").fetchone()[0])
         except Exception as error:

@@ -66,6 +66,8 @@ def _build_connection_class() -> Any:
         timeout: float | None = None
         #: Whether an exception has interrupted a wait: the connection is cut then, since the answer would come later.
         was_interrupted = False
+        #: The number of transactions that have begun, without statements that run alone.
+        begun = 0
 
         def wait(self, gen: Any, *arguments: Any, **named: Any) -> Any:
             limited = gen if self.timeout is None else self._limit(gen, self.timeout)
@@ -145,18 +147,26 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     (pid,) = dbapi.execute(f"SELECT pg_backend_pid(); {settings}", prepare=False).fetchone()
     dbapi.commit()
     dbapi.timeout = None
+    dbapi.autocommit = True  # `PostgreSQLDatabase` begins transactions: a statement alone needs none
     if pid != dbapi.info.backend_pid and "prepare_threshold" not in arguments:
         # A pooler has made the number up. In transaction mode, its clients would run each other's prepared statements.
         dbapi.prepare_threshold = None
     return dbapi
 
 
+def open_cursor(dbapi: Any) -> Any:
+    """Return a cursor for statements of `build_dialect`: it sends them unchanged to the server."""
+    from psycopg import RawCursor
+
+    return RawCursor(dbapi)
+
+
 @cache
 def build_dialect() -> Dialect:
-    """Return the dialect that compiles statements for the driver."""
+    """Return the dialect that compiles statements for the driver, with the server's own parameters $1, $2 and so on."""
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg  # only needed with a server
 
-    return PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
+    return PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]  # SQLAlchemy does not type it
 
 
 def integrity_error() -> type[Exception]:
