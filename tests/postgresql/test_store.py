@@ -225,6 +225,84 @@ def test_a_task_that_is_freed_while_it_is_given_back(
     assert statuses(one) == [1, None, 2]  # of two results with one light-curve path, the second is an ERROR
 
 
+#: What returns task 1 to pending: a manager's call before the claims of another manager, and one after them.
+RETURNS: dict[str, tuple[Callable[[TaskManager], Any], Callable[[TaskManager], Any]]] = {
+    "a release": (lambda one: one.claim_tasks(1), lambda one: one.release_tasks([1])),
+    "a reset": (lambda one: one.save_result(result_of({"priority": 1})), lambda one: one.reset_tasks(priority=1)),
+    "a save that no longer covers it": (
+        lambda one: one.save_result(result_of({"priority": 2}, skip_targets=[101])),
+        lambda one: one.save_result(result_of({"priority": 2})),
+    ),
+    "plain SQL": (
+        lambda one: one.save_result(result_of({"priority": 1})),
+        lambda one: execute_sql(one, "UPDATE todolist SET status = NULL WHERE priority = 1"),
+    ),
+    "closing": (lambda one: one.claim_tasks(1), lambda one: one.close()),
+    "an expired lease": (
+        lambda one: one.claim_tasks(1),
+        lambda one: execute_sql(
+            one, "UPDATE photometry_tasks_workers SET seen = seen - interval '1 h' WHERE worker = 1"
+        ),
+    ),
+    "the end of a lock": (
+        lambda one: one.session.connection().exec_driver_sql("SELECT FROM todolist WHERE priority = 1 FOR UPDATE"),
+        lambda one: one.session.rollback(),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", RETURNS)
+def test_a_task_that_comes_back(how: str, share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another manager or program returns a lower task to pending, a claim finds it within a second."""
+    clock = [0.0]
+    monkeypatch.setattr(store, "monotonic", lambda: clock[0])
+    opened = share({"tmag": 9.0}, {"tmag": 5.0}, {}, {}, {}, {})
+    other, manager = opened(), opened()
+    leave, come_back = RETURNS[how]
+    leave(other)
+    first = manager.claim_tasks(1)[0]["priority"]
+    come_back(other)
+    opened()  # an opening rescues tasks too
+    assert [task["priority"] for task in manager.claim_tasks(1)] == [first + 1]
+    clock[0] = 1.0
+    assert [task["priority"] for task in manager.claim_tasks(2)] == [1, first + 2]
+
+
+@pytest.mark.parametrize("how", list(RETURNS)[:4])
+def test_a_task_that_a_manager_returns_itself(
+    how: str, share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a manager or its session returns a lower task to pending, its next claim finds the task."""
+    monkeypatch.setattr(store, "monotonic", lambda: 0.0)
+    manager = share({"tmag": 9.0}, {"tmag": 5.0}, {}, {}, {}, {})()
+    leave, come_back = RETURNS[how]
+    leave(manager)
+    manager.claim_tasks(1)
+    come_back(manager)
+    assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+
+
+def test_a_task_that_comes_back_at_the_end(share: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no higher task is pending, a claim finds a task that has come back at once."""
+    monkeypatch.setattr(store, "monotonic", lambda: 0.0)
+    opened = share({}, {}, {})
+    other, manager = opened(), opened()
+    other.claim_tasks(1)
+    manager.claim_tasks(1)
+    manager.claim_tasks(1)
+    other.release_tasks([1])
+    assert [task["priority"] for task in manager.claim_tasks(1)] == [1]
+
+
+def test_a_batch_with_a_covered_task(share: Callable[..., Opened]) -> None:
+    """If a result of a batch cannot be saved like the others, each result still has its own outcome."""
+    opened = share({"tmag": 5.0}, {"tmag": 9.0}, {})
+    one, other = opened(), opened()
+    (bright,), tasks = other.claim_tasks(1), one.claim_tasks(2)
+    other.save_result(result_of(bright, skip_targets=[102]))
+    assert one.save_results(map(result_of, tasks)) == [STATUS.SKIPPED, STATUS.OK]
+
+
 # --- the connection ---
 
 
@@ -530,6 +608,9 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
         cut(lambda: manager.reset_tasks(everything=True))
         assert manager.get_number_tasks() == 4
         tasks = cut(manager.claim_tasks, 4)
+        assert cut(manager.save_results, list(map(result_of, tasks))) == [STATUS.OK] * 4
+        cut(lambda: manager.reset_tasks(everything=True))
+        tasks = cut(manager.claim_tasks, 4)
         cut(manager.release_tasks, [4])
         saved = cut(manager.save_results, [result_of(task, skip_targets=[104]) for task in tasks])
         assert saved == [STATUS.OK, STATUS.SKIPPED, STATUS.OK, None]
@@ -539,7 +620,8 @@ def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: 
     # If the answer to a claim was lost, its tasks were released and claimed again.
     ends = "SELECT priority, how FROM photometry_tasks_attempts WHERE how <> 'released' ORDER BY attempt"
     first = [(1, "OK"), (2, "WARNING"), (4, "ERROR"), (3, "SKIPPED"), (4, "OK")]
-    assert query(url, ends) == [*first, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
+    second = [(priority, "OK") for priority in (1, 2, 3, 4)]
+    assert query(url, ends) == [*first, *second, (1, "OK"), (2, "SKIPPED"), (3, "OK")]
     assert query(url, "SELECT how FROM photometry_tasks_attempts WHERE priority = 4 ORDER BY attempt")[-1] == (
         "released",
     )

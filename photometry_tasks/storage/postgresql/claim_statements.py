@@ -89,8 +89,14 @@ def build_pending(constraints: CheckedConstraints, limit: int) -> sa.Select[Any]
     return found.order_by(_task.priority).limit(as_number(limit))
 
 
+#: The columns that a claim selects.
+CLAIMED = (*(column.name for column in TASK_COLUMNS), "attempt")
+
+
 @lru_cache(256)
-def build_claim(constraints: CheckedConstraints, limit: int, has_failed: bool | None, *, waits: bool) -> sa.Select[Any]:
+def build_claim(
+    constraints: CheckedConstraints, has_failed: bool | None, limit: int, *, waits: bool, continues: bool
+) -> sa.Select[Any]:
     """Start the next pending tasks for a worker, and select them with their attempts.
 
     The attempt is NULL if the task already had a live attempt.
@@ -101,6 +107,8 @@ def build_claim(constraints: CheckedConstraints, limit: int, has_failed: bool | 
         See `TaskManager.claim_tasks`.
     waits : bool
         Whether to claim nothing while the lease of another worker has expired: its tasks may come before these.
+    continues : bool
+        Whether to search only after the priority that the parameter `last` gives.
     """
     seen = _touch.cte("seen")
     no_lease_has_expired = ~sa.exists(sa.select(_worker.worker).where(_is_expired, _worker.worker != ME))
@@ -111,16 +119,19 @@ def build_claim(constraints: CheckedConstraints, limit: int, has_failed: bool | 
             *build_expressions(constraints),
             *build_has_failed(has_failed),
             *([no_lease_has_expired] if waits else []),
+            *([_task.priority > sa.bindparam("last", type_=sa.BigInteger())] if continues else []),
         )
         .order_by(_task.priority)
         # As a literal, so that the planner can use it.
         .limit(as_number(limit))
         .with_for_update(skip_locked=True, of=todolist)
-        .cte("chosen")
+        .correlate(None)
+        .scalar_subquery()
     )
     started = (
         sa.update(todolist)
-        .where(_task.priority == chosen.c.priority)
+        # As an array, so that the subquery runs once.
+        .where(_task.priority == sa.func.any(sa.func.array(chosen)))
         .values(status=STARTED)
         .returning(*TASK_COLUMNS)
         .cte("started")

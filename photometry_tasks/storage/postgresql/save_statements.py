@@ -40,7 +40,7 @@ _rows = sa.func.json_to_recordset(sa.cast(sa.bindparam("rows", type_=sa.Text()),
 )
 
 
-def _build_save() -> sa.Select[Any]:
+def _build_save(*, all_or_none: bool) -> sa.Select[Any]:
     seen = HEARTBEAT.cte("seen")
     rows = _rows.render_derived(with_types=True)
 
@@ -78,6 +78,9 @@ def _build_save() -> sa.Select[Any]:
         )
         .cte("accepted")
     )
+    if all_or_none:
+        number = sa.select(sa.func.count()).select_from(accepted).scalar_subquery()
+        accepted = sa.select(accepted).where(number == sa.bindparam("number", type_=sa.BigInteger())).cte("complete")
     ended = (
         sa.update(attempts)
         .where(_try.priority == accepted.c.priority, _try.attempt == accepted.c.accepted)
@@ -99,7 +102,9 @@ def _build_save() -> sa.Select[Any]:
 
 #: Save the results of live attempts at STARTED tasks that are in no skip, as nearly all results are. Selects the
 #: priorities of the saved results.
-SAVE: sa.Select[Any] = _build_save()
+SAVE: sa.Select[Any] = _build_save(all_or_none=False)
+#: The same, but save no result unless the number of such results is the parameter `number`.
+SAVE_ALL: sa.Select[Any] = _build_save(all_or_none=True)
 
 #: Live attempts of tasks, with their workers.
 LIVE: sa.Select[Any] = (

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, Self, TypeVar
+from time import monotonic
+from typing import Any, NamedTuple, Self, TypeVar
 
 from msgspec.structs import replace
-from sqlalchemy import Select
 
 from photometry_tasks import schema
-from photometry_tasks.constraints import check_constraints
+from photometry_tasks.constraints import CheckedConstraints, check_constraints
 from photometry_tasks.errors import ListInUseError, ServerError, ServerUnreachableError, TaskOwnedError
 from photometry_tasks.rules.results import INVALID_RESULT, Result
 from photometry_tasks.sql import transitions
@@ -35,11 +35,36 @@ _logger = logging.getLogger("photometry_tasks")
 #: The shortest time for which calls are retried, with any lease, seconds.
 _SHORTEST_PATIENCE = 5.0
 
+#: Seconds between two searches for pending tasks from the beginning of the list. Each passes the index entries of all
+#: tasks that were claimed since the last vacuum; the claims between them start at the last claimed task.
+_SEARCH_INTERVAL = 1.0
+
 #: Run times of which an attempt's begin is computed, seconds: an interval cannot hold every number.
 _LONGEST_TASK = 1e9
 
 #: Bytes. An index entry takes at most a third of a page: https://www.postgresql.org/docs/current/btree.html.
 _LONGEST_PATH = 2600
+
+
+class _Place(NamedTuple):
+    """Where the next claim of a manager starts its search: a claim has found no other task before this place.
+
+    Attributes
+    ----------
+    asked : tuple
+        The constraints of these claims, and their `has_failed`.
+    last : int or None
+        The last claimed priority; None before the first claim.
+    begun : int
+        `PostgreSQLDatabase.count_begun` at these claims: a later transaction may have returned tasks to pending.
+    end : float
+        The time of the next search from the beginning, by `monotonic`.
+    """
+
+    asked: tuple[CheckedConstraints, bool | None]
+    last: int | None
+    begun: int
+    end: float
 
 
 class PostgreSQLStore(TaskStore):
@@ -69,6 +94,7 @@ class PostgreSQLStore(TaskStore):
         # Whether the answer to a claim or a start was lost; and the tasks whose save was not answered.
         self._is_unsure = False
         self._unsure_saves: set[int] = set()
+        self._place: _Place | None = None
         self.worker = self._register(options.version)
 
     @classmethod
@@ -119,6 +145,7 @@ class PostgreSQLStore(TaskStore):
 
     def _with_retry(self, method: str, call: Callable[[], T]) -> T:
         self.connection.check_ready(method)
+        self._place = None  # the call may return tasks to pending
         return self._database.with_retry(call)
 
     # --- handing out -------------------------------------------------------------------------------------
@@ -144,19 +171,20 @@ class PostgreSQLStore(TaskStore):
         self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None
     ) -> list[dict[str, Any]]:
         """Start the next pending tasks, and return them with the numbers of their attempts."""
-        checked = check_constraints(constraints)
+        asked = check_constraints(constraints), has_failed
 
         def call() -> list[dict[str, Any]]:
             if self._database.is_unsure or self._is_unsure:
                 self._release_unheard()
-            if tasks := self._claim(claim_statements.build_claim(checked, limit, has_failed, waits=True)):
+            if tasks := self._claim(asked, limit, waits=True):
                 return tasks
             self._rescue()
             self._release_unheard()
-            return self._claim(claim_statements.build_claim(checked, limit, has_failed, waits=False))
+            return self._claim(asked, limit, waits=False)
 
+        self.connection.check_ready("claim_tasks")
         try:
-            tasks = self._with_retry("claim_tasks", call)
+            tasks = self._database.with_retry(call)
         except BaseException:
             self._is_unsure = True
             raise
@@ -164,11 +192,17 @@ class PostgreSQLStore(TaskStore):
         self._is_unsure = False
         return tasks
 
-    def _claim(self, statement: Select[Any]) -> list[dict[str, Any]]:
+    def _claim(self, asked: tuple[CheckedConstraints, bool | None], limit: int, *, waits: bool) -> list[dict[str, Any]]:
         """Claim tasks; repeat the claim if another program has set all of them to pending while they run."""
-        while rows := self._database.run_alone(statement, {"worker": self.worker}):
-            tasks = [dict(zip(statement.selected_columns.keys(), row, strict=True)) for row in rows]
+        place, begun, now = self._place, self._database.count_begun(), monotonic()
+        if place is None or place.asked != asked or place.begun != begun or now >= place.end:
+            place = _Place(asked, None, begun, now + _SEARCH_INTERVAL)
+        self._place = None
+        statement = claim_statements.build_claim(*asked, limit, waits=waits, continues=place.last is not None)
+        while rows := self._database.run_alone(statement, {"worker": self.worker, "last": place.last}):
+            tasks = [dict(zip(claim_statements.CLAIMED, row, strict=True)) for row in rows]
             if claimed := [task for task in tasks if task["attempt"] is not None]:
+                self._place = place._replace(last=tasks[-1]["priority"])
                 return claimed
         return []
 
@@ -242,8 +276,8 @@ class PostgreSQLStore(TaskStore):
         priorities = [result.priority for result in results]
         saved: list[Saved | None] = []
         try:
-            if len(results) == 1 and not results[0].details.skip_targets and self._has(results[0]):
-                saved = self._database.with_retry(partial(self._save_alone, results[0]))
+            if self._are_independent(results):
+                saved = self._database.with_retry(partial(self._save_at_once, results))
             if not saved:
                 saved = self._database.run_in_transaction(partial(self._save_all, results))
         except BaseException:
@@ -261,13 +295,21 @@ class PostgreSQLStore(TaskStore):
         attempt = self._live.get(result.priority)
         return attempt is not None and result.attempt in (None, attempt)
 
-    def _save_alone(self, result: Result) -> list[Saved | None]:
-        """Save a result in one statement; return an empty list if the result needs more statements."""
-        given = {"worker": self.worker, "rows": save_statements.encode_results([result])}
-        if self._database.run_alone(save_statements.SAVE, given):
-            return [build_saved(result)]
+    def _are_independent(self, results: Sequence[Result]) -> bool:
+        """Whether results of attempts of this worker concern neither other tasks nor one another."""
+        priorities = {result.priority for result in results if self._has(result) and not result.details.skip_targets}
+        paths = [path for result in results if (path := result.details.filepath_lightcurve) is not None]
+        return 0 < len(results) == len(priorities) and len(paths) == len(set(paths))
+
+    def _save_at_once(self, results: Sequence[Result]) -> list[Saved | None]:
+        """Save results in one statement; return an empty list if they need more statements."""
+        rows = save_statements.encode_results(results)
+        given = {"worker": self.worker, "rows": rows, "number": len(results)}
+        statement = save_statements.SAVE if len(results) == 1 else save_statements.SAVE_ALL
+        if self._database.run_alone(statement, given):
+            return list(map(build_saved, results))
         if self._database.is_unsure:
-            self._unsure_saves.add(result.priority)
+            self._unsure_saves.update(result.priority for result in results)
         return []
 
     def _save_all(self, results: Sequence[Result], transaction: Transaction) -> list[Saved | None]:
