@@ -34,7 +34,7 @@ class Row:
     def show(self) -> str:
         """Return the row as a line of text."""
         spread = f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
-        ceiling = "" if self.ceiling is None else f"{self.ceiling:5.1f}{' ' if self.ratio <= self.ceiling else ' !'}"
+        ceiling = "" if self.ceiling is None else f"{self.ceiling:5.3g}{' ' if self.ratio <= self.ceiling else ' !'}"
         numbers = f"{self.ours:10.4g} {self.limit:10.4g} {self.unit:3} {self.ratio:6.2f} {spread:>13} {ceiling}"
         return f"{self.part:12} {self.what:52} {numbers}"
 
@@ -67,6 +67,13 @@ def compare(
             pairs.append((ours(), theirs))
         else:
             pairs.append((ours(), limit()))
+    return build_row(part, what, pairs, unit=unit, ceiling=ceiling)
+
+
+def build_row(
+    part: str, what: str, pairs: list[tuple[float, float]], *, unit: str = "µs", ceiling: float | None = None
+) -> Row:
+    """Return a row of pairs of times, in seconds, and print it."""
     scale = _UNITS[unit]
     median_of_ours, median_of_limit = (statistics.median(times) * scale for times in zip(*pairs, strict=True))
     row = Row(part, what, unit, median_of_ours, median_of_limit, [a / b for a, b in pairs], ceiling)
