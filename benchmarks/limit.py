@@ -1,4 +1,4 @@
-"""The baseline: plain sqlite3 does the same durable work by hand, without checks and without skips."""
+"""The baselines: plain sqlite3 by hand, without checks and without skips."""
 
 import os
 import sqlite3
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.lists import INSERT_RESULT, row_of
+from photometry_tasks import STATUS
 
 _NEXT = (
     "SELECT priority, starid, method, sector, camera, ccd, cadence, datasource, tmag FROM todolist "
@@ -25,7 +26,7 @@ _LOGGED = b"x" * 480
 
 
 class Limit:
-    """A manager with only the necessary statements, on the same file with the same indexes."""
+    """The same durable work with only the necessary statements, on the same file with the same indexes."""
 
     def __init__(self, path: Path, *, in_memory: bool, durability: str = "normal") -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -98,3 +99,41 @@ class Limit:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+_NEXT_OF_ALL = (
+    "SELECT priority, starid, method, sector, camera, ccd, cadence, datasource, tmag FROM todolist "
+    "LEFT JOIN diagnostics USING (priority) WHERE status IS NULL ORDER BY priority LIMIT 1"
+)
+
+
+class Unlogged(Limit):
+    """The statements of TASOC's class: a result in memory is lost if the process dies, and no attempt is kept."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, in_memory=True)
+        self._connection.row_factory = sqlite3.Row
+        self._counts = dict.fromkeys((*STATUS, "tasks_run", "mean_elaptime"), 0.0)
+
+    def get_task(self, **_: object) -> dict[str, Any] | None:
+        """Return the next task; constraints are ignored."""
+        row = self._connection.execute(_NEXT_OF_ALL).fetchone()
+        return None if row is None else dict(row)
+
+    def start_task(self, priority: int) -> None:
+        """Mark a task as STARTED, and count it."""
+        self._connection.execute("BEGIN")
+        self._connection.execute(_SAVE, (STATUS.STARTED.value, priority))
+        self._counts[STATUS.STARTED] += 1
+        self._connection.execute("COMMIT")
+
+    def save_result(self, result: dict[str, Any]) -> None:
+        """Save a result, and count it."""
+        self._connection.execute("BEGIN")
+        self._connection.execute(_SAVE, (result["status"].value, result["priority"]))
+        self._connection.execute(INSERT_RESULT, row_of(result))
+        self._counts["tasks_run"] += 1
+        self._counts[STATUS.STARTED] -= 1
+        self._counts[result["status"]] += 1
+        self._counts["mean_elaptime"] = 0.1 * result["time"] + 0.9 * self._counts["mean_elaptime"]
+        self._connection.execute("COMMIT")

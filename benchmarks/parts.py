@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.limit import Limit
+from benchmarks.limit import Limit, Unlogged
 from benchmarks.lists import finish_tasks, make_list, result_of, rows_of
 from benchmarks.measuring import Row, compare, run_in_batches, run_singly, time_of
 from photometry_tasks import TaskManager
@@ -88,6 +88,9 @@ def measure_tasks(bench: Bench) -> None:
                     both = partial(run_in_batches, ours, sizes), partial(run_in_batches, limit, sizes)
                     at_most = None if mode == "disk, full" else 1.6
                     bench.compare("tasks", f"{what}, batches of {batch}", *both, ceiling=at_most)
+        with bench.opened("memory", size) as ours, Unlogged(bench.copy(size)) as unlogged:
+            both = partial(run_singly, ours, 500), partial(run_singly, unlogged, 500)
+            bench.compare("tasks", f"{size} rows, memory, one by one, and TASOC's SQL", *both)
 
 
 def measure_log(bench: Bench) -> None:

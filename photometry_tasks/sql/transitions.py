@@ -84,15 +84,15 @@ class Saved(NamedTuple):
         The new status of the task.
     errors : str or None
         The stored errors.
-    target : TaskTarget
-        The target of the task.
+    target : TaskTarget or None
+        The target of the task; None if the result names it.
     kind : str or None
         Kind of the failure.
     """
 
     status: STATUS
     errors: str | None
-    target: TaskTarget
+    target: TaskTarget | None
     kind: str | None
 
     @property
@@ -104,7 +104,21 @@ class Saved(NamedTuple):
 def build_saved(result: Result) -> Saved:
     """Return the outcome of a result that names its target, and affects no other task."""
     details = result.details
-    return Saved(result.status, join_errors(details.errors), result.target, details.kind)
+    return Saved(result.status, join_errors(details.errors), None, details.kind)
+
+
+def _build_update(result: Result) -> dict[str, Any]:
+    """Return the parameters of `statements.SAVE_STARTED`."""
+    return {
+        "priority": result.priority,
+        "new_status": result.status.value,
+        "starid": result.starid,
+        "datasource": result.datasource,
+        "sector": result.sector,
+        "camera": result.camera,
+        "ccd": result.ccd,
+        "cadence": result.cadence,
+    }
 
 
 class _Task(NamedTuple):
@@ -129,10 +143,10 @@ class _Task(NamedTuple):
         return TaskTarget(self.starid, self.datasource, self.sector, self.camera, self.ccd, self.cadence)
 
 
-def replay_result(transaction: Transaction, result: Result, target: TaskTarget) -> Saved | None:
+def replay_result(transaction: Transaction, result: Result, target: TaskTarget | None) -> Saved | None:
     """Store a logged result again if its task still exists and has the same target; return None if it does not."""
     found = transaction.fetch_one(statements.TARGET_OF_TASK, {"task": result.priority})
-    if found is None or TaskTarget(*found) != target:
+    if found is None or TaskTarget(*found) != (target or result.target):
         return None
     (saved,) = save_results(transaction, [result])
     return saved
@@ -167,9 +181,8 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     statuses: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for result in results:
-        saved = build_saved(result)
-        together.append(saved)
-        statuses.append({**asdict(saved.target), "priority": result.priority, "new_status": result.status.value})
+        together.append(build_saved(result))
+        statuses.append(_build_update(result))
         rows.append(build_diagnostics(result))
 
     def write() -> bool:
@@ -192,9 +205,8 @@ def _save_simply(transaction: Transaction, result: Result) -> Saved | None:
     """Store a result that concerns only its own task; return None, without change, if it concerns another task."""
     if transaction.is_shared or result.details.skip_targets or result.lacks_target:
         return None
-    saved, started = build_saved(result), STATUS.STARTED.value
-    task = {**asdict(saved.target), "priority": result.priority, "new_status": saved.status.value}
-    if not transaction.execute(statements.SAVE_STARTED, task):
+    started = STATUS.STARTED.value
+    if not transaction.execute(statements.SAVE_STARTED, _build_update(result)):
         return None
     try:
         transaction.execute(statements.INSERT_DIAGNOSTICS, build_diagnostics(result))
@@ -203,8 +215,8 @@ def _save_simply(transaction: Transaction, result: Result) -> Saved | None:
         return None
     if result.details.extra is not None:
         transaction.execute(statements.INSERT_EXTRA, _build_extra(result))
-    transaction.count_move(started, saved.status.value)
-    return saved
+    transaction.count_move(started, result.status.value)
+    return build_saved(result)
 
 
 def _build_extra(result: Result) -> dict[str, Any]:

@@ -372,7 +372,7 @@ class PostgreSQLStore(TaskStore):
             how, errors, kind = transaction.fetch_one(save_statements.END_OF_ATTEMPT, own) or (None, None, None)
             if how in STATUS.__members__:
                 seen.add(result.priority)
-                return Saved(STATUS[how], errors, result.target, kind)
+                return Saved(STATUS[how], errors, None, kind)
         number = result.attempt
         if number is None and is_first:
             number = self._live.get(result.priority)  # another manager may have rescued the task since
@@ -384,7 +384,7 @@ class PostgreSQLStore(TaskStore):
             covered = {**expected, "how": STATUS.SKIPPED.name, "kind": None, "counts": None}
             if last in ((self.worker, *expected.values()), (self.worker, *covered.values())):
                 seen.add(result.priority)  # this result, which needs no attempt, was saved
-                return Saved(STATUS[last[1]], last[2], result.target, last[3])
+                return Saved(STATUS[last[1]], last[2], None, last[3])
         given = {
             "task": result.priority,
             "number": attempt,

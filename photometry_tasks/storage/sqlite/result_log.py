@@ -51,12 +51,12 @@ class Attempt(Struct):
     ended: float
 
 
-class Logged(Struct):
-    """A result with the target of its task, and the attempt that it ended."""
+class Logged(Struct, omit_defaults=True):
+    """A result, the attempt that it ended, and the target of its task unless the result names it."""
 
     result: Result
-    target: TaskTarget
     attempt: Attempt
+    target: TaskTarget | None = None
 
 
 class Worker(Struct):

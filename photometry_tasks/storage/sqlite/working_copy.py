@@ -140,7 +140,7 @@ class WorkingCopy:
 
 def _build_logged(result: Result, saved: Saved, attempt: dict[str, Any]) -> Logged:
     own = Attempt(attempt["attempt"], attempt["worker"], attempt["begun"], attempt["ended"])
-    return Logged(result, saved.target, own)
+    return Logged(result, own, saved.target)
 
 
 def _read_state(path: Path) -> tuple[int, int, int, int, bytes]:
