@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -162,8 +163,8 @@ def measure_opening(bench: Bench) -> None:
     """Measure opening, compared with the necessary work of SQLite."""
     for size in bench.sizes:
         path = bench.copy(size, DONE[-1])
-        both = partial(_open, path, "disk"), partial(time_of, partial(_read_schema, path))
-        bench.compare("opening", f"{size} rows, disk", *both, unit="ms", ceiling=20.0)
+        both = partial(_open, path, "disk"), partial(_open_plainly, path)
+        bench.compare("opening", f"{size} rows, disk", *both, unit="ms", ceiling=4.0)
         both = partial(_open, path, "memory"), partial(time_of, partial(_load, path))
         bench.compare("opening", f"{size} rows, memory", *both, unit="ms", ceiling=1.3)
         path.unlink()
@@ -176,9 +177,25 @@ def _open(path: Path, mode: str) -> float:
     return seconds
 
 
-def _read_schema(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
+def _open_plainly(path: Path) -> float:
+    """Read the schema, begin the write-ahead log, and register a worker; the log ends with the connection."""
+    connections: list[sqlite3.Connection] = []
+
+    def work() -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connections.append(connection)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        last = connection.execute("SELECT max(worker) FROM photometry_tasks_workers").fetchone()[0]
+        begun = time.time()
+        row = (last or 0) + 1, "plain", 1, begun, begun, begun
+        sql = "INSERT INTO photometry_tasks_workers (worker, host, pid, begun, seen, ended) VALUES (?, ?, ?, ?, ?, ?)"
+        connection.execute(sql, row)
+
+    seconds = time_of(work)
+    connections[0].execute("PRAGMA journal_mode=DELETE").fetchone()
+    connections[0].close()
+    return seconds
 
 
 def _load(path: Path) -> None:
