@@ -17,6 +17,8 @@ _INTERVAL = 10.0
 
 _MINUTE = 60.0
 
+_ERROR = STATUS.ERROR
+
 
 class Throughput:
     """The numbers of results since they were last written to the table of progress."""
@@ -38,7 +40,7 @@ class Throughput:
             self._begun, self._minute = now - _MINUTE, None  # no result came for a while
         self._saved += len(saved)
         self._elaptime += sum([result.time for result, _ in saved])
-        failed = [result.priority for result, task in saved if task.status is STATUS.ERROR]
+        failed = [result.priority for result, task in saved if task.status is _ERROR]
         if failed:
             self._errors += len(failed)
             self._last_error = failed[-1]

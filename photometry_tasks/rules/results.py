@@ -33,7 +33,8 @@ LONGEST_KIND = 200
 _LARGEST_EXTRA = 2**16
 
 #: Statuses that a result may have: a task with a result is no longer STARTED.
-_RESULT_STATUSES = {status.value: status for status in STATUS if status is not STATUS.STARTED}
+_STARTED = STATUS.STARTED
+_RESULT_STATUSES = {status.value: status for status in STATUS if status is not _STARTED}
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 #: The difference of two corners of a stamp needs one bit more.
@@ -150,7 +151,7 @@ class Result(Struct, omit_defaults=True):
     peak_memory: Integer | None = None
 
     def __post_init__(self) -> None:
-        if type(self.status) is not STATUS or self.status is STATUS.STARTED:
+        if type(self.status) is not STATUS or self.status is _STARTED:
             self.status = _read_status(self.status)
         self.method_used = as_text(self.method_used)
         if not math.isfinite(self.time):

@@ -29,6 +29,9 @@ from photometry_tasks.status import FAILED, STATUS, name_counts
 
 _NO_SKIPS = Decision()
 
+# A member of an enum and its value take longer to look up than a name of the module.
+_STARTED, _SKIPPED = STATUS.STARTED.value, STATUS.SKIPPED.value
+
 
 def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """Mark pending tasks as STARTED; STARTED tasks stay STARTED.
@@ -38,7 +41,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     UnknownTaskError, TaskFinishedError, TaskCoveredError
     """
     started = transaction.executemany(statements.START_TASK, [{"task": priority} for priority in priorities])
-    transaction.count_move(None, STATUS.STARTED.value, started)
+    transaction.count_move(None, _STARTED, started)
     transaction.left.extend(priorities)
     if started == len(priorities):
         return
@@ -48,18 +51,18 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
         if row is None:
             raise UnknownTaskError(priority=priority)
         (status,) = row
-        if status == STATUS.SKIPPED.value and (
+        if status == _SKIPPED and (
             cover := transaction.fetch_one(statements.COVERS_OF_TASK, {"task": priority})
         ):
             raise TaskCoveredError(priority=priority, cover=cover[0])
-        if status != STATUS.STARTED.value:
+        if status != _STARTED:
             raise TaskFinishedError(priority=priority, status=names.get(status, status))
 
 
 def release_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
     """Return the STARTED tasks among the given ones to pending."""
     released = transaction.executemany(statements.RELEASE_TASK, [{"task": priority} for priority in priorities])
-    transaction.count_move(STATUS.STARTED.value, None, released)
+    transaction.count_move(_STARTED, None, released)
     if released:
         transaction.count_reset(priorities)
 
@@ -111,7 +114,7 @@ def _build_update(result: Result) -> dict[str, Any]:
     """Return the parameters of `statements.SAVE_STARTED`."""
     return {
         "priority": result.priority,
-        "new_status": result.status.value,
+        "new_status": result.status._value_,
         "starid": result.starid,
         "datasource": result.datasource,
         "sector": result.sector,
@@ -197,7 +200,7 @@ def _save_together(transaction: Transaction, results: Collection[Result]) -> lis
     if len(rows) < 2 or not transaction.savepoint(write):
         return [_save(transaction, result) for result in results]
     for status, number in Counter(row["new_status"] for row in statuses).items():
-        transaction.count_move(STATUS.STARTED.value, status, number)
+        transaction.count_move(_STARTED, status, number)
     return together
 
 
@@ -205,17 +208,17 @@ def _save_simply(transaction: Transaction, result: Result) -> Saved | None:
     """Store a result that concerns only its own task; return None, without change, if it concerns another task."""
     if transaction.is_shared or result.details.skip_targets or result.lacks_target:
         return None
-    started = STATUS.STARTED.value
-    if not transaction.execute(statements.SAVE_STARTED, _build_update(result)):
+    update = _build_update(result)
+    if not transaction.execute(statements.SAVE_STARTED, update):
         return None
     try:
         transaction.execute(statements.INSERT_DIAGNOSTICS, build_diagnostics(result))
     except transaction.integrity_error:  # of these rows; SQLite has kept all others
-        transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": started})
+        transaction.execute(statements.SET_STATUS, {"task": result.priority, "new_status": _STARTED})
         return None
     if result.details.extra is not None:
         transaction.execute(statements.INSERT_EXTRA, _build_extra(result))
-    transaction.count_move(started, result.status.value)
+    transaction.count_move(_STARTED, update["new_status"])
     return build_saved(result)
 
 
@@ -290,12 +293,11 @@ def _cover(transaction: Transaction, priority: int, rivals: Sequence[Rival]) -> 
     silenced = [rival.priority for rival in rivals if rival.has_caused_skips]
     if silenced:
         _delete_own_skips(transaction, silenced)
-    skipped = STATUS.SKIPPED.value
     transaction.left.extend(rival.priority for rival in rivals)
     for rival in rivals:
-        if rival.status != skipped:
-            transaction.count_move(rival.status, skipped)
-            transaction.execute(statements.SET_STATUS, {"task": rival.priority, "new_status": skipped})
+        if rival.status != _SKIPPED:
+            transaction.count_move(rival.status, _SKIPPED)
+            transaction.execute(statements.SET_STATUS, {"task": rival.priority, "new_status": _SKIPPED})
     skips = [{"priority": rival.priority, "skipped_by": priority} for rival in rivals]
     transaction.executemany(statements.INSERT_SKIP, skips)
     if silenced:
@@ -333,7 +335,7 @@ def reset_tasks(transaction: Transaction, priorities: Collection[int]) -> Reset:
     returned = _set_pending(transaction, free)
     covered = sorted(set(priorities) - set(free))
     for chunk in iter_chunks(covered):
-        _count_moves(transaction, chunk, STATUS.SKIPPED.value)
+        _count_moves(transaction, chunk, _SKIPPED)
         transaction.connection.execute(statements.SET_SKIPPED, {"priorities": chunk})
     return Reset(returned + _free(transaction, no_longer_covered), len(covered))
 
@@ -366,9 +368,9 @@ def _free(transaction: Transaction, priorities: Collection[int]) -> Counter[int 
         running.difference_update(_select(transaction, statements.MEASURED_AMONG, running))  # their results have come
         priorities = _take_out(transaction, freed)
         returned += _set_pending(transaction, freed)
-        started = [{"task": priority, "new_status": STATUS.STARTED.value} for priority in running]
+        started = [{"task": priority, "new_status": _STARTED} for priority in running]
         transaction.executemany(statements.SET_STATUS, started)
-        transaction.count_move(None, STATUS.STARTED.value, len(running))
+        transaction.count_move(None, _STARTED, len(running))
     return returned
 
 

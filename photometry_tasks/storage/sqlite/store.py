@@ -259,7 +259,7 @@ class SQLiteStore(TaskStore):
                     "worker": self._worker,
                     "begun": begun,
                     "ended": now,
-                    "how": task.status.name,
+                    "how": task.status._name_,
                     "errors": task.errors,
                     "kind": task.kind,
                     "peak_memory": result.peak_memory,
