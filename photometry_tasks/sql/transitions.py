@@ -51,9 +51,7 @@ def start_tasks(transaction: Transaction, priorities: Sequence[int]) -> None:
         if row is None:
             raise UnknownTaskError(priority=priority)
         (status,) = row
-        if status == _SKIPPED and (
-            cover := transaction.fetch_one(statements.COVERS_OF_TASK, {"task": priority})
-        ):
+        if status == _SKIPPED and (cover := transaction.fetch_one(statements.COVERS_OF_TASK, {"task": priority})):
             raise TaskCoveredError(priority=priority, cover=cover[0])
         if status != _STARTED:
             raise TaskFinishedError(priority=priority, status=names.get(status, status))

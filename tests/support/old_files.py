@@ -78,7 +78,9 @@ def make_old_file(path: Path, release: str, rows: int = 60, *, results: bool = T
             skips = [(n, n - 1) for n in range(10, rows, 10)]
             # Older files hold duplicate rows.
             connection.executemany("INSERT INTO photometry_skipped VALUES (?, ?)", skips + skips[:1])
-            connection.executemany("UPDATE todolist SET status = 5 WHERE priority = ?", [skip[:1] for skip in skips])
+            connection.execute(
+                "UPDATE todolist SET status = 5 WHERE priority IN (SELECT priority FROM photometry_skipped)"
+            )
         for statement in build_indexes(release):
             if results or "diagnostics" not in statement:
                 connection.execute(statement)
