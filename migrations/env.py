@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from photometry_tasks.errors import TodoError
-from photometry_tasks.models import TABLES, Base
-from photometry_tasks.schema import VERSION_TABLE, add_options, convert_older_file
+from photometry_tasks.models import TABLES, Base, add_options
+from photometry_tasks.schema import VERSION_TABLE, convert_older_file
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import parse_location

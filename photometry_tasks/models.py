@@ -2,7 +2,7 @@
 
 The first three tables are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
 The library itself runs Core statements on these tables: see `sql/statements.py`. Options of one database are stated in
-`info`, and `schema.add_options` adds them: with arguments such as `sqlite_where` the models would load its dialect.
+`info`, and `add_options` adds them: with arguments such as `sqlite_where` the models would load its dialect.
 """
 
 from datetime import UTC, datetime
@@ -383,3 +383,18 @@ undo = _table(Undo)
 
 #: The tables, in an order in which each row comes after the rows that it refers to.
 TABLES: list[sa.Table] = Base.metadata.sorted_tables
+
+
+def add_options(dialect: sa.Dialect) -> None:
+    """Add the options of a dialect to the tables and indexes, which state them in `info`."""
+    for table in TABLES:
+        if dialect.name == "sqlite":
+            table.dialect_options["sqlite"]["with_rowid"] = table.info.get("with_rowid", True)
+        for index in table.indexes:
+            if "where" in index.info:
+                index.dialect_options[dialect.name]["where"] = sa.text(index.info["where"])
+
+
+@sa.event.listens_for(Base.metadata, "before_create")
+def _add_options(_metadata: sa.MetaData, connection: sa.Connection, **_: Any) -> None:
+    add_options(connection.dialect)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.targets import MISSING, USED, Chunk
-from photometry_tasks.rules.validation import show
+from photometry_tasks.rules.validation import invalid_argument, show
 
 T = TypeVar("T")
 
@@ -86,11 +86,14 @@ def read_arrow(table: ArrowTable) -> Iterator[Chunk]:
     Raises
     ------
     InvalidTargetError
-        If a column occurs twice.
+        If a column occurs twice, or has a text that is not UTF-8.
     """
     import pyarrow as pa
 
-    reader = pa.RecordBatchReader.from_stream(table)
+    try:
+        reader = pa.RecordBatchReader.from_stream(table)
+    except pa.ArrowException as error:
+        raise invalid_argument("rows", table, f"a table with named columns is expected ({error})") from error
     names = reader.schema.names
     if repeated := [name for name in USED if names.count(name) > 1]:
         raise InvalidTargetError(where="the table", problem=f"column {repeated[0]} occurs twice")
@@ -98,6 +101,10 @@ def read_arrow(table: ArrowTable) -> Iterator[Chunk]:
     for batch in reader:
         for start in range(0, batch.num_rows, SIZE):
             some = batch.slice(start, SIZE)
-            columns = {name: some.column(name).to_pylist() for name in USED if name in names}
+            try:
+                columns = {name: some.column(name).to_pylist() for name in USED if name in names}
+            except UnicodeDecodeError as error:
+                where = f"rows {done + 1} to {done + some.num_rows}"
+                raise InvalidTargetError(where=where, problem=f"a text is not UTF-8 ({error})") from None
             yield Chunk(columns, some.num_rows, partial(_locate, done=done))
             done += some.num_rows

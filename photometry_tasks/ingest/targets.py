@@ -117,7 +117,7 @@ def _check(name: str, chunk: Chunk, default: Any) -> Sequence[Any] | None:
     given = chunk.columns.get(name)
     if given is None and name == "tmag":
         given = [MISSING]
-    if given is None or (given[0] is None and given.count(None) == chunk.number):
+    if given is None or (given[0] is None and all(value is None for value in given)):
         if default is None and name in _REQUIRED:
             raise _InvalidValueError(0, _describe_lack(name))
         return None if default is None else [default] * chunk.number

@@ -18,6 +18,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.structs import force_setattr
 
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.rules.validation import as_integer, as_items, as_real, as_scalar, as_text, is_one_letter_off, show
@@ -41,7 +42,7 @@ Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Corner = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 
 
-class Measured(Struct, omit_defaults=True):
+class Measured(Struct, frozen=True, omit_defaults=True):
     """Values that have the same name in the details and in `diagnostics`."""
 
     mean_flux: float | None = None
@@ -65,7 +66,7 @@ class _FieldError(ValueError):
     """A field is refused: its name, and the remedy."""
 
 
-class Details(Measured, omit_defaults=True):
+class Details(Measured, frozen=True, omit_defaults=True):
     """The details of a result: see `TaskManager.save_result`."""
 
     filepath_lightcurve: str | None = None
@@ -79,24 +80,26 @@ class Details(Measured, omit_defaults=True):
     def __post_init__(self) -> None:
         for name, number in zip(_REALS, _pick_reals(self), strict=True):
             if not number or number != number:
-                setattr(self, name, _clear(number))
+                force_setattr(self, name, _clear(number))
         if self.pos_centroid is not None:
             column, row = self.pos_centroid
-            self.pos_centroid = _clear(column), _clear(row)
+            force_setattr(self, "pos_centroid", (_clear(column), _clear(row)))
         if (path := self.filepath_lightcurve) is not None:
             # Path("") is "."; programs write an empty text for a missing one.
-            self.filepath_lightcurve = as_text(path) if path != "." and path.strip() else None
+            force_setattr(self, "filepath_lightcurve", as_text(path) if path != "." and path.strip() else None)
         if self.errors:
-            self.errors = tuple(map(as_text, self.errors)) if any(map(str.strip, self.errors)) else ()
+            plain = tuple(map(as_text, self.errors)) if any(map(str.strip, self.errors)) else ()
+            force_setattr(self, "errors", plain)
         if self.kind is not None:
-            self.kind = " ".join(as_text(self.kind).split()) or None  # one line: it is shown in tables
-            if self.kind is not None and len(self.kind) > LONGEST_KIND:
+            kind = " ".join(as_text(self.kind).split())  # one line: it is shown in tables
+            if len(kind) > LONGEST_KIND:
                 raise _FieldError("details.kind", f"a text of at most {LONGEST_KIND} characters is expected")
+            force_setattr(self, "kind", kind or None)
         if self.extra is not None:
-            self.extra = _check_extra(self.extra) or None
+            force_setattr(self, "extra", _check_extra(self.extra) or None)
 
 
-class TaskTarget(Struct):
+class TaskTarget(Struct, frozen=True):
     """The target of a task, as the table holds it: other programs may have stored values of any type."""
 
     starid: Any
@@ -107,7 +110,7 @@ class TaskTarget(Struct):
     cadence: Any
 
 
-class Result(Struct, omit_defaults=True):
+class Result(Struct, frozen=True, omit_defaults=True):
     """A checked result: its task, as far as the pipeline said it, and what the pipeline found.
 
     Attributes
@@ -152,16 +155,16 @@ class Result(Struct, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if type(self.status) is not STATUS or self.status is _STARTED:
-            self.status = _read_status(self.status)
-        self.method_used = as_text(self.method_used)
+            force_setattr(self, "status", _read_status(self.status))
+        force_setattr(self, "method_used", as_text(self.method_used))
         if not math.isfinite(self.time):
             raise _FieldError("time", "a finite number is expected")
-        self.worker_wait_time = _clear(self.worker_wait_time)
-        self.tmag = _clear(self.tmag)
-        if self.datasource is not None:
-            self.datasource = as_text(self.datasource) if self.datasource.strip() else None
-        if self.status not in FAILED:
-            self.details.kind = None
+        force_setattr(self, "worker_wait_time", _clear(self.worker_wait_time))
+        force_setattr(self, "tmag", _clear(self.tmag))
+        if (datasource := self.datasource) is not None:
+            force_setattr(self, "datasource", as_text(datasource) if datasource.strip() else None)
+        if self.details.kind is not None and self.status not in FAILED:
+            force_setattr(self.details, "kind", None)
 
     @property
     def target(self) -> TaskTarget:
@@ -270,6 +273,9 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         if not _KEYS.issuperset(result):
             _check_spelling(result)
             given = {name: result[name] for name in _FIELDS if name in result}
+        details = given.get("details")
+        if type(details) is not dict:
+            _check_mapping(details)
         try:
             checked = convert(given, Result)
         except (ValidationError, UnicodeEncodeError):  # a lone surrogate
@@ -280,10 +286,15 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
         value = show(values.get(field.removeprefix("details.")))
         task = show(result["priority"]) if "priority" in result else "?"
         raise InvalidResultError(priority=task, field=field, value=value, remedy=remedy) from None
-    details = given.get("details")
     if details and not DETAILS.issuperset(details):
-        checked.unknown = tuple(as_text(str(key)) for key in details if key not in DETAILS)
+        force_setattr(checked, "unknown", tuple(as_text(str(key)) for key in details if key not in DETAILS))
     return checked
+
+
+def _check_mapping(details: object) -> None:
+    """Check that details are a mapping, if there are any; msgspec would take an array for one."""
+    if details is not None and not isinstance(details, Mapping):
+        raise _FieldError("details", "a dict is expected")
 
 
 def _check_spelling(result: Mapping[str, Any]) -> None:
@@ -344,7 +355,7 @@ def _make_each_plain(values: Mapping[str, Any], plain: _Plain, prefix: str) -> d
         if name not in _KNOWN or (value is None and name not in _REQUIRED):
             continue  # an absent field, or a key of any type
         try:
-            found[name] = _try(plain.get(name, _as_given), value)
+            found[str.__str__(name)] = _try(plain.get(name, _as_given), value)  # a member of a StrEnum is a key too
         except Exception as error:
             raise _FieldError(f"{prefix}{name}", f"the value cannot be read ({error!r})") from error
     return found

@@ -4,6 +4,7 @@ import enum
 import math
 import operator
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from numbers import Complex, Real
@@ -282,8 +283,8 @@ def is_one_letter_off(word: str, other: str) -> bool:
 
 
 def show(value: object) -> str:
-    """Return a short `repr` for an error message; long arrays and texts are shortened."""
+    """Return a short `repr` for an error message, on one line; long arrays and texts are shortened."""
     try:
-        return reprlib.repr(value)
+        return re.sub(r"\s*\n\s*", " ", reprlib.repr(value))
     except Exception:  # an object whose repr fails must not hide the error in the argument
         return f"<{type(value).__name__}>"

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from photometry_tasks.rules.results import INVALID_RESULT, LONGEST_KIND, Result, check_result
 from photometry_tasks.rules.validation import as_text, invalid_argument
 from photometry_tasks.runner.process_exit import describe_memory_limit, get_peak_memory
@@ -55,8 +57,7 @@ def run_task(function: PhotometryFunction, task: dict[str, Any]) -> Result | Non
         kind = INVALID_RESULT if has_returned else build_kind(error)
         result = build_failure(task, text, kind, **times)
     _idle_since = time.perf_counter()
-    result.peak_memory = get_peak_memory()
-    return result
+    return replace(result, peak_memory=get_peak_memory())
 
 
 def build_kind(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from sqlalchemy import (
     Column,
     Connection,
-    Dialect,
     Index,
     MetaData,
     PrimaryKeyConstraint,
@@ -18,12 +17,11 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
-    text,
 )
 from sqlalchemy.schema import CreateTable
 
 from photometry_tasks.errors import NotATodoFileError, OutdatedSchemaError, TodoListNotFoundError, UnknownRevisionError
-from photometry_tasks.models import TABLES
+from photometry_tasks.models import TABLES, add_options
 from photometry_tasks.schema.comparison import TableLayout, find_lacking_indexes, find_problems, read_layout
 from photometry_tasks.sql.functions import is_server, is_sqlite
 
@@ -52,17 +50,6 @@ HEAD = list(REVISIONS)[-1]
 
 #: Alembic stores its running environment in a global variable: one thread at a time.
 _alembic_lock = threading.Lock()
-
-
-def add_options(dialect: Dialect) -> None:
-    """Add the options of a dialect to the tables and indexes of the models, which state them in `info`."""
-    name = "sqlite" if is_sqlite(dialect) else "postgresql"
-    for table in TABLES:
-        if is_sqlite(dialect):
-            table.dialect_options[name]["with_rowid"] = table.info.get("with_rowid", True)
-        for index in table.indexes:
-            if "where" in index.info:
-                index.dialect_options[name]["where"] = text(index.info["where"])
 
 
 def create_schema(connection: Connection, fill: Callable[[], Collection[Index]] = tuple) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -297,6 +298,13 @@ def test_a_table(place: Any) -> None:
         add_targets(place, wrong, sector=2)
     with pytest.raises(InvalidTargetError, match=r"^the table: column starid occurs twice"):
         add_targets(place, wrong.append_column("starid", columns["starid"]), sector=2)
+    texts = [None, pa.py_buffer(array("i", range(number + 1))), pa.py_buffer(b"\xff" * number)]
+    with pytest.raises(InvalidTargetError, match=r"^rows 1 to 1000: a text is not UTF-8"):
+        add_targets(place, wrong.set_column(4, "datasource", pa.Array.from_buffers(pa.string(), number, texts)))
+    with pytest.raises(InvalidArgumentError, match=r"^rows=.*: a table with named columns is expected"):
+        add_targets(place, pa.chunked_array([columns["starid"]]))
+    with pytest.raises(InvalidTargetError, match=r"^row 2: column tmag: array"):
+        add_targets(place, [{**ROW, "tmag": None}, {**ROW, "tmag": np.array([1, 2])}])
 
 
 def test_memory(tmp_path: Path) -> None:

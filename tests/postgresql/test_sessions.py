@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import InvalidArgumentError, ServerError
+from photometry_tasks.errors import InvalidArgumentError, ServerError, UncommittedChangesError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import add_targets
 from photometry_tasks.maintenance.status import get_attempts, get_status
@@ -106,6 +106,44 @@ def test_outdated_plans(url: str, change: Callable[[TaskManager, str], None]) ->
         counts = "SELECT count(*) FILTER (WHERE status = 1), count(*) FILTER (WHERE status = 6) FROM todolist"
         assert ask(manager, counts) == [(4, 4)]
         assert ask(manager, "SHOW enable_seqscan") == [("off",)]
+
+
+# --- transactions of the session ---
+
+CHANGE = text("UPDATE todolist SET tmag = 0 WHERE priority = 16")
+CHANGED = "SELECT count(*) FROM todolist WHERE tmag = 0"
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE", "AUTOCOMMIT"])
+def test_an_isolation_level_of_the_session(url: str, level: str) -> None:
+    """A session gets the isolation level that it asks for, and the manager's calls stay transactions of their own."""
+    add_targets(url, TARGETS)
+    with TaskManager(url, reset=False) as manager:
+        for number in (1, 2):
+            manager.session.connection(execution_options={"isolation_level": level})
+            expected = "read committed" if level == "AUTOCOMMIT" else level.lower()
+            assert ask(manager, "SHOW transaction_isolation") == [(expected,)]
+            manager.session.execute(CHANGE)
+            manager.session.rollback()
+            assert query(url, CHANGED) == [(int(level == "AUTOCOMMIT"),)]
+            (task,) = manager.claim_tasks(1)
+            assert query(url, "SELECT count(*) FROM todolist WHERE status = 6") == [(1,)]
+            assert manager.save_result(result_of(task)) is STATUS.OK
+            assert query(url, "SELECT count(*) FROM todolist WHERE status = 1") == [(number,)]
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_sql_that_ends_a_transaction(url: str, end: str) -> None:
+    """After COMMIT or ROLLBACK as SQL, later changes of the session still need a commit."""
+    add_targets(url, TARGETS)
+    with TaskManager(url, reset=False) as manager:
+        manager.session.execute(text(end))
+        manager.session.execute(CHANGE)
+        with pytest.raises(UncommittedChangesError):
+            manager.claim_tasks(1)
+        manager.session.rollback()
+        assert query(url, CHANGED) == [(0,)]
+        assert len(manager.claim_tasks(1)) == 1
 
 
 # --- settings ---

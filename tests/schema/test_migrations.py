@@ -315,6 +315,15 @@ def test_new_and_migrated_agree_on_sqlite(tmp_path: Path) -> None:
         assert "No new upgrade operations detected" in within(command.check, todo=path), path
 
 
+def test_the_models_alone_create_the_same_tables(tmp_path: Path) -> None:
+    """`create_all` of SQLAlchemy gives the tables and indexes the options of the database too."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'models.sqlite'}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    sql = "SELECT sql FROM sqlite_master WHERE sql LIKE '%photometry_tasks_attempts%' ORDER BY name"
+    assert query(tmp_path / "models.sqlite", sql) == query(make_file(tmp_path / "new.sqlite", []), sql)
+
+
 def test_sql_is_for_postgresql(tmp_path: Path) -> None:
     """--sql of a SQLite file is refused: an upgrade has to read the file."""
     path = make_file(tmp_path / "todo.sqlite", [])

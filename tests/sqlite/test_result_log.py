@@ -202,7 +202,7 @@ def test_a_log_of_another_file(todo: Callable[..., Path], in_memory: bool, caplo
     assert state(path) == [[(1, None), (2, None)], [], []]
     (kept,) = path.parent.glob("*-kept-*")
     assert kept.read_bytes() == log
-    assert f"belongs to another file, and is kept as {kept}" in caplog.text
+    assert f"belongs to another file; it is kept as {kept}" in caplog.text
     assert sorted(path.parent.iterdir()) == sorted([path, kept])
 
 

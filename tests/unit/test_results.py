@@ -62,9 +62,12 @@ def test_a_result_says_of_which_target_it_is() -> None:
 
 
 def test_a_checked_result_stays_as_it_is() -> None:
-    """A result that is already checked is returned unchanged."""
+    """A result that is already checked is returned unchanged, and cannot be changed."""
     result = check(mean_flux=1.0)
     assert check_result(result) is result
+    for record, name in ((result, "time"), (result.details, "errors"), (result.target, "starid")):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(record, name, "boom")
 
 
 # --- numbers ---
@@ -319,6 +322,9 @@ STATUSES = "one of UNKNOWN (0), OK (1), ERROR (2), WARNING (3), ABORT (4), SKIPP
         ({"status": 6.0}, f"status=6.0: {STATUSES}"),
         ({"details": 5}, "details=5: a dict is expected"),
         ({"details": [("ptp", 1)]}, "details=[('ptp', 1)]: a dict is expected"),
+        ({"details": range(2)}, "details=range(0, 2): a dict is expected"),
+        ({"details": np.float64(0)}, "details=np.float64(0.0): a dict is expected"),
+        ({"details": np.array([1, 2])}, "details=array([1, 2]): a dict is expected"),
         ({"details": {"stamp": (1, 2, 3)}}, "details.stamp=(1, 2, 3): (row1, row2, col1, col2) is expected"),
         ({"details": {"pos_centroid": (1,)}}, "details.pos_centroid=(1,): (column, row) is expected"),
         ({"details": {"ptp": Hostile()}}, "details.ptp=hostile: the value cannot be read (ZeroDivisionError())"),
@@ -343,6 +349,14 @@ def test_keys_of_any_type() -> None:
     assert set(result.unknown) == {str(key).replace("\ud800", "\\ud800") for key in odd}
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(result), type=Result) == result
     assert check_result({**BARE, "details": {**odd, "ptp": 1.0}}) == result
+
+
+def test_keys_of_other_kinds_of_text() -> None:
+    """A key may be a text of NumPy or a member of an enum of texts."""
+    keys = Enum("keys", {"ptp": "ptp", "time": "time", "details": "details"}, type=str)  # type: ignore[misc]
+    given = {**BARE, keys("time"): 2.0, np.str_("details"): {keys("ptp"): 1.0, np.str_("mean_flux"): np.float32(3)}}
+    result = check_result(given)
+    assert (result.time, result.details.ptp, result.details.mean_flux) == (2.0, 1.0, 3.0)
 
 
 def test_a_message_without_a_priority() -> None:

@@ -71,11 +71,12 @@ def _note_interrupt(dbapi: Any, _record: Any, error: BaseException | None) -> No
 
 
 def _begin(connection: Connection) -> None:
-    """Begin a transaction of SQLAlchemy, unless it joins one of `run_in_transaction`."""
+    """Let the driver begin a transaction of SQLAlchemy, unless it joins one of `run_in_transaction`."""
     dbapi: Any = connection.connection.dbapi_connection
     dbapi.begun += 1
-    if dbapi.pgconn.transaction_status == _IDLE:
-        connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+    is_wanted = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+    if dbapi.autocommit and is_wanted and dbapi.pgconn.transaction_status == _IDLE:
+        dbapi.autocommit = False
 
 
 class PostgreSQLDatabase(Database):
@@ -156,9 +157,7 @@ class PostgreSQLDatabase(Database):
 
     def ensure_idle(self) -> None:
         """Reconnect if the connection is lost, or if Ctrl-C has interrupted a statement."""
-        if self._is_idle():
-            return
-        if not self.is_lost():
+        if not self._is_idle() and not self.is_lost():
             self.rollback()
         if not self._is_idle():
             self.invalidate()
@@ -166,6 +165,8 @@ class PostgreSQLDatabase(Database):
                 self.connection.invalidate()
                 self.connection.close()
             self._connect()
+        if not self.dbapi.autocommit:
+            self.dbapi.autocommit = True  # a statement alone needs no transaction
 
     def ensure_connected(self) -> None:
         """Connect again if the connection is lost."""
@@ -340,6 +341,7 @@ class PostgreSQLDatabase(Database):
 
     def compact(self) -> None:
         """Free the space of deleted rows, and renew the planner's statistics."""
+        self.ensure_idle()
         self.cursor.run_sql(f"VACUUM (ANALYZE) {_TABLES}")
 
     # --- other managers ----------------------------------------------------------------------------------

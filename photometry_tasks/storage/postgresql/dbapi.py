@@ -147,7 +147,6 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     (pid,) = dbapi.execute(f"SELECT pg_backend_pid(); {settings}", prepare=False).fetchone()
     dbapi.commit()
     dbapi.timeout = None
-    dbapi.autocommit = True  # `PostgreSQLDatabase` begins transactions: a statement alone needs none
     if pid != dbapi.info.backend_pid and "prepare_threshold" not in arguments:
         # A pooler has made the number up. In transaction mode, its clients would run each other's prepared statements.
         dbapi.prepare_threshold = None

@@ -31,7 +31,7 @@ _TRIES = 20
 
 
 #: Why a log of results is not read.
-_OLDER = "was written by an older release, and the CHANGELOG names the commit that reads it"
+_OLDER = "is of an older release (commit 0177b06 reads it, with the list as it was before this release opened it)"
 
 
 def open_todo_file(path: Path, options: OpenOptions) -> SQLiteStore:
@@ -179,7 +179,7 @@ def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) ->
     if start is None:
         if log.has_results():
             reason = _OLDER if log.is_of_older_release() else "belongs to another file"
-            message = "%s: its log of results %s, and is kept as %s"
+            message = "%s: its log of results %s; it is kept as %s"
             _logger.warning(message, database.name, reason, log.keep_aside())
         log.remove()
         return False

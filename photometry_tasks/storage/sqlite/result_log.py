@@ -196,7 +196,7 @@ class ResultLog:
     def append(self, results: list[Logged]) -> None:
         """Log results.
 
-        The next opening finds all results of one call, or none, up to 16 MB.
+        The next opening finds all results of one call, or none, up to 17 MB.
 
         Raises
         ------
