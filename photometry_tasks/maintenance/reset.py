@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from contextlib import closing
 from typing import Any, NamedTuple
 
 from sqlalchemy import Select, inspect
@@ -18,7 +17,7 @@ from photometry_tasks.sql.skips import find_contradictions
 from photometry_tasks.sql.transitions import Reset
 from photometry_tasks.status import RESET_AT_OPENING
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_with_log
+from photometry_tasks.storage.open import begin_reading
 
 #: The statuses of tasks that opening returns to pending too.
 _UNFINISHED = {status.value for status in RESET_AT_OPENING}
@@ -29,9 +28,9 @@ _BATCH = 10_000
 
 def count_uncovered(todo: str | os.PathLike[str] | Location) -> int:
     """Return the number of SKIPPED tasks that no task covers."""
-    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
-        return len(find_contradictions(connection).uncovered)
+    with begin_reading(parse_location(todo)) as database:
+        schema.find_changes(database.connection, database.name)  # raises an error if the database holds no TODO-list
+        return len(find_contradictions(database.connection).uncovered)
 
 
 class Preview(NamedTuple):
@@ -67,7 +66,8 @@ def count_reset(todo: str | os.PathLike[str] | Location, chosen: Select[Any]) ->
     OutdatedSchemaError
         If an older file lacks a necessary column.
     """
-    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
+    with begin_reading(parse_location(todo)) as database:
+        connection = database.connection
         changes = schema.find_changes(connection, database.name)
         has_own_skips = inspect(connection).has_table(own_skips.name)
         is_shared = is_server(connection.dialect)

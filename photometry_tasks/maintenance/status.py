@@ -1,7 +1,7 @@
 """The status of a TODO-list, and the attempts at a task. Only reads."""
 
 import os
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 from photometry_tasks import schema
@@ -11,7 +11,7 @@ from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.history import get_attempts as get_attempts_of_task
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only, open_with_log
+from photometry_tasks.storage.open import begin_reading, open_read_only
 
 
 def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
@@ -36,11 +36,13 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
 
 
 def _read_list(location: Location) -> dict[str, Any]:
-    try:
-        opened = open_with_log(location)
-    except UnsavedResultsError:
-        opened = open_read_only(location)
-    with closing(opened) as database, database.begin(writes=False) as connection:
+    with ExitStack() as opened:
+        try:
+            database = opened.enter_context(begin_reading(location))
+        except UnsavedResultsError:
+            database = opened.enter_context(closing(open_read_only(location)))
+            opened.enter_context(database.begin(writes=False))
+        connection = database.connection
         schema.find_changes(connection, database.name)  # refuses a database without a TODO-list
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None
@@ -59,7 +61,8 @@ def get_attempts(todo: str | os.PathLike[str] | Location, priority: int) -> list
     UnknownTaskError, OutdatedSchemaError
     """
     priority = check_integer("priority", priority)
-    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
+    with begin_reading(parse_location(todo)) as database:
+        connection = database.connection
         schema.check_current(connection, database.name)
         attempts = get_attempts_of_task(connection, priority)
         if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:

@@ -68,7 +68,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "alembic.ini", copy)
     head = max(path.name for path in (copy / "migrations/versions").glob("0*.py"))[:4]
     (copy / "migrations/versions/9999_snr.py").write_text(REVISION.format(head=head))
-    edit(copy / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", COLUMNS)
+    errors = '    errors: Mapped[str | None] = mapped_column(doc="Errors and warnings of the result, one a line")\n'
+    edit(copy / "photometry_tasks/models.py", errors, COLUMNS)
     results = copy / "photometry_tasks/rules/results.py"
     edit(results, "    mean_flux: float | None = None\n", "    snr: float | None = None\n")
     edit(results, '    row["method_used"] = result.method_used\n', '    row["grade"] = "B"\n')

@@ -11,8 +11,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from sqlalchemy import Column, Connection, Table, create_engine, select
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, event, select
+from sqlalchemy.pool import NullPool, StaticPool
 
 from photometry_tasks.errors import (
     BackupError,
@@ -570,6 +570,32 @@ class SQLiteDatabase(Database):
     def _beside(self, suffix: str) -> Path:
         path = resolve(self._path)
         return path.with_name(path.name + suffix)
+
+
+class _OwnedConnection(UnownedConnection):
+    """The driver's connection for SQLAlchemy, which closes the database with it."""
+
+    def __init__(self, database: SQLiteDatabase) -> None:
+        super().__init__(database.dbapi)
+        self._database = database
+
+    def close(self) -> None:
+        """Close the cursors and the database."""
+        super().close()
+        self._database.close()
+
+
+def create_reading_engine(open_database: Callable[[], SQLiteDatabase]) -> Engine:
+    """Return an engine each of whose transactions opens a file or a copy, and only reads."""
+
+    def connect_reader() -> Any:
+        database = open_database()
+        database.dbapi.execute("PRAGMA query_only=ON")  # for a copy in memory
+        return _OwnedConnection(database)
+
+    engine = create_engine("sqlite://", creator=connect_reader, poolclass=NullPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
 
 
 _STILL_READ = "another program or an open cursor is still reading it"
