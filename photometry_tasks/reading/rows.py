@@ -1,8 +1,6 @@
 """Read tasks with their results, in pages: parts in order of priority, each of which begins after the last one."""
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, inspect, select
@@ -14,11 +12,12 @@ from photometry_tasks.models import TABLES, attempts, diagnostics, extra, photom
 from photometry_tasks.reading.columns import COLUMNS, EXTRA, STORED, choose_columns
 from photometry_tasks.reading.extra import find_extra_columns, read_extra
 from photometry_tasks.rules.stored_values import read_values
+from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import RESULTS
 from photometry_tasks.status import RELEASED, name_status
 
 #: Rows of a page: a reader holds its transaction for some hundredths of a second.
-PAGE = 5000
+PAGE = 10_000
 
 #: Rows by column: the values of each column.
 Batch = list[Sequence[Any]]
@@ -27,21 +26,23 @@ _task, _skip, _try = todolist.c, photometry_skipped.c, attempts.c
 _cover = todolist.alias("cover")
 
 
-def _among(column: ColumnElement[Any]) -> ColumnElement[bool]:
+def _among(column: ColumnElement[int], keys: Sequence[int]) -> ColumnElement[bool]:
+    """Return whether a priority is one of those of a page; a range, which is faster, may hold some others."""
+    if keys[-1] - keys[0] < 2 * len(keys):
+        return column.between(keys[0], keys[-1])
     # The integers are written into the SQL: a driver does not accept so many parameters.
-    return column.in_(bindparam("priorities", expanding=True, literal_execute=True))
+    return column.in_(bindparam("priorities", keys, expanding=True, literal_execute=True))
 
 
 #: The covering tasks of each task, the brightest first.
 _SKIPS: Select[Any] = (
     select(_skip.priority, _skip.skipped_by)
     .join(_cover, _cover.c.priority == _skip.skipped_by)
-    .where(_among(_skip.priority))
     .order_by(_cover.c.tmag.is_(None), _cover.c.tmag, _cover.c.priority)
 )
 _ATTEMPTS: Select[Any] = (
     select(_try.priority, _try.worker, _try.how)
-    .where(_among(_try.priority), _try.ended.is_not(None), _try.how != RELEASED)
+    .where(_try.ended.is_not(None), _try.how != RELEASED)
     .order_by(_try.priority, _try.attempt)
 )
 _VERSIONS: Select[Any] = select(workers.c.worker, workers.c.version)
@@ -140,11 +141,10 @@ class TaskReader:
             The values of each of `columns`.
         """
         statement = self._statement if after is None else self._statement.where(_task.priority > after)
-        rows = self._explain(lambda: self._connection.execute(statement.limit(size)).all())
-        if not rows:
-            return None, [() for _ in self.columns]
-        stored = dict(zip(self._statement.selected_columns.keys(), zip(*rows, strict=True), strict=True))
+        stored = self._explain(self._read_stored, statement.limit(size))
         keys: Sequence[int] = stored["priority"]
+        if not keys:
+            return None, [() for _ in self.columns]
         texts = stored.pop("extra", None)
         values: dict[str, Sequence[Any]] = {
             name: self._explain(read_values, COLUMNS[name], found, keys) for name, found in stored.items()
@@ -161,23 +161,32 @@ class TaskReader:
         nothing = [None] * len(keys)
         return keys[-1], [values.get(column.name, nothing) for column in self.columns]
 
+    def _read_stored(self, statement: Select[Any]) -> dict[str, list[Any]]:
+        """Return the values of each column of a statement."""
+        stored: dict[str, list[Any]] = {column.name: [] for column in statement.selected_columns}
+        for rows in iter_batches(self._connection, statement):
+            for values, more in zip(stored.values(), zip(*rows, strict=True), strict=True):
+                values.extend(more)
+        return stored
+
     def _read_covers(self, keys: Sequence[int]) -> list[int | None]:
         covers: dict[int, int] = {}
-        for priority, cover in self._connection.execute(_SKIPS, {"priorities": keys}):
+        for priority, cover in self._connection.execute(_SKIPS.where(_among(_skip.priority, keys))):
             covers.setdefault(priority, cover)
         return list(map(covers.get, keys))
 
     def _read_attempts(self, keys: Sequence[int], times: Sequence[Any]) -> tuple[list[int], list[str | None]]:
         versions = dict(map(tuple, self._connection.execute(_VERSIONS)))
-        found: dict[int, tuple[int, str | None]] = {}
-        rows = self._connection.execute(_ATTEMPTS, {"priorities": keys})
-        for priority, group in groupby(rows, key=itemgetter(0)):
-            tries = list(group)
-            worker = next((row.worker for row in reversed(tries) if row.how in RESULTS), None)
-            found[priority] = len(tries), versions.get(worker)
-        numbers, made_by = zip(*(found.get(key, (0, None)) for key in keys), strict=True)
-        has_result = (time is not None for time in times)
-        return list(numbers), [text if has else None for text, has in zip(made_by, has_result, strict=True)]
+        numbers: dict[int, int] = {}
+        made_by: dict[int, str | None] = {}
+        for priority, worker, how in self._connection.execute(_ATTEMPTS.where(_among(_try.priority, keys))):
+            numbers[priority] = numbers.get(priority, 0) + 1
+            if how in RESULTS:
+                made_by[priority] = versions.get(worker)
+        pairs = zip(keys, times, strict=True)
+        return [numbers.get(key, 0) for key in keys], [
+            None if time is None else made_by.get(key) for key, time in pairs
+        ]
 
     def _explain(self, read: Any, *given: Any) -> Any:
         """Return the result of a function; an error names the value that it cannot read, or the outdated schema."""

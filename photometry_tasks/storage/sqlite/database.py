@@ -19,6 +19,7 @@ from photometry_tasks.errors import (
     CannotUpgradeError,
     DamagedFileError,
     DiskFullError,
+    NotWritableError,
     RowRefusedError,
     TodoError,
     TodoFileInUseError,
@@ -137,7 +138,13 @@ class SQLiteDatabase(Database):
         A text that is not UTF-8, which another program may have stored, is read with lone surrogates for its bytes.
         """
         with owner_errors(path):
-            return cls._open(path, "ro")
+            try:
+                return cls._open(path, "ro")
+            except NotWritableError:
+                # A file that another program left in WAL mode, without a log, where SQLite can create no other file.
+                if get_stat(Path(f"{resolve(path)}-wal")) is not None:
+                    raise
+                return cls._open(path, "ro&immutable=1")
 
     @classmethod
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
