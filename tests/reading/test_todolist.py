@@ -3,6 +3,9 @@
 import os
 import pickle
 import shutil
+import sqlite3
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -283,8 +286,6 @@ def test_what_is_no_list(tmp_path: Path) -> None:
 
 def test_a_foreign_value(target: Path) -> None:
     """A value of a wrong type raises an error that names it, when its row is read."""
-    import sqlite3
-
     with closing(sqlite3.connect(target)) as connection:
         connection.execute("UPDATE todolist SET camera = 'one' WHERE priority = 2")
         connection.commit()
@@ -385,3 +386,90 @@ def test_after_closing(target: Path, call: Callable[[TodoList], Any]) -> None:
     assert "closed" in repr(todo)
     with pytest.raises(ClosedError, match=r"The TodoList of .* is closed. Open it again with TodoList\("):
         call(todo)
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+TYPES = [("priority", int), ("mean_flux", float), ("mask_size", int), ("errors", str), ("extra_snr", int)]
+
+
+@pytest.mark.both_databases
+def test_to_table(target: Any) -> None:
+    """An astropy table has units, descriptions and masked missing values, and integers stay integers."""
+    table = TodoList(target).to_table(columns=[name for name, _ in TYPES])
+    assert (str(table["mean_flux"].unit), table["mean_flux"].description) == ("electron / s", COLUMNS["mean_flux"].doc)
+    assert [table[name].dtype.kind for name, _ in TYPES] == ["i", "f", "i", "U", "i"]
+    assert list(table["mask_size"].mask) == [False] + [True] * 7
+    assert (table["mask_size"][0], table["extra_snr"][5]) == (7, 3)
+    assert len(TodoList(target).to_table(camera=7)) == 0
+    assert TodoList(target).to_table(camera=7)["priority"].dtype.kind == "i"
+
+
+@pytest.mark.both_databases
+def test_to_arrow(target: Any) -> None:
+    """An Arrow table has units and descriptions in the metadata of its fields, and the rows of `select`."""
+    todo = TodoList(target)
+    table = todo.to_arrow()
+    assert table.to_pylist() == list(todo.select())
+    assert table.schema.field("tmag").metadata == {b"unit": b"mag", b"description": b"TESS magnitude"}
+    assert todo.to_arrow(camera=7).schema.field("mask_size").type == table.schema.field("mask_size").type
+
+
+def test_to_pandas(target: Path) -> None:
+    """A frame of pandas has integers, with NA for missing ones, and the units in its attributes."""
+    pandas = pytest.importorskip("pandas")
+    todo = TodoList(target)
+    frame = todo.to_pandas()
+    assert [str(frame[name].dtype) for name, _ in TYPES] == ["Int64", "Float64", "Int64", "string", "Int64"]
+    assert frame["mask_size"].sum() == 7
+    assert frame["mask_size"][1] is pandas.NA
+    assert frame.attrs["elaptime"] == {"unit": "s", "description": "Run time"}
+    assert len(todo.to_pandas(camera=7)) == 0
+
+
+def test_a_missing_library(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the library of a table, the error names the extra that installs it."""
+    for name, extra, method in (("astropy", "ecsv", "to_table"), ("pandas", "pandas", "to_pandas")):
+        for module in (name, f"{name}.table"):
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=rf"{name} is missing .* Run: pip install 'photometry_tasks\[{extra}\]'"):
+            getattr(TodoList(target), method)()
+
+
+# --- read-only places ------------------------------------------------------------------------------------
+
+
+def leave_in_wal_mode(path: Path) -> None:
+    """Change a file as a program that leaves it in WAL mode."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.commit()
+
+
+def leave_a_log(path: Path) -> None:
+    with running(save_and_wait, path, True) as (process, connection):
+        connection.recv()
+        kill(process)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("leave", [lambda _path: None, leave_in_wal_mode, leave_a_log])
+def test_a_read_only_place(target: Path, leave: Callable[[Path], None]) -> None:
+    """A file is read though neither it nor its folder can be written, whatever its last writer left."""
+    leave(target)
+    folder = target.parent
+    place = Path(tempfile.mkdtemp(prefix="read-only-"))
+    for path in folder.iterdir():
+        shutil.copy(path, place)
+        (place / path.name).chmod(0o444)
+    place.chmod(0o555)
+    child = os.fork()
+    if child == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        todo = TodoList(place / target.name)
+        os._exit(todo.counts()["OK"] * 10 + len(list(todo.select())) + len(todo.session.scalars(sa.select(Task)).all()))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert names_in(place) == names_in(folder)
+    shutil.rmtree(place)
+    assert code == (36 if leave is leave_a_log else 26)
