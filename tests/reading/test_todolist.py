@@ -122,7 +122,7 @@ def test_which_tasks(target: Any, arguments: dict[str, Any], expected: list[int]
         ({"columns": ["starid", "extra_sn"]}, r"columns='extra_sn': .* is it 'extra_snr'\?"),
         ({"columns": []}, r"columns=\[\]: one name or several are expected"),
         ({"columns": 5}, "columns=5: a non-empty text is expected"),
-        ({"status": 17}, "status=17: values of STATUS are expected"),
+        ({"status": 17}, "status=17: .* expected"),
         ({"camera": "x"}, "camera='x'"),
     ],
 )
