@@ -16,7 +16,7 @@ from photometry_tasks.reading import tables
 from photometry_tasks.reading.columns import check_columns
 from photometry_tasks.reading.estimate import read_estimate
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
-from photometry_tasks.reading.rows import Batch, TaskReader, find_stored, iter_records
+from photometry_tasks.reading.rows import FIRST_PAGE, PAGE, Batch, TaskReader, find_stored, iter_records
 from photometry_tasks.reading.star import read_star
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql.choices import build_choice
@@ -178,12 +178,14 @@ class TodoList:
         self, conditions: list[ColumnElement[bool]], names: list[str], own: dict[str, Column[Any]]
     ) -> Iterator[Batch]:
         last: int | None = None
+        size = FIRST_PAGE
         while True:
             with self._begin() as (connection, name):
-                last, batch = TaskReader(connection, name, conditions, names, own).read_page(last)
+                last, batch = TaskReader(connection, name, conditions, names, own).read_page(last, size)
             if last is None:
                 return
             yield batch
+            size = min(2 * size, PAGE)
 
     # --- one star, failures, the time left ---------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import RESULTS
 from photometry_tasks.status import RELEASED, name_status
 
-#: Rows of a page: a reader holds its transaction for some hundredths of a second.
-PAGE = 10_000
+#: Rows of a page: a reader holds its transaction for some tenths of a second. The first rows should come at once.
+FIRST_PAGE, PAGE = 500, 10_000
 
 #: Rows by column: the values of each column.
 Batch = list[Sequence[Any]]

@@ -137,7 +137,8 @@ def test_wrong_arguments(target: Any, method: str, arguments: dict[str, Any], me
 def test_pages(todo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows come in pages; between two rows no transaction is open, and later pages have what was saved meanwhile."""
     path = todo(*many(20))
-    monkeypatch.setattr("photometry_tasks.reading.rows.TaskReader.read_page.__defaults__", (3,))
+    monkeypatch.setattr("photometry_tasks.todolist.FIRST_PAGE", 3)
+    monkeypatch.setattr("photometry_tasks.todolist.PAGE", 5)
     rows = TodoList(path).select(columns=["priority", "status"])
     assert next(rows) == {"priority": 1, "status": None}
     with TaskManager(path) as manager:

@@ -199,9 +199,11 @@ class FileReader:
     def _continue(self) -> bool:
         """Add newly logged results to the copy; return False if there is none, or if it is not of this file and log."""
         copy, end = self._copy, self._log.read_end
-        if copy is None or self._state != self._get_state() or self._log.read_tail(end) != self._tail:
+        if copy is None or self._log.read_tail(end) != self._tail:
             return False
-        return _add_logged_results(copy, self._log, end) is None
+        is_complete = _add_logged_results(copy, self._log, end) is None
+        # A backup replaces the file, then empties the log: in this order no result is missed.
+        return is_complete and self._state == self._get_state()
 
     def _get_state(self) -> tuple[int, ...] | None:
         # The file is not opened: in the process of its manager, closing it would release SQLite's locks.
