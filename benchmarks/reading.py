@@ -11,13 +11,15 @@ divided by those without it in the minute before or after.
 
 import argparse
 import multiprocessing
+import os
 import resource
+import signal
 import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from multiprocessing.synchronize import Event
@@ -33,6 +35,7 @@ from benchmarks.server import make_list as make_server_list
 from benchmarks.server import serving
 from photometry_tasks import STATUS, TaskManager, TodoList, run_tasks
 from photometry_tasks.reading.columns import STORED
+from photometry_tasks.runner import RunReport
 
 #: Workers, and the seconds that each of their tasks waits.
 _JOBS, _WAIT = 8, 0.1
@@ -55,9 +58,13 @@ def wait(task: dict[str, Any]) -> dict[str, Any]:
 
 def run(target: str, in_memory: bool, stop: Event) -> None:
     """Run tasks until the event is set."""
-    with TaskManager(target, load_into_memory=in_memory, summary_interval=None) as manager:
-        while not stop.is_set():
-            run_tasks(manager, wait, jobs=_JOBS, limit=_JOBS * 100, max_errors_in_a_row=0)
+
+    def interrupt(_: RunReport) -> None:
+        if stop.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with TaskManager(target, load_into_memory=in_memory, summary_interval=None) as manager, suppress(KeyboardInterrupt):
+        run_tasks(manager, wait, jobs=_JOBS, max_errors_in_a_row=0, progress=interrupt)
 
 
 def poll(target: str, connection: Any, stop: Event) -> None:

@@ -59,18 +59,20 @@ class TodoList:
 
     Notes
     -----
-    Each call opens the list, reads it in one transaction, and closes it again. Between two calls nothing is open: a
-    later call sees what was saved since, also in a file that replaced the first one. The reader can be used from
-    several threads, after a fork, and in other processes: it can be pickled.
+    Each call opens the list, reads it in one transaction, and closes it again. So a later call sees what was saved
+    since, also if another file has replaced the first one. Several threads and forked processes can share a reader, and
+    a pickled reader works in any process.
 
-    A list of an older release lacks some columns; they hold None. The results that a manager in memory has logged are
-    seen too.
+    If a manager works in memory, or was killed there, its log of results is read too. The reader then keeps a copy of
+    the list in memory, and each call adds what was logged since.
+
+    A list of an older release lacks some columns; they hold None.
 
     Examples
     --------
     >>> with TodoList("todo.sqlite") as todo:  # doctest: +SKIP
     ...     print(todo.counts())
-    ...     for row in todo.select(status="OK", columns=["starid", "mean_flux"], tmag_max=12):
+    ...     for row in todo.select(status=STATUS.OK, columns=["starid", "mean_flux"], tmag_max=12):
     ...         print(row["starid"], row["mean_flux"])
     """
 
@@ -253,9 +255,9 @@ class TodoList:
         Returns
         -------
         dict
-            tasks (that are left); cpu_hours (the sum of their run times); hours_low and hours_high (until the end, two
-            standard deviations to either side). The last three are None if nothing is known: no result has a run time,
-            or no time of a result is recorded.
+            tasks (the number that is left), cpu_hours (the sum of their run times), hours_low and hours_high (the time
+            until the end, two standard deviations to either side). cpu_hours is None if no result has a run time;
+            hours_low and hours_high also if the list has no record of the times of its results.
         """
         with self._begin() as (connection, name):
             return read_estimate(connection, self._find_stored(connection, name))
@@ -267,9 +269,11 @@ class TodoList:
         """A read-only ORM session on the models, always the same within a thread.
 
         A flush, an INSERT or any other change raises a ReadOnlyError. Each query is read as a whole, and its
-        transaction ends with it; the objects stay usable. Three things hold a transaction open, and so may a server's
-        vacuum or a file's manager wait for it: `session.begin()` and `session.connection()` until `commit`, `rollback`
-        or `close` of the session, and the execution option `yield_per` until `rollback` or `close`.
+        transaction ends with it; the objects stay usable.
+
+        Only `session.begin()`, `session.connection()` and a query with the execution option `yield_per` hold a
+        transaction open. The next `commit`, `rollback` or `close` of the session ends it. Until then the write-ahead
+        log of a file grows, its manager cannot close it completely, and a server cannot vacuum.
         """
         self._check_open()
         found: tuple[int, Session] | None = getattr(self._local, "session", None)
