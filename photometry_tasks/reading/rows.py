@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, inspect, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.visitors import iterate
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, UnreadableValueError
@@ -64,6 +66,13 @@ def find_stored(connection: Connection, changes: Collection[str]) -> set[Column[
     return {column for table in TABLES for column in table.columns if column.name in names.get(table.name, ())}
 
 
+def _finds_in_order(condition: ColumnElement[bool]) -> bool:
+    """Whether SQLite finds few tasks by this condition, or finds them in order of priority, without reading others."""
+    names = {column.name for column in iterate(condition) if isinstance(column, Column) and column.table is todolist}
+    is_one_status = names == {"status"} and getattr(condition, "operator", None) in (operators.eq, operators.is_)
+    return is_one_status or not names.isdisjoint({"priority", "starid"})
+
+
 class TaskReader:
     """Reads tasks with their results within an open transaction.
 
@@ -118,7 +127,11 @@ class TaskReader:
         if any(column.name in self._chosen for column in self.own.values()):
             columns.append(extra.c.extra)
             joined = joined.outerjoin(extra, _task.priority == extra.c.priority)
-        return select(*columns).select_from(joined).where(*self._conditions).order_by(_task.priority)
+        statement = select(*columns).select_from(joined).where(*self._conditions).order_by(_task.priority)
+        if any(map(_finds_in_order, self._conditions)):
+            return statement
+        # By an index SQLite would find and sort all tasks again for each page.
+        return statement.with_hint(todolist, "NOT INDEXED", "sqlite")
 
     def has(self, column: Column[Any]) -> bool:
         """Whether the list has a column of our tables."""
