@@ -3,27 +3,26 @@
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from sqlalchemy import Column, ColumnElement, Connection
+from sqlalchemy import Column, ColumnElement
 
-from photometry_tasks import schema
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import ClosedError, TodoError
 from photometry_tasks.reading import tables
 from photometry_tasks.reading.columns import check_columns
 from photometry_tasks.reading.estimate import read_estimate
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
-from photometry_tasks.reading.rows import FIRST_PAGE, PAGE, Batch, TaskReader, find_stored, iter_records
+from photometry_tasks.reading.rows import FIRST_PAGE, PAGE, Batch, TaskReader, iter_records
 from photometry_tasks.reading.star import read_star
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql.choices import build_choice
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.status import name_counts
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import ListReader, open_reading_session
+from photometry_tasks.storage.open import ListReader, OpenList, open_reading_session
 from photometry_tasks.text import build_html, describe_tasks
 
 if TYPE_CHECKING:
@@ -100,8 +99,8 @@ class TodoList:
             status.
         """
         conditions = build_expressions(check_constraints(constraints))
-        with self._begin() as (connection, _):
-            return name_counts(count_by_status(connection, conditions))
+        with self._begin() as opened:
+            return name_counts(count_by_status(opened.connection, conditions))
 
     def __len__(self) -> int:
         """Return the number of tasks."""
@@ -172,8 +171,8 @@ class TodoList:
         """Return the columns, and an iterator over pages, each of which is a transaction."""
         conditions = build_choice({"status": status, **constraints}, with_pending=True)
         names = check_columns(columns)
-        with self._begin() as (connection, name):
-            reader = TaskReader(connection, name, conditions, names)
+        with self._begin() as opened:
+            reader = TaskReader(opened, conditions, names)
         return reader.columns, self._iter_pages(conditions, [column.name for column in reader.columns], reader.own)
 
     def _iter_pages(
@@ -182,8 +181,8 @@ class TodoList:
         last: int | None = None
         size = FIRST_PAGE
         while True:
-            with self._begin() as (connection, name):
-                last, batch = TaskReader(connection, name, conditions, names, own).read_page(last, size)
+            with self._begin() as opened:
+                last, batch = TaskReader(opened, conditions, names, own).read_page(last, size)
             if last is None:
                 return
             yield batch
@@ -212,8 +211,8 @@ class TodoList:
               ended (datetimes, UTC), how, kind and errors.
         """
         starid = check_integer("starid", starid)
-        with self._begin() as (connection, name):
-            return read_star(connection, name, starid)
+        with self._begin() as opened:
+            return read_star(opened, starid)
 
     def errors(self, **constraints: Unpack[Constraints]) -> list[dict[str, Any]]:
         """Return the failures, grouped by kind and by message without its numbers, the commonest first.
@@ -231,8 +230,8 @@ class TodoList:
             dict with the number of tasks on each host).
         """
         conditions = build_expressions(check_constraints(constraints))
-        with self._begin() as (connection, name):
-            groups = group_errors(connection, self._find_stored(connection, name), HAS_FAILED, *conditions).groups
+        with self._begin() as opened:
+            groups = group_errors(opened, HAS_FAILED, *conditions).groups
         return [
             {
                 "kind": group.kind,
@@ -259,8 +258,8 @@ class TodoList:
             until the end, two standard deviations to either side). cpu_hours is None if no result has a run time;
             hours_low and hours_high also if the list has no record of the times of its results.
         """
-        with self._begin() as (connection, name):
-            return read_estimate(connection, self._find_stored(connection, name))
+        with self._begin() as opened:
+            return read_estimate(opened)
 
     # --- opening and closing -----------------------------------------------------------------------------
 
@@ -281,15 +280,10 @@ class TodoList:
             found = self._local.session = os.getpid(), open_reading_session(self._location)
         return found[1]
 
-    @contextmanager
-    def _begin(self) -> Iterator[tuple[Connection, str]]:
-        """Open the list for one transaction; yield its connection and its name."""
+    def _begin(self) -> AbstractContextManager[OpenList]:
+        """Open the list for one transaction."""
         self._check_open()
-        with self._reader.begin() as database:
-            yield database.connection, database.name
-
-    def _find_stored(self, connection: Connection, name: str) -> set[Column[Any]]:
-        return find_stored(connection, schema.find_changes(connection, name))
+        return self._reader.begin()
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
-from photometry_tasks import schema
 from photometry_tasks.export.formats import FORMATS
 from photometry_tasks.models import todolist
 from photometry_tasks.reading.columns import EXTRA, STORED
@@ -74,9 +73,9 @@ def export_tasks(
     conditions = build_choice(choice, with_pending=True)
     number = 0
     with closing(ListReader(location)) as reader:
-        with reader.begin() as database:
-            schema.check_current(database.connection, database.name)
-            own = find_extra_columns(database.connection, conditions)
+        with reader.begin() as opened:
+            opened.check_current()
+            own = find_extra_columns(opened.connection, conditions)
         columns = [*STORED, *own.values()]
         names = [column.name for column in columns]
 
@@ -84,9 +83,8 @@ def export_tasks(
             nonlocal number
             number, last = 0, None
             while True:
-                with reader.begin() as database:
-                    tasks = TaskReader(database.connection, database.name, conditions, names, own)
-                    last, batch = tasks.read_page(last)
+                with reader.begin() as opened:
+                    last, batch = TaskReader(opened, conditions, names, own).read_page(last)
                 if last is None:
                     return
                 number += len(batch[0])

@@ -76,11 +76,11 @@ def copy_list(
         If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
     target = parse_location(target)
-    with begin_reading(parse_location(source)) as origin:
-        connection = origin.connection
-        schema.check_current(connection, origin.name)
-        copying = _Copying(origin, target, _count(connection), progress or (lambda _done, _total: None))
-        left_out = schema.find_foreign(connection)
+    with begin_reading(parse_location(source)) as opened:
+        opened.check_current()
+        counts = _count(opened.connection)
+        copying = _Copying(opened.database, target, counts, progress or (lambda _done, _total: None))
+        left_out = schema.find_foreign(opened.connection)
         if not create_list(target, copying.fill):
             _fill_empty(target, copying)
     tasks, results, skips = (copying.counts[table.name] for table in (todolist, diagnostics, photometry_skipped))

@@ -1,15 +1,16 @@
 """Read what an estimate of the time left needs: run times, tasks that are left, and how many ran at once."""
 
-from collections.abc import Set
 from typing import Any
 
-from sqlalchemy import Column, Connection, case, func, or_, select
+from sqlalchemy import Connection, case, func, or_, select
 
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.progress.status_fields import read_minutes
+from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.rules.estimate import RunTimes, build_estimate
 from photometry_tasks.sql.magnitudes import HALF, IS_IN_RANGE
 from photometry_tasks.status import STATUS
+from photometry_tasks.storage.open import OpenList
 
 #: Seconds before the last result: so many tasks run at once as did then.
 _LATELY = 600
@@ -33,18 +34,12 @@ _RUN_TIMES = (
 )
 
 
-def read_estimate(connection: Connection, stored: Set[Column[Any]]) -> dict[str, Any]:
-    """Return the time that the rest of a list takes, as `TodoList.estimate` describes it.
-
-    Parameters
-    ----------
-    connection : Connection
-    stored : set of Column
-        The columns that the list has.
-    """
+def read_estimate(opened: OpenList) -> dict[str, Any]:
+    """Return the time that the rest of a list takes, as `TodoList.estimate` describes it."""
+    connection = opened.connection
     left = {(half, source): number for half, source, number in connection.execute(_LEFT)}
     run_times = {}
-    if _result.elaptime in stored:
+    if _result.elaptime in find_stored(opened):
         run_times = {(half, source): RunTimes(*times) for half, source, *times in connection.execute(_RUN_TIMES)}
     return build_estimate(run_times, left, _measure_at_once(connection))
 

@@ -2,18 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Set
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, func, null, select
+from sqlalchemy import ColumnElement, func, null, select
 
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
+from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.rules.stored_values import read_value
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import IS_LAST_RESULT
 from photometry_tasks.status import FAILED
+from photometry_tasks.storage.open import OpenList
 
 _MOST_GROUPS, _MOST_CHARACTERS = 20_000, 160
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
@@ -65,17 +66,16 @@ class ErrorGroups(NamedTuple):
     ungrouped: int
 
 
-def group_errors(connection: Connection, stored: Set[Column[Any]], *conditions: ColumnElement[bool]) -> ErrorGroups:
+def group_errors(opened: OpenList, *conditions: ColumnElement[bool]) -> ErrorGroups:
     """Group the errors of the tasks that meet conditions.
 
     Parameters
     ----------
-    connection : Connection
-    stored : set of Column
-        The columns that the list has.
+    opened : OpenList
     *conditions : ColumnElement
         For example `HAS_FAILED`.
     """
+    stored = find_stored(opened)
     joined: Any = todolist
     errors: list[Any] = []
     kind: Any = null()
@@ -92,7 +92,9 @@ def group_errors(connection: Connection, stored: Set[Column[Any]], *conditions: 
     statement = select(*columns).select_from(joined).where(*conditions).order_by(_task.priority)
     groups: dict[tuple[str | None, str], ErrorGroup] = {}
     ungrouped = 0
-    for priority, starid, status, found, of_kind, of_host in chain.from_iterable(iter_batches(connection, statement)):
+    for priority, starid, status, found, of_kind, of_host in chain.from_iterable(
+        iter_batches(opened.connection, statement)
+    ):
         key = of_kind, _build_message(read_value(diagnostics.c.errors, found) or "")
         group = groups.get(key)
         if group is None:

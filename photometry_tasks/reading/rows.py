@@ -1,15 +1,13 @@
 """Read tasks with their results, in pages: parts in order of priority, each of which begins after the last one."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, bindparam, inspect, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Column, ColumnElement, Select, bindparam, inspect, select
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.visitors import iterate
 
-from photometry_tasks import schema
-from photometry_tasks.errors import OutdatedSchemaError, UnreadableValueError
+from photometry_tasks.errors import UnreadableValueError
 from photometry_tasks.models import TABLES, attempts, diagnostics, extra, photometry_skipped, todolist, workers
 from photometry_tasks.reading.columns import COLUMNS, EXTRA, STORED, choose_columns
 from photometry_tasks.reading.extra import find_extra_columns, read_extra
@@ -17,6 +15,7 @@ from photometry_tasks.rules.stored_values import read_values
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import RESULTS
 from photometry_tasks.status import RELEASED, name_status
+from photometry_tasks.storage.open import OpenList
 
 #: Rows of a page: a reader holds its transaction for some tenths of a second. The first rows should come at once.
 FIRST_PAGE, PAGE = 500, 10_000
@@ -50,18 +49,11 @@ _ATTEMPTS: Select[Any] = (
 _VERSIONS: Select[Any] = select(workers.c.worker, workers.c.version)
 
 
-def find_stored(connection: Connection, changes: Collection[str]) -> set[Column[Any]]:
-    """Return the columns of our tables that a list has.
-
-    Parameters
-    ----------
-    connection : Connection
-    changes : collection of str
-        What an upgrade would change: see `schema.find_changes`.
-    """
-    if not changes:
+def find_stored(opened: OpenList) -> set[Column[Any]]:
+    """Return the columns of our tables that a list has."""
+    if not opened.changes:
         return {column for table in TABLES for column in table.columns}
-    layout = inspect(connection).get_multi_columns(filter_names=[table.name for table in TABLES])
+    layout = inspect(opened.connection).get_multi_columns(filter_names=[table.name for table in TABLES])
     names = {table: {str(column["name"]).lower() for column in columns} for (_, table), columns in layout.items()}
     return {column for table in TABLES for column in table.columns if column.name in names.get(table.name, ())}
 
@@ -78,9 +70,7 @@ class TaskReader:
 
     Parameters
     ----------
-    connection : Connection
-    name : str
-        The name of the list in errors.
+    opened : OpenList
     conditions : sequence of ColumnElement
         The tasks that are read meet all of them.
     names : sequence of str or None
@@ -96,21 +86,19 @@ class TaskReader:
 
     def __init__(
         self,
-        connection: Connection,
-        name: str,
+        opened: OpenList,
         conditions: Sequence[ColumnElement[bool]],
         names: Sequence[str] | None,
         own: dict[str, Column[Any]] | None = None,
     ) -> None:
-        self._connection = connection
-        self._name = name
+        self._connection = opened.connection
+        self._name = opened.name
         self._conditions = conditions
-        self._changes = schema.find_changes(connection, name)
-        self._stored = find_stored(connection, self._changes)
+        self._stored = find_stored(opened)
         if own is None:
             needs_own = names is None or any(given.startswith(EXTRA) for given in names)
             has_own = needs_own and extra.c.extra in self._stored
-            own = self._explain(find_extra_columns, connection, conditions) if has_own else {}
+            own = self._explain(find_extra_columns, opened.connection, conditions) if has_own else {}
         self.own = own
         self.columns = choose_columns(names, own)
         self._chosen = {column.name for column in self.columns}
@@ -154,7 +142,7 @@ class TaskReader:
             The values of each of `columns`.
         """
         statement = self._statement if after is None else self._statement.where(_task.priority > after)
-        stored = self._explain(self._read_stored, statement.limit(size))
+        stored = self._read_stored(statement.limit(size))
         keys: Sequence[int] = stored["priority"]
         if not keys:
             return None, [() for _ in self.columns]
@@ -202,15 +190,11 @@ class TaskReader:
         ]
 
     def _explain(self, read: Any, *given: Any) -> Any:
-        """Return the result of a function; an error names the value that it cannot read, or the outdated schema."""
+        """Return the result of a function; an error names the value that it cannot read."""
         try:
             return read(*given)
         except ValueError as error:
             raise UnreadableValueError(path=self._name, found=error) from None
-        except DBAPIError as error:
-            if not self._changes:
-                raise
-            raise OutdatedSchemaError(path=self._name, change=self._changes[0]) from error
 
 
 def iter_records(columns: Sequence[Column[Any]], batch: Batch) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Select, bindparam, select
 from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
 from photometry_tasks.reading.columns import COLUMNS
 from photometry_tasks.reading.rows import TaskReader, iter_records
+from photometry_tasks.storage.open import OpenList
 
 _skip, _try, _worker = photometry_skipped.c, attempts.c, workers.c
 _RESULT = [*(name for name in COLUMNS if name in diagnostics.columns and name != "priority"), "version"]
@@ -40,11 +41,11 @@ _ATTEMPTS: Select[Any] = (
 )
 
 
-def read_star(connection: Connection, name: str, starid: int) -> list[dict[str, Any]]:
+def read_star(opened: OpenList, starid: int) -> list[dict[str, Any]]:
     """Return the tasks of a star, as `TodoList.star` describes them."""
-    reader = TaskReader(connection, name, [todolist.c.starid == starid], None)
+    reader = TaskReader(opened, [todolist.c.starid == starid], None)
     _, batch = reader.read_page(None)
-    return [_build_star_task(connection, reader, row) for row in iter_records(reader.columns, batch)]
+    return [_build_star_task(opened.connection, reader, row) for row in iter_records(reader.columns, batch)]
 
 
 def _build_star_task(connection: Connection, reader: TaskReader, row: dict[str, Any]) -> dict[str, Any]:

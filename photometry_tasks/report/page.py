@@ -5,9 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from photometry_tasks import schema
 from photometry_tasks.progress.status_fields import PAUSE
-from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.report import queries
 from photometry_tasks.rules.validation import check_path
 from photometry_tasks.sql.magnitudes import BRIGHTEST, FAINTEST
@@ -60,12 +58,11 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
 
     template = _build_environment().get_template("template.html")
     location = parse_location(todo)
-    with begin_reading(location) as database:
-        changes = schema.find_changes(database.connection, database.name)
-        snapshot = queries.read_snapshot(database.connection, find_stored(database.connection, changes))
+    with begin_reading(location) as opened:
+        snapshot = queries.read_snapshot(opened)
     magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
     page = template.render(
-        name=database.name if location.path is None else location.path.name,
+        name=location.name if location.path is None else location.path.name,
         time=datetime.now(UTC),
         snapshot=snapshot,
         figures={

@@ -3,20 +3,22 @@
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, and_, case, func, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.progress.status_fields import PAUSE, read_minutes
 from photometry_tasks.reading.failures import HAS_ERRORS, ErrorGroups, group_errors
+from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.magnitudes import BRIGHTEST, HALF, IS_IN_RANGE
 from photometry_tasks.status import FINISHED, STATUS, name_counts
+from photometry_tasks.storage.open import OpenList
 
 __all__ = ["LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
 
@@ -114,21 +116,20 @@ class Snapshot:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_snapshot(connection: Connection, stored: Set[Column[Any]]) -> Snapshot:
+def read_snapshot(opened: OpenList) -> Snapshot:
     """Read the content of the report.
 
     Parameters
     ----------
-    connection : Connection
-        An open transaction on a TODO-list. If an older release created the list, tables may be missing.
-    stored : set of Column
-        The columns that the list has.
+    opened : OpenList
+        If an older release created the list, tables may be missing.
 
     Returns
     -------
     Snapshot
     """
-    has_results = _result.errors in stored
+    connection = opened.connection
+    has_results = _result.errors in find_stored(opened)
     by_status = name_counts(count_by_status(connection))
     run_times = _count_run_times(connection) if has_results else {}
     minutes = read_minutes(connection)
@@ -140,7 +141,7 @@ def read_snapshot(connection: Connection, stored: Set[Column[Any]]) -> Snapshot:
         results=connection.execute(_COUNT_RESULTS).scalar_one() if has_results else 0,
         run_times=run_times,
         medians={edge: _build_median(counts) for edge, counts in run_times.items()},
-        errors=group_errors(connection, stored, HAS_ERRORS) if has_results else ErrorGroups([], 0),
+        errors=group_errors(opened, HAS_ERRORS) if has_results else ErrorGroups([], 0),
         minutes=minutes,
         runs=_build_runs(minutes),
     )

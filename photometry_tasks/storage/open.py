@@ -4,13 +4,15 @@ import shlex
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Index
+from sqlalchemy import Connection, Index
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from photometry_tasks import schema
-from photometry_tasks.errors import OtherVersionError
+from photometry_tasks.errors import OtherVersionError, OutdatedSchemaError
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
@@ -89,6 +91,36 @@ def open_read_only(location: Location) -> Database:
     return database
 
 
+@dataclass(frozen=True)
+class OpenList:
+    """A TODO-list that is open for one transaction, which only reads.
+
+    Attributes
+    ----------
+    database : Database
+    connection : sqlalchemy.Connection
+    name : str
+        The path, or the URL without its password.
+    changes : list of str
+        A line for each change that an upgrade would make; empty if the list has the schema of this release.
+    """
+
+    database: Database
+    connection: Connection
+    name: str
+    changes: list[str]
+
+    def check_current(self) -> None:
+        """Check that the list has the schema of this release.
+
+        Raises
+        ------
+        OutdatedSchemaError
+        """
+        if self.changes:
+            raise OutdatedSchemaError(path=self.name, change=self.changes[0])
+
+
 class ListReader:
     """Opens an existing TODO-list for reading, again and again, with the results that a manager in memory logged.
 
@@ -105,21 +137,30 @@ class ListReader:
         self._local = threading.local()
 
     @contextmanager
-    def begin(self) -> Iterator[Database]:
+    def begin(self) -> Iterator[OpenList]:
         """Open the list for one transaction that only reads.
 
         Raises
         ------
         UnsavedResultsError
             If a log cannot be read as a whole.
-        TodoFileNotFoundError, TodoListNotFoundError, NotATodoFileError, DamagedFileError, ServerError
+        OutdatedSchemaError
+            If a statement fails, and the list has an older schema: it may lack a column or a table.
+        TodoFileNotFoundError, TodoListNotFoundError, NotATodoFileError, DamagedFileError, UnknownRevisionError,
+        ServerError
         """
         path = self._location.find_file()
         opened: AbstractContextManager[Database] = (
             closing(open_read_only(self._location)) if path is None else self._get_file_reader(path).open()
         )
-        with opened as database, database.begin(writes=False):
-            yield database
+        with opened as database, database.begin(writes=False) as connection:
+            found = OpenList(database, connection, database.name, schema.find_changes(connection, database.name))
+            try:
+                yield found
+            except DBAPIError as error:
+                if not found.changes:
+                    raise
+                raise OutdatedSchemaError(path=found.name, change=found.changes[0]) from error
 
     def _get_file_reader(self, path: Path) -> FileReader:
         reader: FileReader | None = getattr(self._local, "reader", None)
@@ -135,10 +176,10 @@ class ListReader:
 
 
 @contextmanager
-def begin_reading(location: Location) -> Iterator[Database]:
+def begin_reading(location: Location) -> Iterator[OpenList]:
     """Open an existing TODO-list for one transaction that only reads: see `ListReader`."""
-    with closing(ListReader(location)) as reader, reader.begin() as database:
-        yield database
+    with closing(ListReader(location)) as reader, reader.begin() as opened:
+        yield opened
 
 
 def open_reading_session(location: Location) -> Session:
@@ -159,13 +200,13 @@ def check_versions(location: Location, version: str) -> None:
     ------
     OtherVersionError
     """
-    with begin_reading(location) as database:
-        counts = count_versions(database.connection)
+    with begin_reading(location) as opened:
+        counts = count_versions(opened.connection)
         counts.pop(version, None)
         if counts:
             others = (f"{name_version(other)} ({count_of(number, 'result')})" for other, number in counts.items())
             quoted = shlex.quote(version)
-            raise OtherVersionError(path=database.name, version=version, found=", ".join(others), quoted_version=quoted)
+            raise OtherVersionError(path=opened.name, version=version, found=", ".join(others), quoted_version=quoted)
 
 
 def create_list(location: Location, fill: Fill) -> bool:

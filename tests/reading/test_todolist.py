@@ -19,11 +19,13 @@ import sqlalchemy as sa
 from photometry_tasks import STATUS, TaskManager, TodoList
 from photometry_tasks.errors import (
     ClosedError,
+    DamagedFileError,
     InvalidArgumentError,
     NotATodoFileError,
     OutdatedSchemaError,
     ReadOnlyError,
     TodoFileNotFoundError,
+    UnknownRevisionError,
     UnreadableValueError,
 )
 from photometry_tasks.models import Diagnostics, Task
@@ -251,8 +253,9 @@ def test_old_files(tmp_path: Path, release: str, with_results: bool) -> None:
     assert len(todo.star(1003)) == 2
     assert todo.estimate()["tasks"] == todo.counts()["PENDING"]
     if release < "6.0":
-        with pytest.raises(OutdatedSchemaError, match="photometry-tasks upgrade"):
-            next(todo.select(cadence=1800))
+        for read in (todo.counts, todo.errors, lambda **given: next(todo.select(**given))):
+            with pytest.raises(OutdatedSchemaError, match="photometry-tasks upgrade"):
+                read(cadence=1800)
     assert (checksum(path), names_in(tmp_path)) == before
     upgrade_list(parse_location(path))
     assert {row["attempts"] for row in todo.select()} == {0}  # the same reader sees the upgrade
@@ -273,14 +276,24 @@ def test_real_files(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_no_list(tmp_path: Path) -> None:
-    """A missing, empty or foreign file is refused at once, and not changed."""
+    """A missing, empty, cut or foreign file, and one of a newer release, is refused at once, and not changed."""
     with pytest.raises(TodoFileNotFoundError):
         TodoList(tmp_path / "missing.sqlite")
-    for content in (b"", b"something else", make_file(tmp_path / "todo.sqlite", []).read_bytes()[:5000]):
-        path = tmp_path / "other.sqlite"
+    todo = make_file(tmp_path / "todo.sqlite", []).read_bytes()
+    contents = {b"": NotATodoFileError, b"something else": NotATodoFileError, todo[:5000]: DamagedFileError}
+    for sql, error in (
+        ("DROP TABLE todolist", NotATodoFileError),
+        ("UPDATE photometry_tasks_version SET version_num = '9999'", UnknownRevisionError),
+    ):
+        with closing(sqlite3.connect(tmp_path / "todo.sqlite")) as connection, connection:
+            connection.execute(sql)
+        contents[(tmp_path / "todo.sqlite").read_bytes()] = error
+        (tmp_path / "todo.sqlite").write_bytes(todo)
+    path = tmp_path / "other.sqlite"
+    for content, error in contents.items():
         path.write_bytes(content)
         before = checksum(path)
-        with pytest.raises((NotATodoFileError, OSError)):
+        with pytest.raises(error):
             TodoList(path)
         assert checksum(path) == before
 
