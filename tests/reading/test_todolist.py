@@ -35,7 +35,7 @@ from photometry_tasks.storage.open import upgrade_list
 from tests.support.lists import checksum, make_file, many, query, result_of
 from tests.support.old_files import RELEASES, make_old_file
 from tests.support.paths import SHARED
-from tests.support.processes import kill, running
+from tests.support.processes import kill, received, running
 
 MODES = pytest.mark.parametrize("in_memory", [False, True])
 
@@ -329,6 +329,29 @@ def test_beside_a_manager(target: Path, in_memory: bool) -> None:
         assert todo.counts()["PENDING"] == 0
     assert names_in(target.parent) == [target.name]
     assert todo.counts()["OK"] == 3
+
+
+def save_many(connection: Connection, path: Path, in_memory: bool) -> None:
+    with TaskManager(path, load_into_memory=in_memory, backup_interval=7) as manager:
+        for priority in range(1, 61):
+            manager.save_result(result_of({"priority": priority}))
+            connection.send(priority)
+
+
+@MODES
+def test_while_a_manager_works(tmp_path: Path, in_memory: bool) -> None:
+    """While a manager in another process saves and backs up, a reader always sees each acknowledged result."""
+    path = make_file(tmp_path / "todo.sqlite", many(60))
+    todo = TodoList(path)
+    with running(save_many, path, in_memory) as (process, connection):
+        for acknowledged in received(connection):
+            found = [row["priority"] for row in todo.select(status=STATUS.OK, columns="priority")]
+            assert found[:acknowledged] == list(range(1, acknowledged + 1))
+            assert todo.counts()["OK"] >= len(found)
+        process.join()
+        assert process.exitcode == 0
+    assert todo.counts()["OK"] == 60
+    assert names_in(tmp_path) == ["todo.sqlite"]
 
 
 def save_and_wait(connection: Connection, path: Path, in_memory: bool) -> None:

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import sys
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     import sqlite3
 
 _logger = logging.getLogger("photometry_tasks")
+
+#: Seconds for which closing waits for readers.
+_PATIENCE = 0.5
 
 #: Values in a statement: SQLite before 3.32 takes no more than 999.
 _MOST_VALUES = 900
@@ -558,7 +562,7 @@ class SQLiteDatabase(Database):
             return  # the path belongs to another program's file, or to none
         reason = "its directory has become read-only"
         try:
-            if set_journal_mode(self.dbapi, "DELETE") == "wal":
+            if self._leave_wal_mode() == "wal":
                 reason = _STILL_READ
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -573,6 +577,24 @@ class SQLiteDatabase(Database):
                 warnings.warn(
                     f"{self.name}: {reason}. Its {suffix} file stays; keep it until the next opening", stacklevel=5
                 )
+
+    def _leave_wal_mode(self) -> str:
+        """Return the journal mode that the file has then; a reader that polls is waited for, which SQLite does not."""
+        import sqlite3
+
+        end = time.monotonic() + _PATIENCE
+        while True:
+            is_over = time.monotonic() > end
+            try:
+                mode = set_journal_mode(self.dbapi, "DELETE")
+            except sqlite3.OperationalError as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if is_over or code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+            else:
+                if is_over or mode != "wal":
+                    return mode
+            time.sleep(0.01)
 
     def _beside(self, suffix: str) -> Path:
         path = resolve(self._path)
