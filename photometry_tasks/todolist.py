@@ -80,7 +80,8 @@ class TodoList:
         self._reader = ListReader(self._location)
         self._local = threading.local()
         self._is_open = True
-        self.counts()
+        with self._begin():  # raises an error if there is no list
+            pass
 
     # --- counts ------------------------------------------------------------------------------------------
 
