@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from photometry_tasks import schema
 from photometry_tasks.errors import OtherVersionError, OutdatedSchemaError
 from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.sql.functions import is_server
 from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
 from photometry_tasks.storage.location import Location
@@ -151,10 +152,10 @@ class ListReader:
         """
         path = self._location.find_file()
         opened: AbstractContextManager[Database] = (
-            closing(open_read_only(self._location)) if path is None else self._get_file_reader(path).open()
+            closing(_connect(self._location)) if path is None else self._get_file_reader(path).open()
         )
         with opened as database, database.begin(writes=False) as connection:
-            found = OpenList(database, connection, database.name, schema.find_changes(connection, database.name))
+            found = OpenList(database, connection, database.name, _find_changes(connection, database.name))
             try:
                 yield found
             except DBAPIError as error:
@@ -173,6 +174,16 @@ class ListReader:
         reader: FileReader | None = self._local.__dict__.pop("reader", None)
         if reader is not None:
             reader.close()
+
+
+def _find_changes(connection: Connection, name: str) -> list[str]:
+    """Return a line for each change that an upgrade would make: see `schema.find_changes`."""
+    if is_server(connection.dialect):
+        # Only upgrades change the tables on a server, and comparing all of them takes longer than most reads.
+        if schema.is_at_head(connection):
+            return []
+        schema.check_exists(connection, name)
+    return schema.find_changes(connection, name)
 
 
 @contextmanager
