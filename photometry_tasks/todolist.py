@@ -174,20 +174,20 @@ class TodoList:
         names = check_columns(columns)
         with self._begin() as opened:
             reader = TaskReader(opened, conditions, names)
-        return reader.columns, self._iter_pages(conditions, [column.name for column in reader.columns], reader.own)
+            last, first = reader.read_page(None, FIRST_PAGE)
+        return reader.columns, self._iter_pages(conditions, reader, last, first)
 
     def _iter_pages(
-        self, conditions: list[ColumnElement[bool]], names: list[str], own: dict[str, Column[Any]]
+        self, conditions: list[ColumnElement[bool]], first: TaskReader, last: int | None, batch: Batch
     ) -> Iterator[Batch]:
-        last: int | None = None
-        size = FIRST_PAGE
-        while True:
-            with self._begin() as opened:
-                last, batch = TaskReader(opened, conditions, names, own).read_page(last, size)
-            if last is None:
-                return
+        size, names = FIRST_PAGE, [column.name for column in first.columns]
+        while last is not None:
             yield batch
+            if len(batch[0]) < size:
+                return
             size = min(2 * size, PAGE)
+            with self._begin() as opened:
+                last, batch = TaskReader(opened, conditions, names, first.own).read_page(last, size)
 
     # --- one star, failures, the time left ---------------------------------------------------------------
 
