@@ -28,9 +28,9 @@ from benchmarks.campaign import add_history
 from benchmarks.lists import INSERT, NAMES, finish_tasks, make_list, rows_of
 from benchmarks.measuring import HEAD, Row, compare, time_of
 from photometry_tasks.export import export_tasks
-from photometry_tasks.export.tasks import _COLUMNS
 from photometry_tasks.ingest import add_target_lists, add_targets
 from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.reading.columns import STORED
 from photometry_tasks.report import build_report
 
 _BATCH = 10_000
@@ -39,9 +39,7 @@ _BATCH = 10_000
 _LISTED = [name for name in NAMES if name != "method"]
 _INSERT_LISTED = f"INSERT INTO todolist (priority, {', '.join(_LISTED)}) VALUES ({', '.join('?' * 9)})"
 
-_TASKS = (
-    f"SELECT {', '.join(map(str, _COLUMNS))} FROM todolist LEFT JOIN diagnostics USING (priority) ORDER BY priority"
-)
+_TASKS = f"SELECT {', '.join(map(str, STORED))} FROM todolist LEFT JOIN diagnostics USING (priority) ORDER BY priority"
 _TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 _HALF = "CAST((tmag + 30) * 2 AS INTEGER)"
@@ -141,7 +139,7 @@ def measure_export(bench: Bench) -> None:
             csv.writer(file).writerows(connection.execute(_TASKS))
 
     def write_parquet(path: Path) -> None:
-        schema = pa.schema([pa.field(column.name, _TYPES[column.type.python_type]) for column in _COLUMNS])
+        schema = pa.schema([pa.field(column.name, _TYPES[column.type.python_type]) for column in STORED])
         with closing(sqlite3.connect(todo)) as connection, pq.ParquetWriter(path, schema) as writer:
             cursor = connection.execute(_TASKS)
             while rows := cursor.fetchmany(_BATCH):

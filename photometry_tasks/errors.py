@@ -176,6 +176,14 @@ class CopyError(TodoError, ValueError):
     """{source} cannot be copied to {target}: {problem}. Nothing was written. Correct the source, then try again."""
 
 
+class UnreadableValueError(TodoError, ValueError):
+    """{path}: {found}. Correct this value, then try again; `photometry-tasks check {quoted}` lists all such values."""
+
+
+class ReadOnlyError(TodoError, PermissionError):
+    """{path} is open for reading, and {found} would change it. Open it with TaskManager({path!r}) to change it."""
+
+
 class RowRefusedError(TodoError, ValueError):
     """{path} refuses a row of {table}: {found}. No row was added. Correct the row, then try again."""
 
@@ -249,6 +257,10 @@ class DriverMissingError(TodoError, ImportError):
     """psycopg, the driver of PostgreSQL, is missing ({found}). Run: pip install 'photometry_tasks[postgresql]'."""
 
 
+class LibraryMissingError(TodoError, ImportError):
+    """{name} is missing ({found}). Run: pip install 'photometry_tasks[{extra}]'."""
+
+
 class UncommittedChangesError(TodoError, RuntimeError):
     """{method} found uncommitted changes on `conn`, `cursor` or `session`, which the manager shares. {remedy}."""
 
@@ -261,7 +273,7 @@ class UnreadRowsError(TodoError, RuntimeError):
 
 
 class ClosedError(TodoError, RuntimeError):
-    """The manager of {path} is closed. Open it again with TaskManager({path!r})."""
+    """The {opener} of {path} is closed. Open it again with {opener}({path!r})."""
 
 
 class WrongThreadError(TodoError, RuntimeError):

@@ -3,6 +3,7 @@
 The first three tables are those of the TASOC pipeline (release 6.3): other programs read them with plain SQL.
 The library itself runs Core statements on these tables: see `sql/statements.py`. Options of one database are stated in
 `info`, and `add_options` adds them: with arguments such as `sqlite_where` the models would load its dialect.
+A column of the first two tables has its unit in `info` and its description in `doc`: exports and tables state them.
 """
 
 from datetime import UTC, datetime
@@ -86,43 +87,34 @@ class Base(DeclarativeBase):
 
 
 class Task(Base):
-    """A row of `todolist`: the measurement of one star in one sector, on one CCD, at one cadence.
-
-    Attributes
-    ----------
-    priority : int
-        Key and order: the pending task with the lowest priority comes first.
-    starid : int
-        Identifier in the TESS Input Catalogue (TIC).
-    datasource : str
-        'ffi' (full-frame images), 'tpf' (the primary target of a target pixel file), or 'tpf:<starid>' (a
-        secondary target in the pixel file of that star).
-    cadence : int
-        Time between exposures, seconds.
-    method : str or None
-        The photometric method to use; None leaves the choice to the pipeline.
-    tmag : float or None
-        TESS magnitude.
-    status : int or None
-        A value of `STATUS`; None while the task is pending.
-    cbv_area : int
-        Area of the CCD whose cotrending basis vectors apply: camera*100 + ccd*10 + area. Area 0 means that no area
-        was assigned.
-    """
+    """A row of `todolist`: the measurement of one star in one sector, on one CCD, at one cadence."""
 
     __tablename__ = "todolist"
 
-    priority: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    starid: Mapped[int]
-    sector: Mapped[int]
-    datasource: Mapped[str] = mapped_column(server_default=sa.text("'ffi'"))
-    camera: Mapped[int]
-    ccd: Mapped[int]
-    cadence: Mapped[int] = mapped_column(info={"unit": "s"})
-    method: Mapped[str | None]
-    tmag: Mapped[float | None] = mapped_column(info={"unit": "mag"})
-    status: Mapped[int | None]
-    cbv_area: Mapped[int]
+    priority: Mapped[int] = mapped_column(
+        primary_key=True,
+        autoincrement=False,
+        doc="Key and order of the task: the pending task with the lowest priority comes first",
+    )
+    starid: Mapped[int] = mapped_column(doc="Identifier in the TESS Input Catalogue (TIC)")
+    sector: Mapped[int] = mapped_column(doc="Sector of TESS")
+    datasource: Mapped[str] = mapped_column(
+        server_default=sa.text("'ffi'"),
+        doc="'ffi' (full-frame images), 'tpf' (the primary target of a target pixel file), or 'tpf:<starid>' (a"
+        " secondary target in the pixel file of that star)",
+    )
+    camera: Mapped[int] = mapped_column(doc="Camera of TESS")
+    ccd: Mapped[int] = mapped_column(doc="CCD of the camera")
+    cadence: Mapped[int] = mapped_column(info={"unit": "s"}, doc="Time between exposures")
+    method: Mapped[str | None] = mapped_column(
+        doc="The photometric method to use; none leaves the choice to the pipeline"
+    )
+    tmag: Mapped[float | None] = mapped_column(info={"unit": "mag"}, doc="TESS magnitude")
+    status: Mapped[int | None] = mapped_column(doc="A value of STATUS; none while the task is pending")
+    cbv_area: Mapped[int] = mapped_column(
+        doc="Area of the CCD whose cotrending basis vectors apply: camera*100 + ccd*10 + area; area 0 means that no"
+        " area was assigned"
+    )
 
     __table_args__ = (
         sa.Index("unique_target_idx", "starid", "datasource", "sector", "camera", "ccd", "cadence", unique=True),
@@ -136,11 +128,7 @@ class Task(Base):
 
 
 class Diagnostics(Base):
-    """A row of `diagnostics`: the stored part of the result of one task.
-
-    Fluxes are in electrons per second, positions and sizes in pixels, times in seconds; `rms_hour` and `ptp`
-    are in parts per million per hour, as the pipeline gives them.
-    """
+    """A row of `diagnostics`: the stored part of the result of one task."""
 
     __tablename__ = "diagnostics"
 
@@ -148,25 +136,40 @@ class Diagnostics(Base):
         sa.ForeignKey("todolist.priority", ondelete="CASCADE", onupdate="CASCADE"),
         primary_key=True,
         autoincrement=False,
+        doc="Priority of the task",
     )
-    lightcurve: Mapped[str | None]
-    method_used: Mapped[str]
-    elaptime: Mapped[float] = mapped_column(info={"unit": "s"})
-    worker_wait_time: Mapped[float | None] = mapped_column(info={"unit": "s"})
-    mean_flux: Mapped[_Statistic | None] = mapped_column(info={"unit": "electron / s"})
-    variance: Mapped[_Statistic | None]
-    variability: Mapped[_Statistic | None]
-    rms_hour: Mapped[_Statistic | None]
-    ptp: Mapped[_Statistic | None]
-    pos_row: Mapped[float | None] = mapped_column(info={"unit": "pix"})
-    pos_column: Mapped[float | None] = mapped_column(info={"unit": "pix"})
-    contamination: Mapped[float | None]
-    mask_size: Mapped[int | None] = mapped_column(info={"unit": "pix"})
-    edge_flux: Mapped[float | None] = mapped_column(info={"unit": "electron / s"})
-    stamp_width: Mapped[int | None] = mapped_column(info={"unit": "pix"})
-    stamp_height: Mapped[int | None] = mapped_column(info={"unit": "pix"})
-    stamp_resizes: Mapped[int | None]
-    errors: Mapped[str | None]
+    lightcurve: Mapped[str | None] = mapped_column(doc="Path of the light curve")
+    method_used: Mapped[str] = mapped_column(doc="The photometric method that was used")
+    elaptime: Mapped[float] = mapped_column(info={"unit": "s"}, doc="Run time")
+    worker_wait_time: Mapped[float | None] = mapped_column(
+        info={"unit": "s"}, doc="Time that the worker waited for the task"
+    )
+    mean_flux: Mapped[_Statistic | None] = mapped_column(
+        info={"unit": "electron / s"}, doc="Mean flux of the light curve"
+    )
+    variance: Mapped[_Statistic | None] = mapped_column(
+        info={"unit": "electron2 / s2"}, doc="Variance of the flux of the light curve"
+    )
+    variability: Mapped[_Statistic | None] = mapped_column(
+        doc="Variability of the light curve, as the pipeline defines it"
+    )
+    rms_hour: Mapped[_Statistic | None] = mapped_column(
+        doc="Scatter on the time scale of an hour, parts per million per hour as the pipeline gives it"
+    )
+    ptp: Mapped[_Statistic | None] = mapped_column(
+        doc="Scatter from point to point, parts per million per hour as the pipeline gives it"
+    )
+    pos_row: Mapped[float | None] = mapped_column(info={"unit": "pix"}, doc="Row of the star's centroid")
+    pos_column: Mapped[float | None] = mapped_column(info={"unit": "pix"}, doc="Column of the star's centroid")
+    contamination: Mapped[float | None] = mapped_column(doc="Share of the flux in the aperture that other stars give")
+    mask_size: Mapped[int | None] = mapped_column(info={"unit": "pix"}, doc="Size of the aperture")
+    edge_flux: Mapped[float | None] = mapped_column(
+        info={"unit": "electron / s"}, doc="Flux in the aperture at the edge of the stamp"
+    )
+    stamp_width: Mapped[int | None] = mapped_column(info={"unit": "pix"}, doc="Width of the stamp")
+    stamp_height: Mapped[int | None] = mapped_column(info={"unit": "pix"}, doc="Height of the stamp")
+    stamp_resizes: Mapped[int | None] = mapped_column(doc="How often the stamp was resized")
+    errors: Mapped[str | None] = mapped_column(doc="Errors and warnings of the result, one a line")
 
     __table_args__ = (sa.Index("diagnostics_lightcurve_idx", "lightcurve", unique=True),)
 

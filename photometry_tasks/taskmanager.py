@@ -23,7 +23,7 @@ from photometry_tasks.rules.constraints import Constraints
 from photometry_tasks.rules.results import DETAILS, Result, check_result
 from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.text import count_of, describe_tasks
+from photometry_tasks.text import build_html, count_of, describe_tasks
 
 if TYPE_CHECKING:
     import sqlite3
@@ -569,6 +569,11 @@ class TaskManager:
 
     def __repr__(self) -> str:
         return f"<TaskManager of {self.todo_file!r}{' in memory' if self.load_into_memory else ''}>"
+
+    def _repr_html_(self) -> str:
+        note = "" if self._connection.is_open else "closed"
+        counts = {} if note else name_counts(self._store.count_by_status())
+        return build_html("TaskManager", self.todo_file, counts, note=note)
 
     # --- the connection that the manager shares with its callers -------------------------------------------
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-__all__ = ["clean", "count_of", "describe_tasks", "list_first", "name_version", "shorten"]
+__all__ = ["build_html", "clean", "count_of", "describe_tasks", "list_first", "name_version", "shorten"]
 
 #: Characters of an error that are shown: a traceback has some thousand.
 _LONGEST = 10_000
@@ -31,6 +31,18 @@ def describe_tasks(counts: Mapping[str, int]) -> str:
     """Return a number of tasks with their statuses: '3 tasks (2 ERROR, 1 SKIPPED)'."""
     details = ", ".join(f"{number:,} {status}" for status, number in counts.items())
     return count_of(sum(counts.values()), "task") + (f" ({details})" if details else "")
+
+
+def build_html(kind: str, name: str, counts: Mapping[str, int], note: str = "") -> str:
+    """Return a short HTML text for notebooks: the kind and the name of an object, its counts, and a note."""
+    from html import escape  # only notebooks need it
+
+    title = f"<b>{escape(kind)}</b> of <code>{escape(clean(name))}</code>"
+    if note:
+        return f"<div>{title}: {escape(clean(note))}</div>"
+    rows = {"tasks": sum(counts.values()), **{status: number for status, number in counts.items() if number}}
+    cells = "".join(f"<tr><th>{escape(status)}</th><td>{number:,}</td></tr>" for status, number in rows.items())
+    return f"<div>{title}<table>{cells}</table></div>"
 
 
 def name_version(version: str | None) -> str:

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column
 
+from photometry_tasks.reading.rows import Batch
+from photometry_tasks.reading.tables import build_arrow_batch, build_arrow_schema
+
 #: Bytes. A file whose names of columns begin later is not read to its end.
 _LONGEST_HEAD = 100_000
 
 #: Batches in a row group of Parquet: a group is compressed as a whole.
-_GROUP = 100
+_GROUP = 10
 
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
-
-#: Rows by column: the values of each column.
-Batch = Sequence[Sequence[Any]]
 
 #: Yields all rows, each time that it is called.
 Read = Callable[[], Iterator[Batch]]
@@ -58,9 +58,8 @@ def _write_ecsv(path: Path, columns: Columns, read: Read, as_json: Set[str] = fr
     from astropy.table import Table
 
     kinds = [object if column.name in as_json else _type(column) for column in columns]
-    units = [column.info.get("unit") for column in columns]
-    named = zip((column.name for column in columns), kinds, units, strict=True)
-    table = Table([TableColumn(name=name, dtype=kind, unit=unit) for name, kind, unit in named])
+    named = zip(columns, kinds, strict=True)
+    table = Table([TableColumn(name=c.name, dtype=t, unit=c.info.get("unit"), description=c.doc) for c, t in named])
     head = io.StringIO()
     table.write(head, format="ascii.ecsv", delimiter=",")
     odd: set[str] = set()
@@ -85,19 +84,11 @@ def _write_parquet(path: Path, columns: Columns, read: Read) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-    table_schema = pa.schema([pa.field(c.name, types[_type(c)], metadata=_unit(c)) for c in columns])
-    records = (
-        pa.record_batch([pa.array(*each) for each in zip(batch, table_schema.types, strict=True)], schema=table_schema)
-        for batch in read()
-    )
+    table_schema = build_arrow_schema(columns)
+    records = (build_arrow_batch(batch, table_schema) for batch in read())
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
         while group := list(islice(records, _GROUP)):
             writer.write_table(pa.Table.from_batches(group))
-
-
-def _unit(column: Column[Any]) -> dict[str, str] | None:
-    return {"unit": column.info["unit"]} if "unit" in column.info else None
 
 
 def _type(column: Column[Any]) -> type:

@@ -6,25 +6,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
-from sqlalchemy import Column, select
-
-from photometry_tasks import schema
-from photometry_tasks.errors import CopyError
-from photometry_tasks.export.extra import EXTRA, find_extra_columns, read_extra
-from photometry_tasks.export.formats import FORMATS, Batch
-from photometry_tasks.models import diagnostics, extra, todolist
-from photometry_tasks.rules.stored_values import read_values
+from photometry_tasks.export.formats import FORMATS
+from photometry_tasks.models import todolist
+from photometry_tasks.reading.columns import EXTRA, STORED
+from photometry_tasks.reading.extra import find_extra_columns
+from photometry_tasks.reading.rows import Batch, TaskReader
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.sql.choices import Choice, build_choice
-from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_with_log
+from photometry_tasks.storage.open import ListReader
 
 #: A spreadsheet runs a text that begins with one of these (https://owasp.org/www-community/attacks/CSV_Injection).
 _FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
-
-#: All columns of todolist, and the other columns of diagnostics.
-_COLUMNS: tuple[Column[Any], ...] = (*todolist.columns, *(c for c in diagnostics.columns if c.name != "priority"))
 
 
 def export_tasks(
@@ -35,6 +28,8 @@ def export_tasks(
     **choice: Unpack[Choice],
 ) -> int:
     """Write tasks with their diagnostics to a file, atomically and in order of priority.
+
+    The rows are read in pages of some thousand: a task that changes meanwhile is written as its page has it.
 
     Parameters
     ----------
@@ -63,7 +58,7 @@ def export_tasks(
         of STATUS.
     OutdatedSchemaError
         If the list has an older schema.
-    CopyError
+    UnreadableValueError
         If another program stored a value of a wrong type, which cannot be read as its column's type.
     """
     target = Path(check_path("target", target))
@@ -76,34 +71,28 @@ def export_tasks(
         )
     location = parse_location(todo)
     conditions = build_choice(choice, with_pending=True)
-    joined = todolist.outerjoin(diagnostics, todolist.c.priority == diagnostics.c.priority)
-    joined = joined.outerjoin(extra, todolist.c.priority == extra.c.priority)
-    statement = select(*_COLUMNS, extra.c.extra).select_from(joined).where(*conditions).order_by(todolist.c.priority)
     number = 0
+    with closing(ListReader(location)) as reader:
+        with reader.begin() as opened:
+            opened.check_current()
+            own = find_extra_columns(opened.connection, conditions)
+        columns = [*STORED, *own.values()]
+        names = [column.name for column in columns]
 
-    def read() -> Iterator[Batch]:
-        nonlocal number
-        number = 0
-        for rows in iter_batches(connection, statement):
-            number += len(rows)
-            *columns, texts = zip(*rows, strict=True)
-            pairs = zip(_COLUMNS, columns, strict=True)
-            try:
-                batch = [read_values(column, values, keys=columns[0]) for column, values in pairs]
-                batch += read_extra(own, texts, keys=columns[0])
-            except ValueError as error:
-                raise CopyError(source=location.name, target=target, problem=error) from None
-            yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
+        def read() -> Iterator[Batch]:
+            nonlocal number
+            number, last = 0, None
+            while True:
+                with reader.begin() as opened:
+                    last, batch = TaskReader(opened, conditions, names, own).read_page(last)
+                if last is None:
+                    return
+                number += len(batch[0])
+                yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
-    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
-        schema.check_current(connection, database.name)
-        try:
-            own = find_extra_columns(connection, conditions)
-        except ValueError as error:
-            raise CopyError(source=location.name, target=target, problem=error) from None
         location.write_output(
             target,
-            lambda temporary: form.write(temporary, (*_COLUMNS, *own.values()), read),
+            lambda temporary: form.write(temporary, columns, read),
             lambda existing: _are_ours(form.read_names(existing)),
         )
     return number
@@ -116,7 +105,7 @@ def _disarm(value: Any) -> Any:
 
 def _are_ours(names: Sequence[str]) -> bool:
     """Whether a table with these columns is an export of this or an earlier release, without a column of its user."""
-    ours = [column.name for column in _COLUMNS]
+    ours = [column.name for column in STORED]
     first = len(todolist.columns) + 1
     others = set(names) - set(ours)
     return names[:first] == ours[:first] and all(name.startswith(EXTRA) for name in others)

@@ -18,7 +18,7 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.execution import Row
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import create_list, open_database, open_read_only, open_with_log
+from photometry_tasks.storage.open import begin_reading, create_list, open_database, open_read_only
 from photometry_tasks.text import count_of
 
 Progress = Callable[[int, int | None], None]
@@ -76,10 +76,11 @@ def copy_list(
         If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
     target = parse_location(target)
-    with closing(open_with_log(parse_location(source))) as origin, origin.begin(writes=False) as connection:
-        schema.check_current(connection, origin.name)
-        copying = _Copying(origin, target, _count(connection), progress or (lambda _done, _total: None))
-        left_out = schema.find_foreign(connection)
+    with begin_reading(parse_location(source)) as opened:
+        opened.check_current()
+        counts = _count(opened.connection)
+        copying = _Copying(opened.database, target, counts, progress or (lambda _done, _total: None))
+        left_out = schema.find_foreign(opened.connection)
         if not create_list(target, copying.fill):
             _fill_empty(target, copying)
     tasks, results, skips = (copying.counts[table.name] for table in (todolist, diagnostics, photometry_skipped))

@@ -1,17 +1,16 @@
 """The status of a TODO-list, and the attempts at a task. Only reads."""
 
 import os
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
-from photometry_tasks import schema
 from photometry_tasks.errors import TodoError, UnknownTaskError, UnsavedResultsError
 from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.history import get_attempts as get_attempts_of_task
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_read_only, open_with_log
+from photometry_tasks.storage.open import begin_reading, open_read_only
 
 
 def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
@@ -36,15 +35,15 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
 
 
 def _read_list(location: Location) -> dict[str, Any]:
-    try:
-        opened = open_with_log(location)
-    except UnsavedResultsError:
-        opened = open_read_only(location)
-    with closing(opened) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, database.name)  # refuses a database without a TODO-list
+    with ExitStack() as opened:
+        try:
+            database = opened.enter_context(begin_reading(location)).database
+        except UnsavedResultsError:
+            database = opened.enter_context(closing(open_read_only(location)))
+            opened.enter_context(database.begin(writes=False))
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None
-        fields = read_status_fields(connection, database.name)
+        fields = read_status_fields(database.connection, database.name)
         oldest = database.find_oldest_transaction()
     return {**fields, "holder": holder, "age": None, "has_log": has_log, "oldest_transaction": oldest}
 
@@ -59,9 +58,9 @@ def get_attempts(todo: str | os.PathLike[str] | Location, priority: int) -> list
     UnknownTaskError, OutdatedSchemaError
     """
     priority = check_integer("priority", priority)
-    with closing(open_with_log(parse_location(todo))) as database, database.begin(writes=False) as connection:
-        schema.check_current(connection, database.name)
-        attempts = get_attempts_of_task(connection, priority)
-        if connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:
+    with begin_reading(parse_location(todo)) as opened:
+        opened.check_current()
+        attempts = get_attempts_of_task(opened.connection, priority)
+        if opened.connection.execute(statements.STATUS_OF_TASK, {"task": priority}).first() is None:
             raise UnknownTaskError(priority=priority)
         return attempts

@@ -1,24 +1,26 @@
 """Build the report: read a TODO-list, draw its figures, render one HTML page."""
 
 import os
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from photometry_tasks import schema
 from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
 from photometry_tasks.rules.validation import check_path
+from photometry_tasks.sql.magnitudes import BRIGHTEST, FAINTEST
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import open_with_log
+from photometry_tasks.storage.open import begin_reading
 from photometry_tasks.text import clean
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = ["build_report"]
+
+#: The most groups of errors in the table.
+_MOST_GROUPS = 15
 
 #: A report has it near its beginning.
 _GENERATOR = b'<meta name="generator" content="photometry_tasks">'
@@ -56,12 +58,11 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
 
     template = _build_environment().get_template("template.html")
     location = parse_location(todo)
-    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
-        schema.find_changes(connection, database.name)  # raises an error if the database holds no TODO-list
-        snapshot = queries.read_snapshot(connection)
+    with begin_reading(location) as opened:
+        snapshot = queries.read_snapshot(opened)
     magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
     page = template.render(
-        name=database.name if location.path is None else location.path.name,
+        name=location.name if location.path is None else location.path.name,
         time=datetime.now(UTC),
         snapshot=snapshot,
         figures={
@@ -70,10 +71,11 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
             "pace": figures.draw_pace(runs=snapshot.runs) if snapshot.runs else None,
         },
         results_drawn=sum(counts.total() for counts in run_times.values()),
+        groups_shown=_MOST_GROUPS,
         finished_statuses=[status.name for status in FINISHED],
         colours=figures.COLOURS,
-        brightest=queries.BRIGHTEST,
-        faintest=queries.FAINTEST,
+        brightest=BRIGHTEST,
+        faintest=FAINTEST,
         shortest=queries.SHORTEST,
         longest=queries.LONGEST,
         pause=PAUSE,

@@ -1,35 +1,34 @@
 """Read a TODO-list for its report: counts by magnitude, run times, errors by kind, progress."""
 
 import math
-import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, product
+from dataclasses import dataclass
+from itertools import accumulate, product
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from photometry_tasks.models import diagnostics, todolist
 from photometry_tasks.progress.status_fields import PAUSE, read_minutes
-from photometry_tasks.rules.stored_values import read_value
+from photometry_tasks.reading.failures import HAS_ERRORS, ErrorGroups, group_errors
+from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.execution import iter_batches
-from photometry_tasks.sql.functions import whole_part
+from photometry_tasks.sql.magnitudes import BRIGHTEST, HALF, IS_IN_RANGE
 from photometry_tasks.status import FINISHED, STATUS, name_counts
+from photometry_tasks.storage.open import OpenList
 
-__all__ = ["BRIGHTEST", "FAINTEST", "LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
+__all__ = ["LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
 
 #: Limits of the figures. Without limits, a single outlier would compress all other values into a line.
-BRIGHTEST, FAINTEST = -30, 40
 SHORTEST, LONGEST = 1e-4, 1_000_000
 
 #: Steps of run time in a decade. A step spans 2.3 %, which is the precision of the median.
 STEPS = 100
 
-_MOST_CCDS, _MOST_KINDS, _MOST_KINDS_SHOWN, _MOST_CHARACTERS = 400, 20_000, 15, 160
-_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
+_MOST_CCDS = 400
 
 _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
@@ -37,25 +36,16 @@ _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
 _task, _result = todolist.c, diagnostics.c
 
-_is_drawn = _task.tmag.between(BRIGHTEST, FAINTEST)
-# Half magnitudes count from the brightest magnitude: truncation then works alike on both sides of 0.
-_half = whole_part((_task.tmag - BRIGHTEST) * 2)
 _NO_MAGNITUDE, _OUT_OF_RANGE = -1, -2
-_bin = case((_is_drawn, _half), (_task.tmag.is_(None), _NO_MAGNITUDE), else_=_OUT_OF_RANGE).label("half")
+_bin = case((IS_IN_RANGE, HALF), (_task.tmag.is_(None), _NO_MAGNITUDE), else_=_OUT_OF_RANGE).label("half")
 _COUNT_BY_MAGNITUDE: Select[Any] = select(_bin, _task.status, func.count().label("tasks")).group_by(_bin, _task.status)
 
 _results = diagnostics.join(todolist, _result.priority == _task.priority)
 _COUNT_RESULTS: Select[Any] = select(func.count()).select_from(_results)
 _RUN_TIMES: Select[Any] = (
-    select(_half.label("half"), _result.elaptime)
+    select(HALF.label("half"), _result.elaptime)
     .select_from(_results)
-    .where(and_(_is_drawn, _result.elaptime.between(SHORTEST, LONGEST)))
-)
-_ERRORS: Select[Any] = (
-    select(_result.priority, _task.starid, _task.status, _result.errors)
-    .select_from(_results)
-    .where(_result.errors.is_not(None))
-    .order_by(_result.priority)
+    .where(and_(IS_IN_RANGE, _result.elaptime.between(SHORTEST, LONGEST)))
 )
 
 # --- values ----------------------------------------------------------------------------------------------
@@ -87,26 +77,6 @@ class MagnitudeCounts:
     out_of_range: int  # the magnitude is outside BRIGHTEST to FAINTEST
 
 
-@dataclass
-class ErrorKind:
-    """Errors whose last lines differ only in their numbers."""
-
-    message: str  # the last line; # replaces each number
-    priority: int  # of the first task with this error
-    starid: int  # of the same task
-    results: int = 0
-    failed: int = 0  # results whose task has the status ERROR
-
-
-@dataclass(frozen=True)
-class ErrorKinds:
-    """The most frequent kinds of errors, in descending order of their results."""
-
-    commonest: list[ErrorKind] = field(default_factory=list)
-    total: int = 0  # distinct kinds
-    ungrouped: int = 0  # results whose kind exceeds the limit on distinct kinds
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The content of a TODO-list in one transaction.
@@ -124,7 +94,7 @@ class Snapshot:
         The lower edge of a step is 10**(step / `STEPS`) seconds.
     medians : dict
         Median run times in seconds, by the lower edge of the half magnitude.
-    errors : ErrorKinds
+    errors : ErrorGroups
     minutes : list of Row
         Rows with `minute` (seconds since 1970), `saved` and `errors`, in chronological order.
     runs : list of list of Row
@@ -138,7 +108,7 @@ class Snapshot:
     results: int
     run_times: dict[float, Counter[int]]
     medians: dict[float, float]
-    errors: ErrorKinds
+    errors: ErrorGroups
     minutes: list[Row[Any]]
     runs: list[list[Row[Any]]]
 
@@ -146,19 +116,20 @@ class Snapshot:
 # --- reading ---------------------------------------------------------------------------------------------
 
 
-def read_snapshot(connection: Connection) -> Snapshot:
+def read_snapshot(opened: OpenList) -> Snapshot:
     """Read the content of the report.
 
     Parameters
     ----------
-    connection : Connection
-        An open transaction on a TODO-list. If an older release created the list, tables may be missing.
+    opened : OpenList
+        If an older release created the list, tables may be missing.
 
     Returns
     -------
     Snapshot
     """
-    has_results = inspect(connection).has_table(diagnostics.name)
+    connection = opened.connection
+    has_results = _result.errors in find_stored(opened)
     by_status = name_counts(count_by_status(connection))
     run_times = _count_run_times(connection) if has_results else {}
     minutes = read_minutes(connection)
@@ -170,7 +141,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
         results=connection.execute(_COUNT_RESULTS).scalar_one() if has_results else 0,
         run_times=run_times,
         medians={edge: _build_median(counts) for edge, counts in run_times.items()},
-        errors=_count_errors(connection) if has_results else ErrorKinds(),
+        errors=group_errors(opened, HAS_ERRORS) if has_results else ErrorGroups([], 0),
         minutes=minutes,
         runs=_build_runs(minutes),
     )
@@ -197,31 +168,6 @@ def _count_run_times(connection: Connection) -> dict[float, Counter[int]]:
     for (half, step), number in sorted(cells.items()):
         counts.setdefault(BRIGHTEST + half / 2, Counter())[step] = number
     return counts
-
-
-def _count_errors(connection: Connection) -> ErrorKinds:
-    kinds: dict[str, ErrorKind] = {}
-    ungrouped = 0
-    for priority, starid, status, errors in chain.from_iterable(iter_batches(connection, _ERRORS)):
-        message = _build_message(read_value(_result.errors, errors))
-        kind = kinds.get(message)
-        if kind is None:
-            # If every line is different, an unlimited number of kinds would fill the memory.
-            if len(kinds) == _MOST_KINDS:
-                ungrouped += 1
-                continue
-            kind = kinds[message] = ErrorKind(message=message, priority=priority, starid=starid)
-        kind.results += 1
-        kind.failed += status == STATUS.ERROR.value
-    by_results = sorted(kinds.values(), key=lambda kind: kind.results, reverse=True)
-    return ErrorKinds(commonest=by_results[:_MOST_KINDS_SHOWN], total=len(kinds), ungrouped=ungrouped)
-
-
-def _build_message(errors: str) -> str:
-    """Return the last line of the errors, shortened and without its numbers."""
-    line = errors.rstrip().rpartition("\n")[2].strip()
-    message = _NUMBER.sub("#", line[: 5 * _MOST_CHARACTERS]) or "(no text)"
-    return message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
 
 
 # --- grouping --------------------------------------------------------------------------------------------

@@ -68,8 +68,11 @@ def build_choice(given: Mapping[str, Any], *, with_pending: bool = False) -> lis
     conditions = build_expressions(check_constraints(constraints))
     if "status" in own:
         values = check_statuses(own["status"], with_pending=with_pending)
-        chosen = _task.status.in_([value for value in values if value is not None])
-        conditions.append(sa.or_(chosen, _task.status.is_(None)) if None in values else chosen)
+        if len(values) == 1:
+            conditions.append(_task.status == values[0])
+        else:
+            chosen = _task.status.in_([value for value in values if value is not None])
+            conditions.append(sa.or_(chosen, _task.status.is_(None)) if None in values else chosen)
     if "error_like" in own:
         text = check_text("error_like", own["error_like"])
         conditions.append(_is_among(diagnostics.c.priority, diagnostics.c.errors.contains(text, autoescape=True)))

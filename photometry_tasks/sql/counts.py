@@ -1,9 +1,10 @@
 """Count tasks by status, in the whole list and on each CCD."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.stored_values import show_value
@@ -11,9 +12,9 @@ from photometry_tasks.sql import statements
 from photometry_tasks.status import name_counts, name_status
 
 
-def count_by_status(connection: Connection) -> Counter[int | None]:
-    """Return the number of tasks with each status; None stands for pending."""
-    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
+def count_by_status(connection: Connection, conditions: Iterable[ColumnElement[bool]] = ()) -> Counter[int | None]:
+    """Return the number of tasks with each status, of those that meet the conditions; None stands for pending."""
+    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS.where(*conditions)))))
 
 
 def count_by_ccd(connection: Connection) -> dict[tuple[Any, Any], dict[str, int]]:

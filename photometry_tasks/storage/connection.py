@@ -130,7 +130,7 @@ class ManagerConnection:
         ClosedError, WrongThreadError
         """
         if not self.is_open:
-            raise ClosedError(path=self._name)
+            raise ClosedError(path=self._name, opener="TaskManager")
         if self._thread != threading.get_ident():
             raise WrongThreadError(path=self._name)
         self._database.finish_interrupted()

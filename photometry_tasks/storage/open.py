@@ -1,20 +1,33 @@
 """Open, create or upgrade the TODO-list at a location."""
 
 import shlex
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, closing
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from sqlalchemy import Index
+from sqlalchemy import Connection, Index
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from photometry_tasks import schema
-from photometry_tasks.errors import OtherVersionError
+from photometry_tasks.errors import OtherVersionError, OutdatedSchemaError
 from photometry_tasks.rules.validation import invalid_argument
+from photometry_tasks.sql.functions import is_server
 from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
 from photometry_tasks.storage.location import Location
+from photometry_tasks.storage.reading import build_reading_session
 from photometry_tasks.storage.sqlite.creation import create_todo_file
-from photometry_tasks.storage.sqlite.database import SQLiteDatabase
-from photometry_tasks.storage.sqlite.opening import open_todo_file, open_todo_file_with_log, upgrade_todo_file
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase, create_reading_engine
+from photometry_tasks.storage.sqlite.opening import (
+    FileReader,
+    open_todo_file,
+    open_todo_file_with_log,
+    upgrade_todo_file,
+)
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 from photometry_tasks.storage.upgrade import upgrade_schema
 from photometry_tasks.text import count_of, name_version
 
@@ -79,16 +92,116 @@ def open_read_only(location: Location) -> Database:
     return database
 
 
-def open_with_log(location: Location) -> Database:
-    """Open an existing TODO-list read-only, with the results that a manager in memory logged; see `open_read_only`.
+@dataclass(frozen=True)
+class OpenList:
+    """A TODO-list that is open for one transaction, which only reads.
 
-    Raises
-    ------
-    UnsavedResultsError
-        If the log cannot be read as a whole.
+    Attributes
+    ----------
+    database : Database
+    connection : sqlalchemy.Connection
+    name : str
+        The path, or the URL without its password.
+    changes : list of str
+        A line for each change that an upgrade would make; empty if the list has the schema of this release.
     """
+
+    database: Database
+    connection: Connection
+    name: str
+    changes: list[str]
+
+    def check_current(self) -> None:
+        """Check that the list has the schema of this release.
+
+        Raises
+        ------
+        OutdatedSchemaError
+        """
+        if self.changes:
+            raise OutdatedSchemaError(path=self.name, change=self.changes[0])
+
+
+class ListReader:
+    """Opens an existing TODO-list for reading, again and again, with the results that a manager in memory logged.
+
+    Managers may open, change, back up, replace or upgrade the list meanwhile. Between two reads nothing is open: see
+    `FileReader`. Any thread may read.
+
+    Parameters
+    ----------
+    location : Location
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._local = threading.local()
+
+    @contextmanager
+    def begin(self) -> Iterator[OpenList]:
+        """Open the list for one transaction that only reads.
+
+        Raises
+        ------
+        UnsavedResultsError
+            If a log cannot be read as a whole.
+        OutdatedSchemaError
+            If a statement fails, and the list has an older schema: it may lack a column or a table.
+        TodoFileNotFoundError, TodoListNotFoundError, NotATodoFileError, DamagedFileError, UnknownRevisionError,
+        ServerError
+        """
+        path = self._location.find_file()
+        opened: AbstractContextManager[Database] = (
+            closing(_connect(self._location)) if path is None else self._get_file_reader(path).open()
+        )
+        with opened as database, database.begin(writes=False) as connection:
+            found = OpenList(database, connection, database.name, _find_changes(connection, database.name))
+            try:
+                yield found
+            except DBAPIError as error:
+                if not found.changes:
+                    raise
+                raise OutdatedSchemaError(path=found.name, change=found.changes[0]) from error
+
+    def _get_file_reader(self, path: Path) -> FileReader:
+        reader: FileReader | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._local.reader = FileReader(path)
+        return reader
+
+    def close(self) -> None:
+        """Close what this thread has open."""
+        reader: FileReader | None = self._local.__dict__.pop("reader", None)
+        if reader is not None:
+            reader.close()
+
+
+def _find_changes(connection: Connection, name: str) -> list[str]:
+    """Return a line for each change that an upgrade would make: see `schema.find_changes`."""
+    if is_server(connection.dialect):
+        # Only upgrades change the tables on a server, and comparing all of them takes longer than most reads.
+        if schema.is_at_head(connection):
+            return []
+        schema.check_exists(connection, name)
+    return schema.find_changes(connection, name)
+
+
+@contextmanager
+def begin_reading(location: Location) -> Iterator[OpenList]:
+    """Open an existing TODO-list for one transaction that only reads: see `ListReader`."""
+    with closing(ListReader(location)) as reader, reader.begin() as opened:
+        yield opened
+
+
+def open_reading_session(location: Location) -> Session:
+    """Return an ORM session that only reads; each of its transactions opens the list: see `build_reading_session`."""
     path = location.find_file()
-    return open_read_only(location) if path is None else open_todo_file_with_log(path)
+    if path is not None:
+        engine = create_reading_engine(lambda: open_todo_file_with_log(path, ResultLog(path)))
+        return build_reading_session(engine, str(path))
+    from photometry_tasks.storage.postgresql import database
+
+    return build_reading_session(database.create_reading_engine(location.url), location.name)
 
 
 def check_versions(location: Location, version: str) -> None:
@@ -98,13 +211,13 @@ def check_versions(location: Location, version: str) -> None:
     ------
     OtherVersionError
     """
-    with closing(open_with_log(location)) as database, database.begin(writes=False) as connection:
-        counts = count_versions(connection)
+    with begin_reading(location) as opened:
+        counts = count_versions(opened.connection)
         counts.pop(version, None)
         if counts:
             others = (f"{name_version(other)} ({count_of(number, 'result')})" for other, number in counts.items())
             quoted = shlex.quote(version)
-            raise OtherVersionError(path=database.name, version=version, found=", ".join(others), quoted_version=quoted)
+            raise OtherVersionError(path=opened.name, version=version, found=", ".join(others), quoted_version=quoted)
 
 
 def create_list(location: Location, fill: Fill) -> bool:

@@ -22,10 +22,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import CopyError, InvalidArgumentError, OutdatedSchemaError, UnsavedResultsError
+from photometry_tasks.errors import InvalidArgumentError, OutdatedSchemaError, UnreadableValueError, UnsavedResultsError
 from photometry_tasks.export import export_tasks
-from photometry_tasks.export.tasks import _COLUMNS
 from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.reading.columns import STORED
 from photometry_tasks.rules.validation import show
 from photometry_tasks.storage.location import parse_location
 from photometry_tasks.storage.open import upgrade_list
@@ -79,7 +79,7 @@ REALS = {
 }
 TYPES = {
     column.name: "string" if column.name in TEXTS else "double" if column.name in REALS else "int64"
-    for column in _COLUMNS
+    for column in STORED
 }
 
 
@@ -154,13 +154,14 @@ def test_every_text(tmp_path_factory: pytest.TempPathFactory, kind: str, texts: 
 
 
 def test_units(filled: Path, tmp_path: Path) -> None:
-    """ECSV and Parquet hold the units."""
+    """ECSV and Parquet hold the units and the descriptions."""
     export_tasks(filled, tmp_path / "out.ecsv")
     table = Table.read(tmp_path / "out.ecsv", format="ascii.ecsv")
     assert (str(table["tmag"].unit), str(table["mean_flux"].unit)) == ("mag", "electron / s")
     export_tasks(filled, tmp_path / "out.parquet")
     field = pyarrow.parquet.read_schema(tmp_path / "out.parquet").field("elaptime")
-    assert field.metadata == {b"unit": b"s"}
+    assert field.metadata == {b"unit": b"s", b"description": b"Run time"}
+    assert table["elaptime"].description == "Run time"
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,8 @@ def test_a_value_that_cannot_be_read(filled: Path, tmp_path: Path, kind: str, co
     before = checksum(target)
     table, _, name = column.partition(".")
     change(filled, f"UPDATE {table} SET {name} = ? WHERE priority = 3", [(value,)])
-    with pytest.raises(CopyError, match=rf"{column} is {re.escape(show(value))} in the row with priority 3: a number"):
+    found = rf"{column} is {re.escape(show(value))} in the row with priority 3: a number"
+    with pytest.raises(UnreadableValueError, match=found):
         export_tasks(filled, target)
     assert checksum(target) == before
     assert sorted(tmp_path.iterdir()) == sorted([filled, target])
@@ -425,7 +427,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from photometry_tasks.export import export_tasks
-from photometry_tasks.export.tasks import _COLUMNS
+from photometry_tasks.reading.columns import STORED
 from photometry_tasks.text import count_of
 number = export_tasks(Path(sys.argv[1]), Path(sys.argv[2]))
 # Not getrusage: its value may include the process that started this program.

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,14 @@ for command in {commands}:
     ("script", "needed"),
     [
         ("import photometry_tasks", set()),
-        ("from photometry_tasks import STATUS, TaskManager", set()),
+        ("from photometry_tasks import STATUS, TaskManager, __version__", set()),
+        ("from photometry_tasks import TodoList", {"sqlalchemy", "sqlalchemy.dialects.sqlite"}),
+        (
+            "from photometry_tasks import TodoList; TodoList('todo.sqlite').counts()",
+            {"sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlite3"},
+        ),
+        ("from photometry_tasks import add_targets", {"sqlalchemy", "sqlalchemy.dialects.sqlite"}),
+        ("from photometry_tasks import run_tasks", {"sqlalchemy", "psutil", "multiprocessing"}),
         ("import photometry_tasks.taskmanager, photometry_tasks.cli.__main__", set()),
         ("import photometry_tasks.runner.task, photometry_tasks.runner.pool", {"psutil", "multiprocessing"}),
         ("from photometry_tasks import build_constraints", {"sqlalchemy"}),
@@ -97,7 +105,8 @@ def test_the_public_names() -> None:
     """All public names can be listed and loaded; any other is an AttributeError."""
     for name in photometry_tasks.__all__:
         assert name in dir(photometry_tasks)
-        assert getattr(photometry_tasks, name).__name__ == name
+        found = getattr(photometry_tasks, name)
+        assert found == version("photometry_tasks") if name == "__version__" else found.__name__ == name
     assert not hasattr(photometry_tasks, "no_such_name")
 
 

@@ -38,6 +38,9 @@ def downgrade() -> None:
     op.drop_column("diagnostics", "snr")
 '''
 
+#: The last column of diagnostics in the model.
+LAST = '    errors: Mapped[str | None] = mapped_column(doc="Errors and warnings of the result, one a line")\n'
+
 COLUMNS = """    snr: Mapped[float | None]
     grade: Mapped[str] = mapped_column(server_default=sa.text("'A'"))
 """
@@ -68,7 +71,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "alembic.ini", copy)
     head = max(path.name for path in (copy / "migrations/versions").glob("0*.py"))[:4]
     (copy / "migrations/versions/9999_snr.py").write_text(REVISION.format(head=head))
-    edit(copy / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", COLUMNS)
+    edit(copy / "photometry_tasks/models.py", LAST, COLUMNS)
     results = copy / "photometry_tasks/rules/results.py"
     edit(results, "    mean_flux: float | None = None\n", "    snr: float | None = None\n")
     edit(results, '    row["method_used"] = result.method_used\n', '    row["grade"] = "B"\n')
@@ -147,7 +150,7 @@ def test_a_source_that_was_forgotten(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT / "photometry_tasks", tmp_path / "photometry_tasks", ignore=shutil.ignore_patterns("__pycache__")
     )
-    edit(tmp_path / "photometry_tasks/models.py", "    errors: Mapped[str | None]\n", COLUMNS)
+    edit(tmp_path / "photometry_tasks/models.py", LAST, COLUMNS)
     command = [sys.executable, "-c", "import photometry_tasks.sql.statements"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "diagnostics.grade has no source: rules/results.py must give its value" in run.stderr

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from photometry_tasks import TodoList
 from photometry_tasks.models import Base
 from photometry_tasks.storage.postgresql.url import hide_password
 from tests.support.lists import query
@@ -38,4 +39,8 @@ def read_everything(url: str, folder: Path) -> dict[str, Any]:
     tables = {
         f"copy of {name}": query(folder / "copy.sqlite", f"SELECT * FROM {name}") for name in Base.metadata.tables
     }
-    return {**found, **tables, "status": status["status"], "csv": (folder / "tasks.csv").read_text()}
+    with TodoList(url) as todo:
+        rows = list(todo.select())
+        stars = [todo.star(row["starid"]) for row in rows[:5]]
+        reader = {"rows": rows, "stars": stars, "errors": todo.errors(), "left": todo.estimate()["tasks"]}
+    return {**found, **tables, **reader, "status": status["status"], "csv": (folder / "tasks.csv").read_text()}

@@ -252,7 +252,7 @@ def test_everything_is_reset_in_the_order_of_references() -> None:
     ("choice", "conditions"),
     [
         ({"status": STATUS}, ["status IN (0, 1, 2, 3, 4, 5, 6)"]),
-        ({"status": 2, "camera": 1}, ["status IN (2)", "todolist.camera = 1"]),
+        ({"status": 2, "camera": 1}, ["status = 2", "todolist.camera = 1"]),
         (
             {"status": [2, 4], "error_like": "50%_/"},
             ["status IN (2, 4)", "errors LIKE '%' || '50/%/_//' || '%' ESCAPE '/'"],

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Connection, Executable, Table, cast, create_engine, event, func, select
+from sqlalchemy import Column, Connection, Engine, Executable, Table, cast, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -61,6 +61,8 @@ _REMEDIES = {
 #: The most hosts that are listed.
 _LISTED = 10
 
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 _TABLES = ", ".join(table.name for table in TABLES)
 
 
@@ -77,6 +79,15 @@ def _begin(connection: Connection) -> None:
     is_wanted = connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
     if dbapi.autocommit and is_wanted and dbapi.pgconn.transaction_status == _IDLE:
         dbapi.autocommit = False
+
+
+def create_reading_engine(url: str) -> Engine:
+    """Return an engine each of whose transactions connects to a server, and only reads."""
+    check_driver()
+    connect_driver = partial(connect, build_arguments(url), for_manager=False)
+    engine = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=connect_driver)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(_BEGIN_READING))
+    return engine
 
 
 class PostgreSQLDatabase(Database):

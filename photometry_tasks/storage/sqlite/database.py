@@ -3,6 +3,7 @@
 import logging
 import secrets
 import sys
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -11,14 +12,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from sqlalchemy import Column, Connection, Table, create_engine, select
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Column, Connection, Engine, Table, create_engine, event, select
+from sqlalchemy.pool import NullPool, StaticPool
 
 from photometry_tasks.errors import (
     BackupError,
     CannotUpgradeError,
     DamagedFileError,
     DiskFullError,
+    NotWritableError,
     RowRefusedError,
     TodoError,
     TodoFileInUseError,
@@ -56,6 +58,9 @@ if TYPE_CHECKING:
     import sqlite3
 
 _logger = logging.getLogger("photometry_tasks")
+
+#: Seconds for which closing waits for readers.
+_PATIENCE = 0.5
 
 #: Values in a statement: SQLite before 3.32 takes no more than 999.
 _MOST_VALUES = 900
@@ -137,7 +142,13 @@ class SQLiteDatabase(Database):
         A text that is not UTF-8, which another program may have stored, is read with lone surrogates for its bytes.
         """
         with owner_errors(path):
-            return cls._open(path, "ro")
+            try:
+                return cls._open(path, "ro")
+            except NotWritableError:
+                # A file that another program left in WAL mode, without a log, where SQLite can create no other file.
+                if get_stat(Path(f"{resolve(path)}-wal")) is not None:
+                    raise
+                return cls._open(path, "ro&immutable=1")
 
     @classmethod
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
@@ -551,7 +562,7 @@ class SQLiteDatabase(Database):
             return  # the path belongs to another program's file, or to none
         reason = "its directory has become read-only"
         try:
-            if set_journal_mode(self.dbapi, "DELETE") == "wal":
+            if self._leave_wal_mode() == "wal":
                 reason = _STILL_READ
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -567,9 +578,53 @@ class SQLiteDatabase(Database):
                     f"{self.name}: {reason}. Its {suffix} file stays; keep it until the next opening", stacklevel=5
                 )
 
+    def _leave_wal_mode(self) -> str:
+        """Return the journal mode that the file has then; a reader that polls is waited for, which SQLite does not."""
+        import sqlite3
+
+        end = time.monotonic() + _PATIENCE
+        while True:
+            is_over = time.monotonic() > end
+            try:
+                mode = set_journal_mode(self.dbapi, "DELETE")
+            except sqlite3.OperationalError as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if is_over or code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+            else:
+                if is_over or mode != "wal":
+                    return mode
+            time.sleep(0.01)
+
     def _beside(self, suffix: str) -> Path:
         path = resolve(self._path)
         return path.with_name(path.name + suffix)
+
+
+class _OwnedConnection(UnownedConnection):
+    """The driver's connection for SQLAlchemy, which closes the database with it."""
+
+    def __init__(self, database: SQLiteDatabase) -> None:
+        super().__init__(database.dbapi)
+        self._database = database
+
+    def close(self) -> None:
+        """Close the cursors and the database."""
+        super().close()
+        self._database.close()
+
+
+def create_reading_engine(open_database: Callable[[], SQLiteDatabase]) -> Engine:
+    """Return an engine each of whose transactions opens a file or a copy, and only reads."""
+
+    def connect_reader() -> Any:
+        database = open_database()
+        database.dbapi.execute("PRAGMA query_only=ON")  # for a copy in memory
+        return _OwnedConnection(database)
+
+    engine = create_engine("sqlite://", creator=connect_reader, poolclass=NullPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
 
 
 _STILL_READ = "another program or an open cursor is still reading it"

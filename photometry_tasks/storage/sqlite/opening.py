@@ -2,7 +2,8 @@
 
 import logging
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from msgspec.structs import asdict
 
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
-from photometry_tasks.files import get_stat, os_errors
+from photometry_tasks.files import get_stat, os_errors, resolve
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.history import build_end, end_killed_workers, register_worker
@@ -126,7 +127,7 @@ def upgrade_todo_file(path: Path) -> list[str]:
     return changes
 
 
-def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
+def open_todo_file_with_log(path: Path, log: ResultLog) -> SQLiteDatabase:
     """Open a file read-only; if a log holds results that the file lacks, open a copy in memory that has them.
 
     Raises
@@ -134,10 +135,10 @@ def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
     UnsavedResultsError
         If a result in the log cannot be read, or if the log belongs to another file or to another state of the file.
     """
-    log = ResultLog(path)
     if get_stat(log.path) is None:
         return SQLiteDatabase.open_read_only(path)
     for _ in range(_TRIES):
+        log.read_end = 0
         with ExitStack() as opened, os_errors(path), sqlite_errors(path):
             database, problem = SQLiteDatabase.open_read_only(path), None
             opened.callback(database.close)
@@ -159,6 +160,63 @@ def open_todo_file_with_log(path: Path) -> SQLiteDatabase:
             opened.pop_all()
         return database
     raise TodoFileInUseError(path=path, found="a manager replaces it again and again")
+
+
+class FileReader:
+    """Opens a TODO-file for reading, again and again.
+
+    Between two reads nothing is open but, while a log holds results that the file lacks, a copy in memory that has
+    them. The next read adds the results that were logged since.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._copy: SQLiteDatabase | None = None
+        self._path = path
+        self._log = ResultLog(path)
+        self._state: tuple[int, ...] | None = None
+        self._tail = b""
+
+    @contextmanager
+    def open(self) -> Iterator[SQLiteDatabase]:
+        """Open the file, or its copy; see `open_todo_file_with_log`."""
+        if not self._continue():
+            self.close()
+            state = self._get_state()
+            database = open_todo_file_with_log(self._path, self._log)
+            if not database.is_copy:
+                with closing(database):
+                    yield database
+                return
+            self._copy, self._state = database, state
+        self._tail = self._log.read_tail(self._log.read_end)
+        assert self._copy is not None  # noqa: S101 - narrows the type for mypy
+        yield self._copy
+
+    def _continue(self) -> bool:
+        """Add newly logged results to the copy; return False if there is none, or if it is not of this file and log."""
+        copy, end = self._copy, self._log.read_end
+        if copy is None or self._log.read_tail(end) != self._tail:
+            return False
+        is_complete = _add_logged_results(copy, self._log, end) is None
+        # A backup replaces the file, then empties the log: in this order no result is missed.
+        return is_complete and self._state == self._get_state()
+
+    def _get_state(self) -> tuple[int, ...] | None:
+        # The file is not opened: in the process of its manager, closing it would release SQLite's locks.
+        found = get_stat(resolve(self._path))
+        return None if found is None else (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def close(self) -> None:
+        """Close the copy, if there is one."""
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.close()
+
+    __del__ = close
 
 
 def _add_logged_results(copy: SQLiteDatabase, log: ResultLog, start: int) -> str | None:
@@ -205,7 +263,7 @@ def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) ->
 def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tuple[int, int, int]:
     """Replay a log from an offset on, and return the numbers of saved results, reset tasks and lost entries."""
     number = reset = lost = 0
-    worker = log.find_worker(start)
+    worker = log.find_worker(start) if start != log.read_end else None  # a reader that goes on has it
     if worker is not None and transaction.fetch_one(statements.WORKER, {"number": worker["worker"]}) is None:
         transaction.execute(statements.INSERT_WORKER, worker)
     for logged in log.iter_results(start):

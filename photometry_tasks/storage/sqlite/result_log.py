@@ -37,6 +37,9 @@ _CHUNK = 100_000
 #: Bytes that a search for the next frame reads at once.
 _BLOCK = 2**20
 
+#: Bytes by which a reader recognises a log that it has read in part.
+_TAIL = 64
+
 _NOTHING = object()
 
 _sync = getattr(os, "fdatasync", os.fsync)
@@ -176,6 +179,8 @@ class ResultLog:
         self._is_begun = True
         #: The manager's row of `photometry_tasks_workers`.
         self.worker: dict[str, Any] | None = None
+        #: The offset after the last entry that `iter_results` has read.
+        self.read_end = 0
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -314,27 +319,36 @@ class ResultLog:
         A torn last frame is ignored: its results were never acknowledged.
         """
         reset: list[int] = []
-        for end, body in self._frames():
-            if end <= start:
-                continue
+        self.read_end = start
+        for end, body in self._frames(start):
             entry = None if body is None else _read_entry(body)
             if entry is None:
                 yield None
-                continue
-            reset += entry.reset
-            if reset and not entry.goes_on:
-                yield reset
-                reset = []
-            yield from entry.results
+            else:
+                reset += entry.reset
+                if reset and not entry.goes_on:
+                    yield reset
+                    reset = []
+                yield from entry.results
+            if not reset:
+                self.read_end = end
 
-    def _frames(self) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the end of each frame and its entry; None for a damaged part, whatever its length."""
+    def read_tail(self, end: int) -> bytes:
+        """Return the last bytes before an offset: other ones after the same offset are not those of the same log."""
+        file = open_regular(self.path)
+        if file is None:
+            return b""
+        with file:
+            file.seek(max(0, end - _TAIL))
+            return file.read(min(end, _TAIL))
+
+    def _frames(self, start: int = 0) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the end of each frame after an offset, and its entry; None for a damaged part, whatever its length."""
         file = open_regular(self.path)
         if file is None:
             return
         with file:
             size = os.fstat(file.fileno()).st_size
-            start = 0
             while start < size:
                 body = _read_frame(file, start)
                 if body is not None:

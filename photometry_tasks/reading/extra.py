@@ -1,4 +1,4 @@
-"""The pipeline's own values as columns of an export."""
+"""The pipeline's own values as columns."""
 
 import json
 from collections.abc import Sequence
@@ -8,10 +8,8 @@ from typing import Any
 from sqlalchemy import Boolean, Column, ColumnElement, Connection, Double, Integer, Text, select
 
 from photometry_tasks.models import extra, todolist
+from photometry_tasks.reading.columns import EXTRA
 from photometry_tasks.sql.execution import iter_batches
-
-#: The beginning of the columns' names.
-EXTRA = "extra_"
 
 _TYPES: dict[type, Any] = {bool: Boolean(), int: Integer(), float: Double(), str: Text()}
 

@@ -1,0 +1,95 @@
+"""Build tables of astropy, pandas and Arrow, with the units and descriptions of the columns."""
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column
+
+from photometry_tasks.errors import LibraryMissingError
+from photometry_tasks.reading.rows import Batch
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from astropy.table import Table
+
+#: The types of pandas that hold a missing value, and keep integers integers.
+_PANDAS = {bool: "boolean", int: "Int64", float: "Float64", str: "string"}
+
+#: The value under the mask of a missing value.
+_FILL: dict[type, Any] = {bool: False, int: 0, float: float("nan"), str: ""}
+
+
+def load_library(name: str, extra: str) -> Any:
+    """Import a library that an extra installs.
+
+    Raises
+    ------
+    LibraryMissingError
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise LibraryMissingError(name=name.partition(".")[0], found=error, extra=extra) from error
+
+
+def build_arrow_schema(columns: Sequence[Column[Any]]) -> "pa.Schema":
+    """Return the schema of an Arrow table; the metadata of each field holds its unit and description."""
+    pa = load_library("pyarrow", "parquet")
+    types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+    return pa.schema([pa.field(c.name, types[c.type.python_type], metadata=_describe(c)) for c in columns])
+
+
+def build_arrow_batch(batch: Batch, table_schema: "pa.Schema") -> "pa.RecordBatch":
+    """Return rows as a record batch of Arrow."""
+    pa = load_library("pyarrow", "parquet")
+    arrays = [pa.array(values, kind) for values, kind in zip(batch, table_schema.types, strict=True)]
+    return pa.record_batch(arrays, schema=table_schema)
+
+
+def build_arrow_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "pa.Table":
+    """Return rows as a table of Arrow."""
+    pa = load_library("pyarrow", "parquet")
+    table_schema = build_arrow_schema(columns)
+    records = [build_arrow_batch(batch, table_schema) for batch in batches]
+    return pa.Table.from_batches(records, schema=table_schema)
+
+
+def build_astropy_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "Table":
+    """Return rows as a table of astropy; a missing value is masked."""
+    table = load_library("astropy.table", "ecsv")
+    return table.Table([_build_astropy_column(table, column, values) for column, values in _join(columns, batches)])
+
+
+def _build_astropy_column(table: Any, column: Column[Any], values: Sequence[Any]) -> Any:
+    kind = column.type.python_type
+    filled = [_FILL[kind] if value is None else value for value in values]
+    named = {"name": column.name, "unit": column.info.get("unit"), "description": column.doc}
+    dtype: Any = "int64" if kind is int else kind
+    if len(values) and None not in values:
+        return table.Column(filled, dtype=dtype, **named)
+    return table.MaskedColumn(filled, mask=[value is None for value in values], dtype=dtype, **named)
+
+
+def build_pandas_frame(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "pd.DataFrame":
+    """Return rows as a frame of pandas; its `attrs` hold the units and descriptions."""
+    pd = load_library("pandas", "pandas")
+    types = (_PANDAS[column.type.python_type] for column in columns)
+    pairs = zip(_join(columns, batches), types, strict=True)
+    frame = pd.DataFrame({column.name: pd.array(values, dtype=kind) for (column, values), kind in pairs})
+    frame.attrs = {column.name: _describe(column) for column in columns}
+    return frame
+
+
+def _join(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> list[tuple[Column[Any], list[Any]]]:
+    """Return each column with all of its values."""
+    parts = list(batches)
+    return [(column, list(chain.from_iterable(part[k] for part in parts))) for k, column in enumerate(columns)]
+
+
+def _describe(column: Column[Any]) -> dict[str, str]:
+    """Return the unit and the description of a column, as far as it has them."""
+    described = {"unit": column.info.get("unit"), "description": column.doc}
+    return {name: text for name, text in described.items() if text is not None}
