@@ -5,6 +5,7 @@ can be caught.
 """
 
 import errno as _errno
+from collections.abc import Iterable
 
 
 class TodoError(Exception):
@@ -32,7 +33,12 @@ class InvalidArgumentError(TodoError, ValueError):
 
 
 class InvalidResultError(TodoError, ValueError):
-    """Result of task {priority}: {field}={value}: {remedy}. Nothing was saved."""
+    """Result of task {priority}: {found}. Nothing was saved."""
+
+    def __init__(self, message: str | None = None, /, *, faults: Iterable[str] = (), **found: object) -> None:
+        #: All that is wrong with the result: each field with its value, and what is expected.
+        self.faults = list(faults)
+        super().__init__(message, found="; ".join(self.faults), **found)
 
 
 class InvalidTargetError(TodoError, ValueError):
