@@ -290,6 +290,10 @@ class WorkerError(TodoError, ChildProcessError):
     """The worker processes cannot run the function: {found}."""
 
 
+class UnguardedScriptError(WorkerError):
+    """{path} runs its tasks when it is imported, as each worker does. Move them under `if __name__ == "__main__":`."""
+
+
 class WorkerDiedError(TodoError, ChildProcessError):
     """The task was not finished: {found}."""
 
@@ -304,7 +308,7 @@ class WorkerDiedError(TodoError, ChildProcessError):
 class TooManyErrorsError(TodoError, ChildProcessError):
     """{number} tasks in a row failed in the same way on {host} ({kind}). The last, task {priority}, with: {found}.
 
-    All tasks that failed so in a row are pending again; `photometry-tasks status {quoted} --task {priority}` shows the
-    error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes on
-    regardless.
+    All tasks that failed so in a row are pending again; `photometry-tasks errors {quoted} --priority {priority}` shows
+    the error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes
+    on regardless.
     """

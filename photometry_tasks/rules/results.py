@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -280,11 +281,19 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     except (ValidationError, _FieldError, UnicodeEncodeError):  # the last for a lone surrogate
         checked = _convert_plain(given, faults)
     if faults:
+        faults |= _find_unknown(given.get("details"))
         task = show(result["priority"]) if "priority" in result else "?"
         raise InvalidResultError(priority=task, faults=_describe_faults({**result, **given}, faults))
     if details and not DETAILS.issuperset(details):
         force_setattr(checked, "unknown", tuple(as_text(str(key)) for key in details if key not in DETAILS))
     return checked
+
+
+def describe_unknown(key: str) -> str:
+    """Return the warning of a key of the details that is not stored."""
+    near = get_close_matches(key, DETAILS, n=1)
+    hint = f"is it {near[0]!r}?" if near else "give a value of your own in details['extra'], which is kept"
+    return f"details[{key!r}] is not stored; {hint}"
 
 
 def _pick_fields(result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -298,6 +307,13 @@ def _pick_fields(result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, s
                     faults[key] = f"this key does not exist, it is spelled `{known}`"
                     given[known] = result[key]
     return given, faults
+
+
+def _find_unknown(details: object) -> dict[str, str]:
+    """Return a fault for each key of the details that looks like a known one; alone it would give a warning."""
+    keys = [key for key in details if isinstance(key, str)] if isinstance(details, Mapping) else []
+    near = {key: get_close_matches(key, DETAILS, n=1) for key in keys if key not in DETAILS}
+    return {f"details.{key}": f"this key is not stored; is it {names[0]!r}?" for key, names in near.items() if names}
 
 
 def _describe_faults(result: Mapping[str, Any], faults: Mapping[str, str]) -> Iterator[str]:

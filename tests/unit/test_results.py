@@ -353,6 +353,8 @@ def test_all_faults_at_once() -> None:
         "kind": "x" * 300,
         "extra": 5,
         "variance": np.float32(3),
+        "mean_flx": 1.0,
+        "of_my_own": 2.0,
     }
     with pytest.raises(InvalidResultError) as caught:
         check_result({"priority": 7, "statusx": "OK", "time": b"1", "details": MappingProxyType(details)})
@@ -369,6 +371,7 @@ def test_all_faults_at_once() -> None:
         "details.mask_size": "an integer of at most 64 bits is expected",
         "details.kind": "a text of at most 200 characters is expected",
         "details.extra": "a dict is expected",
+        "details.mean_flx": "this key is not stored; is it 'mean_flux'?",
     }
     assert all(fault in str(caught.value) for fault in caught.value.faults)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
