@@ -5,6 +5,7 @@ can be caught.
 """
 
 import errno as _errno
+from collections.abc import Iterable
 
 
 class TodoError(Exception):
@@ -32,7 +33,12 @@ class InvalidArgumentError(TodoError, ValueError):
 
 
 class InvalidResultError(TodoError, ValueError):
-    """Result of task {priority}: {field}={value}: {remedy}. Nothing was saved."""
+    """Result of task {priority}: {found}. Nothing was saved."""
+
+    def __init__(self, message: str | None = None, /, *, faults: Iterable[str] = (), **found: object) -> None:
+        #: All that is wrong with the result: each field with its value, and what is expected.
+        self.faults = list(faults)
+        super().__init__(message, found="; ".join(self.faults), **found)
 
 
 class InvalidTargetError(TodoError, ValueError):
@@ -284,6 +290,10 @@ class WorkerError(TodoError, ChildProcessError):
     """The worker processes cannot run the function: {found}."""
 
 
+class UnguardedScriptError(WorkerError):
+    """{path} runs its tasks when it is imported, as each worker does. Move them under `if __name__ == "__main__":`."""
+
+
 class WorkerDiedError(TodoError, ChildProcessError):
     """The task was not finished: {found}."""
 
@@ -298,7 +308,7 @@ class WorkerDiedError(TodoError, ChildProcessError):
 class TooManyErrorsError(TodoError, ChildProcessError):
     """{number} tasks in a row failed in the same way on {host} ({kind}). The last, task {priority}, with: {found}.
 
-    All tasks that failed so in a row are pending again; `photometry-tasks status {quoted} --task {priority}` shows the
-    error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes on
-    regardless.
+    All tasks that failed so in a row are pending again; `photometry-tasks errors {quoted} --priority {priority}` shows
+    the error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes
+    on regardless.
     """

@@ -10,7 +10,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -20,7 +19,7 @@ from photometry_tasks.files import check_writable
 from photometry_tasks.progress import summary as progress
 from photometry_tasks.rules import validation
 from photometry_tasks.rules.constraints import Constraints
-from photometry_tasks.rules.results import DETAILS, Result, check_result
+from photometry_tasks.rules.results import Result, check_result, describe_unknown
 from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.text import build_html, count_of, describe_tasks
@@ -486,9 +485,7 @@ class TaskManager:
         """Warn once of each key of the details that is not stored."""
         for key in sorted(set(keys) - self._warned):
             self._warned.add(key)
-            near = get_close_matches(key, DETAILS, n=1)
-            hint = f"is it {near[0]!r}?" if near else "give a value of your own in details['extra'], which is kept"
-            self.logger.warning("%s: details[%r] is not stored; %s", self.todo_file, key, hint)
+            self.logger.warning("%s: %s", self.todo_file, describe_unknown(key))
 
     def _write(self, work: "Callable[[Transaction], None]") -> None:
         self._store.run_in_transaction("write", work, writes=True)

@@ -33,6 +33,9 @@ _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource
 #: The most kinds of failure, and hosts of each, that are shown.
 _MOST_KINDS, _MOST_HOSTS = 10, 3
 
+#: The most tasks that cover a task, or that it covers, that are shown.
+_MOST_COVERS = 10
+
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
 
@@ -140,12 +143,60 @@ def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableT
             words.append(str(timedelta(seconds=max(0, round((ended - begun).total_seconds())))))
         words.append((row["how"] or "running") + (f" ({row['kind']})" if row["kind"] else ""))
         words.append(f"worker {row['worker']} on {row['host']}")
-        words += [f"job {row['slurm_jobid']}"] if row["slurm_jobid"] else []
+        words += [f"job {row['slurm_jobid']}"] if row.get("slurm_jobid") else []
         words += [f"version {name_version(row['version'])}"] if row["version"] else []
         parts.append(Text(clean(f"{number}: {', '.join(words)}")))
         if error := _last_line(row["errors"]):
             parts.append(Text(f"   {clean(error)}", style="dim"))
     return Group(*parts)
+
+
+def build_fields(fields: dict[str, Any]) -> Table:
+    """Return the values of one task for a terminal, with their units; missing values are left out."""
+    from photometry_tasks.reading.columns import COLUMNS
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in fields.items():
+        if value is not None:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            unit = COLUMNS[name].info.get("unit") if name in COLUMNS else None
+            table.add_row(Text(clean(name)), Text(clean(text), overflow="fold"), Text(unit or ""))
+    return table
+
+
+def build_star(task: dict[str, Any]) -> RenderableType:
+    """Return a task of `TodoList.star` for a terminal."""
+    place = f"sector {task['sector']}, camera {task['camera']}, CCD {task['ccd']}, {task['datasource']}"
+    title = f"Task {task['priority']}: TIC {task['starid']}, tmag {task['tmag']}, {place}, {task['status_name']}"
+    parts: list[RenderableType] = [Text(clean(title), style="bold")]
+    for words, name in (("Covered by", "covered_by"), ("Covers", "covers")):
+        if task[name]:
+            others = (f"task {other['priority']} (TIC {other['starid']})" for other in task[name])
+            parts.append(Text(clean(f"{words} {list_first(others, _MOST_COVERS)}")))
+    if result := task["result"]:
+        own = {f"extra_{name}": value for name, value in result["extra"].items()}
+        parts.append(build_fields({name: value for name, value in result.items() if name != "extra"} | own))
+    return Group(*parts, build_attempts(task["priority"], task["attempts"]), Text())
+
+
+def build_errors(groups: list[dict[str, Any]], number: int) -> Table:
+    """Return groups of `TodoList.errors`, the first of a number, each with the star of its first task."""
+    rows = [
+        {
+            "tasks": group["count"],
+            "kind": group["kind"] or NOT_GIVEN,
+            "message": group["message"],
+            "hosts": _list_hosts(group["hosts"]),
+            "first task": f"{group['first']} (TIC {group['starid']})",
+        }
+        for group in groups
+    ]
+    title = "Errors" + (f" (the first {len(groups)} of {count_of(number, 'group')})" if number > len(groups) else "")
+    return _build_list(title, rows, ("tasks", "kind", "message", "hosts", "first task"))
+
+
+def _list_hosts(hosts: dict[str, int]) -> str:
+    return list_first((f"{host}: {number}" for host, number in hosts.items()), _MOST_HOSTS)
 
 
 def _build_counts(found: dict[str, Any]) -> Table:
@@ -221,7 +272,7 @@ def _build_failures(failures: list[dict[str, Any]]) -> Table:
         {
             "kind": row["kind"] or NOT_GIVEN,
             "tasks": row["tasks"],
-            "hosts": list_first((f"{host}: {number}" for host, number in row["hosts"].items()), _MOST_HOSTS),
+            "hosts": _list_hosts(row["hosts"]),
         }
         for row in failures[:_MOST_KINDS]
     ]

@@ -19,7 +19,9 @@ from photometry_tasks.cli.init import init
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.reset import reset, reset_uncovered, undo
 from photometry_tasks.cli.run import demo, run, work
+from photometry_tasks.cli.show import errors, show
 from photometry_tasks.cli.status import report, status
+from photometry_tasks.cli.trial import try_command
 from photometry_tasks.cli.upgrade import check, upgrade
 from photometry_tasks.errors import TodoError, TooManyErrorsError
 from photometry_tasks.text import clean
@@ -103,7 +105,10 @@ for _command in (
     init,
     run,
     work,
+    try_command,
     status,
+    errors,
+    show,
     report,
     reset,
     undo,

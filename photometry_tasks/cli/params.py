@@ -1,8 +1,6 @@
 """The parameters of the commands: types, shared options, and their conversion."""
 
-import importlib
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from photometry_tasks.rules.constraints import check_constraints
+from photometry_tasks.runner.functions import import_object
 from photometry_tasks.runner.task import describe_error
 from photometry_tasks.status import RETRIES, STATUS
 from photometry_tasks.storage.location import parse_location
@@ -173,24 +172,6 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
         constraints["cadence"] = "ffi"
     check_constraints(constraints)  # before the list is opened
     return constraints
-
-
-def import_object(name: str, argument: str) -> Any:
-    """Return the function with a name of the form `package.module:function`."""
-    module_name, _, function_name = name.partition(":")
-    remedy = "give it as package.module:function"
-    if not all(map(str.isidentifier, f"{module_name}.{function_name}".split("."))):
-        raise click.BadParameter(f"{name!r} is not the name of a function; {remedy}", param_hint=argument)
-    # As with `python -m`, modules in the current directory can be imported.
-    sys.path.insert(0, "")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (Exception, SystemExit) as error:  # the module may raise any error
-        hint = f"cannot import {name!r}: {describe_error(error)}; correct the module, or {remedy}"
-        raise click.BadParameter(hint, param_hint=argument) from error
-    if not callable(function):
-        raise click.BadParameter(f"{name!r} is not a function; {remedy}", param_hint=argument)
-    return function
 
 
 def import_executor(name: str) -> Callable[[int], Any]:

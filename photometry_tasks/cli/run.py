@@ -13,14 +13,14 @@ from photometry_tasks.cli.params import (
     SECONDS,
     constraint_options,
     import_executor,
-    import_object,
     needs,
     read_constraints,
     read_opening,
     run_options,
     todo_argument,
 )
-from photometry_tasks.runner.task import PhotometryFunction, check_function
+from photometry_tasks.runner.functions import import_function
+from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.status import NOT_GIVEN, RETRIES
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
@@ -57,7 +57,8 @@ def run(
 ) -> None:
     """Run FUNCTION on the pending tasks, and save the results.
 
-    TODO is a file or a PostgreSQL URL. FUNCTION takes a task (a dict) and returns the fields of its result (a dict).
+    TODO is a file or a PostgreSQL URL. FUNCTION is package.module:function or path/to/file.py:function. It takes a task
+    (a dict) and returns the fields of its result (a dict).
     Tasks that were interrupted or failed before are run again, failed tasks after all others.
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
@@ -65,7 +66,7 @@ def run(
     how = {name: options.pop(name) for name in RUN_OPTIONS}
     opening = read_opening(options)
     constraints = read_constraints(options)
-    chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
+    chosen = import_function(function)  # before the list is opened
     if executor is not None:
         if how["jobs"] is None:
             raise click.UsageError("--executor needs --jobs; give the number of its workers.")
@@ -95,6 +96,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
     """Run FUNCTION on the pending tasks, beside other managers.
 
     TODO is a PostgreSQL URL. Any number of managers can work on one list, without a coordinator.
+    FUNCTION is package.module:function or path/to/file.py:function.
 
     `work` and `run` end when no matching task is pending or running: a task that another manager runs comes back if
     that manager's lease expires.
@@ -104,7 +106,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
     how = {name: options.pop(name) for name in RUN_OPTIONS}
     opening = read_opening(options)
     constraints = read_constraints(options)
-    chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
+    chosen = import_function(function)  # before the list is opened
     if todo.path is not None:
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
@@ -164,7 +166,7 @@ def _run(
         sentences.append(_suggest_next(todo, pending))
     echo(" ".join(sentences))
     if todo is not None and report.kinds:
-        echo(f"{_describe_kinds(report)} Show more with `photometry-tasks status {shlex.quote(todo.name)}`.")
+        echo(f"{_describe_kinds(report)} Show them with `photometry-tasks errors {shlex.quote(todo.name)}`.")
     if todo is not None:
         with manager.session.begin():
             used_up = count_used_up(manager.session.connection(), retries)

@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -262,59 +263,98 @@ def check_result(result: Mapping[str, Any] | Result) -> Result:
     Raises
     ------
     InvalidResultError
-        If a field is missing or has a wrong type or value. The message names the field and its value.
+        If fields are missing or have a wrong type or value. The message names each of them and its value.
     """
     if isinstance(result, Result):
         return result  # already checked
     if type(result) is not dict and not isinstance(result, Mapping):
-        raise InvalidResultError(priority="?", field="result", value=show(result), remedy="a dict is expected")
-    given = result
+        raise InvalidResultError(priority="?", faults=[f"result={show(result)}: a dict is expected"])
+    given: Mapping[str, Any] = result
+    faults: dict[str, str] = {}
+    if not _KEYS.issuperset(result):
+        given, faults = _pick_fields(result)
+    details = given.get("details")
     try:
-        if not _KEYS.issuperset(result):
-            _check_spelling(result)
-            given = {name: result[name] for name in _FIELDS if name in result}
-        details = given.get("details")
-        if type(details) is not dict:
-            _check_mapping(details)
-        try:
-            checked = convert(given, Result)
-        except (ValidationError, UnicodeEncodeError):  # a lone surrogate
-            checked = convert(_make_plain(given), Result)
-    except (_FieldError, ValidationError) as error:
-        field, remedy = _explain(error)
-        values = result["details"] if field.startswith("details.") else result
-        value = show(values.get(field.removeprefix("details.")))
+        if details is not None and type(details) is not dict and not isinstance(details, Mapping):
+            raise _FieldError  # noqa: TRY301 - msgspec would take an array for a mapping; `_make_plain` refuses it
+        checked = convert(given, Result)
+    except (ValidationError, _FieldError, UnicodeEncodeError):  # the last for a lone surrogate
+        checked = _convert_plain(given, faults)
+    if faults:
+        faults |= _find_unknown(given.get("details"))
         task = show(result["priority"]) if "priority" in result else "?"
-        raise InvalidResultError(priority=task, field=field, value=value, remedy=remedy) from None
+        raise InvalidResultError(priority=task, faults=_describe_faults({**result, **given}, faults))
     if details and not DETAILS.issuperset(details):
         force_setattr(checked, "unknown", tuple(as_text(str(key)) for key in details if key not in DETAILS))
     return checked
 
 
-def _check_mapping(details: object) -> None:
-    """Check that details are a mapping, if there are any; msgspec would take an array for one."""
-    if details is not None and not isinstance(details, Mapping):
-        raise _FieldError("details", "a dict is expected")
+def describe_unknown(key: str) -> str:
+    """Return the warning of a key of the details that is not stored."""
+    near = get_close_matches(key, DETAILS, n=1)
+    hint = f"is it {near[0]!r}?" if near else "give a value of your own in details['extra'], which is kept"
+    return f"details[{key!r}] is not stored; {hint}"
 
 
-def _check_spelling(result: Mapping[str, Any]) -> None:
-    """Check that no other key of a result is one letter off a key that the result lacks."""
+def _pick_fields(result: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the fields of a result, and a fault for each other key that is one letter off a key that is absent."""
+    given = {name: result[name] for name in _FIELDS if name in result}
+    faults = {}
     for key in result:
         if key not in _KEYS and isinstance(key, str):
             for known in _OWN_KEYS:
                 if known not in result and is_one_letter_off(key, known):
-                    raise _FieldError(key, f"this key does not exist; it is spelled `{known}`")
+                    faults[key] = f"this key does not exist, it is spelled `{known}`"
+                    given[known] = result[key]
+    return given, faults
+
+
+def _find_unknown(details: object) -> dict[str, str]:
+    """Return a fault for each key of the details that looks like a known one; alone it would give a warning."""
+    keys = [key for key in details if isinstance(key, str)] if isinstance(details, Mapping) else []
+    near = {key: get_close_matches(key, DETAILS, n=1) for key in keys if key not in DETAILS}
+    return {f"details.{key}": f"this key is not stored; is it {names[0]!r}?" for key, names in near.items() if names}
+
+
+def _describe_faults(result: Mapping[str, Any], faults: Mapping[str, str]) -> Iterator[str]:
+    for name, fault in faults.items():
+        field = name.removeprefix("details.")
+        values = result if field == name else result["details"]
+        yield f"{name}={show(values[field])}: {fault}" if field in values else f"{name} is missing: {fault}"
+
+
+def _convert_plain(given: Mapping[str, Any], faults: dict[str, str]) -> Result:
+    """Return the record of a result with values of other types, and add what is wrong to the faults, by field.
+
+    A valid value takes the place of each wrong one, because msgspec names only the first.
+    """
+    plain = _make_plain(given, faults)
+    while True:
+        try:
+            return convert(plain, Result)
+        except (ValidationError, _FieldError) as error:
+            field, fault = _explain(error)
+        *outer, name = field.split(".")
+        values = plain["details"] if outer else plain
+        if name in _REQUIRED and name not in values:
+            values[name] = _MISSING  # msgspec then says what it expects
+            continue
+        faults[field] = fault
+        if name in _REQUIRED:
+            values[name] = _REQUIRED[name]
+        else:
+            del values[name]
 
 
 def _explain(error: Exception) -> tuple[str, str]:
-    """Return the name of the field that is refused, and the remedy."""
+    """Return the name of the field that is refused, and what is expected."""
     cause = error if isinstance(error, _FieldError) else error.__cause__
     if isinstance(cause, _FieldError):
         field, remedy = cause.args
         return field, remedy
     message, _, place = str(error).partition(" - at `$")
     if not place:
-        return message.split("`")[1], "the field is missing"
+        return message.split("`")[1], ""  # a missing field
     field = place.strip(".`").partition("[")[0]
     found = _EXPECTED.match(message)
     words = _WORDS[found[1]] if found else "a number of at most 64 bits"
@@ -341,15 +381,21 @@ _FIELD_WORDS = {
 _Plain = Mapping[str, Callable[[Any], Any]]
 
 
-def _make_plain(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with plain values in the place of others that mean the same; msgspec judges the rest."""
-    plain = _make_each_plain(result, _PLAIN, "")
-    if isinstance(details := result.get("details"), Mapping):
-        plain["details"] = _make_each_plain(details, _PLAIN_DETAILS, "details.")
+def _make_plain(result: Mapping[str, Any], faults: dict[str, str]) -> dict[str, Any]:
+    """Return a result with plain values in the place of others that mean the same; msgspec judges the rest.
+
+    Values that cannot be read are added to the faults.
+    """
+    plain = _make_each_plain(result, _PLAIN, "", faults)
+    details = result.get("details")
+    if isinstance(details, Mapping):
+        plain["details"] = _make_each_plain(details, _PLAIN_DETAILS, "details.", faults)
+    elif plain.pop("details", None) is not None:
+        faults["details"] = "a dict is expected"
     return plain
 
 
-def _make_each_plain(values: Mapping[str, Any], plain: _Plain, prefix: str) -> dict[str, Any]:
+def _make_each_plain(values: Mapping[str, Any], plain: _Plain, prefix: str, faults: dict[str, str]) -> dict[str, Any]:
     found = {}
     for name, value in values.items():
         if name not in _KNOWN or (value is None and name not in _REQUIRED):
@@ -357,7 +403,9 @@ def _make_each_plain(values: Mapping[str, Any], plain: _Plain, prefix: str) -> d
         try:
             found[str.__str__(name)] = _try(plain.get(name, _as_given), value)  # a member of a StrEnum is a key too
         except Exception as error:
-            raise _FieldError(f"{prefix}{name}", f"the value cannot be read ({error!r})") from error
+            faults[f"{prefix}{name}"] = f"the value cannot be read ({error!r})"
+            if name in _REQUIRED:
+                found[name] = _REQUIRED[name]
     return found
 
 
@@ -426,7 +474,9 @@ _PLAIN_DETAILS: _Plain = {
     "skip_targets": _as_list_of(_as_key),
 }
 
-_REQUIRED = ("priority", "status", "method_used", "time")
+#: The fields that each result has, with valid values.
+_REQUIRED: Mapping[str, Any] = {"priority": 0, "status": 0, "method_used": "", "time": 0.0}
+_MISSING = object()
 #: The keys that the pipeline adds to the task, the fields that it gives, and all keys of a result.
 _OWN_KEYS = ("status", "method_used", "time", "worker_wait_time", "details")
 _FIELDS = tuple(name for name in Result.__struct_fields__ if name not in ("unknown", "peak_memory"))

@@ -2,17 +2,19 @@
 
 import multiprocessing
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Set
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from photometry_tasks.errors import WorkerError
+from photometry_tasks.errors import UnguardedScriptError, WorkerError
 from photometry_tasks.rules.validation import check_positive, invalid_argument
 
 #: Seconds that workers have after their last task: a function may leave a thread, or wait at the exit of its process.
@@ -90,6 +92,21 @@ def is_worker_death(error: BaseException) -> bool:
     """
     is_pythons = type(error).__module__.partition(".")[0] in sys.stdlib_module_names
     return isinstance(error, BrokenExecutor) or not (is_pythons or isinstance(error, (ImportError, WorkerError)))
+
+
+def check_guard(executor: Executor) -> None:
+    """Raise an error if the workers of a broken executor have imported a script that lacks a guard.
+
+    Raises
+    ------
+    UnguardedScriptError
+    """
+    context = getattr(executor, "_mp_context", None)  # of Python's ProcessPoolExecutor, which does not say more
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if context is None or context.get_start_method() == "fork" or script is None:
+        return
+    if re.search(rb"\b__name__\s*[=!]=", Path(script).read_bytes()) is None:
+        raise UnguardedScriptError(path=script)
 
 
 def check_jobs(jobs: int | None, executor: object) -> int:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -14,11 +15,12 @@ from typing import Any
 
 import psutil
 
-from photometry_tasks.errors import WorkerDiedError, WorkerError
+from photometry_tasks.errors import UnguardedScriptError, WorkerDiedError, WorkerError
 from photometry_tasks.runner.executors import kill_tree
 from photometry_tasks.runner.process_exit import count_oom_kills, describe_exit
 from photometry_tasks.runner.task import describe_error
 from photometry_tasks.status import LOST
+from photometry_tasks.storage.guard import UNGUARDED, WORKER
 from photometry_tasks.text import shorten
 
 #: Signals that a terminal or a batch system sends to the workers too. Workers ignore them: the parent decides.
@@ -101,7 +103,7 @@ class _Worker:
         self._oom_kills = count_oom_kills()
         self._is_lost = self._has_unpickled = False
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs,))
+        self._process = context.Process(target=_serve, args=(theirs,), name=WORKER)
         # The process inherits this mask, so that no signal kills it before it ignores them.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
         try:
@@ -120,7 +122,10 @@ class _Worker:
             self._wait(None)
             self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise WorkerError(found=f"a worker could not start: {self._end()[1]}; see its output") from error
+            found = self._end()[1]
+            if self._process.exitcode == UNGUARDED:
+                raise UnguardedScriptError(path=sys.modules["__main__"].__file__) from None
+            raise WorkerError(found=f"a worker could not start: {found}; see its output") from error
 
     def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
         begun = time.monotonic()

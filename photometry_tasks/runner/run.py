@@ -14,22 +14,31 @@ from typing import Any, TypeVar, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import (
+    InvalidArgumentError,
     ServerUnreachableError,
     TodoFileInUseError,
     TooManyErrorsError,
+    UnguardedScriptError,
     WorkerDiedError,
     WorkerError,
 )
 from photometry_tasks.rules.results import INVALID_RESULT, Result, join_errors
 from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
-from photometry_tasks.runner.executors import check_jobs, check_ranks, find_children, is_worker_death, shut_down
+from photometry_tasks.runner.executors import (
+    check_guard,
+    check_jobs,
+    check_ranks,
+    find_children,
+    is_worker_death,
+    shut_down,
+)
+from photometry_tasks.runner.functions import check_function, make_portable
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
 from photometry_tasks.runner.task import (
     PhotometryFunction,
     build_failure,
     build_kind,
-    check_function,
     describe_error,
     run_task,
 )
@@ -122,6 +131,7 @@ def run_tasks(
         `method_used` and `details` (see `TaskManager.save_result`); `time` and `worker_wait_time` are filled
         in. Define it at the top level of a module, so that the workers can import it. If that module is the script
         itself, put the script's statements under ``if __name__ == "__main__":``, because the workers import it too.
+        A function of a notebook or a prompt, a lambda and a closure need cloudpickle (the extra ``notebook``).
     jobs : int, optional
         Number of workers; by default the number of processors that this process may use.
     executor : callable, optional
@@ -157,6 +167,7 @@ def run_tasks(
     KeyboardInterrupt, SystemExit
         On Ctrl-C; on SIGTERM or SIGUSR1, with 128 + the number of the signal as exit code. Finished results are saved,
         and unfinished tasks are pending again, as after any other error. A second signal ends running tasks at once.
+        If the script lacks the ``if``, SystemExit ends it with a message.
     WorkerError
         If the workers cannot import the function, or the executor fails.
     TooManyErrorsError
@@ -190,6 +201,7 @@ def run_tasks(
         raise invalid_argument(
             "task_timeout", task_timeout, "a positive number of seconds is expected; leave it out for no limit"
         )
+    is_own_pool = executor is None
     if executor is None:
         executor = partial(WorkerPool, task_timeout=task_timeout)
     elif task_timeout is not None:
@@ -199,12 +211,20 @@ def run_tasks(
             "it works only for the default worker processes; leave it out if you give an executor",
         )
     check_function(function)
+    if is_own_pool:
+        function = make_portable(function)
+    else:
+        with suppress(InvalidArgumentError):  # threads, and executors with a pickle of their own, take any function
+            function = make_portable(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
     with Shutdown(grace, grace_term) as shutdown:
         run = _Run(manager, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
         shutdown.begin(find_time_limit(stop_after), run.wake_up)
-        run.work()
+        try:
+            run.work()
+        except UnguardedScriptError as error:
+            raise SystemExit(str(error)) from None  # the line says all; a traceback would hide it
     return run.report
 
 
@@ -414,6 +434,8 @@ class _Run:
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._finish(result)
             return
+        if isinstance(error, BrokenExecutor):
+            check_guard(self._executor)
         is_alone, is_certain = future is self._alone, isinstance(error, WorkerDiedError)
         if not is_certain and (isinstance(error, BrokenExecutor) or is_alone or len(self._failed) >= self._jobs):
             self._is_broken = True  # no worker may be left
@@ -505,8 +527,13 @@ class _Run:
         self.report.late += statuses.count(None)
         self.report.saved += len(statuses) - statuses.count(None)
         self.report.errors += statuses.count(STATUS.ERROR)
-        pairs = zip(results, statuses, strict=True)
-        self.report.kinds.update(_find_kind(result) for result, status in pairs if status is STATUS.ERROR)
+        errors = [result for result, status in zip(results, statuses, strict=True) if status is STATUS.ERROR]
+        invalid = [result for result in errors if result.details.kind == INVALID_RESULT]
+        if invalid and not self.report.kinds[INVALID_RESULT]:
+            found = join_errors(invalid[0].details.errors)
+            message = "%s: the first task of this run that has no valid result is %d. %s"
+            self._manager.logger.warning(message, self._manager.todo_file, invalid[0].priority, found)
+        self.report.kinds.update(map(_find_kind, errors))
         return statuses
 
     # --- the end -----------------------------------------------------------------------------------------

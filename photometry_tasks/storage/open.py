@@ -17,6 +17,7 @@ from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.sql.functions import is_server
 from photometry_tasks.sql.history import count_versions
 from photometry_tasks.storage.base import Database, OpenOptions, TaskStore
+from photometry_tasks.storage.guard import check_no_import
 from photometry_tasks.storage.location import Location
 from photometry_tasks.storage.reading import build_reading_session
 from photometry_tasks.storage.sqlite.creation import create_todo_file
@@ -43,6 +44,7 @@ def open_store(location: Location, options: OpenOptions) -> TaskStore:
     TodoError
         If there is no TODO-list, or it cannot be opened: see `TaskManager`.
     """
+    check_no_import()
     path = location.find_file()
     if path is not None:
         return open_todo_file(path, options)
@@ -243,6 +245,7 @@ def create_list(location: Location, fill: Fill) -> bool:
         If a table of another program has the name of a table of the list.
     TodoFileInUseError, LeftoverLogError, NotWritableError, DiskFullError, MountWithoutLocksError, ServerError
     """
+    check_no_import()
 
     def create(database: Database) -> bool:
         with database.begin_load() as connection:

@@ -145,7 +145,7 @@ def foreign(path: Path) -> None:
         (["run", "nothing.sqlite", GOOD], "photometry-tasks init"),
         (["status", "foreign.sqlite"], "it has no table todolist"),
         (["run", "todo.sqlite", "tests.support.functions"], "give it as package.module:function"),
-        (["run", "todo.sqlite", "no_such_module:f"], "No module named 'no_such_module'"),
+        (["run", "todo.sqlite", "no_such_module:f"], "there is no module no_such_module; give a module"),
         (["run", "todo.sqlite", "tests.support.functions:no_such"], "no_such"),
         (["run", "todo.sqlite", "tests.support.functions:__doc__"], "is not a function"),
         (["run", "todo.sqlite", GOOD, "--jobs", "0"], "--jobs"),

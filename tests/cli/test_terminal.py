@@ -67,7 +67,12 @@ def hostile(tmp_path: Path) -> Path:
         (["report", "{path}", "-o", "{path}.html"], "Report written"),
         (["reset", "{path}", "--error-like", HOSTILE], "1 task (1 ERROR) returned to pending"),
         (["run", "{path}", GOOD, "--limit", "1", "--jobs", "1"], "1 result (0 errors)"),
-        (["run", "{path}", HOSTILE], "is not the name of a function"),
+        (["run", "{path}", HOSTILE], "it names no function"),
+        (["run", "{path}", f"{HOSTILE}.py:f"], "does not exist"),
+        (["try", "{path}", GOOD, "--priority", "1"], "Nothing was saved"),
+        (["errors", "{path}"], "last"),
+        (["errors", "{path}", "--priority", "2"], "last"),
+        (["show", "{path}", "102"], "last"),
         (["init", "{path}", "{path}.csv"], "No such file"),
         ([HOSTILE], "No such command"),
         (["check", "{path}", HOSTILE], "unexpected extra argument"),
@@ -124,6 +129,8 @@ def test_every_encoding(
     more = {
         "init": ["σ–.csv"],
         "run": [GOOD, "--jobs", "1"],
+        "try": [GOOD, "--priority", "1"],
+        "show": ["101"],
         "report": ["-o", "σ–.html"],
         "reset": ["--camera", "1", "--yes"],
         "export": ["σ–.ecsv"],
@@ -166,60 +173,29 @@ def test_a_reader_that_has_enough(todo: Callable[..., Path]) -> None:
 
 # --- mistakes --------------------------------------------------------------------------------------------
 
-#: Modules of a user, by name.
-MODULES = {
-    "good": "def photometry(task): return {'status': 1, 'method_used': 'x'}\nnothing = None\nclass Class: pass\n",
-    "syntax": "\n\ndef photometry(task) return task\n",
-    "imports": "import math\nimport no_such_library\n",
-    "variable": "import os\n\nSCHEDULER = os.environ['NO_SUCH_VARIABLE']\n",
-    "nested": "import variable\n",
-    "exits": "import sys\nsys.exit('usage: exits')\n",
-    "raises": "class Odd(Exception):\n    pass\n\nraise Odd('two\\nlines')\n",
-    "factories": "import os\ndef missing(jobs):\n    return os.environ['NO_SUCH_VARIABLE']\ndef wrong(): pass\n",
-    "bytes": "def photometry(task): return '\0'\n",
-}
+FACTORIES = """
+import os
+def missing(jobs): return os.environ['NO_SUCH_VARIABLE']
+def wrong(): pass
+"""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("executor", "says"),
     [
-        (["./good.py"], "'./good.py' is not the name of a function; give it as package.module:function"),
-        (["good.py:photometry"], "No module named 'good.py'"),
-        ([".good:photometry"], "'.good:photometry' is not the name of a function"),
-        (["good:"], "'good:' is not the name"),
-        ([":photometry"], "':photometry' is not the name"),
-        (["good"], "'good' is not the name"),
-        (["good:photometry:x"], "is not the name"),
-        (["good:photometry.x"], "'good:photometry.x': AttributeError: module 'good' has no attribute"),
-        (["good:nothing"], "'good:nothing' is not a function"),
-        (["good:Class"], "a class returns an instance"),
-        (["syntax:photometry"], "SyntaxError: expected ':' (syntax.py, line 3)"),
-        (
-            ["imports:photometry"],
-            "ModuleNotFoundError: No module named 'no_such_library' ({folder}/imports.py, line 2)",
-        ),
-        (["variable:photometry"], "KeyError: 'NO_SUCH_VARIABLE' ({folder}/variable.py, line 3)"),
-        (["nested:photometry"], "KeyError: 'NO_SUCH_VARIABLE' ({folder}/variable.py, line 3)"),
-        (["exits:photometry"], "SystemExit: usage: exits ({folder}/exits.py, line 2)"),
-        (["raises:photometry"], "Odd: two lines ({folder}/raises.py, line 4)"),
-        (["bytes:photometry"], "null bytes"),
-        (["good:photometry", "--executor", "imports:x", "--jobs", "1"], "No module named 'no_such_library'"),
-        (
-            ["good:photometry", "--executor", "factories:missing", "--jobs", "1"],
-            "'factories:missing' made no executor: KeyError: 'NO_SUCH_VARIABLE' ({folder}/factories.py, line 3)",
-        ),
-        (["good:photometry", "--executor", "factories:wrong", "--jobs", "1"], "TypeError: wrong() takes 0 positional"),
+        ("factories:miss", "--executor='factories:miss': factories has no function miss; try missing."),
+        ("factories.py:missing", "made no executor: KeyError: 'NO_SUCH_VARIABLE' ({folder}/factories.py, line 3)"),
+        ("factories:wrong", "'factories:wrong' made no executor: TypeError: wrong() takes 0 positional"),
     ],
 )
-def test_modules_with_mistakes(
-    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+def test_a_wrong_executor(
+    todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, says: str
 ) -> None:
-    """A mistake in a module or in its name is shown as a line, with its place in the module."""
-    for name, text in MODULES.items():
-        (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    """A mistake in the factory of an executor is shown as a line, with its place in the module."""
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    monkeypatch.delitem(sys.modules, "factories", raising=False)
     monkeypatch.chdir(tmp_path)
-    result = invoke("run", todo({}), *arguments)
+    result = invoke("run", todo({}), GOOD, "--executor", executor, "--jobs", "1")
     assert result.exit_code in (1, 2)
     assert says.replace("{folder}", str(tmp_path)) in " ".join(result.stderr.split())
 
@@ -260,7 +236,10 @@ COMMANDS = {
         *("--summary", "summary.json", *CONSTRAINTS),
     ],
     "work": ["postgresql://127.0.0.1:1/d", GOOD, "--lease", "9"],
+    "try": ["todo.sqlite", GOOD, *CONSTRAINTS],
     "status": ["todo.sqlite", "--task", "1"],
+    "errors": ["todo.sqlite", *CONSTRAINTS],
+    "show": ["todo.sqlite", "101"],
     "report": ["empty.sqlite", "-o", "report.html"],
     "reset": ["todo.sqlite", "--status", "OK", "--error-like", "x", "--dry-run", *CONSTRAINTS],
     "reset-uncovered": ["todo.sqlite", "--dry-run"],

@@ -26,7 +26,7 @@ REMEDIES = re.compile(
 )
 
 #: Their remedy is part of the value in braces.
-WITH_REMEDY_FROM_THE_CALLER = {"WorkerError", "WorkerDiedError"}
+WITH_REMEDY_FROM_THE_CALLER = {"InvalidResultError", "WorkerError", "WorkerDiedError"}
 
 
 def find_errors(base: type[Exception]) -> Iterator[type[Exception]]:

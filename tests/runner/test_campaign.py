@@ -200,7 +200,7 @@ def test_the_commands(todo: Callable[..., Any], call: Call) -> None:
     options = ["--jobs", "1", "--max-errors-in-a-row", "0", "--retries", "0"]
     failed = call(command, target, f"{name}:fails_in_turn", *options, "--fail", "--pipeline-version", "v1")
     assert failed.returncode == 4
-    assert re.search("Errors: 75 [KV]\\w+, 75 [KV]\\w+. Show more with `photometry-tasks status", failed.stdout)
+    assert re.search("Errors: 75 [KV]\\w+, 75 [KV]\\w+. Show them with `photometry-tasks errors", failed.stdout)
     assert "150 failed tasks have no retries left (--retries 0)." in failed.stdout
     idle = call(command, target, f"{name}:good", *options)
     assert (idle.returncode, "0 results" in idle.stdout) == (0, True)

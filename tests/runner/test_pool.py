@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from photometry_tasks import STATUS, TaskManager
-from photometry_tasks.errors import TooManyErrorsError, WorkerError
+from photometry_tasks.errors import TooManyErrorsError, UnguardedScriptError, WorkerError
 from photometry_tasks.runner import RunReport, pool, run_tasks
 from tests.support import functions as functions
 from tests.support.lists import many, query
@@ -162,18 +162,43 @@ def test_a_function_that_the_workers_do_not_find(
     assert manager.get_number_tasks() == 30
 
 
-def test_a_script_without_a_guard(todo: Callable[..., Path], tmp_path: Path) -> None:
-    """A script that runs again in its workers ends with an error message, and no task becomes an ERROR."""
+SCRIPT = """
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from photometry_tasks import TaskManager
+from photometry_tasks.ingest import add_targets
+from photometry_tasks.runner import run_tasks
+def photometry(task):
+    return {"status": 1, "method_used": "mine"}
+add_targets(sys.argv[1], [{"starid": 1, "sector": 1, "camera": 1, "ccd": 1, "tmag": 9.85}])
+with TaskManager(sys.argv[1]) as tm:
+    run_tasks(tm, photometry, jobs=2, executor=EXECUTOR)
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "lines", "left"),
+    [
+        ("None", 1, 31),
+        ("partial(ProcessPoolExecutor, mp_context=get_context('spawn'))", 3, 31),  # each worker prints it too
+        ("ThreadPoolExecutor", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("database", ["file", "server"], indirect=True)
+def test_a_script_without_a_guard(
+    todo: Callable[..., Any], tmp_path: Path, executor: str, lines: int, left: int
+) -> None:
+    """A script that its workers would run again ends at once: a line names the guard, and no task has changed."""
     path = todo(*many(30))
-    (tmp_path / "script.py").write_text(
-        "import sys\nfrom photometry_tasks import TaskManager\nfrom photometry_tasks.runner import run_tasks\n"
-        "def photometry(task):\n    return task\n"
-        "with TaskManager(sys.argv[1]) as tm:\n    run_tasks(tm, photometry)\n"
-    )
+    (tmp_path / "script.py").write_text(SCRIPT.replace("EXECUTOR", executor))
     run = subprocess.run([sys.executable, "script.py", str(path)], capture_output=True, text=True)
-    assert run.returncode == 1
-    assert "could not start" in run.stderr
-    assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(30,)]
+    line = f"{UnguardedScriptError(path=tmp_path / 'script.py')}\n"
+    assert '`if __name__ == "__main__":`' in line
+    assert run.stderr == line * lines
+    assert run.returncode == (lines > 0)
+    assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(left,)]
 
 
 @pytest.mark.parametrize("command", [["photometry-tasks"], ["python", "-m", "photometry_tasks.cli"]])

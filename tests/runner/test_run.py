@@ -22,7 +22,7 @@ import pytest
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoFileInUseError, UnknownTaskError
 from photometry_tasks.runner import RunReport, run, run_tasks
-from photometry_tasks.runner.task import check_function
+from photometry_tasks.runner.functions import check_function
 from photometry_tasks.text import count_of
 from tests.support import functions as functions
 from tests.support.lists import checksum, many, query
@@ -89,15 +89,35 @@ def test_an_exception_is_an_error_result(opened: Callable[..., TaskManager]) -> 
         assert row["elaptime"] >= 0
 
 
-@pytest.mark.parametrize("function", [functions.rubbish, functions.exits, functions.raises_a_base_exception])
-def test_rubbish_is_an_error_result(opened: Callable[..., TaskManager], function: Any) -> None:
-    """A malformed result, SystemExit and other base exceptions become an ERROR with the reason."""
+@pytest.mark.parametrize(
+    ("function", "texts"),
+    [
+        (
+            functions.rubbish,
+            [
+                "Invalid result: the function returned 5: a dict with `status`, `method_used` and `details` is",
+                "Invalid result: details.stamp=1: a list is expected.",
+                "Invalid result: the function returned None: a dict",
+                "status='fine': one of UNKNOWN (0), OK (1), ERROR (2), WARNING (3), ABORT (4), SKIPPED (5) is expected",
+                "method_used is missing: a text is expected",
+            ],
+        ),
+        (functions.exits, ["SystemExit: enough"] * 5),
+        (functions.raises_a_base_exception, ["GeneratorExit", "CancelledError", "KeyboardInterrupt"]),
+    ],
+)
+def test_rubbish_is_an_error_result(
+    opened: Callable[..., TaskManager], caplog: pytest.LogCaptureFixture, function: Any, texts: list[str]
+) -> None:
+    """A malformed result, SystemExit and other base exceptions become an ERROR with the reason; the first is logged."""
     manager = opened(*many(5))
     report = run_tasks(manager, function, jobs=1)
     assert (report.saved, report.errors) == (5, 5)
-    errors = [row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics")]
-    named = ("Error", "SystemExit: enough", "GeneratorExit")
-    assert all(any(name in text for name in named) for text in errors)
+    errors = "\n".join(row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics"))
+    assert [text for text in texts if text not in errors] == []
+    assert "task.py" not in errors  # only frames of the function
+    logged = [text for text in caplog.messages if "the first task of this run that has no valid result is 1." in text]
+    assert len(logged) == (function is functions.rubbish)
 
 
 def test_neighbours_are_skipped_while_it_runs(opened: Callable[..., TaskManager]) -> None:
@@ -190,7 +210,8 @@ class HoldsALock:
         return task
 
 
-IMPORT, CALL = "define it at the top level of a module", r"cannot be called with a task alone \({}\)"
+IMPORT = r"it cannot be sent to them \(TypeError: cannot pickle '_thread.lock' object.*\); define it at the top level"
+CALL = r"cannot be called with a task alone \({}\)"
 
 UNFIT: dict[str, tuple[Any, str]] = {
     "a name": ("mypipe:photometry", "a function is expected; import it"),
@@ -199,8 +220,6 @@ UNFIT: dict[str, tuple[Any, str]] = {
     "None": (None, "a function is expected"),
     "a class": (HoldsALock, "a class returns an instance"),
     "a built-in class": (str, "a class returns an instance"),
-    "a lambda": (lambda task: task, IMPORT),
-    "a local function": (local(), IMPORT),
     "a bound method": (HoldsALock().measure, IMPORT),
     "no argument": (functions.takes_nothing, CALL.format("too many positional arguments")),
     "two arguments": (functions.needs_a_configuration, CALL.format("missing a required argument: 'configuration'")),
@@ -310,20 +329,45 @@ def test_ctrl_c_while_a_result_is_saved(opened: Callable[..., TaskManager], limi
     assert manager.summary["OK"] < 150
 
 
-@pytest.mark.parametrize("function", ["photometry", "partial(photometry)", "Kind()", "Kind().measure"])
-def test_a_function_of_the_prompt(todo: Callable[..., Path], function: str) -> None:
-    """A function from the prompt is refused with the reason, however it is wrapped: the workers could not import it."""
-    script = (
-        "import sys; from photometry_tasks import TaskManager; from photometry_tasks.runner import run_tasks\n"
-        "from functools import partial\n"
-        "def photometry(task): return task\n"
-        "class Kind:\n"
-        "    def __call__(self, task): return task\n"
-        "    measure = __call__\n"
-        f"with TaskManager(sys.argv[1]) as tm: run_tasks(tm, {function})"
-    )
-    run = subprocess.run([sys.executable, "-c", script, str(todo({}))], capture_output=True, text=True)
-    assert "not in a notebook or at the prompt" in run.stderr
+PROMPT = """
+import sys, threading
+from functools import partial
+from photometry_tasks import TaskManager
+from photometry_tasks.runner import run_tasks
+def build(status): return lambda task: {"status": status, "method_used": "mine"}
+def photometry(task): return build(1)(task)
+class Kind:
+    def __call__(self, task): return photometry(task)
+    measure = __call__
+with TaskManager(sys.argv[1]) as tm: run_tasks(tm, FUNCTION, jobs=2, executor=EXECUTOR)
+"""
+WITHOUT = "import sys; sys.modules['cloudpickle'] = None\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "before", "executor", "says"),
+    [
+        ("photometry", "", "None", ""),
+        ("partial(photometry)", "", "__import__('concurrent.futures').futures.ProcessPoolExecutor", ""),
+        ("build(1)", "", "None", ""),
+        ("Kind().measure", "", "None", ""),
+        ("lambda task, lock=threading.Lock(): photometry(task)", "", "None", "cannot pickle '_thread.lock' object"),
+        ("lambda task, data=bytes(2 * 10**6): photometry(task)", "", "None", "have 2 MB, which each task sends"),
+        ("photometry", WITHOUT, "None", "pip install 'photometry_tasks[notebook]', or define it at the top level"),
+        ("build(1)", WITHOUT, "__import__('concurrent.futures').futures.ThreadPoolExecutor", ""),
+    ],
+)
+def test_a_function_of_the_prompt(
+    todo: Callable[..., Path], function: str, before: str, executor: str, says: str
+) -> None:
+    """A function, a lambda, a closure or a method of a prompt is sent to the workers, or the error says what to do."""
+    script = before + PROMPT.replace("FUNCTION", function).replace("EXECUTOR", executor)
+    path = todo(*many(4))
+    run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert says in run.stderr
+    found = query(path, "SELECT status, method_used FROM todolist LEFT JOIN diagnostics USING (priority)")
+    assert found == ([(1, "mine")] if run.returncode == 0 else [(None, None)]) * 4
+    assert run.returncode == ("InvalidArgumentError" in run.stderr), run.stderr
 
 
 def test_in_another_thread(todo: Callable[..., Path]) -> None:

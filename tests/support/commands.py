@@ -25,6 +25,8 @@ def read_everything(url: str, folder: Path) -> dict[str, Any]:
     for command, *arguments in (
         ["status", "--json"],
         ["status", "--task", "1", "--json"],
+        ["errors", "--json"],
+        ["errors", "--priority", "1"],
         ["check"],
         ["upgrade", "--check"],
         ["reset", "--status", "ERROR", "--dry-run"],

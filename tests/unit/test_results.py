@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
@@ -341,6 +342,41 @@ def test_messages(given: dict[str, Any], problem: str) -> None:
     assert str(caught.value).startswith(f"Result of task 7: {problem}. ")
 
 
+def test_all_faults_at_once() -> None:
+    """An error names each wrong, missing or misspelt field once, with what is expected."""
+    details = {
+        "ptp": Hostile(),
+        "stamp": iter([1, 2, 3]),
+        "pos_centroid": (1, "x"),
+        "skip_targets": iter(["TIC 5"]),
+        "mask_size": 2**70,
+        "kind": "x" * 300,
+        "extra": 5,
+        "variance": np.float32(3),
+        "mean_flx": 1.0,
+        "of_my_own": 2.0,
+    }
+    with pytest.raises(InvalidResultError) as caught:
+        check_result({"priority": 7, "statusx": "OK", "time": b"1", "details": MappingProxyType(details)})
+    found = {fault.split("=")[0].split(" ")[0]: fault.rpartition(": ")[2] for fault in caught.value.faults}
+    assert found == {
+        "statusx": "this key does not exist, it is spelled `status`",
+        "status": STATUSES,
+        "method_used": "a text is expected",
+        "time": "a number is expected",
+        "details.ptp": "the value cannot be read (ZeroDivisionError())",
+        "details.stamp": "(row1, row2, col1, col2) is expected",
+        "details.pos_centroid": "a number is expected",
+        "details.skip_targets": "an integer is expected",
+        "details.mask_size": "an integer of at most 64 bits is expected",
+        "details.kind": "a text of at most 200 characters is expected",
+        "details.extra": "a dict is expected",
+        "details.mean_flx": "this key is not stored; is it 'mean_flux'?",
+    }
+    assert all(fault in str(caught.value) for fault in caught.value.faults)
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
 def test_keys_of_any_type() -> None:
     """Keys that no field has, of whatever type, change nothing; those of the details are named."""
     odd: dict[Any, Any] = {7: 1, None: 2, b"ptp": 3, ("ptp",): 4, "peak_memory": "x", "unknown": 5, "\ud800": 6}
@@ -361,7 +397,7 @@ def test_keys_of_other_kinds_of_text() -> None:
 
 def test_a_message_without_a_priority() -> None:
     """If a result has no priority or is not a dict, the error says so."""
-    with pytest.raises(InvalidResultError, match=r"^Result of task \?: priority=None: the field is missing\."):
+    with pytest.raises(InvalidResultError, match=r"^Result of task \?: priority is missing: an integer is expected; "):
         check_result({})
     with pytest.raises(InvalidResultError, match=r"^Result of task \?: result=\[\]: a dict is expected\."):
         check_result(cast(Any, []))

@@ -98,9 +98,9 @@ def _build_frames(results: list[Logged]) -> bytes:
     if len(frame) <= _LONGEST:
         return frame
     if len(results) == 1:
-        remedy = f"the log of results takes at most {_LONGEST / 1e6:.0f} MB; shorten its texts"
-        priority, size = results[0].result.priority, f"{len(frame) / 1e6:.0f} MB"
-        raise InvalidResultError(priority=priority, field="size", value=size, remedy=remedy)
+        limit = f"the log of results takes at most {_LONGEST / 1e6:.0f} MB; shorten its texts"
+        fault = f"size={len(frame) / 1e6:.0f} MB: {limit}"
+        raise InvalidResultError(priority=results[0].result.priority, faults=[fault])
     half = len(results) // 2
     return _build_frames(results[:half]) + _build_frames(results[half:])
 
