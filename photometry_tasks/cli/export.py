@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import choice_options, needs, read_choice, todo_argument
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.argument("target", metavar="FILE.csv|.parquet|.ecsv", type=click.Path(path_type=Path))
 @click.option(

@@ -8,7 +8,8 @@ import logging
 import signal
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -42,10 +43,18 @@ class _CleanFormatter(logging.Formatter):
         return clean(super().format(record))
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
-) -> None:
-    echo(warnings.formatwarning(message, category, filename, lineno, line="").rstrip(), err=True)
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print a warning without the line of code that gave it."""
+    echo(f"{category.__name__}: {message}", err=True)
+
+
+@contextmanager
+def _stating_interrupts() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        echo("Interrupted.", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
 class _Braked(click.ClickException):
@@ -71,12 +80,15 @@ class _Commands(click.Group):
         warnings.showwarning = _show_warning
         return super().main(*given, **named)
 
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        """Parse the options; click would print "Aborted!" after Ctrl-C."""
+        with _stating_interrupts():
+            return super().make_context(*given, **named)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            echo("Interrupted.", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            with _stating_interrupts():
+                return super().invoke(ctx)
         except (BrokenPipeError, click.exceptions.Exit, click.Abort):
             raise  # click ends quietly; the reader of the output, such as `head`, may have enough
         except click.ClickException as error:
@@ -93,7 +105,7 @@ class _Commands(click.Group):
             raise click.ClickException(clean(error.orig)) from error
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="photometry_tasks")
 def main() -> None:
     """Keep the TODO-list of a photometry pipeline: the stars to measure, and the results."""

@@ -5,9 +5,11 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from photometry_tasks.rules.constraints import check_constraints
 from photometry_tasks.runner.task import describe_error
@@ -46,55 +48,55 @@ TODO = _Todo()
 todo_argument = click.argument("todo", type=TODO)
 
 
-class Statuses(ParamType):
-    """Names of statuses, separated by commas; becomes a list of their values, with None for PENDING.
-
-    Parameters
-    ----------
-    with_pending : bool
-        Whether PENDING is allowed.
-    """
-
-    name = "status,…"
-
-    def __init__(self, *, with_pending: bool) -> None:
-        self._values: dict[str, int | None] = {status.name: status.value for status in STATUS}
-        if with_pending:
-            self._values["PENDING"] = None
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the values of the names."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return [self._values[name.strip().upper()] for name in value.split(",")]
-        except KeyError as error:
-            self.fail(f"{error.args[0]!r} is not one of {', '.join(self._values)}", param, ctx)
-
-
 class _IntegerOrFFI(ParamType):
     name = "integer|ffi"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "ffi" else click.INT.convert(value, param, ctx)
+        return "ffi" if str(value).lower() == "ffi" else click.INT.convert(value, param, ctx)
+
+
+class _List(ParamType):
+    """Values of another type, separated by commas."""
+
+    def __init__(self, item: ParamType) -> None:
+        self._item = item
+        self.name = item.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return [self._item.convert(text.strip(), param, ctx) for text in value.split(",")]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._item.get_metavar(param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        found = self._item.shell_complete(ctx, param, last)
+        return [CompletionItem(f"{before}{comma}{item.value}") for item in found]
+
+
+def list_option(name: str, item: ParamType, text: str, metavar: str | None = None) -> Any:
+    """Add an option that takes several values, with commas between them or one each time that it is given."""
+    return click.option(
+        name,
+        type=_List(item),
+        metavar=metavar,
+        multiple=True,
+        callback=lambda _ctx, _param, lists: tuple(chain.from_iterable(lists)),
+        help=f"{text}; several with commas, or repeat it.",
+    )
 
 
 def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each argument of `build_constraints`."""
     options = [
         *(
-            click.option(f"--{name}", type=int, multiple=True, help=f"Only tasks with this {name}; may be repeated.")
+            list_option(f"--{name}", click.INT, f"Only tasks with this {name}")
             for name in ("priority", "starid", "sector", "camera", "ccd", "cbv-area")
         ),
-        click.option(
-            "--cadence",
-            type=_IntegerOrFFI(),
-            multiple=True,
-            help="Only tasks with this cadence in seconds, or 'ffi'; may be repeated.",
-        ),
+        list_option("--cadence", _IntegerOrFFI(), "Only tasks with this cadence in seconds, or 'ffi'"),
         click.option(
             "--datasource",
-            type=click.Choice(["ffi", "tpf"]),
+            type=click.Choice(["ffi", "tpf"], case_sensitive=False),
             help="'ffi': only full-frame images. 'tpf': all other tasks.",
         ),
         click.option("--tmag-min", type=float, help="Lowest TESS magnitude, inclusive."),
@@ -113,12 +115,9 @@ def choice_options(*, with_pending: bool) -> Callable[[Callable[..., None]], Cal
     with_pending : bool
         Whether pending tasks can be chosen.
     """
+    names = [status.name for status in STATUS] + ["PENDING"] * with_pending
     options = [
-        click.option(
-            "--status",
-            type=Statuses(with_pending=with_pending),
-            help="Only tasks with these statuses, for example ERROR,WARNING.",
-        ),
+        list_option("--status", click.Choice(names, case_sensitive=False), "Only tasks with this status", "STATUS"),
         click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors."),
         click.option(
             "--kind",
@@ -166,7 +165,7 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
     """Return the given options as arguments of `build_constraints`."""
     constraints = {name: value for name, value in options.items() if value not in (None, ())}
     if "ffi" in constraints.get("cadence", ()):
-        if len(constraints["cadence"]) > 1:
+        if set(constraints["cadence"]) != {"ffi"}:
             raise click.BadParameter(
                 "'ffi' cannot be combined with another cadence; give only one of them", param_hint="--cadence"
             )
@@ -193,8 +192,21 @@ def import_object(name: str, argument: str) -> Any:
     return function
 
 
+#: Executors that a user may name by a word.
+_EXECUTORS = (
+    *("mpi4py.futures:MPIPoolExecutor", "concurrent.futures:ThreadPoolExecutor"),
+    "concurrent.futures:ProcessPoolExecutor",
+)
+
+
 def import_executor(name: str) -> Callable[[int], Any]:
     """Return a function that makes an executor, and turns any error of the user's factory into a message."""
+    if ":" not in name:
+        near = [known for known in _EXECUTORS if name.lower().rstrip("s") in known.lower()] or _EXECUTORS
+        raise click.BadParameter(
+            f"{name!r} is no executor; give it as package.module:factory, for example {near[0]}",
+            param_hint="--executor",
+        )
     factory = import_object(name, "--executor")
 
     def make(jobs: int) -> Any:

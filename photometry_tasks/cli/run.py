@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import describe_used_up, echo, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
@@ -39,7 +40,7 @@ _KINDS = 3
 _RECOUNT = 500
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @run_options
 @click.option("--in-memory", is_flag=True, help="Work on a copy of the file in memory.")
@@ -67,11 +68,11 @@ def run(
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
     if executor is not None:
+        how["executor"] = import_executor(executor)
         if how["jobs"] is None:
             raise click.UsageError("--executor needs --jobs; give the number of its workers.")
         if how["task_timeout"] is not None:
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
-        how["executor"] = import_executor(executor)
         from photometry_tasks.runner.executors import check_ranks
 
         check_ranks(executor)
@@ -79,7 +80,7 @@ def run(
         _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @run_options
 @click.option(
@@ -189,7 +190,7 @@ def _suggest_next(todo: Location, pending: int) -> str:
     return f"Export the results with `photometry-tasks export {shlex.quote(todo.name)} results.csv`."
 
 
-@click.command()
+@click.command(cls=Command)
 def demo() -> None:
     """Measure a small invented sector with two processes.
 

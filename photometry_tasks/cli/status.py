@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import needs, todo_argument
 from photometry_tasks.storage.location import Location
@@ -17,7 +18,7 @@ from photometry_tasks.storage.location import Location
 _WATCH = 2.0
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Update the status every 2 seconds, until Ctrl-C.")
@@ -53,7 +54,7 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
             time.sleep(_WATCH)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
 def report(todo: Location, output: Path) -> None:
