@@ -22,6 +22,9 @@ else:
     ParamType = click.ParamType  # generic since click 8.4
 
 
+force_option = click.option("--force", is_flag=True, help="Replace a file of any content.")
+
+
 class _Seconds(click.FloatRange):
     name = "seconds"
 

@@ -77,7 +77,8 @@ def run(
 
         check_ranks(executor)
     with TaskManager(todo, summary=summary, load_into_memory=in_memory, **opening) as manager:
-        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+        report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    _explain_nothing(todo, constraints, report)
 
 
 @click.command(cls=Command)
@@ -111,7 +112,8 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
         )
     with TaskManager(todo, lease=lease, **opening) as manager:
-        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+        report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    _explain_nothing(todo, constraints, report)
 
 
 def _run(
@@ -123,7 +125,7 @@ def _run(
     retries: int = RETRIES,
     fail: bool = False,
     **how: Any,
-) -> None:
+) -> "RunReport":
     from photometry_tasks.cli.display import Bar
     from photometry_tasks.runner import RunReport, run_tasks
     from photometry_tasks.sql.history import count_used_up
@@ -175,6 +177,15 @@ def _run(
             echo(f"The same command will run {count_of(left, 'failed task')} again.")
     if fail and report.errors:
         raise click.exceptions.Exit(_FAILED)
+    return report
+
+
+def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunReport") -> None:
+    """Print why a run with constraints had no task to run."""
+    if constraints and not (report.saved or report.late or report.is_out_of_time):
+        from photometry_tasks.maintenance.matches import describe_matches
+
+        echo(describe_matches(todo, constraints), err=True)
 
 
 def _describe_kinds(report: "RunReport") -> str:

@@ -4,6 +4,7 @@ The fields of `status --json` are in `progress/status_fields.py`.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import click
 
 from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
-from photometry_tasks.cli.params import needs, todo_argument
+from photometry_tasks.cli.params import force_option, needs, todo_argument
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
@@ -56,8 +57,9 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
 
 @click.command(cls=Command)
 @todo_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
-def report(todo: Location, output: Path) -> None:
+@click.option("-o", "--output", required=True, metavar="FILE", help="The HTML file to write; '-' is the output.")
+@force_option
+def report(todo: Location, output: str, force: bool) -> None:
     """Write the status of TODO as an HTML page with figures.
 
     TODO is a file or a PostgreSQL URL. The page is one file, which needs no other files.
@@ -65,7 +67,10 @@ def report(todo: Location, output: Path) -> None:
     Example: photometry-tasks report todo.sqlite -o report.html
     """
     with needs("report", "Matplotlib and Jinja2"):
-        from photometry_tasks.report import build_report
+        from photometry_tasks.report import build_report, write_report
 
-        page = build_report(todo, output)
-    echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")
+        if output == "-":
+            sys.stdout.buffer.write(build_report(todo).encode())
+            return
+        write_report(todo, output, force=force)
+    echo(f"Report written to {output} ({Path(output).stat().st_size / 1e3:,.0f} kB). Open it in a browser.")
