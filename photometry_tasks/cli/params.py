@@ -22,7 +22,7 @@ else:
     ParamType = click.ParamType  # generic since click 8.4
 
 
-force_option = click.option("--force", is_flag=True, help="Replace a file of any content.")
+force_option = click.option("--force", is_flag=True, help="Replace an output file whatever it holds.")
 
 
 class _Seconds(click.FloatRange):

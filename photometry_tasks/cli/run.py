@@ -13,6 +13,7 @@ from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
+    force_option,
     import_executor,
     import_object,
     needs,
@@ -45,6 +46,7 @@ _RECOUNT = 500
 @run_options
 @click.option("--in-memory", is_flag=True, help="Work on a copy of the file in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
+@force_option
 @click.option("--executor", metavar="MODULE:FACTORY", help="Other workers, for example mpi4py.futures:MPIPoolExecutor.")
 @constraint_options
 def run(
@@ -52,6 +54,7 @@ def run(
     function: str,
     in_memory: bool,
     summary: Path | None,
+    force: bool,
     executor: str | None,
     fail: bool,
     **options: Any,
@@ -76,7 +79,7 @@ def run(
         from photometry_tasks.runner.executors import check_ranks
 
         check_ranks(executor)
-    with TaskManager(todo, summary=summary, load_into_memory=in_memory, **opening) as manager:
+    with TaskManager(todo, summary=summary, load_into_memory=in_memory, force=force, **opening) as manager:
         report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
     _explain_nothing(todo, constraints, report)
 

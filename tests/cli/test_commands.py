@@ -92,7 +92,7 @@ CONSTRAINTS = [
     ("--cbv-area 444", "No task has cbv_area 444; the list has 110."),
     ("--cadence 20", "No task has cadence 20; the list has 1800."),
     ("--datasource TPF", "No task has the datasource 'tpf'; all have 'ffi'."),
-    ("--tmag-min 25", "No task has a magnitude of 25 or more; the list has 1 to 30."),
+    ("--tmag-min 35", "No task has a magnitude of 35 or more; the list has 1 to 30."),
     ("--tmag-max 0.5", "No task has a magnitude of 0.5 or less; the list has 1 to 30."),
 ]
 CHOICES = [
