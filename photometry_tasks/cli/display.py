@@ -55,9 +55,11 @@ class Bar:
     ----------
     unit : str
         The noun of the counted things, in the plural.
+    is_drawn : bool, optional
+        Whether to draw the bar in a terminal, and not to print lines.
     """
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, *, is_drawn: bool = True) -> None:
         self._unit = unit
         self._begun = time.monotonic()
         self._shown = 0.0
@@ -75,7 +77,7 @@ class Bar:
             console=build_console(stderr=True),
         )
         self._line = self._progress.add_task("", total=None, errors="", rate="")
-        self._is_drawn = self._progress.console.is_terminal
+        self._is_drawn = is_drawn and self._progress.console.is_interactive  # a dumb terminal cannot draw
 
     def show(self, description: str, done: int, total: int | None, errors: int = 0) -> None:
         """Show how many of the total are done."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -223,7 +224,10 @@ def import_executor(name: str) -> Callable[[int], Any]:
 
 
 #: Options of both `run` and `work`, named as the arguments of `run_tasks`.
-RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row")
+RUN_OPTIONS = (
+    *("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row"),
+    *("log_level", "log_dir"),
+)
 
 
 def read_opening(options: dict[str, Any]) -> dict[str, Any]:
@@ -286,6 +290,20 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             default=100,
             show_default=True,
             help="End with exit code 3 when this number of tasks in a row fails in the same way. 0: never.",
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Log what the function says: the same as --log-level INFO."),
+        click.option(
+            "--log-level",
+            type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+            metavar="LEVEL",
+            help="Lowest level of logged messages: DEBUG, INFO, WARNING or ERROR.  "
+            "[default: INFO with --log-dir, else WARNING]",
+        ),
+        click.option(
+            "--log-dir",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="Log into a file for each worker process in this folder; without it, to stderr.",
         ),
         click.option("--fail", is_flag=True, help="End with exit code 4 if a task became an ERROR."),
         click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from photometry_tasks.cli.command import Command
-from photometry_tasks.cli.messages import describe_used_up, echo, suggest_run
+from photometry_tasks.cli.messages import describe_used_up, echo, logging_to_terminal, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
@@ -66,7 +66,7 @@ def run(
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
-    how = {name: options.pop(name) for name in RUN_OPTIONS}
+    how, verbose = {name: options.pop(name) for name in RUN_OPTIONS}, options.pop("verbose")
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
@@ -79,7 +79,10 @@ def run(
         from photometry_tasks.runner.executors import check_ranks
 
         check_ranks(executor)
-    with TaskManager(todo, summary=summary, load_into_memory=in_memory, force=force, **opening) as manager:
+    with (
+        logging_to_terminal(how, verbose=verbose),
+        TaskManager(todo, summary=summary, load_into_memory=in_memory, force=force, **opening) as manager,
+    ):
         report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
     _explain_nothing(todo, constraints, report)
 
@@ -106,7 +109,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
 
     Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
     """
-    how = {name: options.pop(name) for name in RUN_OPTIONS}
+    how, verbose = {name: options.pop(name) for name in RUN_OPTIONS}, options.pop("verbose")
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = check_function(import_object(function, "MODULE:FUNCTION"))  # before the list is opened
@@ -114,7 +117,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
         )
-    with TaskManager(todo, lease=lease, **opening) as manager:
+    with logging_to_terminal(how, verbose=verbose), TaskManager(todo, lease=lease, **opening) as manager:
         report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
     _explain_nothing(todo, constraints, report)
 
@@ -138,7 +141,9 @@ def _run(
         return total if limit is None else min(total, limit)
 
     report, total, counted = RunReport(), count_total(0), 0
-    with Bar("tasks") as bar:
+    # Lines that the workers write into a bar would be overwritten.
+    is_logged = how.get("log_level") in ("DEBUG", "INFO") and how.get("log_dir") is None
+    with Bar("tasks", is_drawn=not is_logged) as bar:
 
         def show_progress(now: RunReport) -> None:
             nonlocal report, total, counted
