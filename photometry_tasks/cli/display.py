@@ -3,10 +3,12 @@
 import os
 import shlex
 import shutil
+import sys
 import time
 from datetime import UTC, timedelta
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
@@ -29,12 +31,19 @@ _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
 
+#: Columns of a terminal in which a table shows less in each row.
+_NARROW = 60
 
-#: The most kinds of failure, and hosts of each, that are shown.
-_MOST_KINDS, _MOST_HOSTS = 10, 3
+
+#: The rows of each list, from a high terminal to a low one; and the most hosts that are shown of a kind of failure.
+_ROWS, _MOST_HOSTS = (10, 5, 3, 2, 1), 3
 
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
+
+
+#: Columns of an output that is no terminal: a program reads each row as a line.
+_WIDEST = 10_000
 
 
 def build_console(*, stderr: bool = False) -> Console:
@@ -43,6 +52,8 @@ def build_console(*, stderr: bool = False) -> Console:
     # Without these variables, the console follows the terminal when its size changes.
     width = max(size.columns, _NARROWEST) if "COLUMNS" in os.environ else None
     height = size.lines if "LINES" in os.environ else None
+    if width is None and not (sys.stderr if stderr else sys.stdout).isatty():
+        width = _WIDEST
     return Console(stderr=stderr, width=width, height=height)
 
 
@@ -109,25 +120,47 @@ class Bar:
             self._progress.stop()
 
 
-def build_view(found: dict[str, Any]) -> RenderableType:
-    """Return the status of `get_status` for a terminal."""
+def build_view(found: dict[str, Any], console: Console, *, is_live: bool = False) -> RenderableType:
+    """Return the status of `get_status` for a terminal, with fewer rows in its lists if its height is too small.
+
+    Parameters
+    ----------
+    found : dict
+    console : rich.console.Console
+    is_live : bool, optional
+        Whether the view is updated in place: the last parts are then left out rather than scrolled away.
+    """
+    is_narrow = console.width < _NARROW
+    if not console.is_terminal:
+        return Group(*_build_parts(found, _ROWS[0], is_narrow=is_narrow))
+    for rows in _ROWS:
+        parts = _build_parts(found, rows, is_narrow=is_narrow)
+        lines = [len(console.render_lines(part)) for part in parts]
+        if sum(lines) < console.height:
+            return Group(*parts)
+    if not is_live:
+        return Group(*_build_parts(found, _ROWS[2], is_narrow=is_narrow))
+    return Group(*(part for number, part in enumerate(parts) if sum(lines[: number + 1]) < console.height))
+
+
+def _build_parts(found: dict[str, Any], rows: int, *, is_narrow: bool) -> list[RenderableType]:
+    """Return the parts of a status, the most important first, with so many rows in each list."""
     parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
-    parts += [Text(clean(_describe(found))), _build_focal_plane(found["ccds"])]
-    if found["running"]:
-        number = found["status"]["STARTED"]
-        title = f"Running tasks: {number:,}" + (
-            f" (the first {len(found['running'])})" if number > len(found["running"]) else ""
-        )
-        parts.append(_build_list(title, found["running"], _RUNNING))
+    parts.append(Text(clean(_describe(found))))
     if found["failures"]:
-        parts.append(_build_failures(found["failures"]))
-    if found["versions"]:
-        rows = [{**row, "version": name_version(row["version"])} for row in found["versions"]]
-        parts.append(_build_list("Versions of the pipeline", rows, ("version", "results")))
+        parts.append(_build_failures(found["failures"], rows))
     if found["last_errors"]:
-        rows = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"]]
-        parts.append(_build_list("Last errors", rows, ("priority", "starid", "errors")))
-    return Group(*parts)
+        errors = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"][:rows]]
+        parts.append(_build_list("Last errors", errors, ("priority", "starid", "errors")))
+    parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
+    if found["running"]:
+        number, running = found["status"]["STARTED"], found["running"][:rows]
+        title = f"Running tasks: {number:,}" + (f" (the first {len(running)})" if number > len(running) else "")
+        parts.append(_build_list(title, running, _RUNNING[:3] if is_narrow else _RUNNING))
+    if found["versions"]:
+        versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
+        parts.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
+    return parts
 
 
 def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
@@ -152,7 +185,7 @@ def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableT
 
 def _build_counts(found: dict[str, Any]) -> Table:
     shown = [name for name, number in found["status"].items() if number]
-    table = Table(*shown, "all", title="Tasks", title_justify="left")
+    table = _build_table(*shown, "all")
     for column in table.columns:
         column.justify = "right"
     table.add_row(*(str(found["status"][name]) for name in shown), str(found["numtasks"]))
@@ -186,7 +219,7 @@ def _describe(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
+def _build_focal_plane(ccds: list[dict[str, Any]], *, is_narrow: bool) -> RenderableType:
     """Return the share of finished tasks and the errors, with a column for each camera and a row for each CCD."""
     cells = {(entry["camera"], entry["ccd"]): entry for entry in ccds}
     # A file may hold texts in place of integers.
@@ -194,22 +227,25 @@ def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
         sorted({1, 2, 3, 4} | {place[axis] for place in cells}, key=lambda number: (isinstance(number, str), number))
         for axis in (0, 1)
     )
-    table = Table("", title="Finished tasks and errors, by camera and CCD", title_justify="left")
+    table = _build_table("")
     for camera in cameras:
         table.add_column(Text(clean(f"camera {camera}")), justify="right")
     for ccd in numbers:
-        table.add_row(Text(clean(f"CCD {ccd}")), *(_build_cell(cells.get((camera, ccd))) for camera in cameras))
-    return table
+        table.add_row(
+            Text(clean(f"CCD {ccd}")),
+            *(_build_cell(cells.get((camera, ccd)), is_narrow=is_narrow) for camera in cameras),
+        )
+    return _put_title("Finished tasks (and errors), by camera and CCD", table)
 
 
-def _build_cell(entry: dict[str, Any] | None) -> Text:
+def _build_cell(entry: dict[str, Any] | None, *, is_narrow: bool) -> Text:
     if entry is None:
         return Text("-", style="dim")
     total = sum(number for name, number in entry.items() if name not in ("camera", "ccd"))
     done = sum(entry[status.name] for status in FINISHED)
-    text = Text(f"{_floor(done, total)} of {total}", style="green" if done == total else "")
+    text = Text(_floor(done, total) + ("" if is_narrow else f" of {total}"), style="green" if done == total else "")
     if entry["ERROR"]:
-        text.append(f"\n{count_of(entry['ERROR'], 'error')}", style="red")
+        text.append(f" ({entry['ERROR']:,})", style="red")
     return text
 
 
@@ -218,25 +254,34 @@ def _floor(part: int, whole: int) -> str:
     return f"{1000 * part // whole / 10:g} %"
 
 
-def _build_failures(failures: list[dict[str, Any]]) -> Table:
+def _build_failures(failures: list[dict[str, Any]], most: int) -> RenderableType:
     rows = [
         {
             "kind": row["kind"] or NOT_GIVEN,
             "tasks": row["tasks"],
             "hosts": list_first((f"{host}: {number}" for host, number in row["hosts"].items()), _MOST_HOSTS),
         }
-        for row in failures[:_MOST_KINDS]
+        for row in failures[:most]
     ]
-    title = "Kinds of failure" + (f" (the first {_MOST_KINDS} of {len(failures)})" if len(failures) > len(rows) else "")
+    title = "Kinds of failure" + (f" (the first {most} of {len(failures)})" if len(failures) > most else "")
     return _build_list(title, rows, ("kind", "tasks", "hosts"))
 
 
-def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> Table:
-    table = Table(*names, title=title, title_justify="left")
+def _build_table(*names: str) -> Table:
+    """Return a table without rows and without a frame, which would take lines."""
+    return Table(*names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _put_title(title: str, table: Table) -> RenderableType:
+    return Group(Text(title, style="italic"), table)  # a table would fold its title to its own width
+
+
+def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> RenderableType:
+    table = _build_table(*names)
     for row in rows:
         # As Text, because an error may contain characters that look like markup.
         table.add_row(*(_build_text(name, row[name]) for name in names))
-    return table
+    return _put_title(title, table)
 
 
 def _build_text(name: str, value: object) -> Text:

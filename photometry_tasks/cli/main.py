@@ -3,6 +3,7 @@
 Help, completion and usage errors load no library but click: a command imports what it needs when it runs.
 """
 
+import codecs
 import io
 import logging
 import signal
@@ -36,6 +37,20 @@ _ACTIONS: dict[signal.Signals, Any] = {
     signal.SIGUSR1: signal.SIG_DFL,
     signal.SIGCHLD: signal.SIG_DFL,
 }
+
+
+#: Characters of our messages, for terminals whose encoding lacks them.
+_PLAIN = {"–": "-", "…": "~"}
+
+
+def _replace_by_plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace a character that an encoding lacks by a similar one, or by its escape."""
+    if isinstance(error, UnicodeEncodeError) and (plain := _PLAIN.get(error.object[error.start])):
+        return plain, error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("plain", _replace_by_plain)
 
 
 class _CleanFormatter(logging.Formatter):
@@ -74,7 +89,7 @@ class _Commands(click.Group):
                     signal.signal(number, action)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors="plain")
         if logging.lastResort is not None:  # prints the warnings of the library, unless the pipeline has a handler
             logging.lastResort.setFormatter(_CleanFormatter())
         warnings.showwarning = _show_warning

@@ -225,6 +225,7 @@ def demo() -> None:
     echo("The stars of this sector and their light are invented.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
-    build_console().print(build_view(get_status(path)))
+    console = build_console()
+    console.print(build_view(get_status(path), console))
     command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
     echo(f"The results are in {path}. Export them with `{command}`.")

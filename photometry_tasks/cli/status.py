@@ -47,11 +47,15 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
         console.print(build_attempts(task, get_attempts(todo, task)))
         return
     if not watch:
-        console.print(build_view(get_status(todo)))
+        console.print(build_view(get_status(todo), console))
         return
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    if not console.is_interactive:  # a pipe, or a terminal that cannot draw
         while True:
-            live.update(build_view(get_status(todo)), refresh=True)
+            console.print(build_view(get_status(todo), console))
+            time.sleep(_WATCH)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(build_view(get_status(todo), console, is_live=True), refresh=True)
             time.sleep(_WATCH)
 
 
