@@ -14,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -74,19 +75,20 @@ class Bar:
         self._unit = unit
         self._begun = time.monotonic()
         self._shown = 0.0
-        self._progress = Progress(
-            SpinnerColumn("line"),  # ASCII
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("time left:"),
-            TimeRemainingColumn(),
-            TextColumn("[red]{task.fields[errors]}"),
-            console=build_console(stderr=True),
-        )
+        console = build_console(stderr=True)
+        columns: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()]
+        if console.width >= _NARROW:
+            columns = [
+                SpinnerColumn("line"),  # ASCII
+                TextColumn("{task.description}"),
+                BarColumn(),
+                *columns[:2],
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("time left:"),
+                TimeRemainingColumn(),
+            ]
+        self._progress = Progress(*columns, TextColumn("[red]{task.fields[errors]}"), console=console)
         self._line = self._progress.add_task("", total=None, errors="", rate="")
         self._is_drawn = is_drawn and self._progress.console.is_interactive  # a dumb terminal cannot draw
 
@@ -130,21 +132,24 @@ def build_view(found: dict[str, Any], console: Console, *, is_live: bool = False
     is_live : bool, optional
         Whether the view is updated in place: the last parts are then left out rather than scrolled away.
     """
-    is_narrow = console.width < _NARROW
-    if not console.is_terminal:
-        return Group(*_build_parts(found, _ROWS[0], is_narrow=is_narrow))
+    is_narrow, left = console.width < _NARROW, 0
     for rows in _ROWS:
-        parts = _build_parts(found, rows, is_narrow=is_narrow)
-        lines = [len(console.render_lines(part)) for part in parts]
-        if sum(lines) < console.height:
-            return Group(*parts)
-    if not is_live:
-        return Group(*_build_parts(found, _ROWS[2], is_narrow=is_narrow))
-    return Group(*(part for number, part in enumerate(parts) if sum(lines[: number + 1]) < console.height))
+        parts, more = _build_parts(found, rows, is_narrow=is_narrow)
+        left = console.height - 1 - sum(len(console.render_lines(part)) for part in parts)
+        if left >= 0 or not console.is_terminal:
+            break
+    for part in more:
+        left -= len(console.render_lines(part))
+        if left < 0 and is_live:
+            break
+        parts.append(part)
+    return Group(*parts)
 
 
-def _build_parts(found: dict[str, Any], rows: int, *, is_narrow: bool) -> list[RenderableType]:
-    """Return the parts of a status, the most important first, with so many rows in each list."""
+def _build_parts(
+    found: dict[str, Any], rows: int, *, is_narrow: bool
+) -> tuple[list[RenderableType], list[RenderableType]]:
+    """Return the parts of a status, with so many rows in each list: the important parts, and the others."""
     parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
     parts.append(Text(clean(_describe(found))))
     if found["failures"]:
@@ -153,14 +158,15 @@ def _build_parts(found: dict[str, Any], rows: int, *, is_narrow: bool) -> list[R
         errors = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"][:rows]]
         parts.append(_build_list("Last errors", errors, ("priority", "starid", "errors")))
     parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
+    more = []
     if found["running"]:
         number, running = found["status"]["STARTED"], found["running"][:rows]
         title = f"Running tasks: {number:,}" + (f" (the first {len(running)})" if number > len(running) else "")
-        parts.append(_build_list(title, running, _RUNNING[:3] if is_narrow else _RUNNING))
+        more.append(_build_list(title, running, _RUNNING[:3] if is_narrow else _RUNNING))
     if found["versions"]:
         versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
-        parts.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
-    return parts
+        more.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
+    return parts, more
 
 
 def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
@@ -229,12 +235,10 @@ def _build_focal_plane(ccds: list[dict[str, Any]], *, is_narrow: bool) -> Render
     )
     table = _build_table("")
     for camera in cameras:
-        table.add_column(Text(clean(f"camera {camera}")), justify="right")
+        table.add_column(Text(clean(f"{'cam' if is_narrow else 'camera'} {camera}")), justify="right")
     for ccd in numbers:
-        table.add_row(
-            Text(clean(f"CCD {ccd}")),
-            *(_build_cell(cells.get((camera, ccd)), is_narrow=is_narrow) for camera in cameras),
-        )
+        row = (_build_cell(cells.get((camera, ccd)), is_narrow=is_narrow) for camera in cameras)
+        table.add_row(Text(clean(f"CCD {ccd}")), *row)
     return _put_title("Finished tasks (and errors), by camera and CCD", table)
 
 
