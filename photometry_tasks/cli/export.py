@@ -14,7 +14,7 @@ from photometry_tasks.text import count_of
 
 @click.command(cls=Command)
 @todo_argument
-@click.argument("target", metavar="FILE")
+@click.argument("target", metavar="FILE", type=click.Path())
 @click.option(
     "--format",
     "file_format",

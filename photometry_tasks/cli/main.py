@@ -6,6 +6,7 @@ Help, completion and usage errors load no library but click: a command imports w
 import codecs
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -87,6 +88,9 @@ class _Commands(click.Group):
             if signal.getsignal(number) is signal.SIG_IGN:
                 with suppress(ValueError):  # a program that runs the command in a thread
                     signal.signal(number, action)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # it was closed; another file would take its place
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - as long as the process
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="plain")

@@ -61,7 +61,9 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
 
 @click.command(cls=Command)
 @todo_argument
-@click.option("-o", "--output", required=True, metavar="FILE", help="The HTML file to write; '-' is the output.")
+@click.option(
+    *("-o", "--output"), type=click.Path(), required=True, metavar="FILE", help="The HTML file; '-' is the output."
+)
 @force_option
 def report(todo: Location, output: str, force: bool) -> None:
     """Write the status of TODO as an HTML page with figures.
