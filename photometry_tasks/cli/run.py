@@ -199,7 +199,7 @@ def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunRe
 def _describe_kinds(report: "RunReport") -> str:
     shown = [f"{number:,} {kind or NOT_GIVEN}" for kind, number in report.kinds.most_common(_KINDS)]
     rest = report.kinds.total() - sum(number for _, number in report.kinds.most_common(_KINDS))
-    return f"Errors: {', '.join(shown)}{f', {rest:,} others' if rest else ''}."
+    return f"Errors: {', '.join(shown + [count_of(rest, 'other')] * bool(rest))}."
 
 
 def _suggest_next(todo: Location, pending: int) -> str:

@@ -465,7 +465,7 @@ class _Run:
             saved, self._done = self._done, []
             if self._count_streak(saved, statuses):
                 raise TooManyErrorsError(
-                    number=len(self._streak),
+                    tasks=count_of(len(self._streak), "task"),
                     host=socket.gethostname(),
                     kind=self._streak_kind or "a kind that is not given",
                     priority=list(self._streak)[-1],
