@@ -3,10 +3,11 @@
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 from xml.sax.saxutils import escape
 
@@ -27,7 +28,7 @@ Batch = Sequence[Sequence[Any]]
 #: Yields all rows, each time that it is called.
 Read = Callable[[], Iterator[Batch]]
 
-#: Writes all rows into an empty file.
+#: Writes all rows into an empty file, which can be emptied again.
 Writer = Callable[[BinaryIO, Columns, Read], None]
 
 
@@ -51,7 +52,7 @@ def _format(column: Column[Any], values: Sequence[Any]) -> list[str]:
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|^\s|\s$|^$")
 
 
-def _write_ecsv(file: BinaryIO, columns: Columns, read: Read) -> None:
+def _write_ecsv(file: BinaryIO, columns: Columns, read: Read, as_json: Set[str] = frozenset()) -> None:
     """Write the header with astropy, and the rows as CSV: astropy would hold all rows in memory at once.
 
     A column with a text that astropy would change is written as JSON: astropy reads its texts as objects.
@@ -60,32 +61,34 @@ def _write_ecsv(file: BinaryIO, columns: Columns, read: Read) -> None:
     from astropy.table import Column as TableColumn
     from astropy.table import Table
 
-    odd = _find_odd(columns, read)
-    kinds = [object if column.name in odd else _type(column) for column in columns]
+    kinds = [object if column.name in as_json else _type(column) for column in columns]
     units = [column.info.get("unit") for column in columns]
     named = zip((column.name for column in columns), kinds, units, strict=True)
     table = Table([TableColumn(name=name, dtype=kind, unit=unit) for name, kind, unit in named])
     head = io.StringIO()
     table.write(head, format="ascii.ecsv", delimiter=",")
+    odd: set[str] = set()
 
     def read_encoded() -> Iterator[Batch]:
         for batch in read():
-            yield [
-                [None if text is None else json.dumps(text) for text in values] if kind is object else values
-                for kind, values in zip(kinds, batch, strict=True)
-            ]
+            encoded = []
+            for column, kind, values in zip(columns, kinds, batch, strict=True):
+                if kind is object:
+                    values = [None if text is None else json.dumps(text) for text in values]
+                elif kind is str and any(text is not None and _ODD.search(text) for text in values):
+                    odd.add(column.name)
+                encoded.append(values)
+            yield encoded
 
     _write_csv(file, columns, read_encoded, head.getvalue())
+    if odd:
+        _write_ecsv(_empty(file), columns, read, as_json | odd)
 
 
-def _find_odd(columns: Columns, read: Read) -> set[str]:
-    """Return the names of the columns with a text that astropy would change."""
-    odd: set[str] = set()
-    for batch in read():
-        for column, values in zip(columns, batch, strict=True):
-            if _type(column) is str and any(text is not None and _ODD.search(text) for text in values):
-                odd.add(column.name)
-    return odd
+def _empty(file: BinaryIO) -> BinaryIO:
+    file.seek(0)
+    file.truncate()
+    return file
 
 
 def _write_votable(file: BinaryIO, columns: Columns, read: Read) -> None:
@@ -131,41 +134,47 @@ def _escape_xml(text: str) -> str:
 _NOT_XML = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
-def _write_fits(file: BinaryIO, columns: Columns, read: Read) -> None:
+def _write_fits(file: BinaryIO, columns: Columns, read: Read, known: Mapping[str, int] = MappingProxyType({})) -> None:
     """Write the header with astropy, and the rows as they are in FITS: astropy would hold all rows in memory at once.
 
-    Source: FITS 4.0, 7.3 (https://fits.gsfc.nasa.gov). It has one width for all texts of a column, and ASCII only.
+    All texts of a column have one width: if a text is longer than `known`, all is written again.
+    Source: FITS 4.0, 7.3 (https://fits.gsfc.nasa.gov).
     """
     import numpy as np
     from astropy.io import fits
 
-    number, widths = 0, dict.fromkeys((column.name for column in columns if _type(column) is str), 1)
-    for batch in read():
-        number += len(batch[0])
-        for column, values in zip(columns, batch, strict=True):
-            if column.name in widths:
-                widths[column.name] = max(widths[column.name], *(len(_escape_fits(text)) for text in values))
+    widths = {column.name: known.get(column.name, 1) for column in columns if _type(column) is str}
     parts, types = [], []
     for column in columns:
         form, kind, null = _FITS.get(_type(column)) or (f"{widths[column.name]}A", f"S{widths[column.name]}", None)
         parts.append(fits.Column(column.name, form, unit=column.info.get("unit"), null=null))
         types.append((column.name, kind))
-    table, row = fits.BinTableHDU.from_columns(parts, nrows=0), np.dtype(types)
-    table.header["NAXIS2"] = number
+    table, row, number = fits.BinTableHDU.from_columns(parts, nrows=0), np.dtype(types), 0
     primary = fits.PrimaryHDU()
     primary.header["EXTEND"] = True
-    for header in (primary.header, table.header):
-        file.write(header.tostring().encode("ascii"))
+    head = primary.header.tostring().encode("ascii")
+    file.write(head + table.header.tostring().encode("ascii"))
+    longest = dict(widths)
     for batch in read():
         rows = np.zeros(len(batch[0]), row)
+        number += len(rows)
         for column, values in zip(columns, batch, strict=True):
             if column.name in widths:
-                rows[column.name] = [_escape_fits(text) for text in values]
+                texts = list(map(_escape_fits, values))
+                longest[column.name] = max(longest[column.name], *map(len, texts))
+                rows[column.name] = texts
             else:
                 null = _FITS[_type(column)][2]
                 rows[column.name] = [null if value is None else value for value in values]
-        file.write(rows.tobytes())
+        if longest == widths:
+            file.write(rows.tobytes())
+    if longest != widths:
+        _write_fits(_empty(file), columns, read, longest)
+        return
     file.write(bytes(-number * row.itemsize % 2880))
+    table.header["NAXIS2"] = number
+    file.seek(len(head))
+    file.write(table.header.tostring().encode("ascii"))
 
 
 #: The format of a column, the type of its values in a row, and a missing value; FITS has no missing truth value.

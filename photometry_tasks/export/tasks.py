@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Unpack, cast
 
@@ -117,15 +119,19 @@ def export_tasks(
         columns = (*_COLUMNS, *own.values())
 
         def write(file: BinaryIO) -> None:
-            if not is_compressed:
-                form.write(file, columns, read)
-                return
-            with gzip.GzipFile("", "wb", fileobj=file) as compressed:
-                form.write(cast(BinaryIO, compressed), columns, read)
+            """Write through a temporary file what is compressed or printed."""
+            with tempfile.TemporaryFile() as spool:
+                form.write(spool, columns, read)
+                spool.seek(0)
+                with gzip.GzipFile("", "wb", fileobj=file) if is_compressed else nullcontext(file) as content:
+                    shutil.copyfileobj(spool, content)
 
         def write_to(path: Path) -> None:
             with path.open("wb") as file:
-                write(file)
+                if is_compressed:
+                    write(file)
+                else:
+                    form.write(file, columns, read)
 
         def is_ours(file: BinaryIO) -> bool:
             try:

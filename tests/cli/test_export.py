@@ -227,6 +227,16 @@ def test_the_command(filled: Path, call: Call, options: list[str], where: str) -
     assert read_csv(filled.parent / "out.csv") == rows
 
 
+@pytest.mark.parametrize("kind", ["csv", "ecsv", "vot"])
+def test_printed(filled: Path, call: Call, kind: str) -> None:
+    """With '-', the table is all that is printed; the message is on stderr."""
+    export_tasks(filled, filled.with_name(f"out.{kind}"))
+    run = call("export", filled, "-", *(["--format", kind] if kind != "csv" else []))
+    assert run.stdout == filled.with_name(f"out.{kind}").read_text(encoding="utf-8")
+    assert run.stderr == "4 tasks written to the output.\n"
+    assert not filled.with_name("-").exists()
+
+
 @pytest.mark.parametrize(
     ("status", "where"),
     [
