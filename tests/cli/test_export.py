@@ -38,7 +38,7 @@ from tests.support.old_files import make_old_file
 from tests.support.processes import kill, running
 
 #: The FITS standard has no electron; astropy keeps the unit, but warns.
-pytestmark = pytest.mark.filterwarnings("ignore:'electron / s' did not parse as fits unit")
+pytestmark = pytest.mark.filterwarnings("ignore:'electron.*' did not parse as fits unit")
 
 SQL = "SELECT * FROM todolist AS t LEFT JOIN diagnostics AS d ON d.priority = t.priority {} ORDER BY t.priority"
 
