@@ -68,7 +68,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 def _stating_interrupts() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click turns Ctrl-C at a question into an Abort, as a "no".
+        if not any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
+            raise
         echo("Interrupted.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
 

@@ -4,7 +4,9 @@ import fcntl
 import os
 import pty
 import re
+import select
 import shlex
+import signal
 import sqlite3
 import struct
 import subprocess
@@ -431,6 +433,27 @@ def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str,
     lines = [line for line in run.stderr.splitlines() if not line.startswith(("Measuring: ", "Stopped: ", str(path)))]
     assert (run.returncode, lines) == (130, ["Interrupted."])
     assert not path.with_name("copy.sqlite").exists()
+
+
+def test_ctrl_c_at_a_question(failing: Path) -> None:
+    """Ctrl-C at the question of `reset` ends the command as anywhere else, and changes nothing."""
+    ours, theirs = pty.openpty()
+    command, before = [COMMAND, "reset", str(failing), "--status", "OK"], failing.read_bytes()
+    with running_command(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Continue?" not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while not select.select([ours], [], [], 1)[0]:  # Python's `input` misses a signal just before it reads
+            process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # EIO: the command has closed the terminal
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        assert process.wait(60) == 130
+    os.close(ours)
+    assert shown.endswith(b"\r\nInterrupted.\r\n")
+    assert failing.read_bytes() == before
 
 
 COMPLETE = """
