@@ -72,7 +72,7 @@ def _stating_interrupts() -> Iterator[None]:
         # click turns Ctrl-C at a question into an Abort, as a "no".
         if not any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
             raise
-        echo("Interrupted.", err=True)
+        echo("\n" * isinstance(error, click.Abort) + "Interrupted.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from None
 
 

@@ -452,7 +452,7 @@ def test_ctrl_c_at_a_question(failing: Path) -> None:
                 shown += chunk
         assert process.wait(60) == 130
     os.close(ours)
-    assert shown.endswith(b"\r\nInterrupted.\r\n")
+    assert shown.endswith(b"[y/N]: \r\nInterrupted.\r\n")
     assert failing.read_bytes() == before
 
 
