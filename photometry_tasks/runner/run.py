@@ -213,8 +213,8 @@ def run_tasks(
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
     with log_tasks(log_level, log_dir) as log, Shutdown(grace, grace_term) as shutdown:
-        call = partial(run_task if log is None else log.run, function)
-        run = _Run(manager, call, checked, executor, jobs, limit, most_errors, shutdown, progress)
+        call = run_task if log is None else log.run
+        run = _Run(manager, call, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
         shutdown.begin(find_time_limit(stop_after), run.wake_up)
         run.work()
     return run.report
@@ -226,7 +226,8 @@ class _Run:
     def __init__(
         self,
         manager: TaskManager,
-        call: Callable[[dict[str, Any]], Result | None],
+        call: Callable[[PhotometryFunction, dict[str, Any]], Result | None],
+        function: PhotometryFunction,
         constraints: Mapping[str, Any],
         make_executor: Callable[[int], Executor],
         jobs: int,
@@ -238,6 +239,7 @@ class _Run:
         self.report = RunReport()
         self._manager = manager
         self._run_task = call
+        self._function = function
         self._constraints = constraints
         self._make_executor = make_executor
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
@@ -371,7 +373,7 @@ class _Run:
             self._executor = self._make_executor(self._jobs)
             self._is_broken = False
         try:
-            future = self._executor.submit(self._run_task, task)
+            future = self._executor.submit(self._run_task, self._function, task)
         except BrokenExecutor as error:
             if is_new:
                 raise WorkerError(found=describe_error(error)) from error
