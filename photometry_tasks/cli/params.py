@@ -62,6 +62,23 @@ class _IntegerOrFFI(ParamType):
         return "ffi" if str(value).lower() == "ffi" else click.INT.convert(value, param, ctx)
 
 
+class _Status(ParamType):
+    """The name of a status, in any case."""
+
+    name = "status"
+
+    def __init__(self, *, with_pending: bool) -> None:
+        self._names = [status.name for status in STATUS] + ["PENDING"] * with_pending
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value.upper() not in self._names:
+            self.fail(f"{value!r} is not one of {', '.join(self._names)}", param, ctx)
+        return value.upper()
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [CompletionItem(name) for name in self._names if name.startswith(incomplete.upper())]
+
+
 class _List(ParamType):
     """Values of another type, separated by commas."""
 
@@ -81,12 +98,11 @@ class _List(ParamType):
         return [CompletionItem(f"{before}{comma}{item.value}") for item in found]
 
 
-def list_option(name: str, item: ParamType, text: str, metavar: str | None = None) -> Any:
+def list_option(name: str, item: ParamType, text: str) -> Any:
     """Add an option that takes several values, with commas between them or one each time that it is given."""
     return click.option(
         name,
         type=_List(item),
-        metavar=metavar,
         multiple=True,
         callback=lambda _ctx, _param, lists: tuple(chain.from_iterable(lists)),
         help=f"{text}; several with commas, or repeat it.",
@@ -122,9 +138,8 @@ def choice_options(*, with_pending: bool) -> Callable[[Callable[..., None]], Cal
     with_pending : bool
         Whether pending tasks can be chosen.
     """
-    names = [status.name for status in STATUS] + ["PENDING"] * with_pending
     options = [
-        list_option("--status", click.Choice(names, case_sensitive=False), "Only tasks with this status", "STATUS"),
+        list_option("--status", _Status(with_pending=with_pending), "Only tasks with this status"),
         click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors."),
         click.option(
             "--kind",

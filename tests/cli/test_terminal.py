@@ -474,8 +474,8 @@ complete_line() {{
     [
         ("photometry-tasks und", "undo"),
         ("photometry-tasks reset todo.sqlite --error", "--error-like"),
-        ("photometry-tasks export todo.sqlite out.csv --status SK", "skipped"),
-        ("photometry-tasks export todo.sqlite out.csv --status OK,w", "ok,warning"),
+        ("photometry-tasks export todo.sqlite out.csv --status SK", "SKIPPED"),
+        ("photometry-tasks export todo.sqlite out.csv --status OK,w", "OK,WARNING"),
         ("photometry-tasks export todo.sqlite out.csv --datasource t", "tpf"),
         ("photometry-tasks status tod", "-o default"),  # the option by which bash completes names of files
     ],
@@ -487,4 +487,4 @@ def test_completion_in_bash(tmp_path: Path, line: str, found: str) -> None:
     script = COMPLETE.format(command=documented, folder=tmp_path) + f"complete_line {shlex.quote(line)}"
     environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
     run = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
-    assert run.stdout.strip().lower() == found, run.stderr
+    assert run.stdout.strip() == found, run.stderr
