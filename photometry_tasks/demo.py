@@ -6,6 +6,7 @@ copy this file and replace `photometry`.
 
 import functools
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ def invent_sector() -> dict[int, Star]:
     return stars
 
 
-def make_todo_file(todo_file: Path) -> None:
+def make_todo_file(todo_file: str | os.PathLike[str]) -> None:
     """Create a TODO-file with two tasks for each star: one on full-frame images, one on a target pixel file."""
     rows = [{**star._asdict(), "sector": SECTOR} for star in invent_sector().values()]
     add_targets(todo_file, rows, datasource="both")

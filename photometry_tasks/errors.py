@@ -306,7 +306,7 @@ class WorkerDiedError(TodoError, ChildProcessError):
 
 
 class TooManyErrorsError(TodoError, ChildProcessError):
-    """{number} tasks in a row failed in the same way on {host} ({kind}). The last, task {priority}, with: {found}.
+    """{tasks} in a row failed in the same way on {host} ({kind}). The last, task {priority}, with: {found}.
 
     All tasks that failed so in a row are pending again; `photometry-tasks errors {quoted} --priority {priority}` shows
     the error. Correct the cause, then run again; with `--max-errors-in-a-row 0` (`max_errors_in_a_row=0`) the run goes

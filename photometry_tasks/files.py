@@ -15,6 +15,7 @@ from typing import BinaryIO
 from photometry_tasks.errors import (
     DiskError,
     DiskFullError,
+    InvalidArgumentError,
     NotWritableError,
     PathTooLongError,
     TodoError,
@@ -130,6 +131,22 @@ def open_regular(path: Path) -> BinaryIO | None:
         raise
     os.close(descriptor)
     return None
+
+
+def check_replaceable(argument: str, path: Path, is_ours: Callable[[BinaryIO], bool]) -> None:
+    """Check that an output replaces nothing of the user: no file is there, or an empty one, or an earlier output.
+
+    Raises
+    ------
+    InvalidArgumentError
+    """
+    file = open_regular(path)
+    if file is None:
+        return
+    with file:
+        if os.fstat(file.fileno()).st_size and not is_ours(file):
+            remedy = "this file holds something else, and is not replaced; give another path, or --force (`force=True`)"
+            raise InvalidArgumentError(argument=argument, value=repr(str(path)), remedy=remedy)
 
 
 # --- replacing -------------------------------------------------------------------------------------------

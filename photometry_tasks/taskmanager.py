@@ -98,6 +98,8 @@ class TaskManager:
     retries : int, optional
         Opening returns a failed task (ERROR, ABORT) to pending only if it has failed at most `retries` times since it
         was last reset by hand; 0 returns none. By default opening returns every failed task.
+    force : bool, optional
+        Let the summary replace any file, not only a summary.
 
     Attributes
     ----------
@@ -148,6 +150,7 @@ class TaskManager:
         forget: bool = False,
         only_version: bool = False,
         retries: int | None = None,
+        force: bool = False,
     ) -> None:
         from photometry_tasks.constraints import build_conditions
         from photometry_tasks.progress.throughput import Throughput
@@ -187,7 +190,8 @@ class TaskManager:
         self._summary = progress.build_summary()
         if options.summary is not None:
             check_writable(options.summary)
-            progress.check_place(options.summary)
+            if not force:
+                progress.check_place(options.summary)
         self._throughput = Throughput()
         location = parse_location(todo_file)
         if only_version:

@@ -4,13 +4,14 @@ import shlex
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import TODO
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
 
-@click.command("copy")
+@click.command("copy", cls=Command)
 @click.argument("source", type=TODO)
 @click.argument("target", type=TODO)
 def copy_command(source: Location, target: Location) -> None:

@@ -3,15 +3,18 @@
 import os
 import shlex
 import shutil
+import sys
 import time
 from datetime import UTC, timedelta
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -29,9 +32,12 @@ _LINES = 30.0
 
 _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
 
+#: Columns of a terminal in which a table shows less in each row.
+_NARROW = 60
 
-#: The most kinds of failure, and hosts of each, that are shown.
-_MOST_KINDS, _MOST_HOSTS = 10, 3
+
+#: The rows of each list, from a high terminal to a low one; and the most hosts that are shown of a kind of failure.
+_ROWS, _MOST_HOSTS = (10, 5, 3, 2, 1), 3
 
 #: The most tasks that cover a task, or that it covers, that are shown.
 _MOST_COVERS = 10
@@ -40,12 +46,18 @@ _MOST_COVERS = 10
 _NARROWEST = 40
 
 
+#: Columns of an output that is no terminal: a program reads each row as a line.
+_WIDEST = 10_000
+
+
 def build_console(*, stderr: bool = False) -> Console:
     """Return a console of a readable width: in batch jobs COLUMNS may be 0, and it may hold any text."""
     size = shutil.get_terminal_size()
     # Without these variables, the console follows the terminal when its size changes.
     width = max(size.columns, _NARROWEST) if "COLUMNS" in os.environ else None
     height = size.lines if "LINES" in os.environ else None
+    if width is None and not (sys.stderr if stderr else sys.stdout).isatty():
+        width = _WIDEST
     return Console(stderr=stderr, width=width, height=height)
 
 
@@ -58,27 +70,30 @@ class Bar:
     ----------
     unit : str
         The noun of the counted things, in the plural.
+    is_drawn : bool, optional
+        Whether to draw the bar in a terminal, and not to print lines.
     """
 
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str, *, is_drawn: bool = True) -> None:
         self._unit = unit
         self._begun = time.monotonic()
         self._shown = 0.0
-        self._progress = Progress(
-            SpinnerColumn("line"),  # ASCII
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("time left:"),
-            TimeRemainingColumn(),
-            TextColumn("[red]{task.fields[errors]}"),
-            console=build_console(stderr=True),
-        )
+        console = build_console(stderr=True)
+        columns: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()]
+        if console.width >= _NARROW:
+            columns = [
+                SpinnerColumn("line"),  # ASCII
+                TextColumn("{task.description}"),
+                BarColumn(),
+                *columns[:2],
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("time left:"),
+                TimeRemainingColumn(),
+            ]
+        self._progress = Progress(*columns, TextColumn("[red]{task.fields[errors]}"), console=console)
         self._line = self._progress.add_task("", total=None, errors="", rate="")
-        self._is_drawn = self._progress.console.is_terminal
+        self._is_drawn = is_drawn and self._progress.console.is_interactive  # a dumb terminal cannot draw
 
     def show(self, description: str, done: int, total: int | None, errors: int = 0) -> None:
         """Show how many of the total are done."""
@@ -110,25 +125,51 @@ class Bar:
             self._progress.stop()
 
 
-def build_view(found: dict[str, Any]) -> RenderableType:
-    """Return the status of `get_status` for a terminal."""
-    parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
-    parts += [Text(clean(_describe(found))), _build_focal_plane(found["ccds"])]
-    if found["running"]:
-        number = found["status"]["STARTED"]
-        title = f"Running tasks: {number:,}" + (
-            f" (the first {len(found['running'])})" if number > len(found["running"]) else ""
-        )
-        parts.append(_build_list(title, found["running"], _RUNNING))
-    if found["failures"]:
-        parts.append(_build_failures(found["failures"]))
-    if found["versions"]:
-        rows = [{**row, "version": name_version(row["version"])} for row in found["versions"]]
-        parts.append(_build_list("Versions of the pipeline", rows, ("version", "results")))
-    if found["last_errors"]:
-        rows = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"]]
-        parts.append(_build_list("Last errors", rows, ("priority", "starid", "errors")))
+def build_view(found: dict[str, Any], console: Console, *, is_live: bool = False) -> RenderableType:
+    """Return the status of `get_status` for a terminal, with fewer rows in its lists if its height is too small.
+
+    Parameters
+    ----------
+    found : dict
+    console : rich.console.Console
+    is_live : bool, optional
+        Whether the view is updated in place: the last parts are then left out rather than scrolled away.
+    """
+    is_narrow, left = console.width < _NARROW, 0
+    for rows in _ROWS:
+        parts, more = _build_parts(found, rows, is_narrow=is_narrow)
+        left = console.height - 1 - sum(len(console.render_lines(part)) for part in parts)
+        if left >= 0 or not console.is_terminal:
+            break
+    for part in more:
+        left -= len(console.render_lines(part))
+        if left < 0 and is_live:
+            break
+        parts.append(part)
     return Group(*parts)
+
+
+def _build_parts(
+    found: dict[str, Any], rows: int, *, is_narrow: bool
+) -> tuple[list[RenderableType], list[RenderableType]]:
+    """Return the parts of a status, with so many rows in each list: the important parts, and the others."""
+    parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
+    parts.append(Text(clean(_describe(found))))
+    if found["failures"]:
+        parts.append(_build_failures(found["failures"], rows))
+    if found["last_errors"]:
+        errors = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"][:rows]]
+        parts.append(_build_list("Last errors", errors, ("priority", "starid", "errors")))
+    parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
+    more = []
+    if found["running"]:
+        number, running = found["status"]["STARTED"], found["running"][:rows]
+        title = f"Running tasks: {number:,}" + (f" (the first {len(running)})" if number > len(running) else "")
+        more.append(_build_list(title, running, _RUNNING[:3] if is_narrow else _RUNNING))
+    if found["versions"]:
+        versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
+        more.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
+    return parts, more
 
 
 def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
@@ -179,7 +220,7 @@ def build_star(task: dict[str, Any]) -> RenderableType:
     return Group(*parts, build_attempts(task["priority"], task["attempts"]), Text())
 
 
-def build_errors(groups: list[dict[str, Any]], number: int) -> Table:
+def build_errors(groups: list[dict[str, Any]], number: int) -> RenderableType:
     """Return groups of `TodoList.errors`, the first of a number, each with the star of its first task."""
     rows = [
         {
@@ -201,7 +242,7 @@ def _list_hosts(hosts: dict[str, int]) -> str:
 
 def _build_counts(found: dict[str, Any]) -> Table:
     shown = [name for name, number in found["status"].items() if number]
-    table = Table(*shown, "all", title="Tasks", title_justify="left")
+    table = _build_table(*shown, "all")
     for column in table.columns:
         column.justify = "right"
     table.add_row(*(str(found["status"][name]) for name in shown), str(found["numtasks"]))
@@ -235,7 +276,7 @@ def _describe(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
+def _build_focal_plane(ccds: list[dict[str, Any]], *, is_narrow: bool) -> RenderableType:
     """Return the share of finished tasks and the errors, with a column for each camera and a row for each CCD."""
     cells = {(entry["camera"], entry["ccd"]): entry for entry in ccds}
     # A file may hold texts in place of integers.
@@ -243,22 +284,23 @@ def _build_focal_plane(ccds: list[dict[str, Any]]) -> Table:
         sorted({1, 2, 3, 4} | {place[axis] for place in cells}, key=lambda number: (isinstance(number, str), number))
         for axis in (0, 1)
     )
-    table = Table("", title="Finished tasks and errors, by camera and CCD", title_justify="left")
+    table = _build_table("")
     for camera in cameras:
-        table.add_column(Text(clean(f"camera {camera}")), justify="right")
+        table.add_column(Text(clean(f"{'cam' if is_narrow else 'camera'} {camera}")), justify="right")
     for ccd in numbers:
-        table.add_row(Text(clean(f"CCD {ccd}")), *(_build_cell(cells.get((camera, ccd))) for camera in cameras))
-    return table
+        row = (_build_cell(cells.get((camera, ccd)), is_narrow=is_narrow) for camera in cameras)
+        table.add_row(Text(clean(f"CCD {ccd}")), *row)
+    return _put_title("Finished tasks (and errors), by camera and CCD", table)
 
 
-def _build_cell(entry: dict[str, Any] | None) -> Text:
+def _build_cell(entry: dict[str, Any] | None, *, is_narrow: bool) -> Text:
     if entry is None:
         return Text("-", style="dim")
     total = sum(number for name, number in entry.items() if name not in ("camera", "ccd"))
     done = sum(entry[status.name] for status in FINISHED)
-    text = Text(f"{_floor(done, total)} of {total}", style="green" if done == total else "")
+    text = Text(_floor(done, total) + ("" if is_narrow else f" of {total}"), style="green" if done == total else "")
     if entry["ERROR"]:
-        text.append(f"\n{count_of(entry['ERROR'], 'error')}", style="red")
+        text.append(f" ({entry['ERROR']:,})", style="red")
     return text
 
 
@@ -267,25 +309,34 @@ def _floor(part: int, whole: int) -> str:
     return f"{1000 * part // whole / 10:g} %"
 
 
-def _build_failures(failures: list[dict[str, Any]]) -> Table:
+def _build_failures(failures: list[dict[str, Any]], most: int) -> RenderableType:
     rows = [
         {
             "kind": row["kind"] or NOT_GIVEN,
             "tasks": row["tasks"],
             "hosts": _list_hosts(row["hosts"]),
         }
-        for row in failures[:_MOST_KINDS]
+        for row in failures[:most]
     ]
-    title = "Kinds of failure" + (f" (the first {_MOST_KINDS} of {len(failures)})" if len(failures) > len(rows) else "")
+    title = "Kinds of failure" + (f" (the first {most} of {len(failures)})" if len(failures) > most else "")
     return _build_list(title, rows, ("kind", "tasks", "hosts"))
 
 
-def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> Table:
-    table = Table(*names, title=title, title_justify="left")
+def _build_table(*names: str) -> Table:
+    """Return a table without rows and without a frame, which would take lines."""
+    return Table(*names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _put_title(title: str, table: Table) -> RenderableType:
+    return Group(Text(title, style="italic"), table)  # a table would fold its title to its own width
+
+
+def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> RenderableType:
+    table = _build_table(*names)
     for row in rows:
         # As Text, because an error may contain characters that look like markup.
         table.add_row(*(_build_text(name, row[name]) for name in names))
-    return table
+    return _put_title(title, table)
 
 
 def _build_text(name: str, value: object) -> Text:

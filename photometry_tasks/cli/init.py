@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo, suggest_run
 from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.argument("lists", metavar="LIST.csv...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--sector", type=click.IntRange(min=1), help="Sector of targets without a sector in the list.")
@@ -22,13 +23,13 @@ from photometry_tasks.text import count_of
 )
 @click.option(
     "--datasource",
-    type=click.Choice(["tpf", "ffi", "both"]),
+    type=click.Choice(["tpf", "ffi", "both"], case_sensitive=False),
     default="ffi",
     show_default=True,
     help="Target pixel files, full-frame images, or a task for each, for targets without a datasource in the list.",
 )
 def init(todo: Location, lists: tuple[Path, ...], sector: int | None, cadence: int | None, datasource: Any) -> None:
-    """Create a TODO-list from target lists, or add new targets to it.
+    """Create a TODO-list from target lists, or add new targets.
 
     TODO is a file or a PostgreSQL URL. LIST.csv is a TESS target list of MIT, or a CSV file with the column names of
     `todolist`.

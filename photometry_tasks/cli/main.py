@@ -3,12 +3,15 @@
 Help, completion and usage errors load no library but click: a command imports what it needs when it runs.
 """
 
+import codecs
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -39,15 +42,40 @@ _ACTIONS: dict[signal.Signals, Any] = {
 }
 
 
+#: Characters of our messages, for terminals whose encoding lacks them.
+_PLAIN = {"–": "-", "…": "~"}
+
+
+def _replace_by_plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace a character that an encoding lacks by a similar one, or by its escape."""
+    if isinstance(error, UnicodeEncodeError) and (plain := _PLAIN.get(error.object[error.start])):
+        return plain, error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error("plain", _replace_by_plain)
+
+
 class _CleanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return clean(super().format(record))
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
-) -> None:
-    echo(warnings.formatwarning(message, category, filename, lineno, line="").rstrip(), err=True)
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print a warning without the line of code that gave it."""
+    echo(f"{category.__name__}: {message}", err=True)
+
+
+@contextmanager
+def _stating_interrupts() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort) as error:
+        # click turns Ctrl-C at a question into an Abort, as a "no".
+        if not any(isinstance(each, KeyboardInterrupt) for each in (error, error.__context__)):
+            raise
+        echo("\n" * isinstance(error, click.Abort) + "Interrupted.", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
 class _Braked(click.ClickException):
@@ -65,20 +93,26 @@ class _Commands(click.Group):
             if signal.getsignal(number) is signal.SIG_IGN:
                 with suppress(ValueError):  # a program that runs the command in a thread
                     signal.signal(number, action)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:  # it was closed; another file would take its place
+                setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - as long as the process
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors="plain")
         if logging.lastResort is not None:  # prints the warnings of the library, unless the pipeline has a handler
             logging.lastResort.setFormatter(_CleanFormatter())
         warnings.showwarning = _show_warning
         return super().main(*given, **named)
 
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        """Parse the options; click would print "Aborted!" after Ctrl-C."""
+        with _stating_interrupts():
+            return super().make_context(*given, **named)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            echo("Interrupted.", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            with _stating_interrupts():
+                return super().invoke(ctx)
         except (BrokenPipeError, click.exceptions.Exit, click.Abort):
             raise  # click ends quietly; the reader of the output, such as `head`, may have enough
         except click.ClickException as error:
@@ -95,7 +129,7 @@ class _Commands(click.Group):
             raise click.ClickException(clean(error.orig)) from error
 
 
-@click.group(cls=_Commands)
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="photometry_tasks")
 def main() -> None:
     """Keep the TODO-list of a photometry pipeline: the stars to measure, and the results."""

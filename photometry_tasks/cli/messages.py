@@ -1,7 +1,11 @@
 """The messages of the commands, and the sentences that name the next command."""
 
+import logging
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -12,6 +16,41 @@ from photometry_tasks.text import clean, count_of
 def echo(message: str, *, err: bool = False) -> None:
     """Print a message, whose texts and file names cannot control the terminal."""
     click.echo(clean(message), file=sys.stderr if err else sys.stdout)  # otherwise click writes UTF-8 instead of ASCII
+
+
+class _Handler(logging.Handler):
+    """Prints the manager's messages; those of tasks have the star in each line, and a handler of their own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        echo(f"{record.levelname} {record.getMessage()}", err=True)
+
+
+@contextmanager
+def logging_to_terminal(how: dict[str, Any], *, verbose: bool) -> Iterator[None]:
+    """Complete the options of the log, and print the manager's messages of the chosen level.
+
+    Parameters
+    ----------
+    how : dict
+        With `log_level` and `log_dir`, arguments of `run_tasks`.
+    verbose : bool
+    """
+    chosen = how["log_level"] or ("INFO" if verbose or how["log_dir"] else None)
+    how["log_level"] = chosen or "WARNING"
+    if chosen is None or how["log_dir"] is not None:
+        yield
+        return
+    from photometry_tasks.runner.logs import is_of_manager
+
+    handler, root, ours = _Handler(), logging.getLogger(), logging.getLogger("photometry_tasks")
+    handler.addFilter(is_of_manager)
+    root.addHandler(handler)
+    ours.setLevel(chosen)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(logging.NOTSET)
 
 
 def suggest_run(todo: Location) -> str:

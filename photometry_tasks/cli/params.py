@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from photometry_tasks.rules.constraints import check_constraints
 from photometry_tasks.runner.functions import import_object
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType  # generic since click 8.4
+
+
+force_option = click.option("--force", is_flag=True, help="Replace an output file whatever it holds.")
 
 
 class _Seconds(click.FloatRange):
@@ -38,6 +44,9 @@ class _Todo(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         return parse_location(value)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [CompletionItem(incomplete, type="file")]
+
 
 #: A TODO-file, or the URL of a list on a server.
 TODO = _Todo()
@@ -45,55 +54,71 @@ TODO = _Todo()
 todo_argument = click.argument("todo", type=TODO)
 
 
-class Statuses(ParamType):
-    """Names of statuses, separated by commas; becomes a list of their values, with None for PENDING.
-
-    Parameters
-    ----------
-    with_pending : bool
-        Whether PENDING is allowed.
-    """
-
-    name = "status,…"
-
-    def __init__(self, *, with_pending: bool) -> None:
-        self._values: dict[str, int | None] = {status.name: status.value for status in STATUS}
-        if with_pending:
-            self._values["PENDING"] = None
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the values of the names."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return [self._values[name.strip().upper()] for name in value.split(",")]
-        except KeyError as error:
-            self.fail(f"{error.args[0]!r} is not one of {', '.join(self._values)}", param, ctx)
-
-
 class _IntegerOrFFI(ParamType):
     name = "integer|ffi"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "ffi" else click.INT.convert(value, param, ctx)
+        return "ffi" if str(value).lower() == "ffi" else click.INT.convert(value, param, ctx)
+
+
+class _Status(ParamType):
+    """The name of a status, in any case."""
+
+    name = "status"
+
+    def __init__(self, *, with_pending: bool) -> None:
+        self._names = [status.name for status in STATUS] + ["PENDING"] * with_pending
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value.upper() not in self._names:
+            self.fail(f"{value!r} is not one of {', '.join(self._names)}", param, ctx)
+        return value.upper()
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [CompletionItem(name) for name in self._names if name.startswith(incomplete.upper())]
+
+
+class _List(ParamType):
+    """Values of another type, separated by commas."""
+
+    def __init__(self, item: ParamType) -> None:
+        self._item = item
+        self.name = item.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return [self._item.convert(text.strip(), param, ctx) for text in value.split(",")]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._item.get_metavar(param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        found = self._item.shell_complete(ctx, param, last)
+        return [CompletionItem(f"{before}{comma}{item.value}") for item in found]
+
+
+def list_option(name: str, item: ParamType, text: str) -> Any:
+    """Add an option that takes several values, with commas between them or one each time that it is given."""
+    return click.option(
+        name,
+        type=_List(item),
+        multiple=True,
+        callback=lambda _ctx, _param, lists: tuple(chain.from_iterable(lists)),
+        help=f"{text}; several with commas, or repeat it.",
+    )
 
 
 def constraint_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add an option for each argument of `build_constraints`."""
     options = [
         *(
-            click.option(f"--{name}", type=int, multiple=True, help=f"Only tasks with this {name}; may be repeated.")
+            list_option(f"--{name}", click.INT, f"Only tasks with this {name}")
             for name in ("priority", "starid", "sector", "camera", "ccd", "cbv-area")
         ),
-        click.option(
-            "--cadence",
-            type=_IntegerOrFFI(),
-            multiple=True,
-            help="Only tasks with this cadence in seconds, or 'ffi'; may be repeated.",
-        ),
+        list_option("--cadence", _IntegerOrFFI(), "Only tasks with this cadence in seconds, or 'ffi'"),
         click.option(
             "--datasource",
-            type=click.Choice(["ffi", "tpf"]),
+            type=click.Choice(["ffi", "tpf"], case_sensitive=False),
             help="'ffi': only full-frame images. 'tpf': all other tasks.",
         ),
         click.option("--tmag-min", type=float, help="Lowest TESS magnitude, inclusive."),
@@ -113,11 +138,7 @@ def choice_options(*, with_pending: bool) -> Callable[[Callable[..., None]], Cal
         Whether pending tasks can be chosen.
     """
     options = [
-        click.option(
-            "--status",
-            type=Statuses(with_pending=with_pending),
-            help="Only tasks with these statuses, for example ERROR,WARNING.",
-        ),
+        list_option("--status", _Status(with_pending=with_pending), "Only tasks with this status"),
         click.option("--error-like", metavar="TEXT", help="Only tasks with this text in their errors."),
         click.option(
             "--kind",
@@ -165,7 +186,7 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
     """Return the given options as arguments of `build_constraints`."""
     constraints = {name: value for name, value in options.items() if value not in (None, ())}
     if "ffi" in constraints.get("cadence", ()):
-        if len(constraints["cadence"]) > 1:
+        if set(constraints["cadence"]) != {"ffi"}:
             raise click.BadParameter(
                 "'ffi' cannot be combined with another cadence; give only one of them", param_hint="--cadence"
             )
@@ -174,8 +195,21 @@ def read_constraints(options: dict[str, Any]) -> dict[str, Any]:
     return constraints
 
 
+#: Executors that a user may name by a word.
+_EXECUTORS = (
+    *("mpi4py.futures:MPIPoolExecutor", "concurrent.futures:ThreadPoolExecutor"),
+    "concurrent.futures:ProcessPoolExecutor",
+)
+
+
 def import_executor(name: str) -> Callable[[int], Any]:
     """Return a function that makes an executor, and turns any error of the user's factory into a message."""
+    if ":" not in name:
+        near = [known for known in _EXECUTORS if name.lower().rstrip("s") in known.lower()] or _EXECUTORS
+        raise click.BadParameter(
+            f"{name!r} is no executor; give it as package.module:factory, for example {near[0]}",
+            param_hint="--executor",
+        )
     factory = import_object(name, "--executor")
 
     def make(jobs: int) -> Any:
@@ -189,7 +223,10 @@ def import_executor(name: str) -> Callable[[int], Any]:
 
 
 #: Options of both `run` and `work`, named as the arguments of `run_tasks`.
-RUN_OPTIONS = ("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row")
+RUN_OPTIONS = (
+    *("jobs", "limit", "task_timeout", "grace", "grace_term", "stop_after", "max_errors_in_a_row"),
+    *("log_level", "log_dir"),
+)
 
 
 def read_opening(options: dict[str, Any]) -> dict[str, Any]:
@@ -252,6 +289,20 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             default=100,
             show_default=True,
             help="End with exit code 3 when this number of tasks in a row fails in the same way. 0: never.",
+        ),
+        click.option("-v", "--verbose", is_flag=True, help="Log what the function says: the same as --log-level INFO."),
+        click.option(
+            "--log-level",
+            type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+            metavar="LEVEL",
+            help="Lowest level of logged messages: DEBUG, INFO, WARNING or ERROR.  "
+            "[default: INFO with --log-dir, else WARNING]",
+        ),
+        click.option(
+            "--log-dir",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="Log into a file for each worker process in this folder; without it, to stderr.",
         ),
         click.option("--fail", is_flag=True, help="End with exit code 4 if a task became an ERROR."),
         click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo, suggest_run
 from photometry_tasks.cli.params import choice_options, read_choice, todo_argument
 from photometry_tasks.errors import OutdatedSchemaError
@@ -15,7 +16,7 @@ from photometry_tasks.taskmanager import TaskManager
 from photometry_tasks.text import count_of, describe_tasks
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.option("--everything", is_flag=True, help="Choose every task.")
 @click.option("--forget-history", is_flag=True, help="With --everything, delete the history of attempts too.")
@@ -23,7 +24,7 @@ from photometry_tasks.text import count_of, describe_tasks
 @click.option("--yes", is_flag=True, help="Delete finished results without a question.")
 @choice_options(with_pending=False)
 def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool, yes: bool, **options: Any) -> None:
-    """Return chosen tasks of TODO to pending, and delete their results.
+    """Return chosen tasks to pending, and delete their results.
 
     TODO is a file or a PostgreSQL URL. Tasks that only the chosen tasks had skipped return to pending too. On a server,
     tasks that are running on other managers are not reset. `undo` puts the results back until the next reset.
@@ -56,6 +57,10 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
     if expected.covered:
         number = f"{count_of(expected.covered, 'chosen task')} {'would' if dry_run else 'will'}"
         echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
+    if choice and not (counts or expected.covered):
+        from photometry_tasks.maintenance.matches import describe_matches
+
+        echo(describe_matches(todo, choice), err=True)
     if dry_run or not (counts or expected.covered or forget_history):
         return
     if not yes:
@@ -80,7 +85,7 @@ def _check_yes(finished: int, *, forget_history: bool) -> None:
     click.confirm(f"This deletes {' and '.join(lost)}. Continue?", abort=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 def undo(todo: Location) -> None:
     """Put back the results that the last `reset` of TODO deleted.
@@ -94,11 +99,11 @@ def undo(todo: Location) -> None:
     echo(f"{describe_tasks(counts)} of {todo.name} restored, as before the last reset.")
 
 
-@click.command("reset-uncovered")
+@click.command("reset-uncovered", cls=Command)
 @todo_argument
 @click.option("--dry-run", is_flag=True, help="Show how many tasks would return, and change nothing.")
 def reset_uncovered(todo: Location, dry_run: bool) -> None:
-    """Return the SKIPPED tasks of TODO to pending that no task covers.
+    """Return SKIPPED tasks to pending that no task covers.
 
     Lists of TASOC and of older releases may hold such tasks: what covered them was skipped itself, or not measured.
     `check` names them. TODO is a file or a PostgreSQL URL.

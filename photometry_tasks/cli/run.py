@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from photometry_tasks.cli.messages import describe_used_up, echo, suggest_run
+from photometry_tasks.cli.command import Command
+from photometry_tasks.cli.messages import describe_used_up, echo, logging_to_terminal, suggest_run
 from photometry_tasks.cli.params import (
     RUN_OPTIONS,
     SECONDS,
     constraint_options,
+    force_option,
     import_executor,
     needs,
     read_constraints,
@@ -39,11 +41,12 @@ _KINDS = 3
 _RECOUNT = 500
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @run_options
 @click.option("--in-memory", is_flag=True, help="Work on a copy of the file in memory.")
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the progress to this JSON file.")
+@force_option
 @click.option("--executor", metavar="MODULE:FACTORY", help="Other workers, for example mpi4py.futures:MPIPoolExecutor.")
 @constraint_options
 def run(
@@ -51,6 +54,7 @@ def run(
     function: str,
     in_memory: bool,
     summary: Path | None,
+    force: bool,
     executor: str | None,
     fail: bool,
     **options: Any,
@@ -63,24 +67,28 @@ def run(
 
     Example: photometry-tasks run todo.sqlite photometry_tasks.demo:photometry --jobs 2 --camera 1
     """
-    how = {name: options.pop(name) for name in RUN_OPTIONS}
+    how, verbose = {name: options.pop(name) for name in RUN_OPTIONS}, options.pop("verbose")
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = import_function(function)  # before the list is opened
     if executor is not None:
+        how["executor"] = import_executor(executor)
         if how["jobs"] is None:
             raise click.UsageError("--executor needs --jobs; give the number of its workers.")
         if how["task_timeout"] is not None:
             raise click.UsageError("--task-timeout works without --executor only; leave --task-timeout out.")
-        how["executor"] = import_executor(executor)
         from photometry_tasks.runner.executors import check_ranks
 
         check_ranks(executor)
-    with TaskManager(todo, summary=summary, load_into_memory=in_memory, **opening) as manager:
-        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    with (
+        logging_to_terminal(how, verbose=verbose),
+        TaskManager(todo, summary=summary, load_into_memory=in_memory, force=force, **opening) as manager,
+    ):
+        report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    _explain_nothing(todo, constraints, report)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @run_options
 @click.option(
@@ -103,7 +111,7 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
 
     Example: photometry-tasks work postgresql+psycopg://me@host/sector1 photometry_tasks.demo:photometry --jobs 2
     """
-    how = {name: options.pop(name) for name in RUN_OPTIONS}
+    how, verbose = {name: options.pop(name) for name in RUN_OPTIONS}, options.pop("verbose")
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = import_function(function)  # before the list is opened
@@ -111,8 +119,9 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
         )
-    with TaskManager(todo, lease=lease, **opening) as manager:
-        _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    with logging_to_terminal(how, verbose=verbose), TaskManager(todo, lease=lease, **opening) as manager:
+        report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
+    _explain_nothing(todo, constraints, report)
 
 
 def _run(
@@ -124,7 +133,7 @@ def _run(
     retries: int = RETRIES,
     fail: bool = False,
     **how: Any,
-) -> None:
+) -> "RunReport":
     from photometry_tasks.cli.display import Bar
     from photometry_tasks.runner import RunReport, run_tasks
     from photometry_tasks.sql.history import count_used_up
@@ -134,7 +143,9 @@ def _run(
         return total if limit is None else min(total, limit)
 
     report, total, counted = RunReport(), count_total(0), 0
-    with Bar("tasks") as bar:
+    # Lines that the workers write into a bar would be overwritten.
+    is_logged = how.get("log_level") in ("DEBUG", "INFO") and how.get("log_dir") is None
+    with Bar("tasks", is_drawn=not is_logged) as bar:
 
         def show_progress(now: RunReport) -> None:
             nonlocal report, total, counted
@@ -176,12 +187,21 @@ def _run(
             echo(f"The same command will run {count_of(left, 'failed task')} again.")
     if fail and report.errors:
         raise click.exceptions.Exit(_FAILED)
+    return report
+
+
+def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunReport") -> None:
+    """Print why a run with constraints had no task to run."""
+    if constraints and not (report.saved or report.late or report.is_out_of_time):
+        from photometry_tasks.maintenance.matches import describe_matches
+
+        echo(describe_matches(todo, constraints), err=True)
 
 
 def _describe_kinds(report: "RunReport") -> str:
     shown = [f"{number:,} {kind or NOT_GIVEN}" for kind, number in report.kinds.most_common(_KINDS)]
     rest = report.kinds.total() - sum(number for _, number in report.kinds.most_common(_KINDS))
-    return f"Errors: {', '.join(shown)}{f', {rest:,} others' if rest else ''}."
+    return f"Errors: {', '.join(shown + [count_of(rest, 'other')] * bool(rest))}."
 
 
 def _suggest_next(todo: Location, pending: int) -> str:
@@ -191,7 +211,7 @@ def _suggest_next(todo: Location, pending: int) -> str:
     return f"Export the results with `photometry-tasks export {shlex.quote(todo.name)} results.csv`."
 
 
-@click.command()
+@click.command(cls=Command)
 def demo() -> None:
     """Measure a small invented sector with two processes.
 
@@ -207,6 +227,7 @@ def demo() -> None:
     echo("The stars of this sector and their light are invented.")
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
-    build_console().print(build_view(get_status(path)))
+    console = build_console()
+    console.print(build_view(get_status(path), console))
     command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
     echo(f"The results are in {path}. Export them with `{command}`.")

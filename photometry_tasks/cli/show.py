@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
 from photometry_tasks.rules.validation import invalid_argument
@@ -17,7 +18,7 @@ _MOST_GROUPS = 20
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @_json_option
 @constraint_options
@@ -77,7 +78,7 @@ def _format_errors(task: dict[str, Any]) -> str:
     return f"{title}:\n{task['errors'].rstrip()}" if task["errors"] else f"{title}: no errors"
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.argument("tic", metavar="TIC", type=int)
 @_json_option

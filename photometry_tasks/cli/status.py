@@ -4,20 +4,22 @@ The fields of `status --json` are in `progress/status_fields.py`.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
-from photometry_tasks.cli.params import needs, todo_argument
+from photometry_tasks.cli.params import force_option, needs, todo_argument
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
 _WATCH = 2.0
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--watch", is_flag=True, help="Update the status every 2 seconds, until Ctrl-C.")
@@ -45,18 +47,25 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
         console.print(build_attempts(task, get_attempts(todo, task)))
         return
     if not watch:
-        console.print(build_view(get_status(todo)))
+        console.print(build_view(get_status(todo), console))
         return
-    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+    if not console.is_interactive:  # a pipe, or a terminal that cannot draw
         while True:
-            live.update(build_view(get_status(todo)), refresh=True)
+            console.print(build_view(get_status(todo), console))
+            time.sleep(_WATCH)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(build_view(get_status(todo), console, is_live=True), refresh=True)
             time.sleep(_WATCH)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
-def report(todo: Location, output: Path) -> None:
+@click.option(
+    *("-o", "--output"), type=click.Path(), required=True, metavar="FILE", help="The HTML file; '-' is the output."
+)
+@force_option
+def report(todo: Location, output: str, force: bool) -> None:
     """Write the status of TODO as an HTML page with figures.
 
     TODO is a file or a PostgreSQL URL. The page is one file, which needs no other files.
@@ -64,7 +73,10 @@ def report(todo: Location, output: Path) -> None:
     Example: photometry-tasks report todo.sqlite -o report.html
     """
     with needs("report", "Matplotlib and Jinja2"):
-        from photometry_tasks.report import build_report
+        from photometry_tasks.report import build_report, write_report
 
-        page = build_report(todo, output)
-    echo(f"Report written to {output} ({len(page.encode()) / 1e3:,.0f} kB). Open it in a browser.")
+        if output == "-":
+            sys.stdout.buffer.write(build_report(todo).encode())
+            return
+        write_report(todo, output, force=force)
+    echo(f"Report written to {output} ({Path(output).stat().st_size / 1e3:,.0f} kB). Open it in a browser.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
 from photometry_tasks.errors import InvalidResultError
@@ -20,7 +21,7 @@ from photometry_tasks.storage.location import Location
 _TASK = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "datasource", "tmag")
 
 
-@click.command("try")
+@click.command("try", cls=Command)
 @todo_argument
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--pdb", "debugs", is_flag=True, help="After an exception, start Python's debugger where it was raised.")

@@ -5,13 +5,14 @@ from contextlib import closing
 
 import click
 
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 @click.option("--check", is_flag=True, help="Only list the changes; the exit code is 1 if there are any.")
 def upgrade(todo: Location, check: bool) -> None:
@@ -40,7 +41,7 @@ def upgrade(todo: Location, check: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@click.command(cls=Command)
 @todo_argument
 def check(todo: Location) -> None:
     """Check TODO for damage and contradictions.

@@ -1,12 +1,16 @@
-"""Export tasks with their diagnostics: the chosen tasks, all columns, in the format of the file name."""
+"""Export tasks with their diagnostics: the chosen tasks and all columns, in any of the formats."""
 
+import gzip
 import os
+import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, BinaryIO, Literal, Unpack, cast
 
-from photometry_tasks.export.formats import FORMATS
+from photometry_tasks.export.formats import FORMATS, SUFFIXES, find_format
 from photometry_tasks.models import todolist
 from photometry_tasks.reading.columns import EXTRA, STORED
 from photometry_tasks.reading.extra import find_extra_columns
@@ -22,8 +26,10 @@ _FORMULAS = tuple("=+-@\t\r\n＝＋－＠")
 
 def export_tasks(
     todo: str | os.PathLike[str] | Location,
-    target: str | os.PathLike[str],
+    target: str | os.PathLike[str] | BinaryIO,
     *,
+    file_format: Literal["csv", "ecsv", "vot", "fits", "parquet"] | None = None,
+    force: bool = False,
     for_spreadsheets: bool = False,
     **choice: Unpack[Choice],
 ) -> int:
@@ -36,9 +42,14 @@ def export_tasks(
     todo : str or os.PathLike
         The TODO-file, or the URL of a list on a server. It may be in use. Results that a manager in memory has logged
         are written too; the file is then copied into memory.
-    target : str or os.PathLike
-        A file with the suffix .csv, .parquet (needs the extra `parquet`) or .ecsv (needs `ecsv`). An earlier export is
-        replaced.
+    target : str, os.PathLike or binary file
+        The path of a file. Its suffix gives the format: .csv, .ecsv or .vot (VOTable), each also with .gz, .fits or
+        .parquet. Parquet needs the extra `parquet`; ECSV, VOTable and FITS need the extra `astropy`. An earlier export
+        is replaced. Or an open file, such as ``sys.stdout.buffer``.
+    file_format : {'csv', 'ecsv', 'vot', 'fits', 'parquet'}, optional
+        The format of an open file, or of a file with another suffix; by default CSV for an open file.
+    force : bool, optional
+        Replace any file, not only an export.
     for_spreadsheets : bool, optional
         For CSV only: write an apostrophe before each text that a spreadsheet would run as a formula.
     **choice
@@ -49,7 +60,8 @@ def export_tasks(
     -------
     int
         The number of written tasks. A task without a result has empty diagnostics. The pipeline's own values are in
-        columns `extra_NAME`.
+        columns `extra_NAME`. In VOTable and FITS a missing text is an empty text. In FITS a truth value is 0 or 1, and
+        a character that is not printable ASCII is written as in a literal of Python.
 
     Raises
     ------
@@ -61,13 +73,16 @@ def export_tasks(
     UnreadableValueError
         If another program stored a value of a wrong type, which cannot be read as its column's type.
     """
-    target = Path(check_path("target", target))
-    form = FORMATS.get(target.suffix.lower())
-    if form is None:
-        raise invalid_argument("target", str(target), f"give a file name that ends with {' or '.join(FORMATS)}")
+    output = None if hasattr(target, "write") else Path(check_path("target", target))
+    found = find_format(f"output.{file_format or 'csv'}" if file_format or output is None else output.name)
+    if found is None and file_format:
+        raise invalid_argument("file_format", file_format, f"give one of {', '.join(FORMATS)}, without the dot")
+    if found is None:
+        raise invalid_argument("target", str(output), f"give a file name that ends with {SUFFIXES}")
+    form, is_compressed = found
     if for_spreadsheets and form is not FORMATS[".csv"]:
         raise invalid_argument(
-            "for_spreadsheets", for_spreadsheets, "give a file name that ends with .csv, or leave it out"
+            "for_spreadsheets", for_spreadsheets, "give a file name that ends with .csv or .csv.gz, or leave it out"
         )
     location = parse_location(todo)
     conditions = build_choice(choice, with_pending=True)
@@ -90,11 +105,31 @@ def export_tasks(
                 number += len(batch[0])
                 yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
-        location.write_output(
-            target,
-            lambda temporary: form.write(temporary, columns, read),
-            lambda existing: _are_ours(form.read_names(existing)),
-        )
+        def write(file: BinaryIO) -> None:
+            """Write through a temporary file what is compressed or printed."""
+            with tempfile.TemporaryFile() as spool:
+                form.write(spool, columns, read)
+                spool.seek(0)
+                with gzip.GzipFile("", "wb", fileobj=file) if is_compressed else nullcontext(file) as content:
+                    shutil.copyfileobj(spool, content)
+
+        def write_to(path: Path) -> None:
+            with path.open("wb") as file:
+                if is_compressed:
+                    write(file)
+                else:
+                    form.write(file, columns, read)
+
+        def is_ours(file: BinaryIO) -> bool:
+            try:
+                return _are_ours(form.read_names(cast(BinaryIO, gzip.open(file)) if is_compressed else file))
+            except (OSError, EOFError, zlib.error):  # it is not compressed
+                return False
+
+        if output is None:
+            write(cast(BinaryIO, target))
+        else:
+            location.write_output(output, write_to, is_ours, force=force)
     return number
 
 

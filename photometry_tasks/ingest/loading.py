@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from photometry_tasks import schema
 from photometry_tasks.ingest import staging
 from photometry_tasks.ingest.csv_lists import read_list
-from photometry_tasks.ingest.rows import ArrowTable, read_arrow, read_rows
+from photometry_tasks.ingest.rows import ArrowTable, Table, find_names, read_arrow, read_rows, read_table
 from photometry_tasks.ingest.targets import Chunk, Defaults, build_targets
 from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import as_items, invalid_argument
@@ -41,7 +41,7 @@ class Added(NamedTuple):
 
 def add_targets(
     todo_file: str | os.PathLike[str] | Location,
-    rows: Iterable[Mapping[str, Any]] | ArrowTable,
+    rows: Iterable[Mapping[str, Any]] | Mapping[str, Any] | ArrowTable | Table,
     *,
     sector: int | None = None,
     cadence: int | None = None,
@@ -57,11 +57,12 @@ def add_targets(
     ----------
     todo_file : str or os.PathLike
         The TODO-file, a directory for the `todo.sqlite` in it, or the URL of a PostgreSQL server's database.
-    rows : iterable of mapping, or Arrow table
-        With `starid`, `camera` and `ccd` (1 to 4) and `tmag` (TESS magnitude from -10 to 30, or None), and optionally
-        `sector`, `datasource` ('ffi', 'tpf' or 'tpf:<starid>'), `cadence` (seconds), `method` and `cbv_area` (110 to
-        444). Numbers start at 1: a code for an unknown value, such as 0 or -99, is refused. Other columns are ignored.
-        A table of pyarrow, polars, pandas or any library with the Arrow PyCapsule interface needs the extra `parquet`.
+    rows : iterable of mapping, mapping, or table
+        One mapping counts as one row. With `starid`, `camera` and `ccd` (1 to 4) and `tmag` (TESS magnitude from -10 to
+        30, or None), and optionally `sector`, `datasource` ('ffi', 'tpf' or 'tpf:<starid>'), `cadence` (seconds),
+        `method` and `cbv_area` (110 to 444). Numbers start at 1: a code for an unknown value, such as 0 or -99, is
+        refused. Other columns are ignored. A table may be of astropy, a structured array of NumPy or, with the extra
+        `parquet`, a DataFrame of pandas or polars, or a table of any library with the Arrow PyCapsule interface.
     sector : int, optional
         For rows without a sector.
     cadence : int, optional
@@ -88,8 +89,20 @@ def add_targets(
     The default `method` is 'halo' for targets of full-frame images with tmag ≤ 2, else NULL: the pipeline chooses.
     The default `cbv_area` is camera*100 + ccd*10, which means that no area was assigned.
     """
-    chunks = read_arrow(rows) if isinstance(rows, ArrowTable) else read_rows(rows)
-    return _add(todo_file, _Loading(chunks, Defaults(sector, cadence, datasource), progress or _ignore))
+    return _add(todo_file, _Loading(_read(rows), Defaults(sector, cadence, datasource), progress or _ignore))
+
+
+def _read(rows: Any) -> Iterator[Chunk]:
+    if isinstance(rows, Mapping):
+        return read_rows([rows])
+    if isinstance(rows, ArrowTable):
+        return read_arrow(rows)
+    if (names := find_names(rows)) is not None:
+        return read_table(rows, names)
+    if isinstance(rows, str | bytes) or not isinstance(rows, Iterable):
+        remedy = "rows or a table are expected; for CSV files use add_target_lists"
+        raise invalid_argument("rows", rows, remedy)
+    return read_rows(rows)
 
 
 def add_target_lists(

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from photometry_tasks.errors import InvalidTargetError
 from photometry_tasks.ingest.targets import MISSING, USED, Chunk
+from photometry_tasks.models import todolist
 from photometry_tasks.rules.validation import invalid_argument, show
 
 T = TypeVar("T")
@@ -21,6 +22,16 @@ class ArrowTable(Protocol):
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Return the table as a stream of Arrow's C interface."""
+
+
+class Table(Protocol):
+    """A table whose columns have names: of astropy, or a structured array of NumPy."""
+
+    def __getitem__(self, name: Any) -> Any:
+        """Return a column."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
 
 
 def iter_parts(rows: Iterable[T]) -> Iterator[list[T]]:
@@ -78,6 +89,41 @@ def _build_columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
         except KeyError:
             pass
     return {name: [row.get(name, MISSING if name == "tmag" else None) for row in rows] for name in USED}
+
+
+def find_names(rows: Any) -> list[str] | None:
+    """Return the names of a table's columns; None if it is no table of astropy or NumPy."""
+    if hasattr(rows, "iterrows") and hasattr(rows, "colnames"):  # a row of astropy has only the names
+        return list(rows.colnames)
+    names = getattr(getattr(rows, "dtype", None), "names", None)
+    return list(names) if names and getattr(rows, "ndim", 0) == 1 else None
+
+
+def read_table(table: Table, names: list[str]) -> Iterator[Chunk]:
+    """Yield the rows of a table, whose values are not checked.
+
+    Raises
+    ------
+    InvalidTargetError
+        If a column has another unit than `todolist`.
+    """
+    for name in set(USED).intersection(names):
+        unit, ours = getattr(table[name], "unit", None), todolist.c[name].info.get("unit")
+        if unit and ours and str(unit) != ours:
+            raise InvalidTargetError(where="the table", problem=f"column {name} is in {unit}; give it in {ours}")
+    for done in range(0, len(table), SIZE):
+        some = table[done : done + SIZE]
+        columns = {name: _list_values(some[name]) for name in USED if name in names}
+        yield Chunk(columns, len(some), partial(_locate, done=done))
+
+
+def _list_values(column: Any) -> list[Any]:
+    """Return the values of a column of astropy or NumPy; None for a masked value."""
+    mask = getattr(column, "mask", ())
+    values = getattr(column, "value", column)  # without the unit
+    values = [value.decode(errors="replace") if isinstance(value, bytes) else value for value in values.tolist()]
+    masked = mask if len(mask) else [False] * len(values)
+    return [None if is_masked else value for value, is_masked in zip(values, masked, strict=True)]
 
 
 def read_arrow(table: ArrowTable) -> Iterator[Chunk]:

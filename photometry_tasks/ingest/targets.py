@@ -225,6 +225,8 @@ def _as_whole(value: object) -> int:
         if not (value.isascii() and value.isdigit()):
             raise ValueError("a whole number is expected")
         value = int(value.lstrip("0")[:20] or 0)  # 20 digits exceed 64 bits
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)  # a DataFrame turns integers into floats where a value is missing
     return as_integer(value)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photometry_tasks.files import open_regular, os_errors, replace_file
+from photometry_tasks.files import check_replaceable, os_errors, replace_file
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.status import STATUS, name_counts
@@ -65,13 +65,8 @@ def check_place(path: Path) -> None:
     ------
     InvalidArgumentError
     """
-    file = None if path.is_symlink() else open_regular(path)
-    if file is not None:
-        with file:
-            head = file.read(100)
-        if head and not re.match(rb'\{\s*"slurm_jobid"', head):
-            remedy = "this file is not a summary, and is not replaced; delete it, or give another path"
-            raise invalid_argument("summary", str(path), remedy)
+    if not path.is_symlink():
+        check_replaceable("summary", path, lambda file: bool(re.match(rb'\{\s*"slurm_jobid"', file.read(100))))
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

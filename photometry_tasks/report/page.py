@@ -3,7 +3,7 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
@@ -17,7 +17,7 @@ from photometry_tasks.text import clean
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "write_report"]
 
 #: The most groups of errors in the table.
 _MOST_GROUPS = 15
@@ -26,7 +26,7 @@ _MOST_GROUPS = 15
 _GENERATOR = b'<meta name="generator" content="photometry_tasks">'
 
 
-def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathLike[str] | None = None) -> str:
+def build_report(todo: str | os.PathLike[str] | Location) -> str:
     """Return an HTML page about a TODO-list: counts, figures and the most frequent errors.
 
     The page needs no other file. One transaction reads the list; other programs may write to the list meanwhile.
@@ -36,8 +36,6 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
     todo : str or os.PathLike
         The TODO-file, or the URL of a list on a server. If an older release created the list, the page omits the
         missing content.
-    output : str or os.PathLike, optional
-        The HTML file to write. An earlier report is replaced.
 
     Returns
     -------
@@ -49,10 +47,8 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
     ImportError
         If Matplotlib or Jinja2 is missing.
     TodoError
-        If the file does not exist or is not a TODO-file, or if the output cannot be written.
+        If the file does not exist or is not a TODO-file.
     """
-    if output is not None:
-        output = Path(check_path("output", output))
     # Matplotlib and Jinja2 are optional: importing build_report must work without them.
     from photometry_tasks.report import figures
 
@@ -61,7 +57,7 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
     with begin_reading(location) as opened:
         snapshot = queries.read_snapshot(opened)
     magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
-    page = template.render(
+    return template.render(
         name=location.name if location.path is None else location.path.name,
         time=datetime.now(UTC),
         snapshot=snapshot,
@@ -80,15 +76,34 @@ def build_report(todo: str | os.PathLike[str] | Location, output: str | os.PathL
         longest=queries.LONGEST,
         pause=PAUSE,
     )
-    if output is not None:
-        location.write_output(output, page, _is_report)
-    return page
 
 
-def _is_report(path: Path) -> bool:
+def write_report(todo: str | os.PathLike[str] | Location, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Write the page of `build_report` to an HTML file, as a whole.
+
+    Parameters
+    ----------
+    todo : str or os.PathLike
+        As for `build_report`.
+    path : str or os.PathLike
+        The file. An earlier report is replaced.
+    force : bool, optional
+        Replace any file, not only a report.
+
+    Raises
+    ------
+    InvalidArgumentError
+        If the file holds something else than a report.
+    ImportError, TodoError
+        As `build_report`; or if the file cannot be written.
+    """
+    output = Path(check_path("path", path))
+    parse_location(todo).write_output(output, build_report(todo), _is_report, force=force)
+
+
+def _is_report(file: BinaryIO) -> bool:
     """Whether a file is a report."""
-    with path.open("rb") as file:
-        return _GENERATOR in file.read(1000)
+    return _GENERATOR in file.read(1000)
 
 
 def _build_environment() -> "Environment":

@@ -1,5 +1,6 @@
 """Check the arguments of `build_constraints`. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, SupportsIndex, TypedDict
 
@@ -45,7 +46,13 @@ def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
     for name in constraints:
         if name not in Constraints.__annotations__:
             raise TypeError(f"{name!r} is not a constraint; use {', '.join(Constraints.__annotations__)}")
-    return tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
+    checked = tuple((name, _check(name, value)) for name, value in constraints.items() if value is not None)
+    if "tmag_min" in constraints and "tmag_max" in constraints:
+        limits: dict[str, Any] = dict(checked)
+        if limits.get("tmag_min", -math.inf) > (most := limits.get("tmag_max", math.inf)):
+            remedy = f"it is larger than tmag_max={most}; exchange the two"
+            raise invalid_argument("tmag_min", limits["tmag_min"], remedy)
+    return checked
 
 
 def _check(name: str, value: Any) -> int | float | str | tuple[int, ...]:

@@ -135,9 +135,9 @@ def check_statuses(value: Any, *, with_pending: bool = False) -> list[int | None
 
     Parameters
     ----------
-    value : STATUS, another enum with the same values, an integer, or an iterable of these
+    value : STATUS, another enum with the same values, an integer, a name in any case, or an iterable of these
     with_pending : bool, optional
-        Whether an item may be None, which stands for pending tasks.
+        Whether an item may be None or 'PENDING', which stand for pending tasks.
     """
     if value is None:
         return [status.value for status in STATUS]
@@ -145,14 +145,18 @@ def check_statuses(value: Any, *, with_pending: bool = False) -> list[int | None
         items = as_items(value)
     except ValueError:
         items = [value]
+    pending = (None, "PENDING") if with_pending else ()
     try:
-        return [None if item is None and with_pending else _as_status(item) for item in items]
-    except ValueError:
-        names = ", ".join(status.name for status in STATUS) + (", or None (pending)" if with_pending else "")
-        raise invalid_argument("status", value, f"values of STATUS are expected: {names}") from None
+        items = [item.upper() if isinstance(item, str) else item for item in items]
+        return [None if item in pending else _as_status(item) for item in items]
+    except (KeyError, ValueError):
+        names = ", ".join(status.name for status in STATUS) + (", or PENDING" if with_pending else "")
+        raise invalid_argument("status", value, f"a STATUS or several, or their names, are expected: {names}") from None
 
 
 def _as_status(item: object) -> int:
+    if isinstance(item, str):
+        return STATUS[item].value
     # A pipeline may have its own enum with the same values.
     status: int = STATUS(as_integer(item.value if isinstance(item, enum.Enum) else item)).value
     return status

@@ -1,6 +1,7 @@
 """Run a function on the pending tasks of a TaskManager, in the workers of an executor."""
 
 import math
+import os
 import socket
 import time
 from collections import Counter, deque
@@ -33,6 +34,7 @@ from photometry_tasks.runner.executors import (
     shut_down,
 )
 from photometry_tasks.runner.functions import check_function, make_portable
+from photometry_tasks.runner.logs import log_tasks
 from photometry_tasks.runner.pool import WorkerPool
 from photometry_tasks.runner.shutdown import Shutdown, find_time_limit
 from photometry_tasks.runner.task import (
@@ -113,6 +115,8 @@ def run_tasks(
     grace_term: float | None = None,
     stop_after: float | None = None,
     max_errors_in_a_row: int = 100,
+    log_level: int | str | None = None,
+    log_dir: str | os.PathLike[str] | None = None,
     progress: Callable[[RunReport], None] | None = None,
     **constraints: Unpack[Constraints],
 ) -> RunReport:
@@ -153,6 +157,13 @@ def run_tasks(
     max_errors_in_a_row : int, optional
         The run ends if that many tasks in a row, which had not failed before, fail in the same way: the tasks are
         hardly the cause. They return to pending. 0 sets no limit.
+    log_level : int or str, optional
+        Lowest level of the messages and warnings of the function that workers log, with the time and the star in each
+        line: a name or a number of `logging`. By default workers log as the function's own module sets it up, or at
+        INFO if `log_dir` is given.
+    log_dir : str or os.PathLike, optional
+        The directory of the log: each worker process appends to its own file, HOST-PID.log. By default workers log to
+        stderr. Workers on other nodes need the directory too.
     progress : callable, optional
         Called with the report each time results were saved, and at the end.
     **constraints
@@ -218,8 +229,9 @@ def run_tasks(
             function = make_portable(function)
     # Checked once, because a constraint may be an iterator.
     checked = dict(check_constraints(constraints))
-    with Shutdown(grace, grace_term) as shutdown:
-        run = _Run(manager, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
+    with log_tasks(log_level, log_dir) as log, Shutdown(grace, grace_term) as shutdown:
+        call = run_task if log is None else log.run
+        run = _Run(manager, call, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
         shutdown.begin(find_time_limit(stop_after), run.wake_up)
         try:
             run.work()
@@ -234,6 +246,7 @@ class _Run:
     def __init__(
         self,
         manager: TaskManager,
+        call: Callable[[PhotometryFunction, dict[str, Any]], Result | None],
         function: PhotometryFunction,
         constraints: Mapping[str, Any],
         make_executor: Callable[[int], Executor],
@@ -245,6 +258,7 @@ class _Run:
     ) -> None:
         self.report = RunReport()
         self._manager = manager
+        self._run_task = call
         self._function = function
         self._constraints = constraints
         self._make_executor = make_executor
@@ -379,7 +393,7 @@ class _Run:
             self._executor = self._make_executor(self._jobs)
             self._is_broken = False
         try:
-            future = self._executor.submit(run_task, self._function, task)
+            future = self._executor.submit(self._run_task, self._function, task)
         except BrokenExecutor as error:
             if is_new:
                 raise WorkerError(found=describe_error(error)) from error
@@ -475,7 +489,7 @@ class _Run:
             saved, self._done = self._done, []
             if self._count_streak(saved, statuses):
                 raise TooManyErrorsError(
-                    number=len(self._streak),
+                    tasks=count_of(len(self._streak), "task"),
                     host=socket.gethostname(),
                     kind=self._streak_kind or "a kind that is not given",
                     priority=list(self._streak)[-1],

@@ -7,9 +7,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from photometry_tasks.files import get_mode, get_stat, identify, os_errors, replace_file, resolve
+from photometry_tasks.files import check_replaceable, get_mode, identify, os_errors, replace_file, resolve
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.storage.postgresql.url import hide_password
 from photometry_tasks.storage.sqlite.paths import (
@@ -62,7 +62,12 @@ class Location:
         return None if path is None else read_status_file(path)
 
     def write_output(
-        self, output: Path, write: str | Callable[[Path], object], is_ours: Callable[[Path], bool]
+        self,
+        output: Path,
+        write: str | Callable[[Path], object],
+        is_ours: Callable[[BinaryIO], bool],
+        *,
+        force: bool,
     ) -> None:
         """Write an output file as a whole, through a symlink; of existing files, only its own kind is replaced.
 
@@ -73,6 +78,8 @@ class Location:
             The content, or a function that writes it into an empty file; its argument is the path.
         is_ours : callable
             Whether an existing file has the content of an earlier output; an empty file is replaced too.
+        force : bool
+            Replace any file.
 
         Raises
         ------
@@ -86,10 +93,8 @@ class Location:
         if not stat.S_ISDIR(get_mode(output.parent)):
             raise FileNotFoundError(errno.ENOENT, "This directory does not exist; create it first", str(output.parent))
         with os_errors(output):
-            found = get_stat(output)
-            if found is not None and stat.S_ISREG(found.st_mode) and found.st_size > 0 and not is_ours(output):
-                remedy = "this file holds something else, and is not replaced; delete it, or give another path"
-                raise invalid_argument("output", str(output), remedy)
+            if not force:
+                check_replaceable("output", output, is_ours)
             replace_file(output, write)
 
 

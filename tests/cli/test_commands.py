@@ -1,8 +1,11 @@
 """The commands, run like a user runs them."""
 
 import json
+import os
 import shlex
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine
 
-from photometry_tasks import TaskManager
+from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.main import main
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from tests.support.commands import Call
 from tests.support.lists import empty_list, many, query, result_of
+from tests.support.paths import ROOT
 from tests.support.target_lists import MIT
 
 GOOD = "tests.support.functions:good"
@@ -75,6 +80,47 @@ def test_constraints(todo: Callable[..., Path], call: Call, options: list[str], 
     wanted = query(path, f"SELECT priority FROM todolist WHERE {chosen} ORDER BY 1")
     assert wanted
     assert query(path, "SELECT priority FROM todolist WHERE status = 1 ORDER BY 1") == wanted
+
+
+#: Options that exclude all tasks, and what is said of them; `run` has only the first.
+CONSTRAINTS = [
+    ("--camera 7", "No task has camera 7; the list has 1–3, 5."),
+    ("--camera 7,8 --ccd 1", "No task has camera 7, 8; the list has 1–3, 5."),
+    ("--camera 1 --tmag-max 1", "No task matches all of these at once: camera, tmag_max."),
+    ("--starid 5", "No task has starid 5; the list has 101 to 130."),
+    ("--sector 2", "No task has sector 2; the list has 1."),
+    ("--cbv-area 444", "No task has cbv_area 444; the list has 110."),
+    ("--cadence 20", "No task has cadence 20; the list has 1800."),
+    ("--datasource TPF", "No task has the datasource 'tpf'; all have 'ffi'."),
+    ("--tmag-min 35", "No task has a magnitude of 35 or more; the list has 1 to 30."),
+    ("--tmag-max 0.5", "No task has a magnitude of 0.5 or less; the list has 1 to 30."),
+]
+CHOICES = [
+    ("--status ABORT,UNKNOWN", "No task has the status ABORT or UNKNOWN; the list has 28 PENDING, 1 OK, 1 ERROR."),
+    ("--kind timeout", "No task failed with the kind timeout; the list has not given."),
+    ("--made-by v2", "No task has a result of the version v2; the list has 'v1'."),
+    ("--not-made-by v1", "No task has a result of a version other than v1; the list has 'v1'."),
+    ("--error-like no", "No task has 'no' in its errors."),
+    ("--attempts-min 4", "No task has 4 attempts."),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "says"),
+    [
+        *(("run", *case) for case in CONSTRAINTS),
+        *((command, *case) for command in ("export", "reset") for case in CONSTRAINTS + CHOICES),
+    ],
+)
+def test_no_match(todo: Callable[..., Path], command: str, options: str, says: str) -> None:
+    """If no task matches, a command says which option excludes all tasks, and what the list has instead."""
+    path = todo(*({"tmag": float(n), "starid": 100 + n, "camera": (1, 2, 3, 5)[n % 4]} for n in range(1, 31)))
+    with TaskManager(path, version="v1") as manager:
+        manager.save_results([result_of({"priority": 1}), result_of({"priority": 2}, STATUS.ERROR, errors=["x"])])
+    more = {"run": [GOOD, "--jobs", "1", "--retries", "0"], "export": [str(path.with_name("out.csv"))], "reset": []}
+    run = CliRunner().invoke(main, [command, str(path), *more[command], *options.split()])
+    assert run.exit_code == 0, run.output
+    assert f"{says}\n" in run.output
 
 
 def test_status_as_json(todo: Callable[..., Path], call: Call) -> None:
@@ -167,7 +213,11 @@ def foreign(path: Path) -> None:
         (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file or belongs to it"),
         (["report", "todo.sqlite", "-o", "nowhere/report.html"], "This directory does not exist; create it first: '"),
         (["export", "todo.sqlite", "nowhere/out.csv"], "This directory does not exist; create it first: '"),
-        (["export", "todo.sqlite", "out.fits"], "ends with .csv or .parquet or .ecsv"),
+        (["export", "todo.sqlite", "out.txt"], "ends with .csv or .csv.gz, .ecsv or"),
+        (["export", "todo.sqlite", "-", "--format", "fits"], "--format fits is no text"),
+        (["export", "todo.sqlite", "out.csv", "--tmag-max", "5", "--tmag-min", "12"], "is larger than tmag_max=5.0"),
+        (["export", "todo.sqlite", "out.csv", "--datasource", "ffi", "--datasource", "tpf"], "--datasource is given 2"),
+        (["run", "todo.sqlite", GOOD, "--executor", "threads"], "'threads' is no executor; give it as package.module"),
         (["export", "todo.sqlite", "out.csv", "--status", "DONE"], "'DONE' is not one of"),
         (["reset", "todo.sqlite"], "No tasks are chosen. Give --status"),
         (["report", "todo.sqlite"], "--output"),
@@ -200,10 +250,14 @@ def test_errors(
     assert query(path, "SELECT count(*) FROM todolist WHERE status = 2") == [(1,)]
 
 
-def test_all_commands(call: Call) -> None:
-    """The help names every command."""
-    shown = call("--help").stdout
-    assert all(command in shown for command in main.commands)
+@pytest.mark.parametrize("program", ["photometry_tasks", "photometry_tasks.cli"])
+def test_all_commands(program: str) -> None:
+    """The help describes every command in a line of at most 80 characters, which is not cut."""
+    command, environment = [sys.executable, "-m", program, "-h"], {**os.environ, "COLUMNS": "80"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == sorted(main.commands)
+    assert not any(len(line) > 80 or line.endswith(("...", "…")) for line in lines)
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
@@ -211,9 +265,13 @@ def test_help(
     todo: Callable[..., Path], call: Call, tmp_path: Path, command: str, request: pytest.FixtureRequest
 ) -> None:
     """The help of every command has an example, which runs."""
-    shown = CliRunner().invoke(main, [command, "--help"], prog_name="photometry-tasks").stdout
+    assert type(main.commands[command]) is Command
+    shown = CliRunner(env={"COLUMNS": "80"}).invoke(main, [command, "-h"], prog_name="photometry-tasks").stdout
     assert f"Usage: photometry-tasks {command}" in shown
-    example = " ".join(shown.partition("Example: ")[2].partition("Options:")[0].split())
+    example = shown.partition("Example:\n")[2].partition("\n\nOptions:")[0]
+    assert all(line.endswith(" \\") for line in example.splitlines()[:-1])
+    assert max(map(len, example.splitlines())) <= 80
+    example = example.replace("\\\n", " ")
     name, *arguments = shlex.split(example)
     assert (name, arguments[0]) == ("photometry-tasks", command)
     (tmp_path / "all_targets_S001_v1.csv").write_text(MIT)

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli.main import main
 from photometry_tasks.errors import InvalidArgumentError, NotATodoFileError
-from photometry_tasks.report import build_report
+from photometry_tasks.report import build_report, write_report
 from tests.support import old_files
 from tests.support.lists import Rows, checksum, make_file, query, result_of
 
@@ -377,14 +377,18 @@ def test_a_file_in_use(opened: Callable[..., TaskManager]) -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_the_page_as_a_file(todo: Callable[..., Path], tmp_path: Path, kind: type) -> None:
-    """With a path as the second argument, the page is written too, but never over the TODO-file."""
+    """The page is written to a file or printed, but never over the TODO-file; by force over any other file."""
     path, output = todo({}), tmp_path / "report.html"
-    page = build_report(kind(path), kind(output))
-    assert output.read_text(encoding="utf-8") == page
+    write_report(kind(path), kind(output))
+    assert Page(output.read_text(encoding="utf-8")).tags == Page(build_report(path)).tags
     before = checksum(path)
-    with pytest.raises(InvalidArgumentError, match="this is the TODO-file"):
-        build_report(kind(path), kind(path))
+    for force in (False, True):
+        with pytest.raises(InvalidArgumentError, match="this is the TODO-file"):
+            write_report(kind(path), kind(path), force=force)
     assert checksum(path) == before
+    output.write_text("mine")
+    write_report(kind(path), kind(output), force=True)
+    assert CliRunner().invoke(main, ["report", str(path), "-o", "-"]).stdout.startswith("<!DOCTYPE html>")
 
 
 def test_results_that_are_not_in_the_file(opened: Callable[..., TaskManager]) -> None:
@@ -462,7 +466,7 @@ def test_what_it_replaces(todo: Callable[..., Path], tmp_path: Path, content: st
         run = CliRunner().invoke(main, ["report", path, "-o", str(place)])
         assert run.exit_code == (0 if is_ours else 1), run.output
         assert (output.read_bytes() == before) is not is_ours or place is link
-        assert is_ours or "/report.html': this file holds something else, and is not replaced; delete it" in run.output
+        assert is_ours or "/report.html': this file holds something else, and is not replaced; give" in run.output
     assert link.is_symlink()
 
 

@@ -55,7 +55,7 @@ def state(path: str | Path) -> Any:
         ({"error_like": "0% of"}, {"ERROR": 1}, {3}),
         ({"error_like": "0_ of"}, {}, set()),
         ({"camera": 1}, {"OK": 1, "ERROR": 1, "WARNING": 1, "SKIPPED": 1, "STARTED": 1}, {1, 3, 5, 6, 7}),
-        ({"camera": 1, "status": ["ERROR"]}, ValueError, set()),
+        ({"camera": 1, "status": ["FAILED"]}, ValueError, set()),
         ({"status": STATUS.ERROR, "camera": 2}, {"ERROR": 1}, {4}),
         ({"error_like": ""}, ValueError, set()),
         ({"status": 9}, ValueError, set()),

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from astropy import units
+from astropy.table import MaskedColumn, QTable, Table
+from astropy.utils.masked import Masked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -273,6 +276,47 @@ def test_rows_from_anywhere(target: Path) -> None:
     assert copied == Added(5, 0)
 
 
+def as_table(kind: str, columns: dict[str, list[Any]]) -> Any:
+    """Return columns as a table of a library; the cadence of the second row is missing."""
+    if kind in ("Table", "QTable"):
+        table = {"Table": Table, "QTable": QTable}[kind](columns)
+        missing = MaskedColumn([120, 7], mask=[False, True], unit="s")
+        table["cadence"] = missing if kind == "Table" else Masked(missing.data, mask=missing.mask) * units.s
+        table["tmag"].unit = "mag"
+        return table
+    if kind == "NumPy":
+        types = [(name, "S9" if name == "datasource" else "f8") for name in columns]
+        return np.array(list(zip(*columns.values(), strict=True)), types)
+    if kind == "mapping":
+        return {name: values[0] for name, values in columns.items()}
+    library = pytest.importorskip(kind)
+    return library.DataFrame({**columns, "cadence": [120, None]})
+
+
+@pytest.mark.parametrize("kind", ["Table", "QTable", "NumPy", "mapping", "pandas", "polars"])
+def test_tables_of_other_libraries(target: Path, kind: str) -> None:
+    """Rows may be a table of astropy, NumPy, pandas or polars, with missing values; one mapping counts as one row."""
+    columns = {"starid": [5, 6], "camera": [1, 2], "ccd": [3, 4], "tmag": [9.5, 10.0], "datasource": ["tpf", "ffi"]}
+    rows = [(5, 1, 3, 9.5, "tpf", 120), (6, 2, 4, 10.0, "ffi", 1800)][: 1 if kind == "mapping" else 2]
+    assert add_targets(target, as_table(kind, columns), sector=1) == Added(len(rows), 0)
+    assert query(target, "SELECT starid, camera, ccd, tmag, datasource, cadence FROM todolist ORDER BY 1") == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        (Table({"cadence": [2] * units.min}), "the table: column cadence is in min; give it in s"),
+        ("list.csv", "rows='list.csv': rows or a table are expected; for CSV files use add_target_lists"),
+        (5, "rows=5: rows or a table are expected"),
+        ([5], "row 1: 5 is not a mapping of columns to values"),
+    ],
+)
+def test_rows_that_are_none(target: Path, rows: Any, problem: str) -> None:
+    """A value that is neither rows nor a table is refused, and so is a table in other units."""
+    with pytest.raises(ValueError, match=problem):
+        add_targets(target, rows, sector=1)
+
+
 def test_a_table(place: Any) -> None:
     """Targets may come from an Arrow table of any library and with any types of numbers and texts; errors name rows."""
     number = 2 * SIZE + 3
@@ -418,7 +462,7 @@ def test_a_bad_row_leaves_an_existing_file_alone(listed: Callable[..., Path], ta
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"starid": 5.0}, "row 2: column starid: 5.0"),
+        ({"starid": 5.5}, "row 2: column starid: 5.5"),
         ({"starid": "x"}, "row 2: column starid: 'x'"),
         ({"sector": None}, "row 2: column sector has no value"),
         ({"camera": -1}, "row 2: column camera: -1"),

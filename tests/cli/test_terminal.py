@@ -1,12 +1,19 @@
 """The output of the commands on every terminal, for any texts in a list, any arguments and any module."""
 
+import fcntl
 import os
+import pty
 import re
+import select
+import shlex
+import signal
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +27,7 @@ from photometry_tasks.storage.sqlite.result_log import ResultLog
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import empty_list, make_file, result_of
 from tests.support.paths import ROOT
+from tests.support.processes import running_command
 from tests.support.target_lists import MIT
 
 GOOD = "tests.support.functions:good"
@@ -159,7 +167,86 @@ def test_odd_terminals(todo: Callable[..., Path], columns: str, terminal: str) -
     """Whatever COLUMNS, LINES and TERM hold, the tables can be read."""
     result = invoke("status", todo({"status": 6}), env={"COLUMNS": columns, "LINES": columns, "TERM": terminal})
     assert "STARTED" in result.stdout
-    assert "50 %" in invoke("status", todo({"status": 1}, {}), env={"COLUMNS": columns}).stdout if False else True
+
+
+def run_in_terminal(rows: int, columns: int, *command: str, **variables: str) -> str:
+    """Run a command in a terminal of this size, and return what it prints there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    how = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "env": {**environment, "TERM": "xterm", **variables}}
+    with running_command([COMMAND, *command], **how) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # EIO: the command has closed the terminal
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        assert process.wait(60) == 0
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
+
+
+#: A code that sets a colour, and any code.
+COLOUR, CODE = re.compile(r"\x1b\[[0-9;]*3[0-7]m"), re.compile(r"\x1b[\[(][0-9;?]*[a-zA-Z]")
+
+ERROR = "ValueError: the stamp of the star lies outside the image of camera 1 and CCD 3 in row 123"
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a list with many errors and many running tasks."""
+    path = make_file(tmp_path_factory.mktemp("failing") / "todo.sqlite", [{"camera": 1 + n % 4} for n in range(60)])
+    with TaskManager(path, version="v1") as manager:
+        for priority in range(1, 31):
+            details = {"kind": f"Kind{priority % 7}", "errors": [ERROR]} if priority % 2 else {}
+            manager.save_result(result_of({"priority": priority}, STATUS.ERROR if details else STATUS.OK, **details))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE todolist SET status = 6 WHERE priority > 40")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "variables"),
+    [
+        (24, 80, {}),
+        (24, 80, {"NO_COLOR": "1"}),
+        (24, 80, {"TERM": "dumb"}),
+        (24, 80, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        (24, 40, {}),
+        (60, 120, {}),
+    ],
+)
+def test_sizes_of_terminals(failing: Path, rows: int, columns: int, variables: dict[str, str]) -> None:
+    """The status fits the terminal: errors come first, no line is wider, and lists are as long as the height lets."""
+    text = run_in_terminal(rows, columns, "status", str(failing), **variables)
+    assert bool(CODE.search(text)) == ("dumb" not in variables.values())
+    assert bool(COLOUR.search(text)) == (not {"dumb", "1"}.intersection(variables.values()))
+    lines = CODE.sub("", text).splitlines()
+    assert max(map(len, lines)) <= columns
+    starts = [next(n for n, line in enumerate(lines) if line.startswith(word)) for word in ("Last errors", "Finished")]
+    assert starts == sorted(starts)
+    end = next((n for n, line in enumerate(lines) if line.startswith("Running tasks")))
+    assert end < max(rows, 35 if columns == 40 else 0)
+    assert starts[1] - starts[0] - 3 == (10 if rows == 60 else 1)
+    assert text.isascii() == ("LC_ALL" in variables)
+
+
+def test_a_pipe(failing: Path) -> None:
+    """In a pipe no line is folded or shortened, and there are no codes."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    run = subprocess.run([COMMAND, "status", failing], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.stdout.count(ERROR) == 10
+    assert not CONTROLS.search(run.stdout)
+
+
+@pytest.mark.parametrize("command", [["status"], ["export", "-"], ["reset", "--status", "OK"]])
+def test_closed_streams(failing: Path, command: list[str]) -> None:
+    """A command works without any of the three streams, as a service may start it."""
+    line = shlex.join([COMMAND, command[0], str(failing), *command[1:]])
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        run = subprocess.run(["sh", "-c", f"{line} {closed}"], capture_output=True, text=True, timeout=60)
+        assert run.returncode == (2 if command[0] == "reset" else 0), run.stderr
+        assert "Traceback" not in run.stderr
 
 
 def test_a_reader_that_has_enough(todo: Callable[..., Path]) -> None:
@@ -291,11 +378,92 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["click", "sqlalchemy", "photometry_tasks.schema", "photometry_tasks.taskmanager", "filelock"],
+    ("module", "command"),
+    [
+        *((module, "upgrade") for module in ("click", "sqlalchemy", "photometry_tasks.schema", "filelock")),
+        *(("sqlite3", name) for name in sorted({*main.commands} - {"demo", "work", "init"})),
+        *((module, "run") for module in ("rich.progress", "photometry_tasks.runner.run", "tests.support.functions")),
+        ("multiprocessing.popen_spawn_posix", "run"),
+        ("multiprocessing.spawn", "run"),
+        ("photometry_tasks.ingest", "init"),
+        ("photometry_tasks.storage.postgresql.url", "work"),
+        ("photometry_tasks.demo", "demo"),
+        ("matplotlib", "report"),
+        ("rich.table", "status"),
+    ],
 )
-def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str) -> None:
-    """Ctrl-C in an import ends a command with the usual exit code and a line."""
-    command = [sys.executable, "-c", INTERRUPTS, module, "upgrade", str(todo({}))]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (130, "", "Interrupted.\n")
+def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str, command: str) -> None:
+    """Ctrl-C in an import, or while workers start, ends a command with the usual exit code and a line."""
+    path = todo({"status": 2}, {})
+    more = {
+        "init": ["list.csv"],
+        "run": [GOOD, "--jobs", "1"],
+        "work": [GOOD],
+        "report": ["-o", str(path.with_name("report.html"))],
+        "reset": ["--status", "ERROR"],
+        "export": [str(path.with_name("out.csv"))],
+        "copy": [str(path.with_name("copy.sqlite"))],
+        "demo": [],
+    }
+    arguments = [command, *([str(path)] if command != "demo" else []), *more.get(command, [])]
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTS, module, *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    lines = [line for line in run.stderr.splitlines() if not line.startswith(("Measuring: ", "Stopped: ", str(path)))]
+    assert (run.returncode, lines) == (130, ["Interrupted."])
+    assert not path.with_name("copy.sqlite").exists()
+
+
+def test_ctrl_c_at_a_question(failing: Path) -> None:
+    """Ctrl-C at the question of `reset` ends the command as anywhere else, and changes nothing."""
+    ours, theirs = pty.openpty()
+    command, before = [COMMAND, "reset", str(failing), "--status", "OK"], failing.read_bytes()
+    with running_command(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b"Continue?" not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while not select.select([ours], [], [], 1)[0]:  # Python's `input` misses a signal just before it reads
+            process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # EIO: the command has closed the terminal
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        assert process.wait(60) == 130
+    os.close(ours)
+    assert shown.endswith(b"[y/N]: \r\nInterrupted.\r\n")
+    assert failing.read_bytes() == before
+
+
+COMPLETE = """
+compopt() {{ echo "$@"; }}
+source <({command})
+cd {folder}
+complete_line() {{
+    COMP_WORDS=($1) COMP_CWORD=$(( $(wc -w <<< "$1") - 1 )) COMPREPLY=()
+    [[ $1 == *" " ]] && COMP_WORDS+=("") && COMP_CWORD=$((COMP_CWORD + 1))
+    _photometry_tasks_completion photometry-tasks
+    echo "${{COMPREPLY[*]}}"
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("photometry-tasks und", "undo"),
+        ("photometry-tasks reset todo.sqlite --error", "--error-like"),
+        ("photometry-tasks export todo.sqlite out.csv --status SK", "SKIPPED"),
+        ("photometry-tasks export todo.sqlite out.csv --status OK,w", "OK,WARNING"),
+        ("photometry-tasks export todo.sqlite out.csv --datasource t", "tpf"),
+        ("photometry-tasks status tod", "-o default"),  # the option by which bash completes names of files
+    ],
+)
+def test_completion_in_bash(tmp_path: Path, line: str, found: str) -> None:
+    """The documented line makes bash complete commands, options, their words and names of files."""
+    documented = "_PHOTOMETRY_TASKS_COMPLETE=bash_source photometry-tasks"
+    assert documented in (ROOT / "docs" / "cli.md").read_text()
+    script = COMPLETE.format(command=documented, folder=tmp_path) + f"complete_line {shlex.quote(line)}"
+    environment = {**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"}
+    run = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == found, run.stderr

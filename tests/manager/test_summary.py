@@ -257,12 +257,14 @@ def test_it_replaces_only_files(opened: Callable[..., TaskManager], tmp_path: Pa
     ["{}", "[]", '{"name": "package", "slurm_jobid": 1}', "import os\n", "\n", "{", "\0", '# {"slurm_jobid": null}'],
 )
 def test_it_replaces_no_other_file(todo: Callable[..., Any], tmp_path: Path, content: str) -> None:
-    """A file that is no summary is not replaced, and the list is not opened."""
+    """A file that is no summary is only replaced by force; otherwise the list is not opened."""
     path = tmp_path / "summary.json"
     path.write_text(content)
-    with pytest.raises(InvalidArgumentError, match=r"^summary=.*is not a summary, .*; delete it, or give another path"):
-        TaskManager(todo({"status": STATUS.ERROR.value}), summary=path)
+    with pytest.raises(InvalidArgumentError, match=r"^summary=.*something else, .*; give another path, or --force"):
+        TaskManager(place := todo({"status": STATUS.ERROR.value}), summary=path)
     assert path.read_text() == content
+    with TaskManager(place, summary=path, force=True) as manager:
+        assert strict(path) == manager.summary
 
 
 @pytest.mark.parametrize("content", ["", '{"slurm_jobid": null, "numta', '{\n  "slurm_jobid": "123"\n}'])

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import functools
 import json
+import logging
 import multiprocessing
 import os
 import resource
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -319,4 +321,12 @@ def task_5_dies_anywhere(task: dict[str, Any]) -> dict[str, Any]:
         if threading.current_thread().name.startswith("ThreadPoolExecutor-"):
             raise RuntimeError("no death of threads")
         os._exit(1)
+    return good(task)
+
+
+def logs(task: dict[str, Any]) -> dict[str, Any]:
+    logger = logging.getLogger("pipeline")
+    logger.info("first line\nsecond line \x1b[31m")
+    logger.debug("detail")
+    warnings.warn(f"overflow {task['priority']}", RuntimeWarning, stacklevel=1)
     return good(task)
