@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -23,7 +24,12 @@ from tests.support.servers import Server
 
 
 def pytest_configure() -> None:
-    """Restore Python's actions of signals: a program in the background of a shell ignores Ctrl-C."""
+    """Restore Python's actions of signals: a program in the background of a shell ignores Ctrl-C.
+
+    Hypothesis sets no deadline: no test depends on the load of the machine.
+    """
+    settings.register_profile("photometry_tasks", deadline=None)
+    settings.load_profile("photometry_tasks")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -175,7 +175,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("kind", list(EXACT))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(texts=st.lists(st.text() | st.sampled_from(ODD), max_size=9))
 @example(texts=ODD)
 def test_every_text(tmp_path_factory: pytest.TempPathFactory, kind: str, texts: list[str]) -> None:

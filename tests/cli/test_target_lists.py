@@ -221,7 +221,7 @@ def test_method(target: Path, row: dict[str, Any], method: str | None) -> None:
         max_size=6,
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_texts_are_as_numbers(rows: list[dict[str, Any]]) -> None:
     """Rows of numbers and rows of texts give the same tasks."""
     with tempfile.TemporaryDirectory() as folder:

@@ -403,6 +403,8 @@ def test_ctrl_c_while_the_command_starts(todo: Callable[..., Path], module: str,
         "reset": ["--status", "ERROR"],
         "export": [str(path.with_name("out.csv"))],
         "copy": [str(path.with_name("copy.sqlite"))],
+        "show": ["101"],
+        "try": [GOOD],
         "demo": [],
     }
     arguments = [command, *([str(path)] if command != "demo" else []), *more.get(command, [])]

@@ -93,7 +93,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=operations, in_memory=st.booleans())
 @example(operations=[("skip", 1), ("save", 1)], in_memory=False)
 @example(operations=[("skip", 1), ("other", 3)], in_memory=False)

@@ -319,5 +319,5 @@ def test_histories(kind: str, examples: int, request: pytest.FixtureRequest) -> 
     checks = list(HealthCheck)
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks),
+        settings=settings(max_examples=examples, stateful_step_count=25, suppress_health_check=checks),
     )

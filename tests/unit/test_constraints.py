@@ -44,7 +44,7 @@ def render(expression: ColumnElement[bool], dialect: Any) -> str:
     return str(expression.compile(dialect=dialect, compile_kwargs=given))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(arguments=constraints)
 def test_a_text_is_the_rendered_expression(arguments: Any) -> None:
     """Each text is its expression in parentheses, as both SQLite and PostgreSQL render it."""
@@ -53,7 +53,7 @@ def test_a_text_is_the_rendered_expression(arguments: Any) -> None:
         assert texts == [f"({render(expression, dialect)})" for expression in build_constraints(**arguments)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(arguments=constraints)
 def test_checked_constraints_can_be_kept(arguments: Any) -> None:
     """Checked constraints are hashable, have plain values, and do not change if they are checked again."""

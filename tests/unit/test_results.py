@@ -78,7 +78,7 @@ whole_numbers = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 2**62 - 1
 corners = st.lists(st.integers(-(2**62), 2**62 - 1), min_size=4, max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     reals=st.fixed_dictionaries({}, optional=dict.fromkeys(REALS, numbers | st.none())),
     counts=st.fixed_dictionaries({}, optional=dict.fromkeys(COUNTS, whole_numbers | st.none())),
@@ -202,7 +202,7 @@ def spell(letter: str) -> str:
     return "\\x00" if letter == "\0" else f"\\u{ord(letter):x}" if "\ud800" <= letter <= "\udfff" else letter
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(text=st.text(st.characters(exclude_categories=()), min_size=1) | st.sampled_from(["\0", "\udce9", "a\ud800\0é"]))
 def test_every_text_can_be_stored(text: str) -> None:
     """NULs and lone surrogates in a text, which no database stores, are escaped; other characters stay."""

@@ -83,7 +83,7 @@ def test_a_secondary_whose_primary_is_listed(rivals: list[Rival], decision: Deci
 magnitudes = st.none() | st.sampled_from([-1.0, -0.0, 0.0, 9.0, float("inf")]) | st.floats(-2, 20)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tmags=st.lists(magnitudes, min_size=2, max_size=5), data=st.data())
 def test_exactly_one_of_an_aperture_is_not_skipped(tmags: list[float | None], data: st.DataObject) -> None:
     """If all stars of an aperture list each other, one task covers all others, in any order of the rows."""

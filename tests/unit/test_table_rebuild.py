@@ -78,7 +78,7 @@ signs = st.text(st.sampled_from("\"'`[](),-/* \nxé"), min_size=1) | st.text(min
 names = signs.filter(lambda name: "\0" not in name and name.lower() not in ("a", "b"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(columns=st.lists(st.tuples(names, signs), max_size=4, unique_by=lambda column: column[0].lower()))
 def test_columns_of_others_stay_as_they_were_written(columns: list[tuple[str, str]]) -> None:
     """Columns of other programs stay, with any name and default, in their order, also after another rebuild."""

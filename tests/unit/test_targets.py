@@ -32,7 +32,7 @@ texts = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     column=st.sampled_from(sorted(_RULES)), values=st.lists(st.one_of(integers, reals, texts), min_size=1, max_size=3)
 )

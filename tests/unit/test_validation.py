@@ -41,7 +41,7 @@ ends = st.sampled_from([0, 127, 128, 255, 2**31, 2**32, LOWEST - 1, LOWEST, HIGH
 integers = ends | st.integers(-(2**65), 2**65)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(number=integers)
 def test_integers_of_every_width(number: int) -> None:
     """If an integer needs at most 64 bits, every NumPy type gives the same int; other integers are refused."""
@@ -55,7 +55,7 @@ def test_integers_of_every_width(number: int) -> None:
                 as_integer(value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(number=st.floats(width=16) | st.sampled_from([0, 7, -1]))
 def test_reals_of_every_width(number: float) -> None:
     """For every real NumPy type, scalars and zero-dimensional arrays give the same float, also NaN and infinity."""
@@ -108,7 +108,7 @@ def test_numbers_beyond_a_float() -> None:
             as_finite(value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(numbers=st.lists(integers, max_size=4))
 def test_lists_of_integers(numbers: list[int]) -> None:
     """Every iterable of integers gives the same new list; the error names an integer of more than 64 bits."""
