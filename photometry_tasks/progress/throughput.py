@@ -17,6 +17,7 @@ _INTERVAL = 10.0
 
 _MINUTE = 60.0
 
+# A member of an enum takes longer to look up than a name of the module.
 _ERROR = STATUS.ERROR
 
 

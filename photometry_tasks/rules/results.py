@@ -34,8 +34,8 @@ LONGEST_KIND = 200
 #: The most bytes of the pipeline's own values, as JSON.
 _LARGEST_EXTRA = 2**16
 
-#: Statuses that a result may have: a task with a result is no longer STARTED.
 _STARTED = STATUS.STARTED
+#: Statuses that a result may have: a task with a result is no longer STARTED.
 _RESULT_STATUSES = {status.value: status for status in STATUS if status is not _STARTED}
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
