@@ -35,7 +35,6 @@ _RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource
 #: Columns of a terminal in which a table shows less in each row.
 _NARROW = 60
 
-
 #: The rows of each list, from a high terminal to a low one; and the most hosts that are shown of a kind of failure.
 _ROWS, _MOST_HOSTS = (10, 5, 3, 2, 1), 3
 
@@ -45,8 +44,7 @@ _MOST_COVERS = 10
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
 
-
-#: Columns of an output that is no terminal: a program reads each row as a line.
+#: Columns of an output that is no terminal: a program reads each row as a line. Also the most that COLUMNS may give.
 _WIDEST = 10_000
 
 
@@ -54,7 +52,7 @@ def build_console(*, stderr: bool = False) -> Console:
     """Return a console of a readable width: in batch jobs COLUMNS may be 0, and it may hold any text."""
     size = shutil.get_terminal_size()
     # Without these variables, the console follows the terminal when its size changes.
-    width = max(size.columns, _NARROWEST) if "COLUMNS" in os.environ else None
+    width = min(max(size.columns, _NARROWEST), _WIDEST) if "COLUMNS" in os.environ else None
     height = size.lines if "LINES" in os.environ else None
     if width is None and not (sys.stderr if stderr else sys.stdout).isatty():
         width = _WIDEST

@@ -20,7 +20,7 @@ from photometry_tasks.reading.tables import build_arrow_batch, build_arrow_schem
 _LONGEST_HEAD = 100_000
 
 #: Batches in a row group of Parquet: a group is compressed as a whole.
-_GROUP = 10
+_GROUP = 5
 
 #: The columns of a table, whose `info` may hold a unit.
 Columns = Sequence[Column[Any]]
@@ -102,9 +102,9 @@ def _write_votable(file: BinaryIO, columns: Columns, read: Read) -> None:
     document.resources.append(resource)
     resource.tables.append(table)
     for column in columns:
-        table.fields.append(
-            tree.Field(document, name=column.name, unit=column.info.get("unit"), **_VOTABLE[_type(column)])
-        )
+        field = tree.Field(document, name=column.name, unit=column.info.get("unit"), **_VOTABLE[_type(column)])
+        field.description = column.doc
+        table.fields.append(field)
     table.create_arrays(1)
     frame = io.BytesIO()
     document.to_xml(frame)

@@ -59,7 +59,7 @@ def build_arrow_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) 
 
 def build_astropy_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "Table":
     """Return rows as a table of astropy; a missing value is masked."""
-    table = load_library("astropy.table", "ecsv")
+    table = load_library("astropy.table", "astropy")
     return table.Table([_build_astropy_column(table, column, values) for column, values in _join(columns, batches)])
 
 

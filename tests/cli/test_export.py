@@ -193,16 +193,16 @@ def test_every_text(tmp_path_factory: pytest.TempPathFactory, kind: str, texts: 
 
 
 def test_units(filled: Path, tmp_path: Path) -> None:
-    """ECSV, FITS, VOTable and Parquet hold the units; ECSV and Parquet the descriptions too."""
+    """ECSV, FITS, VOTable and Parquet hold the units, and all but FITS the descriptions."""
     for kind, name in (("ecsv", "ascii.ecsv"), ("fits", "fits"), ("vot", "votable")):
         export_tasks(filled, tmp_path / f"out.{kind}")
         table = Table.read(tmp_path / f"out.{kind}", format=name)
         assert (str(table["tmag"].unit), str(table["mean_flux"].unit)) == ("mag", "electron / s")
         assert table["mask_size"].dtype.kind == "i"
+        assert table["elaptime"].description == (None if kind == "fits" else "Run time")
     export_tasks(filled, tmp_path / "out.parquet")
     field = pyarrow.parquet.read_schema(tmp_path / "out.parquet").field("elaptime")
     assert field.metadata == {b"unit": b"s", b"description": b"Run time"}
-    assert table["elaptime"].description == "Run time"
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ print(number, peak)
 @pytest.mark.parametrize("kind", list(READERS))
 @pytest.mark.parametrize("number", [60_000, pytest.param(2_000_000, marks=pytest.mark.slow)])
 def test_memory(tmp_path: Path, kind: str, number: int) -> None:
-    """An export of any number of rows takes at most 200 MB."""
+    """An export of any number of rows takes at most 250 MB, 50 of which are pandas: pyarrow imports it."""
     path = make_file(tmp_path / "todo.sqlite", [{}])
     with closing(sqlite3.connect(path)) as connection, connection:
         numbers = f"WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {number})"
@@ -517,4 +517,4 @@ def test_memory(tmp_path: Path, kind: str, number: int) -> None:
     )
     written, peak = map(int, run.stdout.split())
     assert written == number
-    assert peak < 200_000  # kB
+    assert peak < 250_000  # kB

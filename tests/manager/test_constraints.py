@@ -1,5 +1,6 @@
 """Contract 3: build_constraints."""
 
+import math
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -119,7 +120,7 @@ constraints = st.fixed_dictionaries(
         "tmag_min": magnitudes,
         "tmag_max": magnitudes,
     },
-)
+).filter(lambda given: float(given.get("tmag_min", -math.inf)) <= float(given.get("tmag_max", math.inf)))
 
 
 @given(arguments=constraints)

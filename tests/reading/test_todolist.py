@@ -466,7 +466,7 @@ def test_to_pandas(target: Path) -> None:
 
 def test_a_missing_library(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the library of a table, the error names the extra that installs it."""
-    for name, extra, method in (("astropy", "ecsv", "to_table"), ("pandas", "pandas", "to_pandas")):
+    for name, extra, method in (("astropy", "astropy", "to_table"), ("pandas", "pandas", "to_pandas")):
         for module in (name, f"{name}.table"):
             monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ImportError, match=rf"{name} is missing .* Run: pip install 'photometry_tasks\[{extra}\]'"):

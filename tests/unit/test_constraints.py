@@ -1,5 +1,6 @@
 """Constraints: checking to plain values, and building expressions and texts."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ constraints = st.fixed_dictionaries(
         "tmag_min": magnitudes,
         "tmag_max": magnitudes,
     },
-)
+).filter(lambda given: float(given.get("tmag_min", -math.inf)) <= float(given.get("tmag_max", math.inf)))
 
 
 def render(expression: ColumnElement[bool], dialect: Any) -> str:

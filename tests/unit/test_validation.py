@@ -162,10 +162,10 @@ def test_items(values: Any) -> None:
         (lambda: check_lease(0), "lease=0: more than 0 s and at most 30 days is expected; 600 s is usual."),
         (lambda: check_text("error_like", ""), "error_like='': a non-empty text is expected."),
         (lambda: check_text("error_like", b"x"), "error_like=b'x': a non-empty text is expected."),
-        (lambda: check_statuses("OK"), "status='OK': values of STATUS are expected: UNKNOWN, OK, ERROR,"),
-        (lambda: check_statuses([7]), "status=[7]: values of STATUS"),
-        (lambda: check_statuses(True), "status=True: values of STATUS"),
-        (lambda: check_statuses([None]), "status=[None]: values of STATUS"),
+        (lambda: check_statuses("O"), "status='O': a STATUS or several, or their names, are expected: UNKNOWN, OK,"),
+        (lambda: check_statuses([7]), "status=[7]: a STATUS or several"),
+        (lambda: check_statuses(True), "status=True: a STATUS or several"),
+        (lambda: check_statuses([None]), "status=[None]: a STATUS or several"),
     ],
 )
 def test_messages(call: Callable[[], object], message: str) -> None:
@@ -213,16 +213,17 @@ class Theirs(Enum):
 
 
 def test_statuses() -> None:
-    """One or several statuses, as members of any enum or as integers, give their values; None gives all."""
+    """One or several statuses, as members of any enum, integers or names, give their values; None gives all."""
     assert check_statuses(None) == [0, 1, 2, 3, 4, 5, 6]
     for value in (STATUS.OK, 1, Theirs.GOOD, [STATUS.OK], {Theirs.GOOD}, np.array([1]), (np.int8(1),), np.int64(1)):
         assert check_statuses(value) == [1]
+    for value in ("OK", "ok", ["Ok"], np.str_("OK"), np.array(["OK"])):
+        assert check_statuses(value) == [1]
+    assert check_statuses(["pending", "Error"], with_pending=True) == [None, 2]
     assert check_statuses([]) == []
     assert check_statuses(iter([STATUS.OK, None, 2]), with_pending=True) == [1, None, 2]
-    for value in (Theirs.TEXT, "OK", ["ERROR"], [STATUS], [2.0], [True], [-1], b"\2", {STATUS.OK: 1}, [[1]]):
-        with pytest.raises(
-            InvalidArgumentError, match=r"status=.*: values of STATUS are .* STARTED, or None \(pending\)"
-        ):
+    for value in (Theirs.TEXT, "O K", ["PENDING "], "1", [STATUS], [2.0], [True], [-1], b"\2", {STATUS.OK: 1}, [[1]]):
+        with pytest.raises(InvalidArgumentError, match=r"status=.*: a STATUS or several, .* STARTED, or PENDING"):
             check_statuses(value, with_pending=True)
 
 
