@@ -149,7 +149,7 @@ class TodoList:
     def to_table(self, status: Any = None, columns: Any = None, **constraints: Unpack[Constraints]) -> "Table":
         """Return tasks with their results as a table of astropy; the arguments are those of `select`.
 
-        The columns have units and descriptions, and missing values are masked. It needs the extra `ecsv`.
+        The columns have units and descriptions, and missing values are masked. It needs the extra `astropy`.
         """
         return tables.build_astropy_table(*self._read(status, columns, constraints))
 

@@ -31,6 +31,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
     Example: photometry-tasks errors todo.sqlite --camera 1
     """
     from photometry_tasks.cli.display import build_console, build_errors
+    from photometry_tasks.maintenance.matches import describe_matches
     from photometry_tasks.todolist import TodoList
 
     constraints = read_constraints(options)
@@ -43,7 +44,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
                 if task["priority"] == row["priority"]
             ]
             if not tasks:
-                raise invalid_argument("TODO", todo.name, "no task has these properties; choose others")
+                raise click.ClickException(describe_matches(todo, constraints))
             echo(json.dumps(tasks, indent=2) if as_json else "\n\n".join(map(_format_errors, tasks)))
             return
         groups = reader.errors(**constraints)
@@ -55,7 +56,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
     if as_json:
         echo(json.dumps(shown, indent=2))
     elif not shown:
-        echo("No task has failed." if not constraints else "No task with these properties has failed.")
+        echo(f"No failure. {describe_matches(todo, constraints)}" if constraints else "No task has failed.")
     else:
         build_console().print(build_errors(shown, len(groups)))
         command = f"photometry-tasks errors {shlex.quote(todo.name)} --priority {firsts[0]}"

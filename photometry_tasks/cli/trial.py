@@ -12,7 +12,6 @@ from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.rules.results import INVALID_RESULT, build_diagnostics, describe_unknown
-from photometry_tasks.rules.validation import invalid_argument
 from photometry_tasks.runner.functions import import_function
 from photometry_tasks.runner.task import find_user_trace, try_task
 from photometry_tasks.storage.location import Location
@@ -46,7 +45,9 @@ def try_command(todo: Location, function: str, debugs: bool, **options: Any) -> 
         found = (reader.select(status, _TASK, **constraints) for status in ([None], None))
         task = next(chain.from_iterable(found), None)
     if task is None:
-        raise invalid_argument("TODO", todo.name, "no task has these properties; choose others")
+        from photometry_tasks.maintenance.matches import describe_matches
+
+        raise click.ClickException(describe_matches(todo, constraints))
     echo(f"Task {', '.join(f'{name} {value}' for name, value in task.items() if value is not None)}")
     result, error = try_task(chosen, task)
     if isinstance(error, KeyboardInterrupt):

@@ -26,12 +26,10 @@ def describe_matches(todo: str | os.PathLike[str] | Location, choice: Mapping[st
     Returns
     -------
     str
-        A sentence: "No task has camera 7; the list has 1–4."; empty for a list of an older release.
+        A sentence: "No task has camera 7; the list has 1–4."
     """
     with begin_reading(parse_location(todo)) as opened:
         connection = opened.connection
-        if opened.changes:
-            return ""
         conditions = build_choice(choice, with_pending=True)
         status = todolist.c.status
         counts = dict(map(tuple, connection.execute(select(status, func.count()).where(*conditions).group_by(status))))

@@ -16,6 +16,7 @@ from photometry_tasks.sql.statements import IS_LAST_RESULT
 from photometry_tasks.status import FAILED, NOT_GIVEN, RELEASED
 
 _task, _try = todolist.c, attempts.c
+_IS_TRIED = sa.and_(_try.ended.is_not(None), _try.how != RELEASED)
 
 
 class Choice(Constraints, total=False):
@@ -75,19 +76,19 @@ def build_choice(given: Mapping[str, Any], *, with_pending: bool = False) -> lis
             conditions.append(sa.or_(chosen, _task.status.is_(None)) if None in values else chosen)
     if "error_like" in own:
         text = check_text("error_like", own["error_like"])
-        conditions.append(_is_among(diagnostics.c.priority, diagnostics.c.errors.contains(text, autoescape=True)))
+        conditions.append(_has(diagnostics.c.priority, diagnostics.c.errors.contains(text, autoescape=True)))
     if "kind" in own:
         kinds = [_is_of_kind(kind) for kind in check_texts("kind", own["kind"])]
         failed = _task.status.in_([status.value for status in FAILED])
-        conditions += [failed, _is_among(_try.priority, _try.counts.is_not(None), sa.or_(*kinds), IS_LAST_RESULT)]
+        conditions += [failed, _has(_try.priority, _try.counts.is_not(None), sa.or_(*kinds), IS_LAST_RESULT)]
     if "made_by" in own:
-        conditions += [_has_result, _is_made_by(check_texts("made_by", own["made_by"]))]
+        conditions += [_has(diagnostics.c.priority), _is_made_by(check_texts("made_by", own["made_by"]))]
     if "not_made_by" in own:
-        conditions += [_has_result, ~_is_made_by(check_texts("not_made_by", own["not_made_by"]))]
+        conditions += [_has(diagnostics.c.priority), ~_is_made_by(check_texts("not_made_by", own["not_made_by"]))]
     if "attempts_min" in own:
         least = check_positive("attempts_min", own["attempts_min"])
-        tried = sa.select(_try.priority).where(_try.ended.is_not(None), _try.how != RELEASED).correlate(None)
-        conditions.append(_task.priority.in_(tried.group_by(_try.priority).having(sa.func.count() >= least)))
+        number = sa.select(sa.func.count()).where(_try.priority == _task.priority, _IS_TRIED).correlate(todolist)
+        conditions.append(number.scalar_subquery() >= least)
     return conditions
 
 
@@ -108,11 +109,9 @@ def build_chosen_tasks(given: Mapping[str, Any], *, everything: bool = False) ->
     return sa.select(_task.priority).where(_task.status.is_not(None), *conditions)
 
 
-def _is_among(priority: sa.ColumnElement[int], *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    return _task.priority.in_(sa.select(priority).where(*conditions).correlate(None))
-
-
-_has_result = sa.exists().where(diagnostics.c.priority == _task.priority).correlate(todolist)
+def _has(priority: sa.ColumnElement[int], *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether a task has a row that meets conditions; looked up by its key, so that a page of tasks costs no more."""
+    return sa.exists().where(priority == _task.priority, *conditions).correlate(todolist)
 
 
 def _is_of_kind(kind: str) -> sa.ColumnElement[bool]:
@@ -123,4 +122,4 @@ def _is_of_kind(kind: str) -> sa.ColumnElement[bool]:
 
 def _is_made_by(versions: list[str]) -> sa.ColumnElement[bool]:
     ours = sa.select(workers.c.worker).where(workers.c.version.in_(versions)).correlate(None)
-    return _is_among(_try.priority, _try.worker.in_(ours), IS_LAST_RESULT)
+    return _has(_try.priority, _try.worker.in_(ours), IS_LAST_RESULT)

@@ -49,7 +49,7 @@ def join_blanks(text: str) -> str:
             ),
         ),
         (["--camera", "2"], (" 1 not given the sky is too bright",)),
-        (["--camera", "3"], ("No task with these properties has failed.",)),
+        (["--camera", "3"], ("No failure. No task has camera 3; the list has 1–2.",)),
         (
             ["--priority", "2", "--priority", "1"],
             (
@@ -58,7 +58,7 @@ def join_blanks(text: str) -> str:
             ),
         ),
         (["--starid", "104"], ("Task 4, TIC 104, ERROR:\nthe sky is too bright",)),
-        (["--starid", "5"], ("no task has these properties; choose others.",)),
+        (["--starid", "5"], ("Error: No task has starid 5; the list has 101–106.",)),
         (["--starid", "106"], ("Task 6, TIC 106, PENDING: no errors",)),
     ],
 )

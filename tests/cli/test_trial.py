@@ -50,7 +50,7 @@ TRACEBACK = """Traceback (most recent call last):
         ),
         (["photometry", "--priority", "1"], 0, ("Task priority 1, starid 101,",)),  # not pending
         (["photometry", "--starid", "103", "--camera", "1"], 0, ("Task priority 3,",)),
-        (["photometry", "--camera", "4"], 1, ("TODO='todo.sqlite': no task has these properties; choose others.",)),
+        (["photometry", "--camera", "4"], 1, ("Error: No task has camera 4; the list has 1",)),
         (["raises"], 1, ("for the terminal", TRACEBACK, "an ERROR (ZeroDivisionError). Nothing was saved.")),
         (["raises", "--pdb"], 2, ("--pdb needs a terminal; leave it out.",)),
         (["nothing"], 1, ("- the function returned None: a dict with `status`", "an ERROR (invalid result)")),

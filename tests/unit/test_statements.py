@@ -259,7 +259,7 @@ def test_everything_is_reset_in_the_order_of_references() -> None:
         ),
         ({"kind": "a.b%"}, ["kind = 'a.b%'", "kind LIKE '%' || '.a.b/%' ESCAPE '/'", "status IN (2, 4)"]),
         ({"made_by": ["1", "2"]}, ["version IN ('1', '2')"]),
-        ({"attempts_min": 3}, ["count(*) >= 3"]),
+        ({"attempts_min": 3}, ["count(*)", ") >= 3"]),
     ],
 )
 def test_chosen_tasks(choice: dict[str, Any], conditions: Iterable[str]) -> None:
