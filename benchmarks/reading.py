@@ -61,9 +61,9 @@ def run(target: str, in_memory: bool, stop: Event) -> None:
 
     def interrupt(_: RunReport) -> None:
         if stop.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # a shell lets its jobs in the background ignore SIGINT
 
-    with TaskManager(target, load_into_memory=in_memory, summary_interval=None) as manager, suppress(KeyboardInterrupt):
+    with TaskManager(target, load_into_memory=in_memory, summary_interval=None) as manager, suppress(SystemExit):
         run_tasks(manager, wait, jobs=_JOBS, max_errors_in_a_row=0, progress=interrupt)
 
 

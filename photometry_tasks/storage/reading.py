@@ -4,16 +4,20 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from photometry_tasks.errors import ReadOnlyError
+
+#: The execution option of a query whose rows are read as a whole.
+_IS_READ_AT_ONCE = "photometry_tasks_at_once"
 
 
 def build_reading_session(engine: Engine, name: str) -> Session:
     """Return a session on an engine whose transactions only read.
 
-    Each query is read as a whole, and its transaction ended, unless the caller has begun one or asks for parts of the
-    rows (`yield_per`).
+    The rows of each query are read as a whole, and its transaction ended before they become objects, unless the caller
+    has begun one or asks for parts of the rows (`yield_per`).
     """
     session = Session(engine, expire_on_commit=False)
 
@@ -27,6 +31,7 @@ def build_reading_session(engine: Engine, name: str) -> Session:
     event.listen(session, "before_flush", refuse)
     event.listen(session, "do_orm_execute", _execute)
     event.listen(engine, "handle_error", refuse_statement)
+    event.listen(engine, "after_cursor_execute", _read_at_once)
     return session
 
 
@@ -35,10 +40,18 @@ def _execute(state: ORMExecuteState) -> Any:
     if session.in_transaction() or "yield_per" in state.execution_options:
         return None  # as every session
     try:
-        result = state.invoke_statement()
+        result = state.invoke_statement(execution_options={_IS_READ_AT_ONCE: True})
+        session.connection().connection.rollback()  # of the driver: to build objects takes longer than to read rows
         return result.freeze()() if getattr(result, "returns_rows", True) else result
     finally:
         session.commit()
+
+
+def _read_at_once(*given: Any) -> None:
+    """Read all rows of a statement, as SQLAlchemy's dialects do that cannot read them later."""
+    _, cursor, _, _, context, _ = given
+    if cursor.description is not None and _IS_READ_AT_ONCE in context.execution_options:
+        context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor)
 
 
 def _is_write_refused(error: BaseException) -> bool:

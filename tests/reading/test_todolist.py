@@ -188,6 +188,24 @@ def test_estimate(target: Any) -> None:
     )
 
 
+def test_rows_become_objects_after_the_transaction(target: Path) -> None:
+    """While a query of the session builds its objects, a manager can open the list."""
+    opened = []
+
+    def open_list(task: Task, _: Any) -> None:
+        if task.priority == 1:
+            TaskManager(target, reset=False).close()
+            opened.append(task)
+
+    sa.event.listen(Task, "load", open_list)
+    try:
+        with TodoList(target) as todo:
+            assert len(todo.session.scalars(sa.select(Task)).all()) == 8
+    finally:
+        sa.event.remove(Task, "load", open_list)
+    assert len(opened) == 1
+
+
 @pytest.mark.both_databases
 def test_session(target: Any) -> None:
     """The session reads the models, also objects and results in parts, and ends each query's transaction."""
@@ -235,11 +253,14 @@ def test_refused_changes(target: Any, in_memory: bool, change: Callable[[Any], A
 # --- lists of any release, in any place ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("in_wal_mode", [False, True])
 @pytest.mark.parametrize("with_results", [False, True])
 @pytest.mark.parametrize("release", RELEASES)
-def test_old_files(tmp_path: Path, release: str, with_results: bool) -> None:
-    """A file of any release is read as it is; columns that it lacks hold None."""
+def test_old_files(tmp_path: Path, release: str, with_results: bool, in_wal_mode: bool) -> None:
+    """A file of any release is read as it is, and nothing stays beside it; columns that it lacks hold None."""
     path = make_old_file(tmp_path / "old.sqlite", release, results=with_results)
+    if in_wal_mode:
+        leave_in_wal_mode(path)
     before = checksum(path), names_in(tmp_path)
     todo = TodoList(path)
     rows = list(todo.select())

@@ -99,6 +99,7 @@ class SQLiteDatabase(Database):
         self._is_new_generation_due = self.is_copy = False
         self._outer_error: BaseException | None = None
         self._is_busy = self._is_closed = self._is_durable = self._is_synced = self._has_warned = False
+        self._may_leave_log = False
 
     @property
     def connection(self) -> Connection:
@@ -142,13 +143,16 @@ class SQLiteDatabase(Database):
         A text that is not UTF-8, which another program may have stored, is read with lone surrogates for its bytes.
         """
         with owner_errors(path):
+            has_log = get_stat(Path(f"{resolve(path)}-wal")) is not None
             try:
-                return cls._open(path, "ro")
+                database = cls._open(path, "ro")
             except NotWritableError:
                 # A file that another program left in WAL mode, without a log, where SQLite can create no other file.
-                if get_stat(Path(f"{resolve(path)}-wal")) is not None:
+                if has_log:
                     raise
                 return cls._open(path, "ro&immutable=1")
+            database._may_leave_log = not has_log
+            return database
 
     @classmethod
     def _open(cls, path: Path, mode: str, lock: TodoLock | None = None) -> Self:
@@ -542,6 +546,8 @@ class SQLiteDatabase(Database):
                 steps.callback(self._lock.close)
             if self._identity is not None:
                 steps.callback(self._identity.remove_log)
+            if self._may_leave_log:
+                steps.callback(self._remove_empty_log)
             steps.callback(self.dbapi.close)
             try:
                 if not self._is_closed:
@@ -553,6 +559,14 @@ class SQLiteDatabase(Database):
             finally:
                 self._is_closed = True
         self._lock = self._identity = None
+
+    def _remove_empty_log(self) -> None:
+        """Let SQLite delete the empty log of a file that another program left in WAL mode: it does so for a writer."""
+        self._may_leave_log = False
+        log = get_stat(self._beside("-wal"))
+        if log is not None and not log.st_size:
+            with suppress(TodoError), closing(connect(self._path, "rw")) as dbapi, sqlite_errors(self._path):
+                dbapi.execute("SELECT 1 FROM sqlite_master").fetchone()
 
     def _finish_work(self) -> None:
         """Write the content of the write-ahead log into the file, delete the log, and close the connection."""
