@@ -80,8 +80,8 @@ class DiskError(TodoError, OSError):
 class DiskFullError(DiskError):
     """{path} cannot be written ({found}): the disk is full, or a quota or a limit on file sizes is reached.
 
-    The call was rolled back. Free some space, then call again. SQLite writes temporary files to SQLITE_TMPDIR, TMPDIR
-    or /var/tmp.
+    Nothing was changed. Free some space, then call again. For a TODO-file, SQLite needs space in SQLITE_TMPDIR, TMPDIR
+    or /var/tmp too.
     """
 
     errno = _errno.ENOSPC
@@ -184,6 +184,10 @@ class CopyError(TodoError, ValueError):
 
 class UnreadableValueError(TodoError, ValueError):
     """{path}: {found}. Correct this value, then try again; `photometry-tasks check {quoted}` lists all such values."""
+
+
+class ValuesChangedError(TodoError, RuntimeError):
+    """{path}: {found}: a run saved it meanwhile. Nothing was written. Call again."""
 
 
 class ReadOnlyError(TodoError, PermissionError):

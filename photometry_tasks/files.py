@@ -141,12 +141,16 @@ def check_replaceable(argument: str, path: Path, is_ours: Callable[[BinaryIO], b
     InvalidArgumentError
     """
     file = open_regular(path)
+    remedy = None
     if file is None:
-        return
-    with file:
-        if os.fstat(file.fileno()).st_size and not is_ours(file):
-            remedy = "this file holds something else, and is not replaced; give another path, or --force (`force=True`)"
-            raise InvalidArgumentError(argument=argument, value=repr(str(path)), remedy=remedy)
+        if get_stat(path) is not None:
+            remedy = "it is no regular file, and cannot be replaced; give another path"
+    else:
+        with file:
+            if os.fstat(file.fileno()).st_size and not is_ours(file):
+                remedy = "it holds something else, and is not replaced; give another path, or --force (`force=True`)"
+    if remedy is not None:
+        raise InvalidArgumentError(argument=argument, value=repr(str(path)), remedy=remedy)
 
 
 # --- replacing -------------------------------------------------------------------------------------------

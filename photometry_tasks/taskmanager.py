@@ -193,7 +193,7 @@ class TaskManager:
             if not force:
                 progress.check_place(options.summary)
         self._throughput = Throughput()
-        location = parse_location(todo_file)
+        location = parse_location(todo_file, "todo_file")
         if only_version:
             if options.version is None:
                 raise validation.invalid_argument("only_version", only_version, "it needs `version`; give that too")

@@ -7,15 +7,13 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from sqlalchemy import Column, ColumnElement
-
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import ClosedError, TodoError
 from photometry_tasks.reading import tables
-from photometry_tasks.reading.columns import check_columns
+from photometry_tasks.reading.columns import EXTRA, check_columns, choose_columns
 from photometry_tasks.reading.estimate import read_estimate
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
-from photometry_tasks.reading.rows import FIRST_PAGE, PAGE, Batch, TaskReader, iter_records
+from photometry_tasks.reading.rows import TaskPages, find_own_columns, iter_records
 from photometry_tasks.reading.star import read_star
 from photometry_tasks.rules.validation import check_integer
 from photometry_tasks.sql.choices import build_choice
@@ -63,7 +61,7 @@ class TodoList:
     a pickled reader works in any process.
 
     If a manager works in memory, or was killed there, its log of results is read too. The reader then keeps a copy of
-    the list in memory, and each call adds what was logged since.
+    the list in memory for each thread that calls it, and each call adds what was logged since.
 
     A list of an older release lacks some columns; they hold None.
 
@@ -143,15 +141,15 @@ class TodoList:
         UnreadableValueError
             If another program stored a value of a wrong type, which cannot be read as its column's type.
         """
-        columns, batches = self._read(status, columns, constraints)
-        return (row for batch in batches for row in iter_records(columns, batch))
+        pages = self._read(status, columns, constraints)
+        return (row for batch in pages for row in iter_records(pages.columns, batch))
 
     def to_table(self, status: Any = None, columns: Any = None, **constraints: Unpack[Constraints]) -> "Table":
         """Return tasks with their results as a table of astropy; the arguments are those of `select`.
 
         The columns have units and descriptions, and missing values are masked. It needs the extra `astropy`.
         """
-        return tables.build_astropy_table(*self._read(status, columns, constraints))
+        return tables.build_astropy_table(self._read(status, columns, constraints))
 
     def to_pandas(self, status: Any = None, columns: Any = None, **constraints: Unpack[Constraints]) -> "pd.DataFrame":
         """Return tasks with their results as a frame of pandas; the arguments are those of `select`.
@@ -159,35 +157,22 @@ class TodoList:
         Missing values are `pandas.NA`, and integers stay integers. `frame.attrs[NAME]` holds the unit and the
         description of a column. It needs the extra `pandas`.
         """
-        return tables.build_pandas_frame(*self._read(status, columns, constraints))
+        return tables.build_pandas_frame(self._read(status, columns, constraints))
 
     def to_arrow(self, status: Any = None, columns: Any = None, **constraints: Unpack[Constraints]) -> "pa.Table":
         """Return tasks with their results as a table of Arrow; the arguments are those of `select`.
 
         The metadata of each field hold its unit and description. It needs the extra `parquet`.
         """
-        return tables.build_arrow_table(*self._read(status, columns, constraints))
+        return tables.build_arrow_table(self._read(status, columns, constraints))
 
-    def _read(self, status: Any, columns: Any, constraints: Constraints) -> tuple[list[Column[Any]], Iterator[Batch]]:
-        """Return the columns, and an iterator over pages, each of which is a transaction."""
-        conditions = build_choice({"status": status, **constraints}, with_pending=True)
+    def _read(self, status: Any, columns: Any, constraints: Constraints) -> TaskPages:
+        conditions = build_choice({"status": status}, with_pending=True)
+        conditions += build_expressions(check_constraints(constraints))
         names = check_columns(columns)
-        with self._begin() as opened:
-            reader = TaskReader(opened, conditions, names)
-            last, first = reader.read_page(None, FIRST_PAGE)
-        return reader.columns, self._iter_pages(conditions, reader, last, first)
-
-    def _iter_pages(
-        self, conditions: list[ColumnElement[bool]], first: TaskReader, last: int | None, batch: Batch
-    ) -> Iterator[Batch]:
-        size, names = FIRST_PAGE, [column.name for column in first.columns]
-        while last is not None:
-            yield batch
-            if len(batch[0]) < size:
-                return
-            size = min(2 * size, PAGE)
-            with self._begin() as opened:
-                last, batch = TaskReader(opened, conditions, names, first.own).read_page(last, size)
+        needs_own = names is None or any(name.startswith(EXTRA) for name in names)
+        own = find_own_columns(self._begin, conditions) if needs_own else []
+        return TaskPages(self._begin, conditions, choose_columns(names, own))
 
     # --- one star, failures, the time left ---------------------------------------------------------------
 

@@ -1,10 +1,13 @@
 """A command: its help in the terminal, and options that are given twice."""
 
 import inspect
+import re
 import textwrap
 from collections import Counter
 
 import click
+
+_OPTION = re.compile(r"( --?[a-z-]+) (?!-)")
 
 
 class Command(click.Command):
@@ -21,10 +24,11 @@ class Command(click.Command):
         with formatter.indentation():
             formatter.write_text(text)
         formatter.write_paragraph()
+        joined = _OPTION.sub("\\1\0", example)  # a line does not end between an option and its value
         lines = textwrap.wrap(
-            example, formatter.width - 6, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+            joined, formatter.width - 6, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
         )
-        formatter.write("  Example:\n" + textwrap.indent(" \\\n".join(lines), "    ") + "\n")
+        formatter.write("  Example:\n" + textwrap.indent(" \\\n".join(lines).replace("\0", " "), "    ") + "\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; click would drop all values but the last of an option that takes one."""

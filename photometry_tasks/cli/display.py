@@ -59,6 +59,17 @@ def build_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, height=height)
 
 
+def print_view(view: RenderableType, console: Console | None = None) -> None:
+    """Print a view; outside of a terminal without the blanks that fill up its lines."""
+    console = console or build_console()
+    if console.is_terminal:
+        console.print(view)
+        return
+    with console.capture() as captured:
+        console.print(view)
+    echo("\n".join(map(str.rstrip, captured.get().splitlines())))
+
+
 class Bar:
     """A progress bar: done/total, rate, time left and errors.
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -300,7 +299,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--log-dir",
-            type=click.Path(path_type=Path),
+            type=click.Path(file_okay=False),
             metavar="FOLDER",
             help="Log into a file for each worker process in this folder; without it, to stderr.",
         ),

@@ -217,7 +217,7 @@ def demo() -> None:
 
     Example: photometry-tasks demo
     """
-    from photometry_tasks.cli.display import build_console, build_view
+    from photometry_tasks.cli.display import build_console, build_view, print_view
     from photometry_tasks.maintenance.status import get_status
 
     with needs("demo", "NumPy"):
@@ -228,6 +228,6 @@ def demo() -> None:
     with TaskManager(path) as manager:
         _run(manager, photometry, {}, jobs=2)
     console = build_console()
-    console.print(build_view(get_status(path), console))
+    print_view(build_view(get_status(path), console), console)
     command = f"photometry-tasks export {shlex.quote(str(path))} results.csv"
     echo(f"The results are in {path}. Export them with `{command}`.")

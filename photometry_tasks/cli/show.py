@@ -30,7 +30,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
 
     Example: photometry-tasks errors todo.sqlite --camera 1
     """
-    from photometry_tasks.cli.display import build_console, build_errors
+    from photometry_tasks.cli.display import build_errors, print_view
     from photometry_tasks.maintenance.matches import describe_matches
     from photometry_tasks.todolist import TodoList
 
@@ -58,7 +58,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
     elif not shown:
         echo(f"No failure. {describe_matches(todo, constraints)}" if constraints else "No task has failed.")
     else:
-        build_console().print(build_errors(shown, len(groups)))
+        print_view(build_errors(shown, len(groups)))
         command = f"photometry-tasks errors {shlex.quote(todo.name)} --priority {firsts[0]}"
         echo(f"Show the whole error of a task with `{command}`.")
 
@@ -90,7 +90,7 @@ def show(todo: Location, tic: int, as_json: bool) -> None:
 
     Example: photometry-tasks show todo.sqlite 101
     """
-    from photometry_tasks.cli.display import build_console, build_star
+    from photometry_tasks.cli.display import build_star, print_view
     from photometry_tasks.todolist import TodoList
 
     with TodoList(todo) as reader:
@@ -100,9 +100,8 @@ def show(todo: Location, tic: int, as_json: bool) -> None:
     if as_json:
         echo(json.dumps(tasks, indent=2, default=str))
         return
-    console = build_console()
     for task in tasks:
-        console.print(build_star(task))
+        print_view(build_star(task))
 
 
 def _describe_others(reader: Any, tic: int) -> str:

@@ -40,18 +40,18 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
         return
     from rich.live import Live
 
-    from photometry_tasks.cli.display import build_attempts, build_console, build_view
+    from photometry_tasks.cli.display import build_attempts, build_console, build_view, print_view
 
     console = build_console()
     if task is not None:
-        console.print(build_attempts(task, get_attempts(todo, task)))
+        print_view(build_attempts(task, get_attempts(todo, task)))
         return
     if not watch:
-        console.print(build_view(get_status(todo), console))
+        print_view(build_view(get_status(todo), console))
         return
     if not console.is_interactive:  # a pipe, or a terminal that cannot draw
         while True:
-            console.print(build_view(get_status(todo), console))
+            print_view(build_view(get_status(todo), console))
             time.sleep(_WATCH)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:

@@ -38,7 +38,7 @@ def try_command(todo: Location, function: str, debugs: bool, **options: Any) -> 
         raise click.UsageError("--pdb needs a terminal; leave it out.")
     sys.dont_write_bytecode = True  # the file may be beside the list, where nothing may change
     chosen = import_function(function)
-    from photometry_tasks.cli.display import build_console, build_fields
+    from photometry_tasks.cli.display import build_fields, print_view
     from photometry_tasks.todolist import TodoList
 
     with TodoList(todo) as reader:
@@ -68,7 +68,7 @@ def try_command(todo: Location, function: str, debugs: bool, **options: Any) -> 
     details = result.details
     fields = {"status": result.status.name, **build_diagnostics(result), "skip_targets": details.skip_targets or None}
     fields |= {"kind": details.kind, **{f"extra_{name}": value for name, value in (details.extra or {}).items()}}
-    build_console().print(build_fields({name: fields[name] for name in fields if name != "priority"}))
+    print_view(build_fields({name: fields[name] for name in fields if name != "priority"}))
     for key in result.unknown:
         echo(describe_unknown(key))
     command = "work" if todo.path is None else "run"

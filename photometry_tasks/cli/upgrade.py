@@ -30,6 +30,8 @@ def upgrade(todo: Location, check: bool) -> None:
         with closing(open_read_only(todo)) as database, database.begin(writes=False) as connection:
             changes = schema.find_changes(connection, database.name)
             schema.check_upgradable(connection, database.name)
+            if database.find_holder() is None and database.find_result_log() is not None:
+                changes.append("the results that a killed manager logged are saved")
     else:
         changes = upgrade_list(todo)
     for change in changes:

@@ -10,11 +10,12 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Unpack, cast
 
+from photometry_tasks.errors import ValuesChangedError
 from photometry_tasks.export.formats import FORMATS, SUFFIXES, find_format
 from photometry_tasks.models import todolist
 from photometry_tasks.reading.columns import EXTRA, STORED
-from photometry_tasks.reading.extra import find_extra_columns
-from photometry_tasks.reading.rows import Batch, TaskReader
+from photometry_tasks.reading.extra import fit_values
+from photometry_tasks.reading.rows import Batch, TaskPages, find_own_columns
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.sql.choices import Choice, build_choice
 from photometry_tasks.storage.location import Location, parse_location
@@ -72,6 +73,8 @@ def export_tasks(
         If the list has an older schema.
     UnreadableValueError
         If another program stored a value of a wrong type, which cannot be read as its column's type.
+    ValuesChangedError
+        If a run meanwhile saved one of the pipeline's own values with another type than those before.
     """
     output = None if hasattr(target, "write") else Path(check_path("target", target))
     found = find_format(f"output.{file_format or 'csv'}" if file_format or output is None else output.name)
@@ -90,19 +93,18 @@ def export_tasks(
     with closing(ListReader(location)) as reader:
         with reader.begin() as opened:
             opened.check_current()
-            own = find_extra_columns(opened.connection, conditions)
-        columns = [*STORED, *own.values()]
-        names = [column.name for column in columns]
+        columns = [*STORED, *find_own_columns(reader.begin, conditions)]
 
         def read() -> Iterator[Batch]:
             nonlocal number
-            number, last = 0, None
-            while True:
-                with reader.begin() as opened:
-                    last, batch = TaskReader(opened, conditions, names, own).read_page(last)
-                if last is None:
-                    return
+            number = 0
+            for batch in TaskPages(reader.begin, conditions, columns):
                 number += len(batch[0])
+                try:
+                    for place, column in enumerate(columns[len(STORED) :], start=len(STORED)):
+                        batch[place] = fit_values(column, batch[place])
+                except ValueError as error:
+                    raise ValuesChangedError(path=location.name, found=error) from None
                 yield [list(map(_disarm, values)) for values in batch] if for_spreadsheets else batch
 
         def write(file: BinaryIO) -> None:

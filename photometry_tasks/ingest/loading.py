@@ -93,7 +93,7 @@ def add_targets(
 
 
 def _read(rows: Any) -> Iterator[Chunk]:
-    if isinstance(rows, Mapping):
+    if hasattr(rows, "keys") and not hasattr(rows, "iterrows"):  # a mapping, or a row of SQLite, astropy or pandas
         return read_rows([rows])
     if isinstance(rows, ArrowTable):
         return read_arrow(rows)
@@ -168,7 +168,7 @@ def _paused_garbage_collection() -> Iterator[None]:
 
 @_paused_garbage_collection()
 def _add(todo_file: str | os.PathLike[str] | Location, loading: "_Loading") -> Added:
-    location = parse_location(todo_file)
+    location = parse_location(todo_file, "todo_file")
     if not create_list(location, loading.fill):
         with closing(open_database(location)) as database:
             with database.begin(writes=False) as connection:

@@ -126,6 +126,13 @@ def _list_values(column: Any) -> list[Any]:
     return [None if is_masked else value for value, is_masked in zip(values, masked, strict=True)]
 
 
+def _with_index(table: Any) -> Any:
+    """Return a table whose named indexes, if it is one of pandas, are columns."""
+    names = getattr(getattr(table, "index", None), "names", ())
+    missing = [name for name in names if name is not None and name not in table.columns]
+    return table.reset_index(missing) if missing else table
+
+
 def read_arrow(table: ArrowTable) -> Iterator[Chunk]:
     """Yield the rows of a table, whose values are not checked.
 
@@ -137,8 +144,8 @@ def read_arrow(table: ArrowTable) -> Iterator[Chunk]:
     import pyarrow as pa
 
     try:
-        reader = pa.RecordBatchReader.from_stream(table)
-    except pa.ArrowException as error:
+        reader = pa.RecordBatchReader.from_stream(_with_index(table))
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise invalid_argument("rows", table, f"a table with named columns is expected ({error})") from error
     names = reader.schema.names
     if repeated := [name for name in USED if names.count(name) > 1]:

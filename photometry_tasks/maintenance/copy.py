@@ -75,8 +75,8 @@ def copy_list(
     TodoError
         If the source cannot be read or the target cannot be written. After any error, the target is unchanged.
     """
-    target = parse_location(target)
-    with begin_reading(parse_location(source)) as opened:
+    target = parse_location(target, "target")
+    with begin_reading(parse_location(source, "source")) as opened:
         opened.check_current()
         counts = _count(opened.connection)
         copying = _Copying(opened.database, target, counts, progress or (lambda _done, _total: None))

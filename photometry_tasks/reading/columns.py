@@ -50,22 +50,22 @@ def check_columns(columns: object) -> list[str] | None:
     return list(dict.fromkeys(names))
 
 
-def choose_columns(names: Sequence[str] | None, own: dict[str, Column[Any]]) -> list[Column[Any]]:
+def choose_columns(names: Sequence[str] | None, own: Sequence[Column[Any]]) -> list[Column[Any]]:
     """Return the columns with these names, or all.
 
     Parameters
     ----------
     names : sequence of str or None
         Checked names.
-    own : dict
-        Columns of the pipeline's own values, by the name of the value.
+    own : sequence of Column
+        Those of the pipeline's own values.
 
     Raises
     ------
     InvalidArgumentError
         If the list has no own value of a name.
     """
-    found = COLUMNS | {column.name: column for column in own.values()}
+    found = COLUMNS | {column.name: column for column in own}
     for name in names or ():
         if name not in found:
             raise _unknown_column(name, found)

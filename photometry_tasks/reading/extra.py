@@ -1,60 +1,88 @@
 """The pipeline's own values as columns."""
 
 import json
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Boolean, Column, ColumnElement, Connection, Double, Integer, Text, select
+from sqlalchemy import Boolean, Column, Double, Integer, Text
 
-from photometry_tasks.models import extra, todolist
+from photometry_tasks.models import extra
 from photometry_tasks.reading.columns import EXTRA
-from photometry_tasks.sql.execution import iter_batches
 
 _TYPES: dict[type, Any] = {bool: Boolean(), int: Integer(), float: Double(), str: Text()}
 
 
-def find_extra_columns(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> dict[str, Column[Any]]:
-    """Return a column for each name in the chosen tasks' own values, in alphabetical order.
-
-    Integers and other numbers of one name give a column of floats, and values of different types a column of texts.
+def add_types(found: dict[str, set[type]], texts: Iterable[tuple[int, Any]]) -> None:
+    """Add the types of the values in stored texts, each with its priority, to those that were found by name.
 
     Raises
     ------
     ValueError
         If another program has stored a text that is not a JSON object.
     """
-    found: dict[str, set[type]] = {}
-    joined = todolist.join(extra, todolist.c.priority == extra.c.priority)
-    statement = select(extra.c.priority, extra.c.extra).select_from(joined).where(*conditions)
-    for priority, text in chain.from_iterable(iter_batches(connection, statement)):
-        for name, value in _parse(text, priority).items():
+    for priority, text in texts:
+        for name, value in parse_values(text, priority).items():
             found.setdefault(name, set()).add(type(value))
-    return {name: Column(f"{EXTRA}{name}", _find_type(found[name] - {type(None)})) for name in sorted(found)}
+
+
+def build_columns(found: Mapping[str, set[type]]) -> list[Column[Any]]:
+    """Return a column for each name, in alphabetical order.
+
+    Integers and other numbers of one name give a column of floats, and values of different types a column of texts.
+    """
+    return [Column(f"{EXTRA}{name}", _find_type(found[name])) for name in sorted(found)]
 
 
 def _find_type(types: set[type]) -> Any:
+    types = types - {type(None)}
     if types == {int, float}:
         return _TYPES[float]
     return _TYPES.get(next(iter(types)), Text()) if len(types) == 1 else Text()
 
 
-def read_extra(columns: dict[str, Column[Any]], texts: Sequence[Any], keys: Sequence[Any]) -> list[list[Any]]:
-    """Return the values of each column, from the stored texts of rows with these priorities."""
-    if not columns:
-        return []
-    rows = [{} if text is None else _parse(text, key) for text, key in zip(texts, keys, strict=True)]
-    return [[_convert(row.get(name), column) for row in rows] for name, column in columns.items()]
+def read_extra(names: Iterable[str], texts: Sequence[Any], keys: Sequence[Any]) -> list[list[Any]]:
+    """Return the values of each name, from the stored texts of rows with these priorities; a list or dict as JSON."""
+    rows = [{} if text is None else parse_values(text, key) for text, key in zip(texts, keys, strict=True)]
+    return [[_show(row.get(name)) for row in rows] for name in names]
 
 
-def _convert(value: Any, column: Column[Any]) -> Any:
+def _show(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def fit_values(column: Column[Any], values: Sequence[Any]) -> list[Any]:
+    """Return a name's values as the type of its column.
+
+    Raises
+    ------
+    ValueError
+        If a value does not fit, because it was saved after the type had been found.
+    """
     kind = column.type.python_type
-    if value is None or type(value) is kind:
-        return value
-    return float(value) if kind is float else json.dumps(value)
+    return [value if value is None or type(value) is kind else _fit(column, kind, value) for value in values]
 
 
-def _parse(text: Any, priority: Any) -> dict[str, Any]:
+def _fit(column: Column[Any], kind: type, value: Any) -> Any:
+    if kind is str:
+        return json.dumps(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    raise ValueError(f"{column.name} had only values of type {kind.__name__} before, and now has {value!r}")
+
+
+def retype(column: Column[Any], values: Iterable[Any]) -> Column[Any]:
+    """Return a name's column with the type of all of its values."""
+    return Column(column.name, _find_type(set(map(type, values))))
+
+
+def parse_values(text: Any, priority: Any) -> dict[str, Any]:
+    """Return the values of a stored text.
+
+    Raises
+    ------
+    ValueError
+        If another program has stored a text that is not a JSON object.
+    """
     try:
         values = json.loads(text)
     except (TypeError, ValueError):

@@ -1,6 +1,7 @@
 """Read tasks with their results, in pages: parts in order of priority, each of which begins after the last one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, bindparam, inspect, select
@@ -9,8 +10,8 @@ from sqlalchemy.sql.visitors import iterate
 
 from photometry_tasks.errors import UnreadableValueError
 from photometry_tasks.models import TABLES, attempts, diagnostics, extra, photometry_skipped, todolist, workers
-from photometry_tasks.reading.columns import COLUMNS, EXTRA, STORED, choose_columns
-from photometry_tasks.reading.extra import find_extra_columns, read_extra
+from photometry_tasks.reading.columns import COLUMNS, EXTRA, STORED
+from photometry_tasks.reading.extra import add_types, build_columns, read_extra
 from photometry_tasks.rules.stored_values import read_values
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import RESULTS
@@ -65,43 +66,120 @@ def _finds_in_order(condition: ColumnElement[bool]) -> bool:
     return is_one_status or not names.isdisjoint({"priority", "starid"})
 
 
-class TaskReader:
-    """Reads tasks with their results within an open transaction.
+#: Opens a list for one transaction that only reads.
+Begin = Callable[[], AbstractContextManager[OpenList]]
+
+
+def find_own_columns(begin: Begin, conditions: Sequence[ColumnElement[bool]]) -> list[Column[Any]]:
+    """Return the columns of the pipeline's own values in tasks that meet conditions; their types are those of now."""
+    found: dict[str, set[type]] = {}
+    joined = extra.join(todolist, _task.priority == extra.c.priority)
+    statement = select(extra.c.priority, extra.c.extra).select_from(joined).where(*conditions)
+    statement = _keep_order(statement, conditions).order_by(extra.c.priority).limit(PAGE)
+    page, rows = statement, None
+    while rows is None or len(rows) == PAGE:
+        with begin() as opened:
+            if extra.c.extra not in find_stored(opened):
+                break
+            rows = opened.connection.execute(page).all()
+        _explain(opened.name, add_types, found, map(tuple, rows))
+        if rows:
+            page = statement.where(extra.c.priority > rows[-1].priority)
+    return build_columns(found)
+
+
+class TaskPages:
+    """Tasks with their results, read in pages, each of which is a transaction; the first one is read at once.
+
+    A task that changes meanwhile is seen as it is when its page is read.
+
+    Parameters
+    ----------
+    begin : callable
+    conditions : sequence of ColumnElement
+        The tasks that are read meet all of them.
+    columns : sequence of Column
+        Of `COLUMNS`, and of the pipeline's own values.
+    """
+
+    def __init__(self, begin: Begin, conditions: Sequence[ColumnElement[bool]], columns: Sequence[Column[Any]]) -> None:
+        self._begin = begin
+        self._conditions = conditions
+        self.columns = columns
+        self._first = self._read_page(None, FIRST_PAGE)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the rows of each page by column; the first page is small."""
+        (last, batch), size = self._first, FIRST_PAGE
+        while last is not None:
+            yield batch
+            if len(batch[0]) < size:
+                return
+            size = min(2 * size, PAGE)
+            last, batch = self._read_page(last, size)
+
+    def _read_page(self, after: int | None, size: int) -> tuple[int | None, Batch]:
+        with self._begin() as opened:
+            return read_page(opened, self._conditions, self.columns, after, size)
+
+
+def _keep_order(statement: Select[Any], conditions: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    if any(map(_finds_in_order, conditions)):
+        return statement
+    # By an index SQLite would find and sort all tasks again for each page.
+    return statement.with_hint(todolist, "NOT INDEXED", "sqlite")
+
+
+def _explain(name: str, read: Any, *given: Any) -> Any:
+    """Return the result of a function; an error names the value that it cannot read."""
+    try:
+        return read(*given)
+    except ValueError as error:
+        raise UnreadableValueError(path=name, found=error) from None
+
+
+def read_page(
+    opened: OpenList,
+    conditions: Sequence[ColumnElement[bool]],
+    columns: Sequence[Column[Any]],
+    after: int | None = None,
+    size: int = PAGE,
+) -> tuple[int | None, Batch]:
+    """Read tasks with their results, in order of priority.
 
     Parameters
     ----------
     opened : OpenList
     conditions : sequence of ColumnElement
-        The tasks that are read meet all of them.
-    names : sequence of str or None
-        Checked names of columns; None stands for all.
-    own : dict, optional
-        Columns of the pipeline's own values, by the name of the value; by default those of the chosen tasks.
+    columns : sequence of Column
+    after : int, optional
+        The last priority of the page before; None for the first page.
+    size : int, optional
+        The most rows.
 
-    Attributes
-    ----------
-    columns : list of Column
-    own : dict
+    Returns
+    -------
+    last : int or None
+        The last priority of this page; None if no row is left.
+    batch : list of sequence
+        The values of each of the columns.
     """
+    return _Page(opened, conditions, columns).read(after, size)
+
+
+class _Page:
+    """Reads one page within an open transaction."""
 
     def __init__(
-        self,
-        opened: OpenList,
-        conditions: Sequence[ColumnElement[bool]],
-        names: Sequence[str] | None,
-        own: dict[str, Column[Any]] | None = None,
+        self, opened: OpenList, conditions: Sequence[ColumnElement[bool]], columns: Sequence[Column[Any]]
     ) -> None:
         self._connection = opened.connection
         self._name = opened.name
         self._conditions = conditions
+        self._columns = columns
+        self._own = [column.name for column in columns if column.name.startswith(EXTRA)]
         self._stored = find_stored(opened)
-        if own is None:
-            needs_own = names is None or any(given.startswith(EXTRA) for given in names)
-            has_own = needs_own and extra.c.extra in self._stored
-            own = self._explain(find_extra_columns, opened.connection, conditions) if has_own else {}
-        self.own = own
-        self.columns = choose_columns(names, own)
-        self._chosen = {column.name for column in self.columns}
+        self._chosen = {column.name for column in columns}
         self._statement = self._build_statement()
 
     def _build_statement(self) -> Select[Any]:
@@ -112,47 +190,25 @@ class TaskReader:
         joined: Any = todolist
         if diagnostics.c.priority in self._stored:
             joined = joined.outerjoin(diagnostics, _task.priority == diagnostics.c.priority)
-        if any(column.name in self._chosen for column in self.own.values()):
+        if self._own:
             columns.append(extra.c.extra)
             joined = joined.outerjoin(extra, _task.priority == extra.c.priority)
         statement = select(*columns).select_from(joined).where(*self._conditions).order_by(_task.priority)
-        if any(map(_finds_in_order, self._conditions)):
-            return statement
-        # By an index SQLite would find and sort all tasks again for each page.
-        return statement.with_hint(todolist, "NOT INDEXED", "sqlite")
+        return _keep_order(statement, self._conditions)
 
-    def has(self, column: Column[Any]) -> bool:
-        """Whether the list has a column of our tables."""
-        return column in self._stored
-
-    def read_page(self, after: int | None, size: int = PAGE) -> tuple[int | None, Batch]:
-        """Read the next rows.
-
-        Parameters
-        ----------
-        after : int or None
-            The last priority of the page before; None for the first page.
-        size : int, optional
-
-        Returns
-        -------
-        last : int or None
-            The last priority of this page; None if no row is left.
-        batch : list of sequence
-            The values of each of `columns`.
-        """
+    def read(self, after: int | None, size: int) -> tuple[int | None, Batch]:
         statement = self._statement if after is None else self._statement.where(_task.priority > after)
         stored = self._read_stored(statement.limit(size))
         keys: Sequence[int] = stored["priority"]
         if not keys:
-            return None, [() for _ in self.columns]
+            return None, [() for _ in self._columns]
         texts = stored.pop("extra", None)
         values: dict[str, Sequence[Any]] = {
-            name: self._explain(read_values, COLUMNS[name], found, keys) for name, found in stored.items()
+            name: _explain(self._name, read_values, COLUMNS[name], found, keys) for name, found in stored.items()
         }
         if texts is not None:
-            found = self._explain(read_extra, self.own, texts, keys)
-            values.update(zip((column.name for column in self.own.values()), found, strict=True))
+            found = _explain(self._name, read_extra, [name.removeprefix(EXTRA) for name in self._own], texts, keys)
+            values.update(zip(self._own, found, strict=True))
         if "status_name" in self._chosen:
             values["status_name"] = list(map(name_status, values["status"]))
         if "skipped_by" in self._chosen and _skip.priority in self._stored:
@@ -160,7 +216,7 @@ class TaskReader:
         if self._chosen & {"attempts", "version"} and _try.attempt in self._stored:
             values["attempts"], values["version"] = self._read_attempts(keys, values.get("elaptime", keys))
         nothing = [None] * len(keys)
-        return keys[-1], [values.get(column.name, nothing) for column in self.columns]
+        return keys[-1], [values.get(column.name, nothing) for column in self._columns]
 
     def _read_stored(self, statement: Select[Any]) -> dict[str, list[Any]]:
         """Return the values of each column of a statement."""
@@ -188,13 +244,6 @@ class TaskReader:
         return [numbers.get(key, 0) for key in keys], [
             None if time is None else made_by.get(key) for key, time in pairs
         ]
-
-    def _explain(self, read: Any, *given: Any) -> Any:
-        """Return the result of a function; an error names the value that it cannot read."""
-        try:
-            return read(*given)
-        except ValueError as error:
-            raise UnreadableValueError(path=self._name, found=error) from None
 
 
 def iter_records(columns: Sequence[Column[Any]], batch: Batch) -> Iterator[dict[str, Any]]:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Column, Select, bindparam, select
 
-from photometry_tasks.models import attempts, diagnostics, photometry_skipped, todolist, workers
+from photometry_tasks.models import attempts, diagnostics, extra, photometry_skipped, todolist, workers
 from photometry_tasks.reading.columns import COLUMNS
-from photometry_tasks.reading.rows import TaskReader, iter_records
+from photometry_tasks.reading.extra import parse_values
+from photometry_tasks.reading.rows import find_stored, iter_records, read_page
 from photometry_tasks.storage.open import OpenList
 
 _skip, _try, _worker = photometry_skipped.c, attempts.c, workers.c
@@ -41,24 +42,33 @@ _ATTEMPTS: Select[Any] = (
 )
 
 
+_EXTRA: Select[Any] = select(extra.c.extra).where(extra.c.priority == bindparam("task"))
+
+
 def read_star(opened: OpenList, starid: int) -> list[dict[str, Any]]:
     """Return the tasks of a star, as `TodoList.star` describes them."""
-    reader = TaskReader(opened, [todolist.c.starid == starid], None)
-    _, batch = reader.read_page(None)
-    return [_build_star_task(opened.connection, reader, row) for row in iter_records(reader.columns, batch)]
+    stored = find_stored(opened)
 
+    def read(row: dict[str, Any], statement: Select[Any], column: Column[Any]) -> list[dict[str, Any]]:
+        if column not in stored:
+            return []
+        return [dict(found) for found in opened.connection.execute(statement, {"task": row["priority"]}).mappings()]
 
-def _build_star_task(connection: Connection, reader: TaskReader, row: dict[str, Any]) -> dict[str, Any]:
-    def read(statement: Select[Any], is_stored: bool) -> list[dict[str, Any]]:
-        parameters = {"task": row["priority"]}
-        return [dict(found) for found in connection.execute(statement, parameters).mappings()] if is_stored else []
+    def read_result(row: dict[str, Any]) -> dict[str, Any] | None:
+        if row["elaptime"] is None:
+            return None
+        own = [parse_values(found["extra"], row["priority"]) for found in read(row, _EXTRA, extra.c.extra)]
+        return {**{name: row[name] for name in _RESULT}, "extra": own[0] if own else {}}
 
-    own = {name: row[column.name] for name, column in reader.own.items() if row[column.name] is not None}
-    has_result = row["elaptime"] is not None
-    return {
-        **{name: row[name] for name in _TASK},
-        "result": {**{name: row[name] for name in _RESULT}, "extra": own} if has_result else None,
-        "covered_by": read(_COVERED_BY, reader.has(_skip.priority)),
-        "covers": read(_COVERS, reader.has(_skip.priority)),
-        "attempts": read(_ATTEMPTS, reader.has(_try.kind)),
-    }
+    columns = list(COLUMNS.values())
+    _, batch = read_page(opened, [todolist.c.starid == starid], columns)
+    return [
+        {
+            **{name: row[name] for name in _TASK},
+            "result": read_result(row),
+            "covered_by": read(row, _COVERED_BY, _skip.priority),
+            "covers": read(row, _COVERS, _skip.priority),
+            "attempts": read(row, _ATTEMPTS, _try.kind),
+        }
+        for row in iter_records(columns, batch)
+    ]

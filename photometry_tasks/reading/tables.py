@@ -1,6 +1,6 @@
 """Build tables of astropy, pandas and Arrow, with the units and descriptions of the columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column
 
 from photometry_tasks.errors import LibraryMissingError
-from photometry_tasks.reading.rows import Batch
+from photometry_tasks.reading.columns import EXTRA
+from photometry_tasks.reading.extra import fit_values, retype
+from photometry_tasks.reading.rows import Batch, TaskPages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,18 +51,19 @@ def build_arrow_batch(batch: Batch, table_schema: "pa.Schema") -> "pa.RecordBatc
     return pa.record_batch(arrays, schema=table_schema)
 
 
-def build_arrow_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "pa.Table":
+def build_arrow_table(pages: TaskPages) -> "pa.Table":
     """Return rows as a table of Arrow."""
     pa = load_library("pyarrow", "parquet")
+    columns, batches = _read_all(pages)
     table_schema = build_arrow_schema(columns)
     records = [build_arrow_batch(batch, table_schema) for batch in batches]
     return pa.Table.from_batches(records, schema=table_schema)
 
 
-def build_astropy_table(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "Table":
+def build_astropy_table(pages: TaskPages) -> "Table":
     """Return rows as a table of astropy; a missing value is masked."""
     table = load_library("astropy.table", "astropy")
-    return table.Table([_build_astropy_column(table, column, values) for column, values in _join(columns, batches)])
+    return table.Table([_build_astropy_column(table, column, values) for column, values in _join(pages)])
 
 
 def _build_astropy_column(table: Any, column: Column[Any], values: Sequence[Any]) -> Any:
@@ -73,20 +76,32 @@ def _build_astropy_column(table: Any, column: Column[Any], values: Sequence[Any]
     return table.MaskedColumn(filled, mask=[value is None for value in values], dtype=dtype, **named)
 
 
-def build_pandas_frame(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> "pd.DataFrame":
+def build_pandas_frame(pages: TaskPages) -> "pd.DataFrame":
     """Return rows as a frame of pandas; its `attrs` hold the units and descriptions."""
     pd = load_library("pandas", "pandas")
-    types = (_PANDAS[column.type.python_type] for column in columns)
-    pairs = zip(_join(columns, batches), types, strict=True)
-    frame = pd.DataFrame({column.name: pd.array(values, dtype=kind) for (column, values), kind in pairs})
-    frame.attrs = {column.name: _describe(column) for column in columns}
+    joined = _join(pages)
+    frame = pd.DataFrame(
+        {column.name: pd.array(values, dtype=_PANDAS[column.type.python_type]) for column, values in joined}
+    )
+    frame.attrs = {column.name: _describe(column) for column, _ in joined}
     return frame
 
 
-def _join(columns: Sequence[Column[Any]], batches: Iterable[Batch]) -> list[tuple[Column[Any], list[Any]]]:
+def _read_all(pages: TaskPages) -> tuple[list[Column[Any]], list[Batch]]:
+    """Return the columns and all rows; the pipeline's own values have the types that all of them have."""
+    columns, batches = list(pages.columns), list(pages)
+    for place, column in enumerate(columns):
+        if column.name.startswith(EXTRA):
+            columns[place] = retype(column, chain.from_iterable(batch[place] for batch in batches))
+            for batch in batches:
+                batch[place] = fit_values(columns[place], batch[place])
+    return columns, batches
+
+
+def _join(pages: TaskPages) -> list[tuple[Column[Any], list[Any]]]:
     """Return each column with all of its values."""
-    parts = list(batches)
-    return [(column, list(chain.from_iterable(part[k] for part in parts))) for k, column in enumerate(columns)]
+    columns, batches = _read_all(pages)
+    return [(column, list(chain.from_iterable(batch[k] for batch in batches))) for k, column in enumerate(columns)]
 
 
 def _describe(column: Column[Any]) -> dict[str, str]:

@@ -210,6 +210,8 @@ def _read_status(value: Any) -> STATUS:
     """Return the status with a value; a pipeline may have its own enum with the same values."""
     with suppress(Exception):  # the number may be of any class
         return _RESULT_STATUSES[_as_key(value.value if isinstance(value, enum.Enum) else value)]
+    if isinstance(value, str) and value in STATUS.__members__ and STATUS[value] is not _STARTED:
+        raise _FieldError("status", f"a text is no status; give STATUS.{value} or its number, {STATUS[value].value}")
     names = ", ".join(f"{status.name} ({number})" for number, status in _RESULT_STATUSES.items())
     raise _FieldError("status", f"one of {names} is expected")
 

@@ -125,8 +125,9 @@ def check_path(argument: str, value: object) -> str:
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
         # Only its type is shown, because it may be a URL with a password.
-        given = "" if path == "" else f"a value of type {type(value).__name__}"
-        raise invalid_argument(argument, given, "a path is expected: a text that is not empty, without NUL")
+        given = "''" if path == "" else f"<{type(value).__name__}>"
+        remedy = "a path is expected: a text that is not empty, without NUL"
+        raise InvalidArgumentError(argument=argument, value=given, remedy=remedy)
     return path
 
 

@@ -27,6 +27,9 @@ _NOT_PLAIN = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.
 
 _WRONG_FILE = "workers import a file by its name, which has to end with .py and hold no other dot; rename it"
 
+#: The libraries of executors, and the extras that install them.
+_EXTRAS = {"mpi4py": "mpi", "distributed": "dask"}
+
 #: The most names that a message lists.
 _MOST_NAMES = 5
 
@@ -156,6 +159,8 @@ def _explain(error: BaseException) -> str:
         return f"{parent} is a module and no package; give the function as {parent}:FUNCTION"
     if Path(error.name).is_file():
         return _WRONG_FILE
+    if name in _EXTRAS and not parent:
+        return f"{name} is not installed; run pip install 'photometry_tasks[{_EXTRAS[name]}]'"
     remedy = "; give a module that is installed or in the current directory, or the path of a file"
     return f"there is no module {error.name}{near or remedy}"
 
@@ -165,7 +170,9 @@ def _describe_lack(module: ModuleType, place: str, attribute: str) -> str:
     values = vars(module)
     names = [name for name, value in values.items() if callable(value) and not name.startswith("_")]
     own = [name for name in names if getattr(values[name], "__module__", None) == module.__name__]
-    if hasattr(module, "__path__") and not own:
+    lazy = {*dir(module)} - values.keys()
+    near = next(filter(None, (_find_near(attribute, known) for known in (own, names, lazy))), [])
+    if hasattr(module, "__path__") and not own and not near:
         inner = (f"{place}.{name}:{attribute}" for name in _list_modules(module.__name__))
         fault = f"{place} is a package without a function {attribute}"
         return f"{fault}; give it with its module{_list(', for example', inner)}"
@@ -173,7 +180,6 @@ def _describe_lack(module: ModuleType, place: str, attribute: str) -> str:
         fault = f"{attribute} is not a function, but a value of type {type(values[attribute]).__name__}"
     else:
         fault = f"{place} has no function {attribute}"
-    near = _find_near(attribute, own) or _find_near(attribute, names)
     return f"{fault}{_list('; try', near) or _list('; choose from', own) or '; give a function'}"
 
 

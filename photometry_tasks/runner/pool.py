@@ -147,7 +147,10 @@ class _Worker:
             found = f"its process was killed after its time limit of {timeout:g} s (task_timeout)"
             raise WorkerDiedError(found=found, kind=TIMEOUT, elapsed=time.monotonic() - begun)
         if not is_done:
-            raise WorkerError(found=shorten(str(value)))
+            found = shorten(str(value))
+            if "on <module '__mp_main__'" in found:
+                found += '; define it outside of `if __name__ == "__main__":`, where workers do not look'
+            raise WorkerError(found=found)
         return value
 
     def _wait(self, until: float | None) -> bool:

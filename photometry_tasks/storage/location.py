@@ -98,7 +98,7 @@ class Location:
             replace_file(output, write)
 
 
-def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
+def parse_location(target: "str | os.PathLike[str] | Location", argument: str = "todo") -> Location:
     """Parse the path or the URL of a TODO-list.
 
     Parameters
@@ -106,6 +106,8 @@ def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
     target : str, os.PathLike or Location
         A path; a directory stands for the `todo.sqlite` in it. Or a URL: postgresql+psycopg://user:password@host/database,
         or sqlite:/// and a path without percent-encoding.
+    argument : str, optional
+        Its name for the user.
 
     Raises
     ------
@@ -114,10 +116,10 @@ def parse_location(target: "str | os.PathLike[str] | Location") -> Location:
     """
     if isinstance(target, Location):
         return target
-    text = check_path("todo_file", target)
+    text = check_path(argument, target)
     url = _URL.match(text)
     if url is None:
         return Location(text, locate_todo_file(text))
     if url["file"]:
-        return Location(text, locate_todo_file(check_path("todo_file", text[url.end() :])))
+        return Location(text, locate_todo_file(check_path(argument, text[url.end() :])))
     return Location(hide_password(text), url=text)

@@ -197,13 +197,21 @@ def begin_reading(location: Location) -> Iterator[OpenList]:
 
 def open_reading_session(location: Location) -> Session:
     """Return an ORM session that only reads; each of its transactions opens the list: see `build_reading_session`."""
-    path = location.find_file()
-    if path is not None:
-        engine = create_reading_engine(lambda: open_todo_file_with_log(path, ResultLog(path)))
-        return build_reading_session(engine, str(path))
+
+    def find_changes() -> list[str]:
+        with begin_reading(location) as opened:
+            return opened.changes
+
+    def open_file() -> SQLiteDatabase:
+        path = location.find_file()
+        assert path is not None  # noqa: S101 - narrows the type for mypy
+        return open_todo_file_with_log(path, ResultLog(path))
+
+    if location.path is not None:
+        return build_reading_session(create_reading_engine(open_file), location.name, find_changes)
     from photometry_tasks.storage.postgresql import database
 
-    return build_reading_session(database.create_reading_engine(location.url), location.name)
+    return build_reading_session(database.create_reading_engine(location.url), location.name, find_changes)
 
 
 def check_versions(location: Location, version: str) -> None:

@@ -1,23 +1,33 @@
 """The ORM session of a reader, which changes nothing and holds no transaction longer than it must."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from photometry_tasks.errors import ReadOnlyError
+from photometry_tasks.errors import OutdatedSchemaError, ReadOnlyError
 
 #: The execution option of a query whose rows are read as a whole.
 _IS_READ_AT_ONCE = "photometry_tasks_at_once"
 
 
-def build_reading_session(engine: Engine, name: str) -> Session:
+def build_reading_session(engine: Engine, name: str, find_changes: Callable[[], list[str]]) -> Session:
     """Return a session on an engine whose transactions only read.
 
     The rows of each query are read as a whole, and its transaction ended before they become objects, unless the caller
     has begun one or asks for parts of the rows (`yield_per`).
+
+    Parameters
+    ----------
+    engine : Engine
+    name : str
+        The path, or the URL without its password.
+    find_changes : callable
+        Returns a line for each change that an upgrade would make.
     """
     session = Session(engine, expire_on_commit=False)
 
@@ -27,6 +37,8 @@ def build_reading_session(engine: Engine, name: str) -> Session:
     def refuse_statement(context: ExceptionContext) -> None:
         if _is_write_refused(context.original_exception):
             raise ReadOnlyError(path=name, found=context.statement) from context.original_exception
+        if isinstance(context.sqlalchemy_exception, DBAPIError) and (changes := find_changes()):
+            raise OutdatedSchemaError(path=name, change=changes[0]) from context.original_exception
 
     event.listen(session, "before_flush", refuse)
     event.listen(session, "do_orm_execute", _execute)

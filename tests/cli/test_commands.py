@@ -203,6 +203,8 @@ def foreign(path: Path) -> None:
         (["run", "todo.sqlite", GOOD, "--stop-after", "1h"], "--stop-after"),
         (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:No", "--jobs", "2"], "--executor"),
         (["run", "todo.sqlite", GOOD, "--executor", "mpi4py.futures:MPIPoolExecutor"], "--executor needs --jobs"),
+        (["run", "todo.sqlite", GOOD, "--executor", "concurrent.futures:ProcessPool"], "try ProcessPoolExecutor"),
+        (["run", "todo.sqlite", GOOD, "--log-dir", "good.csv"], "is a file"),
         (
             ["run", "todo.sqlite", GOOD, "--executor", "math:sqrt", "--jobs", "1", "--task-timeout", "5"],
             "leave --task-t",
@@ -211,6 +213,7 @@ def foreign(path: Path) -> None:
         (["run", "todo.sqlite", GOOD, "--stop-after", "inf"], "--stop-after"),
         (["report", "todo.sqlite", "-o", "todo.sqlite"], "this is the TODO-file"),
         (["report", "todo.sqlite", "-o", "todo.sqlite-wal"], "this is the TODO-file or belongs to it"),
+        (["report", "todo.sqlite", "-o", "/dev/null"], "output='/dev/null': it is no regular file"),
         (["report", "todo.sqlite", "-o", "nowhere/report.html"], "This directory does not exist; create it first: '"),
         (["export", "todo.sqlite", "nowhere/out.csv"], "This directory does not exist; create it first: '"),
         (["export", "todo.sqlite", "out.txt"], "ends with .csv or .csv.gz, .ecsv or"),

@@ -466,7 +466,7 @@ def test_what_it_replaces(todo: Callable[..., Path], tmp_path: Path, content: st
         run = CliRunner().invoke(main, ["report", path, "-o", str(place)])
         assert run.exit_code == (0 if is_ours else 1), run.output
         assert (output.read_bytes() == before) is not is_ours or place is link
-        assert is_ours or "/report.html': this file holds something else, and is not replaced; give" in run.output
+        assert is_ours or "/report.html': it holds something else, and is not replaced; give" in run.output
     assert link.is_symlink()
 
 

@@ -289,15 +289,25 @@ def as_table(kind: str, columns: dict[str, list[Any]]) -> Any:
         return np.array(list(zip(*columns.values(), strict=True)), types)
     if kind == "mapping":
         return {name: values[0] for name, values in columns.items()}
-    library = pytest.importorskip(kind)
-    return library.DataFrame({**columns, "cadence": [120, None]})
+    if kind == "Row":
+        return Table(columns)[0]
+    library = pytest.importorskip(kind.partition(".")[0])
+    frame = library.DataFrame({**columns, "cadence": [120, None]})
+    return {"pandas.Series": lambda: frame.iloc[0], "pandas.index": lambda: frame.set_index(["starid", "ccd"])}.get(
+        kind, lambda: frame
+    )()
 
 
-@pytest.mark.parametrize("kind", ["Table", "QTable", "NumPy", "mapping", "pandas", "polars"])
+@pytest.mark.parametrize(
+    "kind",
+    ["Table", "QTable", "NumPy", "mapping", "Row", "pandas", "pandas.Series", "pandas.index", "polars"],
+)
 def test_tables_of_other_libraries(target: Path, kind: str) -> None:
-    """Rows may be a table of astropy, NumPy, pandas or polars, with missing values; one mapping counts as one row."""
+    """Rows may be a table of astropy, NumPy, pandas or polars, with missing values, or one mapping or row."""
     columns = {"starid": [5, 6], "camera": [1, 2], "ccd": [3, 4], "tmag": [9.5, 10.0], "datasource": ["tpf", "ffi"]}
-    rows = [(5, 1, 3, 9.5, "tpf", 120), (6, 2, 4, 10.0, "ffi", 1800)][: 1 if kind == "mapping" else 2]
+    rows = [(5, 1, 3, 9.5, "tpf", 120), (6, 2, 4, 10.0, "ffi", 1800)][
+        : 1 if kind in ("mapping", "Row", "pandas.Series") else 2
+    ]
     assert add_targets(target, as_table(kind, columns), sector=1) == Added(len(rows), 0)
     assert query(target, "SELECT starid, camera, ccd, tmag, datasource, cadence FROM todolist ORDER BY 1") == rows
 

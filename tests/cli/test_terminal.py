@@ -152,6 +152,16 @@ def test_every_encoding(
     assert r"\u03c3" in result.stdout
 
 
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_examples(command: str) -> None:
+    """The example of a command can be copied from its help, and no line of it ends between an option and its value."""
+    text = invoke(command, "--help").stdout
+    example = text.partition("Example:\n")[2].partition("\n\n")[0]
+    words = shlex.split(example)
+    assert words[:2] == ["photometry-tasks", command]
+    assert not re.search(r"--(?!watch|json|check|yes|dry-run|everything|in-memory|force)[a-z-]+ \\\n", example)
+
+
 def test_the_c_locale(todo: Callable[..., Path]) -> None:
     """In a batch job without a locale, the status is shown."""
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}

@@ -27,7 +27,9 @@ from photometry_tasks.errors import (
     TodoFileNotFoundError,
     UnknownRevisionError,
     UnreadableValueError,
+    ValuesChangedError,
 )
+from photometry_tasks.export import export_tasks
 from photometry_tasks.models import Diagnostics, Task
 from photometry_tasks.reading.columns import COLUMNS
 from photometry_tasks.storage.location import parse_location
@@ -139,8 +141,8 @@ def test_wrong_arguments(target: Any, method: str, arguments: dict[str, Any], me
 def test_pages(todo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows come in pages; between two rows no transaction is open, and later pages have what was saved meanwhile."""
     path = todo(*many(20))
-    monkeypatch.setattr("photometry_tasks.todolist.FIRST_PAGE", 3)
-    monkeypatch.setattr("photometry_tasks.todolist.PAGE", 5)
+    monkeypatch.setattr("photometry_tasks.reading.rows.FIRST_PAGE", 3)
+    monkeypatch.setattr("photometry_tasks.reading.rows.PAGE", 5)
     rows = TodoList(path).select(columns=["priority", "status"])
     assert next(rows) == {"priority": 1, "status": None}
     with TaskManager(path) as manager:
@@ -148,6 +150,32 @@ def test_pages(todo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Non
     found = {row["priority"]: row["status"] for row in rows}
     assert list(found) == list(range(2, 21))
     assert (found[2], found[20]) == (None, 1)
+
+
+@pytest.mark.both_databases
+def test_own_values_that_change(todo: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own values come as they were saved, whatever types they have later; columns of tables have one type for all."""
+    path = todo(*many(20))
+    monkeypatch.setattr("photometry_tasks.reading.rows.FIRST_PAGE", 3)
+    monkeypatch.setattr("photometry_tasks.reading.rows.PAGE", 5)
+    with TaskManager(path) as manager:
+        for priority in range(1, 17):
+            manager.save_result(result_of({"priority": priority}, extra={"v": priority, f"of_{priority}": True}))
+        rows = TodoList(path).select(columns=["extra_v", "extra_of_16"])
+        assert next(rows) == {"extra_v": 1, "extra_of_16": None}
+        for priority, value in ((18, 2.5), (19, "text"), (20, None)):
+            manager.save_result(result_of({"priority": priority}, extra={"v": value}))
+    assert [row["extra_v"] for row in rows] == [*range(2, 17), None, 2.5, "text", None]
+    column = TodoList(path).to_arrow(columns="extra_v")["extra_v"]
+    assert column.to_pylist() == [*map(str, range(1, 17)), None, "2.5", "text", None]
+    assert TodoList(path).to_pandas(columns="extra_v", priority=[1, 18])["extra_v"].tolist() == [1.0, 2.5]
+    assert list(TodoList(path).to_table(columns="extra_v", priority=[2, 3])["extra_v"]) == [2, 3]
+    assert TodoList(path).star(100 + 1)[0]["result"]["extra"] == {"v": 1, "of_1": True}
+
+    monkeypatch.setattr("photometry_tasks.export.tasks.find_own_columns", lambda *_: [sa.Column("extra_v", sa.Integer)])
+    with pytest.raises(ValuesChangedError, match=r"extra_v had only values of type int before, and now has 2\.5"):
+        export_tasks(path, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.both_databases
@@ -274,7 +302,8 @@ def test_old_files(tmp_path: Path, release: str, with_results: bool, in_wal_mode
     assert len(todo.star(1003)) == 2
     assert todo.estimate()["tasks"] == todo.counts()["PENDING"]
     if release < "6.0":
-        for read in (todo.counts, todo.errors, lambda **given: next(todo.select(**given))):
+        by_session = lambda **given: todo.session.scalars(sa.select(Task).filter_by(**given)).all()  # noqa: E731
+        for read in (todo.counts, todo.errors, lambda **given: next(todo.select(**given)), by_session):
             with pytest.raises(OutdatedSchemaError, match="photometry-tasks upgrade"):
                 read(cadence=1800)
     assert (checksum(path), names_in(tmp_path)) == before

@@ -212,7 +212,7 @@ def test_a_full_disk_for_temporary_files(small_disk: Path, tmp_path: Path) -> No
     environment = {**os.environ, "SQLITE_TMPDIR": str(small_disk)}  # which SQLite reads once
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert "DiskFullError" in run.stderr
-    assert "SQLite writes temporary files to SQLITE_TMPDIR" in run.stderr
+    assert "SQLite needs space in SQLITE_TMPDIR" in run.stderr
     assert [path for path in tmp_path.iterdir() if path != small_disk] == []
 
 

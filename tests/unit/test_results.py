@@ -361,7 +361,7 @@ def test_all_faults_at_once() -> None:
     found = {fault.split("=")[0].split(" ")[0]: fault.rpartition(": ")[2] for fault in caught.value.faults}
     assert found == {
         "statusx": "this key does not exist, it is spelled `status`",
-        "status": STATUSES,
+        "status": "a text is no status; give STATUS.OK or its number, 1",
         "method_used": "a text is expected",
         "time": "a number is expected",
         "details.ptp": "the value cannot be read (ZeroDivisionError())",

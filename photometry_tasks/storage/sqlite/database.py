@@ -631,9 +631,12 @@ class _OwnedConnection(UnownedConnection):
 def create_reading_engine(open_database: Callable[[], SQLiteDatabase]) -> Engine:
     """Return an engine each of whose transactions opens a file or a copy, and only reads."""
 
+    from sqlite3 import SQLITE_LIMIT_ATTACHED
+
     def connect_reader() -> Any:
         database = open_database()
         database.dbapi.execute("PRAGMA query_only=ON")  # for a copy in memory
+        database.dbapi.setlimit(SQLITE_LIMIT_ATTACHED, 0)  # ATTACH creates a file
         return _OwnedConnection(database)
 
     engine = create_engine("sqlite://", creator=connect_reader, poolclass=NullPool)
