@@ -205,7 +205,7 @@ class TaskManager:
             self._connection = self._store.connection
             if returned := self._store.returned:
                 is_loss = "ERROR" in returned or "ABORT" in returned
-                fate = "; their results are deleted, which reset=False avoids" if is_loss else ""
+                fate = "; their results are deleted (reset=False of TaskManager keeps them)" if is_loss else ""
                 level = logging.WARNING if is_loss else logging.INFO
                 _logger.log(level, "%s: %s returned to pending%s", self.todo_file, describe_tasks(returned), fate)
             self.write_summary()

@@ -65,6 +65,9 @@ class TodoList:
 
     A list of an older release lacks some columns; they hold None.
 
+    The constraints of the methods are the arguments of `build_constraints`: `priority`, `starid`, `sector`, `cadence`,
+    `camera`, `ccd`, `cbv_area`, `datasource`, `tmag_min` and `tmag_max`.
+
     Examples
     --------
     >>> with TodoList("todo.sqlite") as todo:  # doctest: +SKIP
@@ -122,8 +125,8 @@ class TodoList:
         columns : str or iterable of str, optional
             Names of columns. By default all: the columns of `todolist` and `diagnostics`, `status_name` (PENDING
             without a status), `skipped_by` (the priority of the brightest task that covers this one), `attempts` (the
-            number of attempts that ended, without released ones), `version` (of the pipeline that made the result),
-            and `extra_NAME` for each of the pipeline's own values.
+            number of attempts that ended; one that was released does not count), `version` (of the pipeline that made
+            the result), and `extra_NAME` for each of the pipeline's own values.
         **constraints
             Arguments of `build_constraints`.
 
@@ -212,8 +215,8 @@ class TodoList:
         -------
         list of dict
             One dict a group: kind (None if none was given or recorded), message (the last line of the errors, with #
-            in place of each number), count (of tasks), first and last (the lowest and highest priority), and hosts (a
-            dict with the number of tasks on each host).
+            in place of each number), count (of tasks), first and last (the lowest and highest priority), starid (of the
+            first), and hosts (a dict with the number of tasks on each host).
         """
         conditions = build_expressions(check_constraints(constraints))
         with self._begin() as opened:
@@ -225,6 +228,7 @@ class TodoList:
                 "count": group.count,
                 "first": group.first,
                 "last": group.last,
+                "starid": group.starid,
                 "hosts": dict(group.hosts),
             }
             for group in groups

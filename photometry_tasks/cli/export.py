@@ -1,6 +1,7 @@
 """`export`: write tasks with their diagnostics to a table."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,12 +38,14 @@ def export(todo: Location, target: str, file_format: Any, force: bool, for_sprea
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
     from photometry_tasks.export import export_tasks
-    from photometry_tasks.maintenance.matches import describe_matches
+    from photometry_tasks.maintenance.matches import describe_matches, has_match
 
-    is_printed = target == "-"
+    is_printed = target in ("-", "/dev/stdout")
     if is_printed and file_format in ("fits", "parquet"):
         raise click.UsageError(f"--format {file_format} is no text; give the name of a file in place of '-'.")
     choice = read_choice(options, with_pending=True)
+    if not (is_printed or force or has_match(todo, choice)) and Path(target).is_file():
+        raise click.ClickException(f"{describe_matches(todo, choice)} {target} keeps its earlier export.")
     extra = "parquet" if "parquet" in (file_format, target.rpartition(".")[2].lower()) else "astropy"
     with needs(extra, "a library for this format"):
         output = sys.stdout.buffer if is_printed else target

@@ -7,6 +7,7 @@ import codecs
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -26,7 +27,7 @@ from photometry_tasks.cli.show import errors, show
 from photometry_tasks.cli.status import report, status
 from photometry_tasks.cli.trial import try_command
 from photometry_tasks.cli.upgrade import check, upgrade
-from photometry_tasks.errors import TodoError, TooManyErrorsError
+from photometry_tasks.errors import InvalidArgumentError, TodoError, TooManyErrorsError
 from photometry_tasks.text import clean
 
 #: Exit code after Ctrl-C: 128 + SIGINT.
@@ -109,6 +110,13 @@ class _Commands(click.Group):
         with _stating_interrupts():
             return super().make_context(*given, **named)
 
+    def _name_options(self, ctx: click.Context, text: str) -> str:
+        """Return a message about arguments of Python with the options of the command in their place."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        given = [] if command is None else command.params
+        options = {param.name: param.opts[0] for param in given if isinstance(param, click.Option)}
+        return re.sub(r"\b(\w+)(?:=True\b|(?==))", lambda found: options.get(found[1], found[0]), text)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _stating_interrupts():
@@ -120,7 +128,8 @@ class _Commands(click.Group):
             raise
         except (TodoError, OSError) as error:
             failure = _Braked if isinstance(error, TooManyErrorsError) else click.ClickException
-            raise failure(clean(error)) from error
+            text = self._name_options(ctx, str(error)) if isinstance(error, InvalidArgumentError) else str(error)
+            raise failure(clean(text)) from error
         except Exception as error:
             from sqlalchemy.exc import DBAPIError
 

@@ -43,14 +43,19 @@ class _Todo(ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         return parse_location(value)
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        return [CompletionItem(incomplete, type="file")]
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _complete_file(ctx, param, incomplete)
+
+
+def _complete_file(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
 
 
 #: A TODO-file, or the URL of a list on a server.
 TODO = _Todo()
 
 todo_argument = click.argument("todo", type=TODO)
+function_argument = click.argument("function", metavar="MODULE:FUNCTION", shell_complete=_complete_file)
 
 
 class _IntegerOrFFI(ParamType):
@@ -239,7 +244,7 @@ def read_opening(options: dict[str, Any]) -> dict[str, Any]:
 def run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options of both `run` and `work`."""
     options = [
-        click.argument("function", metavar="MODULE:FUNCTION"),
+        function_argument,
         click.option(
             "--jobs",
             type=click.IntRange(min=1),

@@ -49,17 +49,13 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
             return
         groups = reader.errors(**constraints)
         shown = groups if as_json else groups[:_MOST_GROUPS]
-        firsts = [group["first"] for group in shown]
-        rows = reader.select(None, ["priority", "starid"], priority=firsts) if firsts else ()
-        stars = {row["priority"]: row["starid"] for row in rows}
-    shown = [{**group, "starid": stars.get(group["first"])} for group in shown]
     if as_json:
         echo(json.dumps(shown, indent=2))
     elif not shown:
         echo(f"No failure. {describe_matches(todo, constraints)}" if constraints else "No task has failed.")
     else:
         print_view(build_errors(shown, len(groups)))
-        command = f"photometry-tasks errors {shlex.quote(todo.name)} --priority {firsts[0]}"
+        command = f"photometry-tasks errors {shlex.quote(todo.name)} --priority {shown[0]['first']}"
         echo(f"Show the whole error of a task with `{command}`.")
 
 

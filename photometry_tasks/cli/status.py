@@ -75,7 +75,7 @@ def report(todo: Location, output: str, force: bool) -> None:
     with needs("report", "Matplotlib and Jinja2"):
         from photometry_tasks.report import build_report, write_report
 
-        if output == "-":
+        if output in ("-", "/dev/stdout"):
             sys.stdout.buffer.write(build_report(todo).encode())
             return
         write_report(todo, output, force=force)

@@ -9,7 +9,7 @@ import click
 
 from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
-from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
+from photometry_tasks.cli.params import constraint_options, function_argument, read_constraints, todo_argument
 from photometry_tasks.errors import InvalidResultError
 from photometry_tasks.rules.results import INVALID_RESULT, build_diagnostics, describe_unknown
 from photometry_tasks.runner.functions import import_function
@@ -22,7 +22,7 @@ _TASK = ("priority", "starid", "method", "sector", "camera", "ccd", "cadence", "
 
 @click.command("try", cls=Command)
 @todo_argument
-@click.argument("function", metavar="MODULE:FUNCTION")
+@function_argument
 @click.option("--pdb", "debugs", is_flag=True, help="After an exception, start Python's debugger where it was raised.")
 @constraint_options
 def try_command(todo: Location, function: str, debugs: bool, **options: Any) -> None:

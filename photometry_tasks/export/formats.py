@@ -146,7 +146,8 @@ def _write_fits(file: BinaryIO, columns: Columns, read: Read, known: Mapping[str
     parts, types = [], []
     for column in columns:
         form, kind, null = _FITS.get(_type(column)) or (f"{widths[column.name]}A", f"S{widths[column.name]}", None)
-        parts.append(fits.Column(column.name, form, unit=column.info.get("unit"), null=null))
+        name = _escape_fits(column.name).decode()
+        parts.append(fits.Column(name, form, unit=column.info.get("unit"), null=null))
         types.append((column.name, kind))
     table, row, number = fits.BinTableHDU.from_columns(parts, nrows=0), np.dtype(types), 0
     primary = fits.PrimaryHDU()

@@ -43,6 +43,12 @@ def describe_matches(todo: str | os.PathLike[str] | Location, choice: Mapping[st
         return f"No task matches all of these at once: {', '.join(choice)}."
 
 
+def has_match(todo: str | os.PathLike[str] | Location, choice: Mapping[str, Any]) -> bool:
+    """Whether any task matches the arguments of `Choice`."""
+    with begin_reading(parse_location(todo)) as opened:
+        return _has_match(opened.connection, choice)
+
+
 def _has_match(connection: Connection, choice: Mapping[str, Any]) -> bool:
     conditions = build_choice(choice, with_pending=True)
     return bool(connection.execute(select(exists(select(todolist.c.priority).where(*conditions)))).scalar_one())

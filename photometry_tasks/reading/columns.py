@@ -20,7 +20,7 @@ STORED: tuple[Column[Any], ...] = (*todolist.columns, *(c for c in diagnostics.c
 _DERIVED = (
     Column("status_name", Text(), doc="Name of the status; PENDING while the task has none"),
     Column("skipped_by", Integer(), doc="Priority of the brightest task that covers this one"),
-    Column("attempts", Integer(), doc="Number of attempts that ended, without released ones"),
+    Column("attempts", Integer(), doc="Number of attempts that ended; one that was released does not count"),
     Column("version", Text(), doc="Version of the pipeline that made the result"),
 )
 

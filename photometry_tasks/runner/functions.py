@@ -188,7 +188,8 @@ def _list_modules(package: str) -> list[str]:
     import pkgutil
 
     path = getattr(sys.modules.get(package), "__path__", []) if package else None
-    return [*(() if package else sys.stdlib_module_names), *(found.name for found in pkgutil.iter_modules(path))]
+    found = (module.name for module in pkgutil.iter_modules(path))
+    return [*(() if package else sys.stdlib_module_names), *filter(str.isidentifier, found)]
 
 
 def _find_near(name: str, names: Iterable[str], likeness: float = 0.6) -> list[str]:
@@ -268,12 +269,29 @@ def make_portable(function: PhotometryFunction) -> PhotometryFunction:
     try:
         pickled = cloudpickle.dumps(function)
     except Exception as error:
-        found = f"workers cannot import it, and it cannot be sent to them ({describe_error(error)}); {remedy}"
+        found = "workers cannot import it, and it cannot be sent to them"
+        if (name := _find_unsendable(function, cloudpickle.dumps)) is not None:
+            found, remedy = f"its variable {name} cannot be sent to workers", "create it in the function"
+        found = f"{found} ({describe_error(error)}); {remedy}"
         raise refuse(remedy=found) from error
     if len(pickled) > _LARGE:
         message = "%s and its data have %.0f MB, which each task sends to a worker; read large data in the function"
         _logger.warning(message, _show(function), len(pickled) / 1e6)
     return PortableFunction(function, _unpickle, pickled)
+
+
+def _find_unsendable(function: PhotometryFunction, send: Callable[[Any], bytes]) -> str | None:
+    """Return the name of a variable from outside of the function that cannot be sent, or None."""
+    try:
+        outside = inspect.getclosurevars(function)
+    except (TypeError, ValueError):  # it is an instance, or compiled
+        return None
+    for name, value in {**outside.globals, **outside.nonlocals}.items():
+        try:
+            send(value)
+        except Exception:
+            return name
+    return None
 
 
 def _is_interactive() -> bool:

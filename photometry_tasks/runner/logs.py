@@ -1,8 +1,10 @@
 """The log of a run: messages and warnings of the function from every worker, with the star in each line."""
 
 import logging
+import multiprocessing
 import os
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,12 +17,14 @@ from typing import Any, NamedTuple
 from photometry_tasks.rules.results import Result
 from photometry_tasks.rules.validation import check_path, invalid_argument
 from photometry_tasks.runner.task import PhotometryFunction, run_task
+from photometry_tasks.storage.guard import WORKER
 from photometry_tasks.text import clean
 
 _logger = logging.getLogger("photometry_tasks")
 
-#: The star of the task that this thread runs.
+#: The star of the task that this thread runs; and in a worker process, which runs one task at a time, that of the task.
 _star: ContextVar[int | None] = ContextVar("star", default=None)
+_star_of_process: list[int] = []
 
 #: The handler of each log in this process, and Python's way to show a warning.
 _handlers: "dict[TaskLog, tuple[logging.Handler, Callable[..., None]]]" = {}
@@ -48,6 +52,8 @@ class TaskLog(NamedTuple):
         with _lock:
             self._start()
         token = _star.set(task["starid"])
+        if multiprocessing.current_process().name == WORKER:
+            _star_of_process[:] = [task["starid"]]
         try:
             result = run_task(function, task)
             if result is not None:
@@ -55,6 +61,7 @@ class TaskLog(NamedTuple):
                 _logger.info("task %d: %s%s, %.3g s", task["priority"], result.status.name, kind, result.time)
         finally:
             _star.reset(token)
+            _star_of_process.clear()
         return result
 
     def _start(self) -> None:
@@ -65,7 +72,7 @@ class TaskLog(NamedTuple):
         handler: logging.Handler = logging.StreamHandler()
         if self.directory is not None:
             path = Path(self.directory, f"{socket.gethostname()}-{os.getpid()}.log")
-            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+            handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(_Formatter())
         handler.setLevel(self.level)
         handler.addFilter(_is_of_task)
@@ -120,14 +127,32 @@ def log_tasks(level: object, directory: object) -> "Iterator[TaskLog | None]":
         logging.getLogger().setLevel(level_before)
 
 
+class _FileHandler(logging.FileHandler):
+    """Says once that a log cannot be written, as on a full disk: the task itself goes on."""
+
+    _has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's
+        if not self._has_failed:
+            self._has_failed = True
+            text = f"{self.baseFilename}: the log cannot be written ({sys.exc_info()[1]}); the run goes on without it"
+            print(text, file=sys.stderr)
+
+
+def _find_star() -> int | None:
+    """Return the star of the task that runs now; threads of the function do not inherit it."""
+    star = _star.get()
+    return _star_of_process[0] if star is None and _star_of_process else star
+
+
 def is_of_manager(_record: logging.LogRecord) -> bool:
     """Whether a record comes from no task: the filter of a handler for the manager."""
-    return _star.get() is None
+    return _find_star() is None
 
 
 def _is_of_task(record: logging.LogRecord) -> bool:
     """Whether a record comes from a task; if this handler is the only one, other warnings go where they would go."""
-    if _star.get() is not None:
+    if _find_star() is not None:
         return True
     last = logging.lastResort
     if last is not None and record.levelno >= last.level and len(logging.getLogger().handlers) == 1:
@@ -142,7 +167,7 @@ class _Formatter(logging.Formatter):
         super().__init__("%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{self.formatTime(record)} {record.levelname} TIC {_star.get()} "
+        head = f"{self.formatTime(record)} {record.levelname} TIC {_find_star()} "
         return "\n".join(head + line for line in clean(super().format(record)).splitlines())
 
 
@@ -150,7 +175,7 @@ def _log_warning(
     show: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
     """Log a warning of a task, without the line of code that gave it; show any other as before."""
-    if _star.get() is None:
+    if _find_star() is None:
         show(message, category, *place, **more)
     else:
         logging.getLogger("py.warnings").warning("%s: %s", category.__name__, message)

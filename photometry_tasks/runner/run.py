@@ -545,7 +545,7 @@ class _Run:
         invalid = [result for result in errors if result.details.kind == INVALID_RESULT]
         if invalid and not self.report.kinds[INVALID_RESULT]:
             found = join_errors(invalid[0].details.errors)
-            message = "%s: the first task of this run that has no valid result is %d. %s"
+            message = "%s: task %d has an invalid result, the first one of this run. %s"
             self._manager.logger.warning(message, self._manager.todo_file, invalid[0].priority, found)
         self.report.kinds.update(map(_find_kind, errors))
         return statuses

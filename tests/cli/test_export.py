@@ -321,6 +321,18 @@ def test_a_table_of_another_program(filled: Path, tmp_path: Path) -> None:
         assert checksum(tmp_path / name) == before
 
 
+def test_no_match(filled: Path, tmp_path: Path, call: Call) -> None:
+    """If no task matches, the command says why, and keeps an earlier export; without one it writes an empty table."""
+    assert call("export", filled, "out.csv").returncode == 0
+    before = checksum(tmp_path / "out.csv")
+    run = call("export", filled, "out.csv", "--camera", "9")
+    assert (run.returncode, checksum(tmp_path / "out.csv")) == (1, before)
+    assert re.search(r"No task has camera 9; the list has .* out\.csv keeps its earlier export\.", run.stderr)
+    assert call("export", filled, "new.csv", "--camera", "9").returncode == 0
+    assert call("export", filled, "out.csv", "--camera", "9", "--force").returncode == 0
+    assert checksum(tmp_path / "out.csv") != before
+
+
 def test_through_a_symlink(filled: Path, tmp_path: Path) -> None:
     """A symlink is kept, and its target is written."""
     folder = tmp_path / "folder"
@@ -480,7 +492,7 @@ def test_for_spreadsheets(filled: Path, call: Call) -> None:
     assert [row[7:9] for row in rows[4:]] == [(f"'{text}", -1.5) for text in armed]
     assert rows[:4] == expected(filled)[:4]
     refused = call("export", filled, "out.ecsv", "--for-spreadsheets")
-    assert "for_spreadsheets=True: give a file name that ends with .csv" in refused.stderr
+    assert "--for-spreadsheets: give a file name that ends with .csv" in refused.stderr
 
 
 MEASURE = """

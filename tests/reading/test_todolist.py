@@ -202,7 +202,7 @@ def test_errors(target: Any) -> None:
     todo = TodoList(target)
     dead, without_flux = todo.errors()
     (host,) = dead["hosts"]
-    shared = {"kind": "ValueError", "message": "pixel # is dead", "first": 3, "last": 4}
+    shared = {"kind": "ValueError", "message": "pixel # is dead", "first": 3, "last": 4, "starid": 103}
     assert dead == {**shared, "count": 2, "hosts": {host: 2}}
     assert (without_flux["message"], without_flux["count"]) == ("no flux", 1)
     assert [group["message"] for group in todo.errors(priority=5)] == ["no flux"]

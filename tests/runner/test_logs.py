@@ -63,6 +63,8 @@ def test_every_executor(todo: Callable[..., Path], executor: str, options: list[
     assert sorted(set(stars)) == [101, 102, 103, 104]
     for star in set(stars):
         assert f"WARNING TIC {star} py.warnings: RuntimeWarning: overflow {star - 100}\n" in text
+        # A thread of the function has its star only where no other task runs in the process.
+        assert (f"WARNING TIC {star} pipeline: from a thread\n" in text) == (executor == "ours")
         assert (f"INFO TIC {star} second line \\x1b[31m\n" in text) == ("INFO" in levels)
     assert len([line for line in text.splitlines() if "overflow" in line]) == 4
     assert ("overflow" in run.stderr) == (not files)

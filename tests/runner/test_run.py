@@ -116,7 +116,7 @@ def test_rubbish_is_an_error_result(
     errors = "\n".join(row["errors"] for row in manager.cursor.execute("SELECT errors FROM diagnostics"))
     assert [text for text in texts if text not in errors] == []
     assert "task.py" not in errors  # only frames of the function
-    logged = [text for text in caplog.messages if "the first task of this run that has no valid result is 1." in text]
+    logged = [text for text in caplog.messages if "task 1 has an invalid result, the first one of this run." in text]
     assert len(logged) == (function is functions.rubbish)
 
 

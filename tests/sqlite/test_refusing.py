@@ -407,6 +407,6 @@ def test_values_that_are_no_paths(
     monkeypatch.chdir(tmp_path)
     make_file(tmp_path / "todo.sqlite", [])
     before = state(tmp_path)
-    with pytest.raises(InvalidArgumentError, match=r"^(todo_file|target)=.*: a path is expected"):
+    with pytest.raises(InvalidArgumentError, match=r"^(todo_file|todo|target)=.*: a path is expected"):
         call(value)
     assert state(tmp_path) == before

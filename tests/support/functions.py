@@ -329,4 +329,7 @@ def logs(task: dict[str, Any]) -> dict[str, Any]:
     logger.info("first line\nsecond line \x1b[31m")
     logger.debug("detail")
     warnings.warn(f"overflow {task['priority']}", RuntimeWarning, stacklevel=1)
+    thread = threading.Thread(target=logger.warning, args=("from a thread",))
+    thread.start()
+    thread.join()
     return good(task)

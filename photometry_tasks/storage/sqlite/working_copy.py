@@ -127,8 +127,10 @@ class WorkingCopy:
         return None
 
     def close(self) -> None:
-        """Close the log, and keep its file."""
+        """Close the log, and keep its file if it holds results."""
         self._log.close()
+        if not self._log.has_results():
+            self._log.remove()
 
     def _check_unchanged(self, temporary: Path) -> None:
         check_no_leftover_log(self._path)
