@@ -260,9 +260,10 @@ class TodoList:
         A flush, an INSERT or any other change raises a ReadOnlyError. Each query is read as a whole, and its
         transaction ends with it; the objects stay usable.
 
-        Only `session.begin()`, `session.connection()` and a query with the execution option `yield_per` hold a
-        transaction open. The next `commit`, `rollback` or `close` of the session ends it. Until then the write-ahead
-        log of a file grows, its manager cannot close it completely, and a server cannot vacuum.
+        Until its rows are read, a query holds a transaction: no manager can open the file while it reads some millions
+        of rows, as `select` never does. `session.begin()`, `session.connection()` and a query with the execution option
+        `yield_per` hold it until the next `commit`, `rollback` or `close` of the session. Meanwhile the write-ahead log
+        of a file grows, its manager cannot close it completely, and a server cannot vacuum.
         """
         self._check_open()
         found: tuple[int, Session] | None = getattr(self._local, "session", None)
