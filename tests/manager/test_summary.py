@@ -260,9 +260,7 @@ def test_it_replaces_no_other_file(todo: Callable[..., Any], tmp_path: Path, con
     """A file that is no summary is only replaced by force; otherwise the list is not opened."""
     path = tmp_path / "summary.json"
     path.write_text(content)
-    with pytest.raises(
-        InvalidArgumentError, match=r"^summary=.*something else, .*; give another path, or `force=True`"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"^summary=.*something else, .* another path, or `force=True`"):
         TaskManager(place := todo({"status": STATUS.ERROR.value}), summary=path)
     assert path.read_text() == content
     with TaskManager(place, summary=path, force=True) as manager:
