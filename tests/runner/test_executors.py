@@ -115,7 +115,7 @@ def test_ranks_that_would_all_be_managers(
     command = [*launch.split(), *command, "--executor", executor, "--jobs", "2"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert run.returncode != 0
-    assert "Error: executor='m" in run.stderr
+    assert "Error: --executor='m" in run.stderr
     assert found in run.stderr
     remedy = "use `srun --mpi=pmi2` (MPICH), `srun --mpi=pmix` (Open MPI) or `mpiexec -n`"
     assert (remedy in run.stderr) == (found == "one rank")
