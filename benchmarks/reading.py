@@ -175,7 +175,7 @@ def read_rows(folder: Path, rows: int, rounds: int) -> None:
     print(HEAD)
     bench.compare("read: select, stored columns", partial(select, columns=_NAMES), fetch, most=1.5)
     bench.compare("read: select, all columns", partial(select, columns=None), fetch, most=2.5)
-    bench.compare("read: to_arrow, stored columns", lambda _: todo.to_arrow(columns=_NAMES), fetch_arrow, most=1.5)
+    bench.compare("read: to_arrow, stored columns", lambda _: todo.to_arrow(columns=_NAMES), fetch_arrow, most=2)
     bench.compare("read: to_arrow, all columns", lambda _: todo.to_arrow(), fetch_arrow, most=2.5)
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
