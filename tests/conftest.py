@@ -36,8 +36,8 @@ def pytest_configure() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Start three workers for two processors: half of the time, tests wait for processes that they have started."""
-    return max(2, 3 * (os.cpu_count() or 1) // 2)
+    """Start two workers for each processor: half of the time, tests wait for processes that they have started."""
+    return 2 * (os.cpu_count() or 1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

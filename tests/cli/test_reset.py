@@ -225,7 +225,7 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
         ([], "No tasks are chosen. Give --status"),
         (["--status", "ERROR,BAD"], "'BAD' is not one of UNKNOWN, OK"),
         (["--status", "PENDING"], "'PENDING' is not one of"),
-        (["--tmag-min", "nan"], "tmag_min=nan"),
+        (["--tmag-min", "nan"], "tmag-min=nan"),
         (["--kind", ""], "kind=''"),
         (["--attempts-min", "0"], "0 is not in the range x>=1"),
         (["--everything", "--camera", "1"], "--everything chooses every task; leave it out"),

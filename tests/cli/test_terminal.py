@@ -391,7 +391,7 @@ sys.exit(main())
     ("module", "command"),
     [
         *((module, "upgrade") for module in ("click", "sqlalchemy", "photometry_tasks.schema", "filelock")),
-        *(("sqlite3", name) for name in sorted({*main.commands} - {"demo", "work", "init"})),
+        *(("sqlite3", name) for name in ("check", "errors", "export", "reset", "status", "undo", "upgrade")),
         *((module, "run") for module in ("rich.progress", "photometry_tasks.runner.run", "tests.support.functions")),
         ("multiprocessing.popen_spawn_posix", "run"),
         ("multiprocessing.spawn", "run"),

@@ -76,6 +76,20 @@ def die_with(path: Path, *priorities: int) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A list of two tasks, whose manager in memory was killed after the result of the first one."""
+    return die_with(make_file(tmp_path_factory.mktemp("killed") / "todo.sqlite", [{}, {}]), 1)
+
+
+@pytest.fixture
+def dead(killed: Path, tmp_path: Path) -> Path:
+    """A copy of this list and of its log."""
+    for path in killed.parent.iterdir():
+        shutil.copy2(path, tmp_path)
+    return tmp_path / killed.name
+
+
 def state(path: Path) -> list[list[tuple[Any, ...]]]:
     """Return the content of the three tables."""
     return [
@@ -325,9 +339,9 @@ def test_nonsense_in_place_of_a_log(
         lambda _log: b"0123abcd gASVCgAAAAAAAAB9lC4=\n",
     ],
 )
-def test_a_log_of_another_release(todo: Callable[..., Path], change: Callable[[bytes], bytes]) -> None:
+def test_a_log_of_another_release(dead: Path, change: Callable[[bytes], bytes]) -> None:
     """Frames that cannot be read are never deleted without a copy, and readers do not pass over them in silence."""
-    path = die_with(todo({}, {}), 1)
+    path = dead
     log_of(path).write_bytes(change(log_of(path).read_bytes()))
     content = log_of(path).read_bytes()
     with pytest.raises(UnsavedResultsError):
@@ -372,26 +386,22 @@ OTHER_RECORDS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 @pytest.mark.parametrize("change", OTHER_RECORDS.values(), ids=OTHER_RECORDS)
 @IN_MEMORY
-def test_a_record_with_other_fields(
-    todo: Callable[..., Path], in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_record_with_other_fields(dead: Path, in_memory: bool, change: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A record with unexpected fields is logged, and its log is kept; the file opens."""
-    path = die_with(todo({}), 1)
-    rewrite_log(path, change)
-    TaskManager(path, load_into_memory=in_memory).close()
-    assert state(path) == [[(1, None)], [], []]
-    assert len(list(path.parent.glob("*-kept-*"))) == 1
+    rewrite_log(dead, change)
+    TaskManager(dead, load_into_memory=in_memory).close()
+    assert state(dead) == [[(1, None), (2, None)], [], []]
+    assert len(list(dead.parent.glob("*-kept-*"))) == 1
     assert "the log is kept as" in caplog.text
 
 
 @pytest.mark.parametrize("results", [3, None, "text", [3], {}])
-def test_results_of_another_type(todo: Callable[..., Path], results: Any) -> None:
+def test_results_of_another_type(dead: Path, results: Any) -> None:
     """An entry whose results are no list of records keeps the file from nothing: its log is kept aside."""
-    path = die_with(todo({}), 1)
-    log_of(path).write_bytes(frame(frames_of(path)[0]) + frame({"results": results}))
-    TaskManager(path).close()
-    assert state(path) == [[(1, None)], [], []]
-    assert len(list(path.parent.glob("*-kept-*"))) == 1
+    log_of(dead).write_bytes(frame(frames_of(dead)[0]) + frame({"results": results}))
+    TaskManager(dead).close()
+    assert state(dead) == [[(1, None), (2, None)], [], []]
+    assert len(list(dead.parent.glob("*-kept-*"))) == 1
 
 
 RESULTS = b"\x81\xa7results"
@@ -414,17 +424,16 @@ BOMBS = {
 
 @pytest.mark.parametrize("line", BOMBS.values(), ids=BOMBS)
 @IN_MEMORY
-def test_a_frame_that_takes_more_than_its_length(todo: Callable[..., Path], in_memory: bool, line: bytes) -> None:
+def test_a_frame_that_takes_more_than_its_length(dead: Path, in_memory: bool, line: bytes) -> None:
     """A frame that would take much memory or crash the process is not replayed; the log is kept, and the file opens."""
-    path = die_with(todo({}, {}), 1)
-    with log_of(path).open("ab") as log:
+    with log_of(dead).open("ab") as log:
         log.write(line + frame({}))
-    log_size = log_of(path).stat().st_size
+    log_size = log_of(dead).stat().st_size
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    TaskManager(path, load_into_memory=in_memory).close()
+    TaskManager(dead, load_into_memory=in_memory).close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
-    assert state(path)[0] == [(1, 1), (2, None)]
-    (kept,) = path.parent.glob("*-kept-*")
+    assert state(dead)[0] == [(1, 1), (2, None)]
+    (kept,) = dead.parent.glob("*-kept-*")
     assert kept.stat().st_size >= log_size
 
 
