@@ -114,7 +114,7 @@ class _Commands(click.Group):
         """Return a message about arguments of Python with the options of the command in their place."""
         command = self.get_command(ctx, ctx.invoked_subcommand or "")
         given = [] if command is None else command.params
-        options = {param.name: param.opts[0] for param in given if isinstance(param, click.Option)}
+        options = {param.name: max(param.opts, key=len) for param in given if isinstance(param, click.Option)}
         return re.sub(r"\b(\w+)(?:=True\b|(?==))", lambda found: options.get(found[1], found[0]), text)
 
     def invoke(self, ctx: click.Context) -> Any:
