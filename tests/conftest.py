@@ -1,5 +1,6 @@
 """Fixtures: TODO-files, a PostgreSQL server, the real target lists, and the installed command."""
 
+import gc
 import os
 import shutil
 import signal
@@ -38,6 +39,12 @@ def pytest_configure() -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Start two workers for each processor: half of the time, tests wait for processes that they have started."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over all modules and tests: it took a tenth of the processor's time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -25,6 +25,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         *("sqlite3", "filelock", "psutil", "psycopg", "rich.live", "pytest"),
+        *("numpy", "hypothesis.strategies", "pyarrow.parquet", "astropy.table"),  # of the modules of tests
         *(f"photometry_tasks.{name}" for name in ("cli.display", "export", "ingest", "runner.run")),
         *(f"photometry_tasks.maintenance.{name}" for name in ("check", "copy", "reset", "status")),
         *(f"photometry_tasks.storage.{name}.store" for name in ("sqlite", "postgresql")),
