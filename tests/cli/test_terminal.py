@@ -353,7 +353,7 @@ def test_the_sweep_has_every_command() -> None:
     assert COMMANDS.keys() == main.commands.keys() - {"demo"}
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_odd_arguments(
     todo: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, step: int
