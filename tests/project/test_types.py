@@ -9,7 +9,6 @@ import pytest
 from tests.support.paths import ROOT
 
 
-@pytest.mark.slow
 def test_a_users_script(tmp_path: Path) -> None:
     """`mypy --strict` accepts a user's script that uses every public name."""
     pytest.importorskip("mypy")

@@ -18,7 +18,7 @@ from photometry_tasks.errors import TodoError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.ingest import Added, add_target_lists
 from photometry_tasks.models import Attempt, Diagnostics, Extra, Progress, Skip, Task, Worker
-from photometry_tasks.report import build_report
+from photometry_tasks.report import build_report, write_report
 from photometry_tasks.runner import RunReport
 
 todo_file = Path("todo.sqlite")
@@ -72,7 +72,8 @@ def write() -> None:
     """Write the results."""
     try:
         number: int = export_tasks(todo_file, "results.csv", status=STATUS.OK, camera=1)
-        page: str = build_report(todo_file, "report.html")
+        page: str = build_report(todo_file)
+        write_report(todo_file, "report.html", force=True)
         print(number, len(page), build_constraints(camera=1, return_list=True)[0].upper())
     except TodoError as error:
         print(error)
