@@ -361,6 +361,18 @@ def save_in_memory(connection: Connection, path: Path, number: int, backup_inter
     connection.send("closed")
 
 
+def test_names_of_own_values(todo: Callable[..., Path], tmp_path: Path) -> None:
+    """The name of an own value may hold any letter; FITS writes it with escapes."""
+    path = todo({})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}, extra={"é": 7}))
+    for kind, name in (("csv", "extra_é"), ("fits", r"extra_\xe9")):
+        export_tasks(path, tmp_path / f"out.{kind}")
+        export_tasks(path, tmp_path / f"out.{kind}")
+        table = Table.read(tmp_path / f"out.{kind}", format={"csv": "ascii.csv"}.get(kind, kind))
+        assert list(table[name]) == [7]
+
+
 @pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
 def test_results_in_the_log(todo: Callable[..., Path], tmp_path: Path, is_killed: bool) -> None:
     """Results that a manager in memory logged are written, in its run and after a kill; nothing is changed."""

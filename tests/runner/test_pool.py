@@ -201,6 +201,18 @@ def test_a_script_without_a_guard(
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(left,)]
 
 
+def test_a_function_under_the_guard(todo: Callable[..., Any], tmp_path: Path) -> None:
+    """A function that a script defines where workers do not look is named with the remedy; no task has changed."""
+    path = todo({})
+    own, rest = SCRIPT.replace("EXECUTOR", "None").split("def photometry", 1)
+    guarded = 'if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in f"def photometry{rest}".splitlines())
+    (tmp_path / "script.py").write_text(own + guarded)
+    run = subprocess.run([sys.executable, "script.py", str(path)], capture_output=True, text=True)
+    assert "attribute 'photometry' on <module '__mp_main__'" in run.stderr
+    assert 'define it outside of `if __name__ == "__main__":`' in run.stderr
+    assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(2,)]
+
+
 @pytest.mark.parametrize("command", [["photometry-tasks"], ["python", "-m", "photometry_tasks.cli"]])
 def test_workers_are_light(todo: Callable[..., Path], command: list[str]) -> None:
     """A worker process loads neither SQLAlchemy nor the command, which need time and memory."""

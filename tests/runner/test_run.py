@@ -210,6 +210,11 @@ class HoldsALock:
         return task
 
 
+def make_closure() -> Callable[[dict[str, Any]], Any]:
+    here = threading.Lock()
+    return lambda task: task if here else {}
+
+
 IMPORT = r"it cannot be sent to them \(TypeError: cannot pickle '_thread.lock' object.*\); define it at the top level"
 CALL = r"cannot be called with a task alone \({}\)"
 
@@ -221,6 +226,10 @@ UNFIT: dict[str, tuple[Any, str]] = {
     "a class": (HoldsALock, "a class returns an instance"),
     "a built-in class": (str, "a class returns an instance"),
     "a bound method": (HoldsALock().measure, IMPORT),
+    "a closure on a lock": (
+        make_closure(),
+        r"its variable here cannot be sent to workers .*; create it in the function",
+    ),
     "no argument": (functions.takes_nothing, CALL.format("too many positional arguments")),
     "two arguments": (functions.needs_a_configuration, CALL.format("missing a required argument: 'configuration'")),
     "a partial function": (partial(functions.good, {}), CALL.format("too many positional arguments")),

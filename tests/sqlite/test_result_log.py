@@ -24,9 +24,9 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoError, UnsavedResultsError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.sqlite import result_log
-from tests.support.lists import make_file, query, result_of
+from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.paths import ROOT
-from tests.support.processes import kill, received, running
+from tests.support.processes import kill, received, run_command, running
 
 IN_MEMORY = pytest.mark.parametrize("in_memory", [False, True])
 
@@ -393,6 +393,18 @@ def test_a_record_with_other_fields(dead: Path, in_memory: bool, change: Any, ca
     assert state(dead) == [[(1, None), (2, None)], [], []]
     assert len(list(dead.parent.glob("*-kept-*"))) == 1
     assert "the log is kept as" in caplog.text
+
+
+def test_what_an_upgrade_would_save(dead: Path) -> None:
+    """`upgrade --check` says that a killed manager's results would be saved, and changes nothing."""
+    before = checksum(dead), checksum(log_of(dead))
+    for code, text in ((1, "the results that a killed manager logged are saved"), (1, "would be upgraded")):
+        asked = run_command(dead.parent, "upgrade", str(dead), "--check")
+        assert (asked.returncode, text in asked.stdout) == (code, True)
+    assert (checksum(dead), checksum(log_of(dead))) == before
+    run_command(dead.parent, "upgrade", str(dead))
+    assert run_command(dead.parent, "upgrade", str(dead), "--check").returncode == 0
+    assert state(dead)[0] == [(1, 1), (2, None)]
 
 
 @pytest.mark.parametrize("results", [3, None, "text", [3], {}])
