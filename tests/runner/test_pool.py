@@ -181,14 +181,18 @@ with TaskManager(sys.argv[1]) as tm:
 @pytest.mark.parametrize(
     ("executor", "lines", "left"),
     [
-        ("None", 1, 31),
-        ("partial(ProcessPoolExecutor, mp_context=get_context('spawn'))", 3, 31),  # each worker prints it too
-        ("ThreadPoolExecutor", 0, 0),
+        ("None", [1], 31),
+        (
+            "partial(ProcessPoolExecutor, mp_context=get_context('spawn'))",
+            [2, 3],
+            31,
+        ),  # each worker prints it too, if it lives long enough
+        ("ThreadPoolExecutor", [0], 0),
     ],
 )
 @pytest.mark.parametrize("database", ["file", "server"], indirect=True)
 def test_a_script_without_a_guard(
-    todo: Callable[..., Any], tmp_path: Path, executor: str, lines: int, left: int
+    todo: Callable[..., Any], tmp_path: Path, executor: str, lines: list[int], left: int
 ) -> None:
     """A script that its workers would run again ends at once: a line names the guard, and no task has changed."""
     path = todo(*many(30))
@@ -196,8 +200,8 @@ def test_a_script_without_a_guard(
     run = subprocess.run([sys.executable, "script.py", str(path)], capture_output=True, text=True)
     line = f"{UnguardedScriptError(path=tmp_path / 'script.py')}\n"
     assert '`if __name__ == "__main__":`' in line
-    assert run.stderr == line * lines
-    assert run.returncode == (lines > 0)
+    assert run.stderr in [line * number for number in lines]
+    assert run.returncode == (lines != [0])
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(left,)]
 
 
