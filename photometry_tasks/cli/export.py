@@ -44,8 +44,8 @@ def export(todo: Location, target: str, file_format: Any, force: bool, for_sprea
     if is_printed and file_format in ("fits", "parquet"):
         raise click.UsageError(f"--format {file_format} is no text; give the name of a file in place of '-'.")
     choice = read_choice(options, with_pending=True)
-    if not (is_printed or force or has_match(todo, choice)) and Path(target).is_file():
-        raise click.ClickException(f"{describe_matches(todo, choice)} {target} keeps its earlier export.")
+    if choice and not (is_printed or force) and Path(target).is_file() and not has_match(todo, choice):
+        raise click.ClickException(f"{describe_matches(todo, choice)} {target} is not replaced by an empty table.")
     extra = "parquet" if "parquet" in (file_format, target.rpartition(".")[2].lower()) else "astropy"
     with needs(extra, "a library for this format"):
         output = sys.stdout.buffer if is_printed else target

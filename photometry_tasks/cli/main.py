@@ -115,7 +115,8 @@ class _Commands(click.Group):
         command = self.get_command(ctx, ctx.invoked_subcommand or "")
         given = [] if command is None else command.params
         options = {param.name: max(param.opts, key=len) for param in given if isinstance(param, click.Option)}
-        return re.sub(r"\b(\w+)(?:=True\b|(?==))", lambda found: options.get(found[1], found[0]), text)
+        # A name follows a blank or a backtick, as no part of a quoted path does: 'camera=1/out.csv'.
+        return re.sub(r"(?<![^\s`])(\w+)(?:=True\b|(?==))", lambda found: options.get(found[1], found[0]), text)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -58,7 +58,7 @@ def choose_columns(names: Sequence[str] | None, own: Sequence[Column[Any]]) -> l
     names : sequence of str or None
         Checked names.
     own : sequence of Column
-        Those of the pipeline's own values.
+        The columns of the pipeline's own values.
 
     Raises
     ------

@@ -71,7 +71,7 @@ Begin = Callable[[], AbstractContextManager[OpenList]]
 
 
 def find_own_columns(begin: Begin, conditions: Sequence[ColumnElement[bool]]) -> list[Column[Any]]:
-    """Return the columns of the pipeline's own values in tasks that meet conditions; their types are those of now."""
+    """Return the columns of the pipeline's own values in tasks that meet conditions, with the types of these values."""
     found: dict[str, set[type]] = {}
     joined = extra.join(todolist, _task.priority == extra.c.priority)
     statement = select(extra.c.priority, extra.c.extra).select_from(joined).where(*conditions)

@@ -216,6 +216,7 @@ def foreign(path: Path) -> None:
         (["report", "todo.sqlite", "-o", "/dev/null"], "--output='/dev/null': it is no regular file"),
         (["report", "todo.sqlite", "-o", "nowhere/report.html"], "This directory does not exist; create it first: '"),
         (["export", "todo.sqlite", "nowhere/out.csv"], "This directory does not exist; create it first: '"),
+        (["export", "todo.sqlite", "camera=1.txt"], "target='camera=1.txt': give a file name"),
         (["export", "todo.sqlite", "out.txt"], "ends with .csv or .csv.gz, .ecsv or"),
         (["export", "todo.sqlite", "-", "--format", "fits"], "--format fits is no text"),
         (["export", "todo.sqlite", "out.csv", "--tmag-max", "5", "--tmag-min", "12"], "is larger than --tmag-max=5.0"),

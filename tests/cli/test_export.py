@@ -327,7 +327,7 @@ def test_no_match(filled: Path, tmp_path: Path, call: Call) -> None:
     before = checksum(tmp_path / "out.csv")
     run = call("export", filled, "out.csv", "--camera", "9")
     assert (run.returncode, checksum(tmp_path / "out.csv")) == (1, before)
-    assert re.search(r"No task has camera 9; the list has .* out\.csv keeps its earlier export\.", run.stderr)
+    assert re.search(r"No task has camera 9; the list has .* out\.csv is not replaced by an empty table\.", run.stderr)
     assert call("export", filled, "new.csv", "--camera", "9").returncode == 0
     assert call("export", filled, "out.csv", "--camera", "9", "--force").returncode == 0
     assert checksum(tmp_path / "out.csv") != before

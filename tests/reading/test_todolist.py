@@ -43,7 +43,7 @@ MODES = pytest.mark.parametrize("in_memory", [False, True])
 
 
 def run_campaign(target: Any, **how: Any) -> None:
-    """Save results of many kinds: task 1 covers 2; 3 and 4 fail alike, 5 in another way; 6 has values of its own."""
+    """Save results: task 1 covers task 2, tasks 3 and 4 fail alike, task 5 fails otherwise, task 6 has own values."""
     with TaskManager(target, version="v1", **how) as manager:
         (bright,) = manager.claim_tasks(1, priority=1)
         manager.save_result(result_of(bright, mean_flux=1.5, mask_size=7, skip_targets=[102]))
