@@ -1,9 +1,21 @@
 """Texts for messages: numbers and lists as words; long texts, and texts with control characters."""
 
+import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-__all__ = ["build_html", "clean", "count_of", "describe_tasks", "list_first", "name_version", "shorten"]
+__all__ = [
+    "build_html",
+    "clean",
+    "count_of",
+    "describe_tasks",
+    "format_hours",
+    "format_range",
+    "format_seconds",
+    "list_first",
+    "name_version",
+    "shorten",
+]
 
 #: Characters of an error that are shown: a traceback has some thousand.
 _LONGEST = 10_000
@@ -19,6 +31,24 @@ def clean(text: object) -> str:
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun: "1 task", "2,000 tasks"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_range(low: int, high: int) -> str:
+    """Return two numbers as an interval: "1,200–1,400", or "7" if they are equal."""
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in a readable unit, with two or three digits: "0.25 s", "12 min", "3.5 h", "12 days"."""
+    units = [("s", 1.0, 100.0), ("min", 60.0, 6000.0), ("h", 3600.0, 72 * 3600.0), ("days", 86400.0, math.inf)]
+    name, size = next((name, size) for name, size, end in units if seconds < end)
+    value = seconds / size
+    return f"{value:.2g} {name}" if value < 100 else f"{value:,.0f} {name}"
+
+
+def format_hours(hours: float) -> str:
+    """Return a duration of hours in a readable unit: see `format_seconds`."""
+    return format_seconds(3600 * hours)
 
 
 def list_first(items: Iterable[object], limit: int) -> str:

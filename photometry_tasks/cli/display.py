@@ -25,7 +25,7 @@ from rich.text import Text
 
 from photometry_tasks.cli.messages import describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
-from photometry_tasks.text import clean, count_of, list_first, name_version
+from photometry_tasks.text import clean, count_of, format_range, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
@@ -243,6 +243,18 @@ def build_errors(groups: list[dict[str, Any]], number: int) -> RenderableType:
     ]
     title = "Errors" + (f" (the first {len(groups)} of {count_of(number, 'group')})" if number > len(groups) else "")
     return _build_list(title, rows, ("tasks", "kind", "message", "hosts", "first task"))
+
+
+def build_plan(magnitudes: list[dict[str, Any]]) -> RenderableType:
+    """Return the magnitudes of `TodoList.plan` for a terminal."""
+    table = _build_table("magnitude", "tasks", "will be done", "will be left")
+    for column in table.columns:
+        column.justify = "right"
+    for row in magnitudes:
+        tmag, tasks, low, high = (row[name] for name in ("tmag", "tasks", "done_low", "done_high"))
+        name = "none" if tmag is None else f"{tmag}–{tmag + 1}"
+        table.add_row(name, f"{tasks:,}", format_range(low, high), format_range(tasks - high, tasks - low))
+    return table
 
 
 def _list_hosts(hosts: dict[str, int]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from photometry_tasks.cli.copy import copy_command
+from photometry_tasks.cli.estimate import estimate, plan
 from photometry_tasks.cli.export import export
 from photometry_tasks.cli.init import init
 from photometry_tasks.cli.messages import echo
@@ -151,6 +152,8 @@ for _command in (
     work,
     try_command,
     status,
+    estimate,
+    plan,
     errors,
     show,
     report,

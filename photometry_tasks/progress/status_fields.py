@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, inspect
 
 from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.rules.estimate import PAUSE
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
@@ -15,9 +16,6 @@ from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.
 _LATELY = 600
-
-#: Seconds. A longer pause without a result ends a run.
-PAUSE = 1800
 
 #: The most running tasks and errors that are listed.
 _LISTED = 10

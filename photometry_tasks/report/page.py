@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from photometry_tasks.progress.status_fields import PAUSE
 from photometry_tasks.report import queries
+from photometry_tasks.rules.estimate import PAUSE
 from photometry_tasks.rules.validation import check_path
 from photometry_tasks.sql.magnitudes import BRIGHTEST, FAINTEST
 from photometry_tasks.status import FINISHED

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, case, func, select
 
 from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.progress.status_fields import PAUSE, read_minutes
+from photometry_tasks.progress.status_fields import read_minutes
 from photometry_tasks.reading.failures import HAS_ERRORS, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
+from photometry_tasks.rules.estimate import PAUSE
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.magnitudes import BRIGHTEST, HALF, IS_IN_RANGE

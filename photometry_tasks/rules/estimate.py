@@ -1,60 +1,198 @@
-"""Estimate the time that the rest of a list takes, from plain means of run times. Pure."""
+"""Estimate the time that the rest of a list takes, and plan how far a job of some hours comes. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-__all__ = ["RunTimes", "build_estimate"]
+from photometry_tasks.rules.run_times import Cell, RunTimes
+
+__all__ = ["Minute", "Workload", "build_estimate", "build_plan", "measure_pace"]
+
+#: Number of draws, and the shares of them that lie below the two limits: between the limits are 80 %.
+_DRAWS, _LOW, _HIGH = 200, 0.1, 0.9
+
+#: The most tasks that are drawn one by one, to see which of the last ones ends last.
+_LAST = 100
+
+#: Seconds, and results, over which the number of tasks that run at once is measured.
+_LATELY, _LEAST = 600, 300
+
+#: Seconds. A longer pause without a result ends a run.
+PAUSE = 1800
 
 
-class RunTimes(NamedTuple):
-    """The number of results of similar tasks, with the sum of their run times and of the squares of these, seconds."""
+class Minute(Protocol):
+    """A row of `photometry_tasks_progress`."""
 
-    number: int
-    total: float
-    squares: float
-
-
-#: Similar tasks: a number of the half magnitude (None without a magnitude), and a kind of datasource.
-_Group = tuple[int | None, str]
+    minute: Any
+    saved: Any
+    elaptime: Any
 
 
-def build_estimate(
-    run_times: Mapping[_Group, RunTimes], left: Mapping[_Group, int], at_once: float | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Workload:
+    """The tasks of a list, measured and left.
+
+    Attributes
+    ----------
+    run_times : RunTimes
+    waiting : list of dict
+        The number of pending tasks by cell, in consecutive parts of the list.
+    lasts : list of int
+        The last priority of each of these parts.
+    running : dict
+        The number of STARTED tasks by cell.
+    measured, covered : int
+        Numbers of finished tasks that were run, and that were skipped without a run.
+    seconds : float
+        Sum of the run times of all results.
+    """
+
+    run_times: RunTimes
+    waiting: list[dict[Cell, float]]
+    lasts: list[int]
+    running: dict[Cell, float]
+    measured: int
+    covered: int
+    seconds: float
+
+
+def measure_pace(minutes: Sequence[Minute]) -> float | None:
+    """Return how many tasks ran at once when the last results were saved; None without a record of their times."""
+    saved, elaptime, begun = 0, 0.0, None
+    for number in range(len(minutes) - 1, -1, -1):
+        row = minutes[number]
+        if begun is not None and begun - row.minute > PAUSE:
+            break  # an earlier run
+        saved, elaptime, begun = saved + row.saved, elaptime + row.elaptime, row.minute
+        if saved >= _LEAST and minutes[-1].minute - begun >= _LATELY:
+            break
+    if begun is None or not saved or not elaptime > 0:
+        return None
+    duration = minutes[-1].minute - begun + 60
+    at_once: float = elaptime / duration
+    return at_once
+
+
+def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
     """Return the time that tasks still take, as `TodoList.estimate` describes it.
-
-    A task takes the mean time of the results of its half magnitude and datasource; without such a result, the mean time
-    of its datasource, or of all results. The limits are two standard deviations of the sum away from it.
 
     Parameters
     ----------
-    run_times : mapping
-    left : mapping
-        The number of tasks that are left, by group.
+    workload : Workload
     at_once : float or None
         How many tasks run at once.
     """
-    tasks = sum(left.values())
-    if not run_times or not tasks:
-        seconds = None if tasks else 0.0
-        hours = None if seconds is None else 0.0
-        return {"tasks": tasks, "cpu_hours": seconds, "hours_low": hours, "hours_high": hours}
-    seconds = variance = 0.0
-    for group, number in left.items():
-        alike = run_times.get(group)
-        of_source = _add(times for (_, source), times in run_times.items() if source == group[1])
-        times = alike or (of_source if of_source.number else _add(run_times.values()))
-        mean = times.total / times.number
-        scatter = max(0.0, times.squares / times.number - mean**2)
-        seconds += number * mean
-        # The mean itself is as uncertain as its number of results is small.
-        variance += scatter * (number + number**2 / times.number)
-    spread = 2 * math.sqrt(variance)
-    limits = max(0.0, seconds - spread), seconds + spread
-    low, high = (limit / at_once / 3600 if at_once else None for limit in limits)
-    return {"tasks": tasks, "cpu_hours": seconds / 3600, "hours_low": low, "hours_high": high}
+    waiting: dict[Cell, float] = defaultdict(float)
+    for part in workload.waiting:
+        for cell, tasks_of_cell in part.items():
+            waiting[cell] += tasks_of_cell
+    tasks = round(math.fsum((*waiting.values(), *workload.running.values())))
+    names = "cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high"
+    found = {"tasks": tasks, "cpu_hours_done": workload.seconds / 3600, "jobs": at_once}
+    if not tasks:
+        return found | dict.fromkeys(names, 0.0)
+    chance = random.Random(1)  # noqa: S311 - equal lists have equal estimates
+    number = min(at_once or 1.0, tasks)
+    at_end = max(1, min(round(number), _LAST))
+    last = next((cells for cells in reversed(workload.waiting) if cells), workload.running)
+    run_times, still_running = workload.run_times, math.fsum(workload.running.values())
+    # Of the tasks that have started, the longest still run: the results are too short, and the running tasks too long.
+    variance = run_times.get_variance(workload.running)
+    bias = len(run_times) / max(len(run_times) - still_running * variance, len(run_times) / 2, 1)
+    scatters = [math.log1p(run_times.get_variance({cell: 1})) for cell in last]
+    seconds, times = [], []
+    earliest = 0.0 if tasks > number or still_running else 1.0  # otherwise all tasks start now
+    groups = [waiting, workload.running, *({cell: tasks_of_cell} for cell, tasks_of_cell in last.items())]
+    for rest, begun, *sums in run_times.draw(groups, _DRAWS, chance):
+        # A running task is half done on average.
+        seconds.append(bias * (rest * _draw_share(workload, chance) + begun * (1 + variance) / 2))
+        # When no task is left to start, some workers wait for the last one. A long task is more likely to run then.
+        means = [each / tasks_of_cell for each, tasks_of_cell in zip(sums, last.values(), strict=True)]
+        ends = [
+            bias * mean * chance.lognormvariate(scatter / 2, math.sqrt(scatter)) * chance.uniform(earliest, 1.0)
+            for mean, scatter in chance.choices(list(zip(means, scatters, strict=True)), sums, k=at_end)
+        ]
+        times.append(seconds[-1] / number + max(ends) - math.fsum(ends) / len(ends))
+    if not seconds:
+        return found | dict.fromkeys(names)
+    limits = [*_find_limits(seconds), *(_find_limits(times) if at_once else (None, None))]
+    hours = [statistics.median(seconds), *limits]
+    return found | {name: each and each / 3600 for name, each in zip(names, hours, strict=True)}
 
 
-def _add(groups: Iterable[RunTimes]) -> RunTimes:
-    return RunTimes(*map(sum, zip(*groups, strict=True))) if (groups := list(groups)) else RunTimes(0, 0.0, 0.0)
+def build_plan(workload: Workload, jobs: float, hours: float) -> dict[str, Any]:
+    """Return which tasks will be done in some hours, as `TodoList.plan` describes it.
+
+    Parameters
+    ----------
+    workload : Workload
+    jobs, hours : float
+    """
+    parts = [workload.running, *workload.waiting]
+    tasks = round(math.fsum(number for part in parts for number in part.values()))
+    chance = random.Random(1)  # noqa: S311 - equal lists have equal plans
+    places = []
+    for sums in workload.run_times.draw(parts, _DRAWS, chance) if tasks else ():
+        share = _draw_share(workload, chance)
+        # A task that cannot end in time does not start: on average, each worker is idle for half a task.
+        left = jobs * (hours * 3600 - math.fsum(sums) / (2 * tasks))
+        place = 0.0
+        for seconds in sums:
+            if seconds * share >= left:
+                place += max(0.0, left) / (seconds * share) if seconds else 0.0
+                break
+            left, place = left - seconds * share, place + 1
+        places.append(place)
+    found: dict[str, Any] = {"jobs": jobs, "hours": hours, "tasks": tasks}
+    if not places and found["tasks"]:
+        limits: list[float | None] = [None, None]
+    else:
+        limits = list(_find_limits(places or [float(len(parts))]))
+    magnitudes: dict[int | None, dict[str, Any]] = {}
+    for part in parts:
+        for cell, number in part.items():
+            tmag = None if cell.half is None else cell.half // 2
+            row = magnitudes.setdefault(tmag, {"tmag": tmag, "tasks": 0, "done_low": None, "done_high": None})
+            row["tasks"] += number
+    for name, limit in zip(("low", "high"), limits, strict=True):
+        found[f"done_{name}"] = found[f"priority_{name}"] = None
+        if limit is None:
+            continue
+        done: dict[int | None, float] = defaultdict(float)
+        for number, part in enumerate(parts):
+            for cell, of_cell in part.items():
+                done[None if cell.half is None else cell.half // 2] += of_cell * min(max(limit - number, 0.0), 1.0)
+        found[f"done_{name}"] = round(math.fsum(done.values()))
+        found[f"priority_{name}"] = _find_priority(workload.lasts, limit - 1)
+        for tmag, row in magnitudes.items():
+            row[f"done_{name}"] = round(done[tmag])
+    for row in magnitudes.values():
+        row["tasks"] = round(row["tasks"])
+    order = sorted(magnitudes.values(), key=lambda row: (row["tmag"] is None, row["tmag"]))
+    return found | {"magnitudes": order}
+
+
+def _draw_share(workload: Workload, chance: random.Random) -> float:
+    """Return a possible share of the pending tasks that will be run: brighter stars will cover the others."""
+    if not workload.covered:
+        return 1.0
+    return chance.betavariate(workload.measured + 1, workload.covered)
+
+
+def _find_limits(values: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(values)
+    return ordered[int(_LOW * len(ordered))], ordered[int(_HIGH * len(ordered))]
+
+
+def _find_priority(lasts: Sequence[int], place: float) -> int | None:
+    """Return the priority at a place between the parts; None before the first task."""
+    if place <= 0 or not lasts:
+        return None
+    number = min(int(place), len(lasts) - 1)
+    before = lasts[number - 1] if number else lasts[0]
+    return round(before + (lasts[number] - before) * min(place - number, 1.0))

@@ -419,20 +419,20 @@ def build_lost_attempts(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Inse
 
 #: The outcomes of attempts that gave a task its result.
 RESULTS = (*(status.name for status in STATUS if status is not STATUS.STARTED), GIVEN_UP)
-_is_result = _try.how.in_([sa.literal_column(f"'{how}'") for how in RESULTS])
-COUNT_RESULTS: sa.Select[Any] = sa.select(sa.func.count()).select_from(attempts).where(_is_result)
+IS_RESULT = _try.how.in_([sa.literal_column(f"'{how}'") for how in RESULTS])
+COUNT_RESULTS: sa.Select[Any] = sa.select(sa.func.count()).select_from(attempts).where(IS_RESULT)
 
 
 def build_latest_results(limit: int) -> sa.Select[Any]:
     """Select the priorities of the results that were saved after the parameter `since`, the latest first."""
-    latest = sa.select(_try.priority).where(_is_result, _try.ended > sa.bindparam("since", type_=_try.ended.type))
+    latest = sa.select(_try.priority).where(IS_RESULT, _try.ended > sa.bindparam("since", type_=_try.ended.type))
     return latest.order_by(_try.ended.desc()).limit(limit)
 
 
 _later = attempts.alias("later")
 #: Whether an attempt gave its task the last result.
 IS_LAST_RESULT: sa.ColumnElement[bool] = sa.and_(
-    _is_result,
+    IS_RESULT,
     ~sa.exists().where(
         _later.c.priority == _try.priority,
         _later.c.attempt > _try.attempt,

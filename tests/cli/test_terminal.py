@@ -335,6 +335,8 @@ COMMANDS = {
     "work": ["postgresql://127.0.0.1:1/d", GOOD, "--lease", "9"],
     "try": ["todo.sqlite", GOOD, *CONSTRAINTS],
     "status": ["todo.sqlite", "--task", "1"],
+    "estimate": ["todo.sqlite", "--jobs", "2", *CONSTRAINTS],
+    "plan": ["todo.sqlite", "--jobs", "2", "--hours", "1", *CONSTRAINTS],
     "errors": ["todo.sqlite", *CONSTRAINTS],
     "show": ["todo.sqlite", "101"],
     "report": ["empty.sqlite", "-o", "report.html"],

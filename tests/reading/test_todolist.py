@@ -211,9 +211,69 @@ def test_errors(target: Any) -> None:
 @pytest.mark.both_databases
 def test_estimate(target: Any) -> None:
     """The estimate has the tasks that are left, and hours from the run times of the results."""
-    assert TodoList(target).estimate() == pytest.approx(
-        {"tasks": 2, "cpu_hours": 3 / 3600, "hours_low": 3 / 3600 / (7.5 / 60), "hours_high": 3 / 3600 / (7.5 / 60)}
-    )
+    todo = TodoList(target)
+    found = todo.estimate()
+    assert found["tasks"] == 2
+    assert found["cpu_hours_low"] < 3 / 3600 < found["cpu_hours_high"]
+    assert found["cpu_hours_done"] == pytest.approx(7.5 / 3600)
+    assert found["jobs"] == pytest.approx(7.5 / 60)
+    assert found["hours_low"] < 3 / 3600 / found["jobs"] < found["hours_high"]
+    assert todo.estimate(jobs=2)["jobs"] == 2
+    assert todo.estimate(priority=1)["tasks"] == 0
+    assert todo.plan(1, 1.0, camera=1)["done_low"] == 2
+
+
+@pytest.mark.both_databases
+def test_a_sample_of_a_large_list(database: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate of a sample from all parts of a list is close to that of the whole list."""
+    rows = [{"tmag": 5 + n / 200, "camera": 1 + n % 4, "status": None if n % 5 else 1} for n in range(2000)]
+    target = database(rows)
+    results = [{"priority": n + 1, "method_used": "a", "elaptime": 60.0 * (1 + n % 3)} for n in range(0, 2000, 5)]
+    engine = sa.create_engine(target if "://" in str(target) else f"sqlite:///{target}")
+    with engine.begin() as connection:
+        connection.execute(sa.insert(Diagnostics), results)
+    engine.dispose()
+    todo = TodoList(target)
+    whole = todo.estimate(2), todo.plan(2, 20)
+    monkeypatch.setattr("photometry_tasks.sql.run_times._TASKS", 5)
+    monkeypatch.setattr("photometry_tasks.sql.run_times._PARTS", 40)
+    sample = todo.estimate(2), todo.plan(2, 20)
+    assert sample[0]["tasks"] == whole[0]["tasks"] == 1600
+    assert sample[1]["tasks"] == 1600
+    assert sample[0]["cpu_hours_done"] == pytest.approx(whole[0]["cpu_hours_done"], rel=0.2)
+    for name in ("cpu_hours", "cpu_hours_low", "hours_low"):
+        assert sample[0][name] == pytest.approx(whole[0][name], rel=0.3)
+    assert sample[1]["done_low"] == pytest.approx(whole[1]["done_low"], rel=0.3)
+    assert todo.estimate(2, camera=2)["tasks"] == 400
+
+
+def test_times_of_tasks_that_were_reset(todo: Callable[..., Path]) -> None:
+    """Where the results were deleted, the history of the attempts has run times."""
+    path = todo(*many(4))
+    with TaskManager(path) as manager:
+        for task in manager.claim_tasks(2):
+            manager.save_result({**result_of(task), "time": 1000.0})
+        manager.cursor.execute("UPDATE photometry_tasks_attempts SET begun = ended - 1000")
+        manager.conn.commit()
+        manager.reset_tasks(everything=True)
+    found = TodoList(path).estimate()
+    assert (found["tasks"], found["cpu_hours_done"]) == (4, 0.0)
+    assert found["cpu_hours_low"] < 4000 / 3600 < found["cpu_hours_high"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "match"),
+    [
+        ("estimate", {"jobs": 0}, "jobs=0: a number of workers above 0 is expected"),
+        ("estimate", {"jobs": "two"}, "jobs='two'"),
+        ("plan", {"jobs": 2, "hours": -1}, "hours=-1: a number of hours above 0"),
+        ("plan", {"jobs": 2, "hours": float("nan")}, "hours=nan"),
+    ],
+)
+def test_refused_estimates(todo: Callable[..., Path], method: str, arguments: Any, match: str) -> None:
+    """A number that is no number of workers or hours is refused."""
+    with pytest.raises(InvalidArgumentError, match=match):
+        getattr(TodoList(todo({})), method)(**arguments)
 
 
 def test_rows_become_objects_after_the_transaction(target: Path) -> None:

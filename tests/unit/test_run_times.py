@@ -1,0 +1,193 @@
+"""The model of run times, the estimate of the time left, and the plan of a run."""
+
+import math
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import forecasts
+from photometry_tasks.rules.estimate import Workload, build_estimate, build_plan, measure_pace
+from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
+
+
+def learn(times: dict[float, list[float]], datasource: str = "ffi", method: str | None = None) -> RunTimes:
+    """Return a model of run times (seconds) by magnitude."""
+    run_times = RunTimes()
+    for tmag, seconds in times.items():
+        for each in seconds:
+            run_times.add(find_cell(datasource, method, tmag), each)
+    return run_times
+
+
+def build_workload(run_times: RunTimes, *waiting: dict[Cell, float], **others: Any) -> Workload:
+    defaults = {"running": {}, "measured": 1, "covered": 0, "seconds": 3600.0}
+    return Workload(
+        run_times, list(waiting), [10 * number for number in range(1, len(waiting) + 1)], **defaults | others
+    )
+
+
+FAINT, BRIGHT = find_cell("ffi", None, 12.0), find_cell("ffi", None, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "cell"),
+    [
+        (("ffi", None, 10.0), ("ffi", None, 20)),
+        (("ffi", "halo", 10.49), ("ffi", "halo", 20)),
+        (("tpf", None, -1.46), ("tpf", None, -3)),
+        (("tpf:123", None, None), ("secondary", None, None)),
+        (("ffi", b"x", "bright"), ("ffi", None, None)),
+        (("ffi", None, math.inf), ("ffi", None, None)),
+        (("ffi", None, -99.0), ("ffi", None, None)),
+    ],
+)
+def test_cells(task: Any, cell: Any) -> None:
+    """A cell is a datasource, a method and a half magnitude; values of another type are no values."""
+    assert find_cell(*task) == cell
+
+
+def test_quantiles() -> None:
+    """Each half magnitude has quantiles of its own."""
+    run_times = learn({6.1: list(range(100, 200)), 12.1: list(range(1, 101))})
+    assert run_times.get_quantile(BRIGHT, 0.5) == pytest.approx(150, rel=0.1)
+    assert run_times.get_quantile(FAINT, 0.5) == pytest.approx(50, rel=0.1)
+    assert run_times.get_quantile(FAINT, 0.95) == pytest.approx(95, rel=0.1)
+
+
+def test_few_results_borrow() -> None:
+    """A half magnitude without results lies between its neighbours; one far away is uncertain."""
+    run_times = learn({6.1: [100.0] * 50, 8.1: [25.0] * 50})
+    between, far = find_cell("ffi", None, 7.1), find_cell("ffi", None, 15.0)
+    assert run_times.get_quantile(between, 0.5) == pytest.approx(50, rel=0.2)
+    draws = run_times.draw([{BRIGHT: 100}, {between: 100}, {far: 100}], 200, random.Random(1))
+    widths = [math.log(max(sums) / min(sums)) for sums in zip(*draws, strict=True)]
+    assert widths[0] < widths[1] < widths[2] / 5
+
+
+@pytest.mark.parametrize(("datasource", "method"), [("ffi", "halo"), ("tpf", None), ("tpf:7", "psf")])
+def test_other_kinds(datasource: str, method: str | None) -> None:
+    """A kind of tasks without results takes the run times of its datasource, or of all, but is less certain."""
+    run_times = learn({10.0: [60.0] * 100})
+    own, other = find_cell("ffi", None, 10.0), find_cell(datasource, method, 10.0)
+    assert run_times.get_quantile(other, 0.5) == run_times.get_quantile(own, 0.5)
+    draws = run_times.draw([{own: 50}, {other: 50}], 200, random.Random(1))
+    of_own, of_other = (sorted(sums) for sums in zip(*draws, strict=True))
+    assert of_other[160] / of_other[40] > 1.5 > 1.1 > of_own[160] / of_own[40]
+
+
+def test_it_learns_on() -> None:
+    """The latest 500 results of a cell count."""
+    run_times = learn({12.1: [1.0] * 500})
+    assert run_times.get_quantile(FAINT, 0.5) == pytest.approx(1.0, rel=0.05)
+    for _ in range(500):
+        run_times.add(FAINT, 100.0)
+    assert run_times.get_quantile(FAINT, 0.5) == pytest.approx(100.0, rel=0.05)
+    assert len(run_times) == 1000
+
+
+@pytest.mark.parametrize("times", [[0.0] * 20, [1e-300], [1e9] * 3, [1e-9, 1e8] * 20, [math.inf, -5.0, math.nan]])
+def test_odd_run_times(times: list[float]) -> None:
+    """Any run times give finite forecasts; numbers that are no run times are left out."""
+    run_times = learn({12.1: times, 3.0: times})
+    found = build_estimate(build_workload(run_times, {FAINT: 10, BRIGHT: 1}), 2)
+    assert all(found[name] is None or math.isfinite(found[name]) for name in found)
+    assert (found["cpu_hours"] is None) == (len(run_times) == 0)
+    build_plan(build_workload(run_times, {FAINT: 10}), 2, 1)
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "recorded"])
+def test_the_interval_is_right(kind: str) -> None:
+    """The true end lies within the 80 % interval in 70 to 90 % of 200 runs."""
+    chance = random.Random(7)
+    recorded = forecasts.record(1000, chance) if kind == "recorded" else None
+    within = 0
+    for _ in range(200):
+        stars = forecasts.make_list(recorded, chance, longest=800)
+        true, found = forecasts.forecast(stars, chance.choice([2, 8]), chance.uniform(0.1, 0.9))
+        within += found["hours_low"] <= true <= found["hours_high"]
+    assert 140 <= within <= 180
+
+
+def test_a_list_in_order_of_brightness() -> None:
+    """After the bright half, whose tasks take less and less time, the faint tasks are not taken for bright ones."""
+    stars = [(4 + 8 * number / 1000, 100 * 0.7 ** (8 * number / 1000)) for number in range(1000)]
+    true, found = forecasts.forecast(stars, 2, 0.5)
+    assert found["hours_low"] <= true <= found["hours_high"]
+    assert found["hours_high"] < found["cpu_hours_done"] / 2 / 2  # half of the time of the first half
+
+
+def test_covered_stars() -> None:
+    """Of the pending tasks, brighter stars will cover as many as so far."""
+    run_times = learn({12.1: [60.0] * 100})
+    alone = build_estimate(build_workload(run_times, {FAINT: 1000}), 4)
+    covered = build_estimate(build_workload(run_times, {FAINT: 1000}, measured=300, covered=100), 4)
+    assert covered["tasks"] == alone["tasks"] == 1000
+    assert covered["cpu_hours"] == pytest.approx(0.75 * alone["cpu_hours"], rel=0.05)
+
+
+def test_running_tasks() -> None:
+    """A running task is half done."""
+    run_times = learn({12.1: [3600.0] * 1000})
+    found = build_estimate(build_workload(run_times, running={FAINT: 4}), 4)
+    assert found["tasks"] == 4
+    assert found["cpu_hours"] == pytest.approx(2, rel=0.2)
+    assert found["hours_high"] <= 1.2
+
+
+def test_the_end() -> None:
+    """At the end, workers wait for the last task: 3 tasks of an hour take an hour, with however many workers."""
+    run_times = learn({12.1: [3600.0] * 1000})
+    for at_once in (3, 64):
+        found = build_estimate(build_workload(run_times, {FAINT: 3}), at_once)
+        assert 0.8 < found["hours_low"] < 1.05 < found["hours_high"] < 2
+
+
+def test_what_is_not_known() -> None:
+    """Without run times nothing is known; without a number of workers, only the sum of the run times."""
+    found = build_estimate(build_workload(RunTimes(), {FAINT: 2}), 2)
+    names = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high")
+    assert (found["tasks"], *map(found.get, names)) == (2, *[None] * 5)
+    found = build_estimate(build_workload(learn({12.1: [3600.0] * 20}), {FAINT: 2}), None)
+    assert found["cpu_hours"] == pytest.approx(2, rel=0.2)
+    assert (found["hours_low"], found["hours_high"], found["jobs"]) == (None, None, None)
+    found = build_estimate(build_workload(RunTimes()), None)
+    assert [found[name] for name in names] == [0.0] * 5
+    plan = build_plan(build_workload(RunTimes(), {FAINT: 2}), 2, 1)
+    assert (plan["tasks"], plan["done_low"], plan["done_high"], plan["priority_high"]) == (2, None, None, None)
+
+
+def test_plan() -> None:
+    """A plan goes in order of the list: here first faint tasks of an hour, then bright tasks of ten hours."""
+    run_times = learn({12.1: [3600.0] * 1000, 6.1: [36000.0] * 1000})
+    workload = build_workload(run_times, {FAINT: 10}, {BRIGHT: 10}, {FAINT: 10})
+    found = build_plan(workload, 2, 32)
+    assert (found["tasks"], found["jobs"], found["hours"]) == (30, 2, 32)
+    # 64 h: 10 faint tasks, and about 5 of the bright ones.
+    assert 12 <= found["done_low"] <= 15 <= found["done_high"] <= 17
+    assert 10 < found["priority_low"] <= 15 <= found["priority_high"] < 20
+    assert [(row["tmag"], row["tasks"]) for row in found["magnitudes"]] == [(6, 10), (12, 20)]
+    assert found["magnitudes"][1] == {"tmag": 12, "tasks": 20, "done_low": 10, "done_high": 10}
+    assert build_plan(workload, 100, 1e6)["done_low"] == 30
+    assert build_plan(workload, 1, 1e-3)["done_high"] == 0
+    assert build_plan(build_workload(run_times), 1, 1)["done_high"] == 0
+
+
+def rows_of(*minutes: tuple[int, int, float]) -> list[Any]:
+    return [SimpleNamespace(minute=minute, saved=saved, elaptime=elaptime) for minute, saved, elaptime in minutes]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "at_once"),
+    [
+        ([], None),
+        ([(0, 5, 240.0)], 4.0),
+        ([(0, 5, 0.0)], None),
+        ([(0, 100, 960.0), (7200, 10, 60.0), (7260, 10, 120.0)], 1.5),  # an earlier run does not count
+        ([(60 * n, 400, 480.0 if n < 50 else 120.0) for n in range(100)], 2.0),  # the last ten minutes
+    ],
+)
+def test_pace(minutes: list[tuple[int, int, float]], at_once: float | None) -> None:
+    """As many tasks run at once as the results of the last minutes of the last run took time."""
+    assert measure_pace(rows_of(*minutes)) == at_once
