@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from photometry_tasks.constraints import build_constraints
+    from photometry_tasks.rules.estimate import Workload
     from photometry_tasks.sql.choices import Choice
     from photometry_tasks.sql.execution import Transaction
     from photometry_tasks.sql.transitions import Saved
@@ -243,6 +244,21 @@ class TaskManager:
     def get_number_tasks(self, **constraints: Unpack[Constraints]) -> int:
         """Return the number of pending tasks that match the arguments of `build_constraints`."""
         return self._store.get_number_tasks(constraints)
+
+    def read_workload(self, **constraints: Unpack[Constraints]) -> "Workload":
+        """Return the run times of the results, and the tasks that are left; `run_tasks` needs them.
+
+        Parameters
+        ----------
+        **constraints
+            Arguments of `build_constraints`.
+
+        Returns
+        -------
+        Workload
+            Of a large list, a sample; see `TodoList.estimate`.
+        """
+        return self._store.read_workload(constraints)
 
     def claim_tasks(
         self, limit: int, *, has_failed: bool | None = None, **constraints: Unpack[Constraints]

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable
 from datetime import UTC, timedelta
 from typing import Any, Self
 
@@ -18,14 +20,13 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
 from photometry_tasks.cli.messages import describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
-from photometry_tasks.text import clean, count_of, format_range, list_first, name_version
+from photometry_tasks.text import clean, count_of, format_range, format_seconds, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
@@ -40,6 +41,12 @@ _ROWS, _MOST_HOSTS = (10, 5, 3, 2, 1), 3
 
 #: The most tasks that cover a task, or that it covers, that are shown.
 _MOST_COVERS = 10
+
+#: Units of a rate, each in seconds.
+_RATES = (("s", 1.0), ("min", 60.0), ("h", 3600.0))
+
+#: Seconds, and least number of moments, over which a rate is measured; the longest usual pause, seconds.
+_WINDOW, _MOMENTS, _PAUSE = 60.0, 10, 5.0
 
 #: Columns of the narrowest terminal in which tables can be read.
 _NARROWEST = 40
@@ -70,8 +77,19 @@ def print_view(view: RenderableType, console: Console | None = None) -> None:
     echo("\n".join(map(str.rstrip, captured.get().splitlines())))
 
 
+class _Progress(Progress):
+    """A progress bar with a note below."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.note:
+            yield Text(self.note, style="yellow")
+
+
 class Bar:
-    """A progress bar: done/total, rate, time left and errors.
+    """A progress bar: done/total, rate, time left, errors, and a note.
 
     Without a terminal, a line is printed every half minute. Both go to stderr, because a program may read stdout.
 
@@ -85,10 +103,12 @@ class Bar:
 
     def __init__(self, unit: str, *, is_drawn: bool = True) -> None:
         self._unit = unit
-        self._begun = time.monotonic()
         self._shown = 0.0
+        # The latest moments at which something was done, each with the number done by then.
+        self._moments: deque[tuple[float, int]] = deque()
         console = build_console(stderr=True)
-        columns: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn()]
+        left = TextColumn("time left: {task.fields[left]}")
+        columns: list[ProgressColumn] = [MofNCompleteColumn(), TextColumn(unit), left]
         if console.width >= _NARROW:
             columns = [
                 SpinnerColumn("line"),  # ASCII
@@ -97,32 +117,68 @@ class Bar:
                 *columns[:2],
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
-                TextColumn("time left:"),
-                TimeRemainingColumn(),
+                left,
             ]
-        self._progress = Progress(*columns, TextColumn("[red]{task.fields[errors]}"), console=console)
-        self._line = self._progress.add_task("", total=None, errors="", rate="")
+        self._progress = _Progress(*columns, TextColumn("[red]{task.fields[errors]}"), console=console)
+        self._line = self._progress.add_task("", total=None, errors="", rate="", left="unknown")
         self._is_drawn = is_drawn and self._progress.console.is_interactive  # a dumb terminal cannot draw
 
-    def show(self, description: str, done: int, total: int | None, errors: int = 0) -> None:
-        """Show how many of the total are done."""
+    def show(
+        self,
+        description: str,
+        done: int,
+        total: int | None,
+        errors: int = 0,
+        *,
+        left: str | None = None,
+        note: str = "",
+    ) -> None:
+        """Show how many of the total are done.
+
+        Parameters
+        ----------
+        description : str
+        done : int
+        total : int or None
+        errors : int, optional
+        left : str, optional
+            The time left; by default it follows from the rate.
+        note : str, optional
+            A sentence that is shown below.
+        """
         now = time.monotonic()
-        rate = done / (now - self._begun) if done and now > self._begun else 0.0
+        rate = self._measure_rate(now, done)
+        if left is None:
+            left = format_seconds((total - done) / rate) if rate and total is not None else "unknown"
         failed = count_of(errors, "error") if errors else ""
         if self._is_drawn:
+            self._progress.note = clean(note)
             self._progress.update(
                 self._line,
                 description=description,
                 completed=done,
                 total=total,
                 errors=failed,
-                rate=f"{rate:.3g}/s" if rate else "",
+                rate=_format_rate(rate),
+                left=left,
             )
         elif now - self._shown >= _LINES:
             self._shown = now
-            left = timedelta(seconds=round((total - done) / rate)) if rate and total is not None else "unknown"
-            words = [f"{description}: {done}/{'?' if total is None else total} {self._unit}", f"{rate:.3g}/s"]
-            echo(", ".join([*words, f"time left: {left}", *([failed] if failed else [])]), err=True)
+            words = [f"{description}: {done}/{'?' if total is None else total} {self._unit}", _format_rate(rate)]
+            words += [f"time left: {left}", failed]
+            echo(", ".join(filter(None, words)) + f". {note}" * bool(note), err=True)
+
+    def _measure_rate(self, now: float, done: int) -> float | None:
+        """Return how many were done in a second lately; None without any, or if the pause since then is unusual."""
+        moments = self._moments
+        if not moments or done != moments[-1][1]:
+            moments.append((now, done))
+        while len(moments) > _MOMENTS and now - moments[1][0] > _WINDOW:
+            moments.popleft()
+        if len(moments) < 2 or moments[-1][0] == moments[0][0]:
+            return None
+        rate = (moments[-1][1] - moments[0][1]) / (moments[-1][0] - moments[0][0])
+        return rate if now - moments[-1][0] <= max(_PAUSE, 3 / rate) else None
 
     def __enter__(self) -> Self:
         if self._is_drawn:
@@ -132,6 +188,13 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self._is_drawn:
             self._progress.stop()
+
+
+def _format_rate(rate: float | None) -> str:
+    if not rate:
+        return ""
+    unit, number = next((unit, rate * size) for unit, size in _RATES if rate * size >= 1 or unit == "h")
+    return f"{number:.3g}/{unit}"
 
 
 def build_view(found: dict[str, Any], console: Console, *, is_live: bool = False) -> RenderableType:

@@ -37,6 +37,13 @@ class _Seconds(click.FloatRange):
 SECONDS = _Seconds(min=0)
 
 
+class _SecondsOrAuto(_Seconds):
+    name = "seconds|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return "auto" if str(value).lower() == "auto" else super().convert(value, param, ctx)
+
+
 class _Todo(ParamType):
     name = "file or URL"
 
@@ -253,9 +260,10 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--limit", type=click.IntRange(min=1), help="Run at most this number of tasks."),
         click.option(
             "--task-timeout",
-            type=SECONDS,
+            type=_SecondsOrAuto(min=0),
             metavar="S",
-            help="Seconds after which a task's process is killed, and the task becomes an ERROR.",
+            help="Seconds after which a task's process is killed, and the task becomes an ERROR. "
+            "'auto': ten times as long as similar tasks take, and at least a minute.",
         ),
         click.option(
             "--grace",

@@ -1,7 +1,10 @@
 """`run`, `work` and `demo`: run a photometry function on the pending tasks."""
 
+import math
 import shlex
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +24,13 @@ from photometry_tasks.cli.params import (
     run_options,
     todo_argument,
 )
+from photometry_tasks.errors import TodoFileInUseError
 from photometry_tasks.runner.functions import import_function
 from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.status import NOT_GIVEN, RETRIES
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.text import count_of
+from photometry_tasks.text import count_of, format_hours, format_seconds
 
 if TYPE_CHECKING:
     from photometry_tasks.runner import RunReport
@@ -36,6 +40,12 @@ _FAILED = 4
 
 #: The most kinds of errors that are shown after a run.
 _KINDS = 3
+
+#: Seconds without a result after which the bar says so; a task is slow if it takes so many times as long as others.
+_SILENCE, _SLOW = 30.0, 3.0
+
+#: Seconds between two estimates of the time left; or so many times the duration of an estimate, if that is longer.
+_ESTIMATE, _ESTIMATE_SHARE = 10.0, 100.0
 
 #: Saved results between two counts of the pending tasks: results also skip neighbours.
 _RECOUNT = 500
@@ -143,6 +153,7 @@ def _run(
         return total if limit is None else min(total, limit)
 
     report, total, counted = RunReport(), count_total(0), 0
+    time_left = _TimeLeft(manager, constraints, how["jobs"])
     # Lines that the workers write into a bar would be overwritten.
     is_logged = how.get("log_level") in ("DEBUG", "INFO") and how.get("log_dir") is None
     with Bar("tasks", is_drawn=not is_logged) as bar:
@@ -152,9 +163,10 @@ def _run(
             report = now
             if now.saved - counted >= _RECOUNT:
                 total, counted = count_total(now.saved), now.saved
-            bar.show("Measuring", now.saved, total, now.errors)
+            left = time_left.describe(total - now.saved)
+            bar.show("Measuring", now.saved, total, now.errors, left=left, note=_describe_running(now))
 
-        bar.show("Measuring", 0, total)
+        bar.show("Measuring", 0, total, left=time_left.describe(total))
         try:
             report = run_tasks(manager, function, limit=limit, progress=show_progress, **how, **constraints)
         except (KeyboardInterrupt, SystemExit):
@@ -188,6 +200,49 @@ def _run(
     if fail and report.errors:
         raise click.exceptions.Exit(_FAILED)
     return report
+
+
+class _TimeLeft:
+    """The interval of the time left of a run, estimated from time to time."""
+
+    def __init__(self, manager: TaskManager, constraints: dict[str, Any], jobs: int | None) -> None:
+        self._manager, self._constraints, self._jobs = manager, constraints, jobs
+        self._next = 0.0
+        self._text = "unknown"
+
+    def describe(self, tasks: int) -> str:
+        """Return the time that so many tasks take: of those that are left, a run may have a limit."""
+        from photometry_tasks.rules.estimate import build_estimate
+        from photometry_tasks.runner.executors import check_jobs
+
+        begun = time.monotonic()
+        if begun < self._next:
+            return self._text
+        with suppress(TodoFileInUseError):  # another program has locked the file; the run waits
+            found = build_estimate(self._manager.read_workload(**self._constraints), check_jobs(self._jobs, None))
+            if found["hours_low"] is not None:
+                share = min(1.0, tasks / found["tasks"]) if found["tasks"] else 1.0
+                low, high = (format_hours(share * found[f"hours_{name}"]) for name in ("low", "high"))
+                self._text = low if low == high else f"{low} to {high}"
+        now = time.monotonic()
+        self._next = now + max(_ESTIMATE, _ESTIMATE_SHARE * (now - begun))
+        return self._text
+
+
+def _describe_running(report: "RunReport") -> str:
+    """Return a sentence about a run without results, or about a task that runs much longer than similar tasks."""
+    if not report.running:
+        return ""
+    longest = report.running[0]
+    usual = f", while 95 % of similar tasks take at most {format_seconds(longest.expected)}" if longest.expected else ""
+    place = f" in process {longest.pid}" if longest.pid else ""
+    task = f"TIC {longest.starid}, {format_seconds(longest.seconds)}{place}{usual}"
+    if report.silence >= _SILENCE:
+        counts = f"{len(report.running)} running, {report.queued} queued"
+        return f"No result for {format_seconds(report.silence)}; {counts}; longest: {task}."
+    if longest.seconds >= max(_SILENCE, _SLOW * (longest.expected or math.inf)):
+        return f"Slow: {task}."
+    return ""
 
 
 def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunReport") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -34,6 +34,14 @@ TIMEOUT = "timeout"
 _LOOK = 1.0
 
 
+class Running(NamedTuple):
+    """A call that a worker runs: its arguments, the monotonic time of its begin (s), the process of the worker."""
+
+    args: tuple[Any, ...]
+    begun: float
+    pid: int | None
+
+
 class WorkerPool(ThreadPoolExecutor):
     """A pool of processes; a thread for each process gives it one task at a time.
 
@@ -44,14 +52,16 @@ class WorkerPool(ThreadPoolExecutor):
     ----------
     jobs : int
         Number of processes; each starts when a task needs it.
-    task_timeout : float, optional
-        Run time in seconds after which a task's process is killed.
+    find_timeout : callable, optional
+        Takes the arguments of a call, and returns the seconds after which its process is killed, or None.
     """
 
-    def __init__(self, jobs: int, *, task_timeout: float | None = None) -> None:
+    def __init__(self, jobs: int, *, find_timeout: Callable[..., float | None] | None = None) -> None:
         super().__init__(jobs, thread_name_prefix="photometry_tasks")
         resource_tracker.ensure_running()  # before workers start: its start unblocks signals that they need blocked
-        self._timeout = task_timeout
+        self._find_timeout = find_timeout
+        # By thread: the call that its worker runs.
+        self._running: dict[int, Running] = {}
         self._own = threading.local()
         self._lock = threading.Lock()
         self._workers: list[_Worker] = []
@@ -59,13 +69,23 @@ class WorkerPool(ThreadPoolExecutor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call a function in a worker process; see `concurrent.futures.Executor`."""
-        return super().submit(self._call, function, args, kwargs)
+        timeout = None if self._find_timeout is None else self._find_timeout(*args)
+        return super().submit(self._call, timeout, function, args, kwargs)
 
-    def _call(self, *call: Any) -> Any:
+    def _call(self, timeout: float | None, *call: Any) -> Any:
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None or not worker.is_alive():
             worker = self._own.worker = self._start(worker)
-        return worker.call(call, self._timeout)
+        thread = threading.get_ident()
+        self._running[thread] = Running(call[1], time.monotonic(), worker.pid)
+        try:
+            return worker.call(call, timeout)
+        finally:
+            del self._running[thread]
+
+    def list_running(self) -> "list[Running]":
+        """Return the calls that workers run."""
+        return list(self._running.copy().values())
 
     def _start(self, dead: "_Worker | None") -> "_Worker":
         worker = _Worker()
@@ -112,6 +132,10 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()
         self._identity = psutil.Process(self._process.pid)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
     def is_alive(self) -> bool:
         return not self._is_lost and self._process.is_alive()

@@ -10,8 +10,9 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
 from photometry_tasks.constraints import Constraints, check_constraints
 from photometry_tasks.errors import (
@@ -24,6 +25,7 @@ from photometry_tasks.errors import (
     WorkerError,
 )
 from photometry_tasks.rules.results import INVALID_RESULT, Result, join_errors
+from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
 from photometry_tasks.runner.executors import (
     check_guard,
@@ -60,7 +62,14 @@ _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 #: Longest single wait, seconds: Python limits the timeout of a lock.
 _LONGEST_WAIT = 3600.0
 
-#: Seconds after which a run that waits looks for signals.
+#: The share of similar tasks that do not take longer than the forecast of a task; and the number of tasks that are
+#: passed over, because they would not end in time, before the run ends.
+_SHARE, _MOST_PASSED_OVER = 0.95, 1000
+
+#: The automatic time limit of a task: so many times its forecast, at least so many seconds, from so many results on.
+_TIMES_LONGER, _LEAST_TIMEOUT, _LEAST_RESULTS = 10.0, 60.0, 30
+
+#: Seconds after which a run that waits looks for signals, and shows its progress.
 _LONGEST_SLEEP = 1.0
 
 #: Seconds for which a run waits while another program has locked the file: as long as for a server, with a usual lease;
@@ -70,6 +79,27 @@ _LONGEST_LOCK, _PAUSE = 300.0, 0.1
 #: Share of the lease after which a manager on a server sends a heartbeat; share of the lease, and at most seconds,
 #: after which an idle manager looks for tasks that came back from other managers.
 _HEARTBEAT, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 5.0
+
+
+class RunningTask(NamedTuple):
+    """A task that a worker runs.
+
+    Attributes
+    ----------
+    priority, starid : int
+    seconds : float
+        Since it began.
+    expected : float or None
+        The run time that 95 % of similar tasks do not exceed, seconds; None without results.
+    pid : int or None
+        The process of the worker; None if the executor does not tell.
+    """
+
+    priority: int
+    starid: int
+    seconds: float
+    expected: float | None
+    pid: int | None
 
 
 @dataclass
@@ -89,9 +119,15 @@ class RunReport:
     manager_time : float
         Part of `wall_time` that claiming tasks and saving results took, seconds.
     is_out_of_time : bool
-        Whether the run ended because the next task would hardly have finished in time.
+        Whether the run ended because no other task would have finished in time.
     kinds : Counter
         The number of saved results with status ERROR, by the kind of the failure; None if the pipeline gave none.
+    running : list of RunningTask
+        The tasks that workers run, the longest first.
+    queued : int
+        The tasks that wait for a worker.
+    silence : float
+        Seconds since the last result, or since the run began.
     """
 
     saved: int = 0
@@ -101,6 +137,9 @@ class RunReport:
     manager_time: float = 0.0
     is_out_of_time: bool = False
     kinds: Counter[str | None] = field(default_factory=Counter)
+    running: list[RunningTask] = field(default_factory=list)
+    queued: int = 0
+    silence: float = 0.0
 
 
 def run_tasks(
@@ -110,7 +149,7 @@ def run_tasks(
     jobs: int | None = None,
     executor: Callable[[int], Executor] | None = None,
     limit: int | None = None,
-    task_timeout: float | None = None,
+    task_timeout: float | Literal["auto"] | None = None,
     grace: float = 20.0,
     grace_term: float | None = None,
     stop_after: float | None = None,
@@ -144,16 +183,19 @@ def run_tasks(
         the workers are processes on this machine.
     limit : int, optional
         Largest number of tasks to run.
-    task_timeout : float, optional
-        Run time in seconds after which a task becomes an ERROR, and its process is killed. Only without `executor`.
+    task_timeout : float or 'auto', optional
+        Run time in seconds after which a task becomes an ERROR, and its process is killed. With 'auto', ten times the
+        run time that 95 % of similar tasks do not exceed, and at least a minute; no limit before 30 results. Only
+        without `executor`.
     grace : float, optional
         Seconds that running tasks may continue after Ctrl-C or SIGUSR1.
     grace_term : float, optional
         Seconds that running tasks may continue after SIGTERM; by default `grace`, but at most 20 s, because batch
         systems kill the job soon after SIGTERM (SLURM after 30 s).
     stop_after : float, optional
-        Seconds after which the run should have ended: no task starts that would hardly finish by then, according to
-        the last run times. In a SLURM job, the limit is at the latest half a minute before the end of the job.
+        Seconds after which the run should have ended. A task does not start if 95 % of the run times of similar tasks
+        (see `TodoList.estimate`) are not shorter than the time that is left; later tasks that fit are run in its place,
+        and it stays pending. In a SLURM job, the limit is at the latest half a minute before the end of the job.
     max_errors_in_a_row : int, optional
         The run ends if that many tasks in a row, which had not failed before, fail in the same way: the tasks are
         hardly the cause. They return to pending. 0 sets no limit.
@@ -165,7 +207,7 @@ def run_tasks(
         The directory of the log: each worker process appends to its own file, HOST-PID.log. By default workers log to
         stderr. Workers on other nodes need the directory too.
     progress : callable, optional
-        Called with the report each time results were saved, and at the end.
+        Called with the report each time results were saved, each second without a result, and at the end.
     **constraints
         Which tasks to run: arguments of `build_constraints`.
 
@@ -207,15 +249,13 @@ def run_tasks(
     grace_term = None if grace_term is None else check_seconds("grace_term", grace_term)
     stop_after = None if stop_after is None else check_seconds("stop_after", stop_after)
     most_errors = check_natural("max_errors_in_a_row", max_errors_in_a_row)
-    task_timeout = None if task_timeout is None else check_seconds("task_timeout", task_timeout)
-    if task_timeout == 0:
-        raise invalid_argument(
-            "task_timeout", task_timeout, "a positive number of seconds is expected; leave it out for no limit"
-        )
+    if task_timeout not in (None, "auto"):
+        task_timeout = check_seconds("task_timeout", task_timeout)
+        if task_timeout == 0:
+            remedy = "a positive number of seconds or 'auto' is expected; leave it out for no limit"
+            raise invalid_argument("task_timeout", task_timeout, remedy)
     is_own_pool = executor is None
-    if executor is None:
-        executor = partial(WorkerPool, task_timeout=task_timeout)
-    elif task_timeout is not None:
+    if executor is not None and task_timeout is not None:
         raise invalid_argument(
             "task_timeout",
             task_timeout,
@@ -231,7 +271,9 @@ def run_tasks(
     checked = dict(check_constraints(constraints))
     with log_tasks(log_level, log_dir) as log, Shutdown(grace, grace_term) as shutdown:
         call = run_task if log is None else log.run
-        run = _Run(manager, call, function, checked, executor, jobs, limit, most_errors, shutdown, progress)
+        run = _Run(
+            manager, call, function, checked, executor, jobs, limit, most_errors, shutdown, progress, task_timeout
+        )
         shutdown.begin(find_time_limit(stop_after), run.wake_up)
         try:
             run.work()
@@ -249,24 +291,26 @@ class _Run:
         call: Callable[[PhotometryFunction, dict[str, Any]], Result | None],
         function: PhotometryFunction,
         constraints: Mapping[str, Any],
-        make_executor: Callable[[int], Executor],
+        make_executor: Callable[[int], Executor] | None,
         jobs: int,
         limit: int | None,
         most_errors: int,
         shutdown: Shutdown,
         progress: Callable[[RunReport], None] | None,
+        task_timeout: float | Literal["auto"] | None,
     ) -> None:
         self.report = RunReport()
         self._manager = manager
         self._run_task = call
         self._function = function
         self._constraints = constraints
-        self._make_executor = make_executor
+        self._make_executor = make_executor or partial(WorkerPool, find_timeout=self._find_timeout)
+        self._task_timeout = task_timeout
         # A future for each finished task, None for each signal: put() of a SimpleQueue is reentrant.
         self._finished: SimpleQueue[Future[Result | None] | None] = SimpleQueue()
         self._shutdown = shutdown
         self._others = find_children()
-        self._executor = make_executor(jobs)
+        self._executor = self._make_executor(jobs)
         if not hasattr(self._executor, "submit"):
             raise invalid_argument(
                 "executor", make_executor, "a function that returns a concurrent.futures.Executor is expected"
@@ -278,11 +322,17 @@ class _Run:
         self._begun = self._last_heartbeat = time.perf_counter()
         self._started: set[int] = set()
         self._in_flight: dict[Future[Result | None], dict[str, Any]] = {}
+        self._begun_at: dict[int, float] = {}
         self._done: list[Result] = []
         # Tasks whose worker died, with their ERRORs: saved when a result shows that the executor still has workers.
         self._failed: list[tuple[dict[str, Any], Result]] = []
         self._done_since = 0.0
         self._mean_time: float | None = None
+        self._run_times: RunTimes | None = None
+        # The tasks that would not end in time; and the time of the last result, and of the last call of `progress`.
+        self._passed_over: set[int] = set()
+        self._nothing_fits = False
+        self._last_result = self._last_shown = self._begun
         # Tasks that had failed before this run; and the last failures of one kind of other tasks, by priority, with
         # their attempts.
         self._retried: set[int] = set()
@@ -312,7 +362,7 @@ class _Run:
                     if not self._in_flight:
                         self._finish()
                 is_idle = not (self._in_flight or self._done or (self._suspects and not is_stopping))
-                if is_idle and (is_stopping or not self._awaits_more()):
+                if is_idle and (is_stopping or self._nothing_fits or not self._awaits_more()):
                     break
                 if is_stopping and self._shutdown.get_seconds_left() == 0:
                     break
@@ -320,11 +370,33 @@ class _Run:
                     self._wait(is_idle=is_idle)
                 if self._is_save_due() or is_stopping:
                     self._save()
+                if time.perf_counter() - self._last_shown >= _LONGEST_SLEEP:
+                    self._show()
         finally:
             self._end()
-        self.report.is_out_of_time = self._shutdown.is_out_of_time
-        if self._progress is not None:
-            self._progress(self.report)
+        self.report.is_out_of_time = self._shutdown.is_out_of_time or self._nothing_fits
+        self._show()
+
+    def _show(self) -> None:
+        """Call `progress` with the tasks that run and wait."""
+        if self._progress is None:
+            return
+        now = self._last_shown = time.perf_counter()
+        if isinstance(self._executor, WorkerPool):
+            clock = time.monotonic()
+            tasks = [(each.args[1], clock - each.begun, each.pid) for each in self._executor.list_running()]
+        else:
+            # The futures of other executors do not tell which tasks run: as many as there are workers.
+            first = islice(self._in_flight.values(), self._jobs)
+            tasks = [(task, now - self._begun_at[task["priority"]], None) for task in first]
+        running = [
+            RunningTask(task["priority"], task["starid"], seconds, self._forecast(task), pid)
+            for task, seconds, pid in tasks
+        ]
+        self.report.running = sorted(running, key=lambda task: -task.seconds)
+        self.report.queued = len(self._in_flight) - len(tasks)
+        self.report.silence = now - self._last_result
+        self._progress(self.report)
 
     def _cancel_waiting(self) -> None:
         """Cancel the tasks that have not started, and warn once."""
@@ -359,20 +431,53 @@ class _Run:
             if not self._in_flight:
                 self._alone = self._submit(self._suspects.popleft())
             return
+        if self._nothing_fits:
+            return
         target = self._wanted_in_flight()
         lacking = target - len(self._in_flight)
         if lacking <= 0 or 2 * lacking < target - self._jobs or not self._to_come:
             return
-        try:
-            tasks = self._claim(int(min(lacking, self._to_come)))
-        except TodoFileInUseError:
-            if self._shutdown.is_requested():
-                return
-            raise
-        self._started.update(task["priority"] for task in tasks)
-        self._to_come -= len(tasks)
-        for task in tasks:
-            self._submit(task)
+        while lacking > 0:
+            limit = int(min(lacking, self._to_come))
+            try:
+                tasks = self._claim(limit)
+            except TodoFileInUseError:
+                if self._shutdown.is_requested():
+                    return
+                raise
+            fitting = [task for task in tasks if self._fits(task)]
+            self._to_come -= len(fitting)
+            lacking -= len(fitting)
+            for task in fitting:
+                self._submit(task)
+            if len(self._passed_over) >= _MOST_PASSED_OVER or (self._passed_over and len(tasks) < limit):
+                self._nothing_fits = True
+            if len(fitting) == len(tasks) or self._nothing_fits:
+                break
+
+    def _fits(self, task: dict[str, Any]) -> bool:
+        """Whether a task will end before the time limit; otherwise it is passed over, and returns to pending later."""
+        if not self._shutdown.has_time_limit or self._shutdown.has_time_for(self._forecast(task) or 0.0):
+            return True
+        self._passed_over.add(task["priority"])
+        return False
+
+    def _forecast(self, task: dict[str, Any]) -> float | None:
+        """Return the run time that 95 % of similar tasks do not exceed, seconds; None without results."""
+        return self._get_run_times().get_quantile(_find_cell(task), _SHARE)
+
+    def _get_run_times(self) -> RunTimes:
+        if self._run_times is None:
+            self._run_times = self._call(partial(self._manager.read_workload, **self._constraints)).run_times
+        return self._run_times
+
+    def _find_timeout(self, _function: object, task: dict[str, Any]) -> float | None:
+        """Return the seconds after which the process of a task is killed, or None."""
+        if self._task_timeout != "auto":
+            return self._task_timeout
+        if len(self._get_run_times()) < _LEAST_RESULTS:
+            return None
+        return max(_LEAST_TIMEOUT, _TIMES_LONGER * (self._forecast(task) or 0.0))
 
     def _claim(self, limit: int) -> list[dict[str, Any]]:
         """Claim tasks: first those that have not failed."""
@@ -403,6 +508,7 @@ class _Run:
         except Exception as error:
             raise WorkerError(found=describe_error(error)) from error
         self._in_flight[future] = task
+        self._begun_at[task["priority"]] = time.perf_counter()
         future.add_done_callback(self._finished.put)
         return future
 
@@ -417,6 +523,8 @@ class _Run:
             timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _HEARTBEAT * lease) - elapsed)
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
+        if self._progress is not None:
+            timeouts.append(_LONGEST_SLEEP)
         until = time.perf_counter() + min(timeouts)
         future = None
         while True:
@@ -437,6 +545,7 @@ class _Run:
 
     def _take(self, future: Future[Result | None]) -> None:
         task = self._in_flight.pop(future)
+        self._begun_at.pop(task["priority"], None)
         if future.cancelled() and self._is_ours:
             return
         error = CancelledError("by the executor") if future.cancelled() else future.exception()
@@ -444,7 +553,8 @@ class _Run:
             if (result := future.result()) is None:
                 return  # Ctrl-C reached the worker
             elaptime = result.time
-            self._shutdown.add_run_time(elaptime)
+            if self._run_times is not None:
+                self._run_times.add(_find_cell(task), elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._finish(result)
             return
@@ -497,8 +607,7 @@ class _Run:
                     path=self._manager.todo_file,
                 )
             self._cancel_covered(saved)
-            if self._progress is not None:
-                self._progress(self.report)
+            self._show()
 
     def _count_streak(self, results: list[Result], statuses: list[STATUS | None]) -> bool:
         """Count the failures of one kind in a row; return whether they end the run."""
@@ -537,6 +646,7 @@ class _Run:
 
     def _save_together(self, results: list[Result]) -> list[STATUS | None]:
         statuses = self._call(partial(self._manager.save_results, results))
+        self._last_result = time.perf_counter()
         self._started.difference_update(result.priority for result in results)
         self.report.late += statuses.count(None)
         self.report.saved += len(statuses) - statuses.count(None)
@@ -618,6 +728,10 @@ class _Run:
             now = self._last_heartbeat = time.perf_counter()
             self.report.manager_time += now - begun
             self.report.wall_time = now - self._begun
+
+
+def _find_cell(task: dict[str, Any]) -> Cell:
+    return find_cell(task["datasource"], task["method"], task["tmag"])
 
 
 def _find_kind(result: Result) -> str | None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -30,9 +29,6 @@ _PATIENCE = 10.0
 
 #: Most characters of an answer without an end.
 _LONGEST = 200
-
-#: How many of the last run times give the forecast of the next one, and the quantile that is the forecast.
-_SEEN, _SHARE = 200, 0.95
 
 
 class Shutdown:
@@ -59,7 +55,6 @@ class Shutdown:
         # Numbers and times of the signals: one append, because a second signal can interrupt the handler of the first.
         self._signals: list[tuple[int, float]] = []
         self._is_out_of_time = False
-        self._seen: deque[float] = deque(maxlen=_SEEN)
         self._handlers: dict[int, Any] = {}
         defaults = {
             signal.SIGINT: signal.default_int_handler,
@@ -108,15 +103,18 @@ class Shutdown:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
-    def add_run_time(self, elaptime: float) -> None:
-        """Add a task's run time (seconds) to the forecast of the next one."""
-        self._seen.append(elaptime)
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether the run has to end at a certain time."""
+        return self._deadline is not None
+
+    def has_time_for(self, seconds: float) -> bool:
+        """Whether a task with this run time would end before the time limit."""
+        return self._deadline is None or time.monotonic() + seconds < self._deadline
 
     def is_requested(self) -> bool:
-        """Whether no new task may start: after a signal, or if the next task would hardly end before the time limit."""
-        if self._deadline is not None and not self._is_out_of_time:
-            next_time = sorted(self._seen)[int(_SHARE * len(self._seen))] if self._seen else 0.0
-            self._is_out_of_time = time.monotonic() + next_time >= self._deadline
+        """Whether no new task may start: after a signal, or at the time limit."""
+        self._is_out_of_time |= not self.has_time_for(0.0)
         return bool(self._signals) or self._is_out_of_time
 
     def is_repeated(self) -> bool:

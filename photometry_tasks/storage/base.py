@@ -16,9 +16,12 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
+from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
+from photometry_tasks.sql.run_times import read_workload
 from photometry_tasks.sql.sampling import draw_task
 from photometry_tasks.sql.transitions import Reset, Saved
 from photometry_tasks.sql.undo import undo_reset
@@ -195,6 +198,16 @@ class TaskStore(Protocol):
             return number
 
         return self.run_in_transaction("get_number_tasks", count, writes=False)
+
+    def read_workload(self, constraints: Mapping[str, Any]) -> Workload:
+        """Return the run times of the results, and the tasks that are left."""
+        conditions = build_expressions(check_constraints(constraints))
+
+        def read(transaction: Transaction) -> Workload:
+            connection = transaction.connection
+            return read_workload(connection, count_by_status(connection, conditions), conditions)
+
+        return self.run_in_transaction("read_workload", read, writes=False)
 
     def claim_tasks(
         self, limit: int, constraints: Mapping[str, Any], has_failed: bool | None = None

@@ -85,9 +85,10 @@ def test_a_signal_in_the_handler_of_another(line: int) -> None:
 
 
 def test_the_time_limit() -> None:
-    """No task starts when 95 % of the run times are longer than the remaining time."""
+    """No task starts that would not end before the time limit."""
     shutdown = begin(GRACE, stop_after=60.0)
-    shutdown.add_run_time(1.0)
-    assert not shutdown.is_requested()
-    shutdown.add_run_time(120.0)
+    assert shutdown.has_time_limit
+    assert (shutdown.has_time_for(1.0), shutdown.has_time_for(120.0), shutdown.is_requested()) == (True, False, False)
+    assert begin(GRACE).has_time_for(1e9)
+    shutdown = begin(GRACE, stop_after=0.0)
     assert (shutdown.is_requested(), shutdown.is_out_of_time, shutdown.reason) == (True, True, "time limit")
