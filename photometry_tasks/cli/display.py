@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, timedelta
 from typing import Any, Self
 
@@ -24,14 +24,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from photometry_tasks.cli.messages import describe_used_up, echo
+from photometry_tasks.cli.messages import describe_estimate, describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
 from photometry_tasks.text import clean, count_of, format_range, format_seconds, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
 
-_RUNNING = ("priority", "starid", "tmag", "sector", "camera", "ccd", "datasource")
+_RUNNING = ("starid", "for", "95 % take at most", "tmag", "camera", "ccd", "datasource", "priority", "worker")
 
 #: Columns of a terminal in which a table shows less in each row.
 _NARROW = 60
@@ -171,6 +171,8 @@ class Bar:
     def _measure_rate(self, now: float, done: int) -> float | None:
         """Return how many were done in a second lately; None without any, or if the pause since then is unusual."""
         moments = self._moments
+        if moments and done < moments[-1][1]:
+            moments.clear()  # another thing is counted now
         if not moments or done != moments[-1][1]:
             moments.append((now, done))
         while len(moments) > _MOMENTS and now - moments[1][0] > _WINDOW:
@@ -235,13 +237,24 @@ def _build_parts(
     parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
     more = []
     if found["running"]:
-        number, running = found["status"]["STARTED"], found["running"][:rows]
-        title = f"Running tasks: {number:,}" + (f" (the first {len(running)})" if number > len(running) else "")
-        more.append(_build_list(title, running, _RUNNING[:3] if is_narrow else _RUNNING))
+        number, running = found["status"]["STARTED"], [_show_running(row) for row in found["running"][:rows]]
+        title = f"{'Interrupted' if found['holder'] is None else 'Started'} tasks: {number:,}"
+        title += f" (here {len(running)})" if number > len(running) else ""
+        names = [name for name in _RUNNING[: 2 if is_narrow else None] if any(row[name] is not None for row in running)]
+        more.append(_build_list(title, running, names))
     if found["versions"]:
         versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
         more.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
     return parts, more
+
+
+def _show_running(row: dict[str, Any]) -> dict[str, Any]:
+    seconds, expected = row["seconds"], row["expected"]
+    return {
+        **row,
+        "for": None if seconds is None else format_seconds(seconds),
+        "95 % take at most": None if expected is None else format_seconds(expected),
+    }
 
 
 def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableType:
@@ -335,15 +348,17 @@ def _build_counts(found: dict[str, Any]) -> Table:
 
 def _describe(found: dict[str, Any]) -> str:
     lines = []
-    rate, pending = found["rate"], found["status"]["PENDING"]
-    if rate and pending:
-        left = timedelta(seconds=round(pending / rate))
-        lines.append(f"{rate:.3g} results per second over the last 10 minutes. Time left for pending tasks: {left}.")
-    elif rate:
-        lines.append(f"{rate:.3g} results per second over the last 10 minutes.")
+    if left := describe_estimate(found["estimate"]):
+        lines.append(left)
+    if found["rate"]:
+        lines.append(f"Results over the last 10 minutes: {_format_rate(found['rate'])}.")
     if found["mean_elaptime"] is not None:
-        lines.append(f"Mean run time of a task: {found['mean_elaptime']:.3g} s.")
-    lines.append("Not in use." if found["holder"] is None else f"In use by {found['holder']}.")
+        lines.append(f"Mean run time of a task: {format_seconds(found['mean_elaptime'])}.")
+    use = "Not in use." if found["holder"] is None else f"In use by {found['holder']}."
+    if (started := found["status"]["STARTED"]) and found["holder"] is None:
+        fate = "the next run will run it again" if started == 1 else "the next run will run them again"
+        use += f" {count_of(started, 'task')} interrupted; {fate}."
+    lines.append(use)
     if found["age"] is not None:
         age = f"{found['age']:.0f} s"
         lines.append(f"Published by a manager {age} ago: the file itself cannot be read, or lacks newer results.")
@@ -415,7 +430,7 @@ def _put_title(title: str, table: Table) -> RenderableType:
     return Group(Text(title, style="italic"), table)  # a table would fold its title to its own width
 
 
-def _build_list(title: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> RenderableType:
+def _build_list(title: str, rows: list[dict[str, Any]], names: Sequence[str]) -> RenderableType:
     table = _build_table(*names)
     for row in rows:
         # As Text, because an error may contain characters that look like markup.

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from photometry_tasks.cli.command import Command
-from photometry_tasks.cli.messages import echo
+from photometry_tasks.cli.messages import describe_estimate, echo
 from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
 from photometry_tasks.storage.location import Location
 from photometry_tasks.text import count_of, format_hours, format_range
@@ -40,18 +40,8 @@ def estimate(todo: Location, jobs: float | None, as_json: bool, **options: Any) 
     elif found["cpu_hours"] is None:
         echo(f"{count_of(found['tasks'], 'task')} left. {_suggest_measuring(todo)}")
     else:
-        low, high = (format_hours(found[f"cpu_hours_{name}"]) for name in ("low", "high"))
-        sentences = [
-            f"{count_of(found['tasks'], 'task')} left: {low} to {high} of run time, "
-            f"after {format_hours(found['cpu_hours_done'])} for the results so far."
-        ]
-        if found["jobs"] is None:
-            sentences.append("Give --jobs: no record says how many tasks run at once.")
-        else:
-            low, high = (format_hours(found[f"hours_{name}"]) for name in ("low", "high"))
-            sentences.append(f"With {found['jobs']:.3g} tasks at once, this takes {low} to {high}.")
-        sentences.append("In 4 of 5 cases, the true time lies within such limits.")
-        echo(" ".join(sentences))
+        unknown = " Give --jobs: no record says how many tasks run at once." if found["jobs"] is None else ""
+        echo(f"{describe_estimate(found)}{unknown} In 4 of 5 cases, the true time lies within such limits.")
 
 
 @click.command(cls=Command)

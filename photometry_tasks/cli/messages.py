@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from photometry_tasks.storage.location import Location
-from photometry_tasks.text import clean, count_of
+from photometry_tasks.text import clean, count_of, format_hours
 
 
 def echo(message: str, *, err: bool = False) -> None:
@@ -57,6 +57,19 @@ def suggest_run(todo: Location) -> str:
     """Return the sentence that names the command for pending tasks."""
     command = "work" if todo.path is None else "run"
     return f"Run pending tasks with `photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION`."
+
+
+def describe_estimate(found: dict[str, Any]) -> str:
+    """Return the sentence about the tasks that are left, from an estimate of `TodoList`; "" if nothing is known."""
+    if not found["tasks"] or found["cpu_hours"] is None:
+        return ""
+    low, high = (format_hours(found[f"cpu_hours_{name}"]) for name in ("low", "high"))
+    done = format_hours(found["cpu_hours_done"])
+    text = f"{count_of(found['tasks'], 'task')} left: {low} to {high} of run time, after {done} for the results so far"
+    if found["jobs"] is None:
+        return f"{text}."
+    low, high = (format_hours(found[f"hours_{name}"]) for name in ("low", "high"))
+    return f"{text}. With {found['jobs']:.2g} tasks at once, this takes {low} to {high}."
 
 
 def describe_used_up(name: str, number: int, retries: int) -> str:

@@ -19,10 +19,11 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     Returns
     -------
     dict
-        As `read_status_fields`, and: holder (the managers that have the list open, or None); age (seconds since a
-        manager published this status; None if it was read from the list itself); has_log (whether a killed manager
-        logged results that the file lacks; they are counted if the log can be read); oldest_transaction (on a server,
-        the transaction of another program that makes claims slower: pid, application_name, age in seconds; or None).
+        As `read_status_fields`, but the rate is None if no manager has the list open; and: holder (the managers that
+        have the list open, or None); age (seconds since a manager published this status; None if it was read from the
+        list itself); has_log (whether a killed manager logged results that the file lacks; they are counted if the log
+        can be read); oldest_transaction (on a server, the transaction of another program that makes claims slower: pid,
+        application_name, age in seconds; or None).
     """
     location = parse_location(todo)
     published = location.read_published_status()
@@ -31,6 +32,7 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     if published["holder"] is None:  # its manager was killed
         with suppress(TodoError):
             return _read_list(location)
+        published["rate"] = None
     return {**published, "oldest_transaction": None}
 
 
@@ -43,7 +45,9 @@ def _read_list(location: Location) -> dict[str, Any]:
             opened.enter_context(database.begin(writes=False))
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None
-        fields = read_status_fields(database.connection, database.name)
+        fields = read_status_fields(database.connection, database.name, database.find_live_tasks())
+        if holder is None:
+            fields["rate"] = None  # that of a run that has ended
         oldest = database.find_oldest_transaction()
     return {**fields, "holder": holder, "age": None, "has_log": has_log, "oldest_transaction": oldest}
 

@@ -1,21 +1,27 @@
 """The fields of `status --json`: counts, rate, running tasks and last errors."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, Row, inspect
 
 from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.rules.estimate import PAUSE
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, measure_pace
+from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.history import count_failures, count_used_up, count_versions
+from photometry_tasks.sql.run_times import read_workload
 from photometry_tasks.status import RETRIES, name_counts
 from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.
 _LATELY = 600
+
+#: The share of similar tasks that do not take longer than is expected of a task.
+_SHARE = 0.95
 
 #: The most running tasks and errors that are listed.
 _LISTED = 10
@@ -24,7 +30,16 @@ _LISTED = 10
 _COLUMNS = {**todolist.columns, "errors": diagnostics.c.errors}
 
 
-def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
+class LiveTask(NamedTuple):
+    """A task that a manager has started: the seconds since then, and its worker."""
+
+    seconds: float
+    worker: str | None
+
+
+def read_status_fields(
+    connection: Connection, path: object, live: Mapping[int, LiveTask] = MappingProxyType({})
+) -> dict[str, Any]:
     """Read the status of a TODO-list.
 
     Parameters
@@ -32,19 +47,25 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
     connection : sqlalchemy.Connection
     path : object
         The path or the name of the list.
+    live : mapping, optional
+        Tasks that run, by priority.
 
     Returns
     -------
     dict
         todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by the
         name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
-        nothing was saved; running and last_errors (lists of dicts); failures (see `count_failures`); used_up (number of
+        nothing was saved; running (STARTED tasks, the longest first, each with seconds since it started, worker, and
+        expected, the seconds that 95 % of similar tasks do not exceed; None if not known) and last_errors (lists of
+        dicts); estimate (see `TodoList.estimate`); failures (see `count_failures`); used_up (number of
         failed tasks that `run` does not retry any more); versions (number of results by the version of the pipeline;
         empty if no version was given). A file of an older release holds no times: its
         errors come in order of priority, the last first.
     """
     now: float = connection.execute(statements.TIME).scalar_one()
-    by_status = name_counts(count_by_status(connection))
+    counts = count_by_status(connection)
+    by_status = name_counts(counts)
+    workload = read_workload(connection, counts)
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     minutes = read_minutes(connection)
     # A minute after now is of a node whose clock is ahead.
@@ -54,7 +75,8 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         errors = list(
             connection.execute(statements.build_failed_tasks(_LISTED, _last(row.last_error for row in minutes)))
         )
-    running = connection.execute(statements.build_running_tasks(_LISTED))
+    longest = sorted(live, key=lambda priority: -live[priority].seconds)[:_LISTED]
+    running = connection.execute(statements.build_running_tasks(_LISTED, longest))
     saved = sum(row.saved for row in minutes)
     versions = count_versions(connection)
     if versions.keys() <= {None}:
@@ -67,7 +89,8 @@ def read_status_fields(connection: Connection, path: object) -> dict[str, Any]:
         "ccds": ccds,
         "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
-        "running": list(map(_show_row, running)),
+        "running": [_show_running(row, live.get(row.priority), workload.run_times) for row in running],
+        "estimate": build_estimate(workload, measure_pace(minutes)),
         "failures": count_failures(connection),
         "used_up": count_used_up(connection, RETRIES),
         "versions": [{"version": version, "results": number} for version, number in versions.items()],
@@ -89,6 +112,12 @@ def _is_wrong(column: Column[Any], value: object) -> bool:
 
 def _show_row(row: Row[Any]) -> dict[str, Any]:
     return {name: show_value(_COLUMNS[name], value) for name, value in row._mapping.items()}
+
+
+def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> dict[str, Any]:
+    seconds, worker = live or (None, None)
+    expected = run_times.get_quantile(find_cell(row.datasource, row.method, row.tmag), _SHARE)
+    return {**_show_row(row), "seconds": seconds, "worker": worker, "expected": expected}
 
 
 def _measure_time(minutes: Sequence[Any], lately: Sequence[Any], now: float) -> float:

@@ -10,7 +10,10 @@ from typing import Any, Protocol
 
 from photometry_tasks.rules.run_times import Cell, RunTimes
 
-__all__ = ["Minute", "Workload", "build_estimate", "build_plan", "measure_pace"]
+__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "measure_pace"]
+
+#: The names of the estimated times, which may be None.
+ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high")
 
 #: Number of draws, and the shares of them that lie below the two limits: between the limits are 80 %.
 _DRAWS, _LOW, _HIGH = 200, 0.1, 0.9
@@ -92,10 +95,9 @@ def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
         for cell, tasks_of_cell in part.items():
             waiting[cell] += tasks_of_cell
     tasks = round(math.fsum((*waiting.values(), *workload.running.values())))
-    names = "cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high"
     found = {"tasks": tasks, "cpu_hours_done": workload.seconds / 3600, "jobs": at_once}
     if not tasks:
-        return found | dict.fromkeys(names, 0.0)
+        return found | dict.fromkeys(ESTIMATES, 0.0)
     chance = random.Random(1)  # noqa: S311 - equal lists have equal estimates
     number = min(at_once or 1.0, tasks)
     at_end = max(1, min(round(number), _LAST))
@@ -119,10 +121,10 @@ def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
         ]
         times.append(seconds[-1] / number + max(ends) - math.fsum(ends) / len(ends))
     if not seconds:
-        return found | dict.fromkeys(names)
+        return found | dict.fromkeys(ESTIMATES)
     limits = [*_find_limits(seconds), *(_find_limits(times) if at_once else (None, None))]
     hours = [statistics.median(seconds), *limits]
-    return found | {name: each and each / 3600 for name, each in zip(names, hours, strict=True)}
+    return found | {name: each and each / 3600 for name, each in zip(ESTIMATES, hours, strict=True)}
 
 
 def build_plan(workload: Workload, jobs: float, hours: float) -> dict[str, Any]:

@@ -80,6 +80,9 @@ _LONGEST_LOCK, _PAUSE = 300.0, 0.1
 #: after which an idle manager looks for tasks that came back from other managers.
 _HEARTBEAT, _LOOK, _LONGEST_LOOK = 0.25, 0.1, 5.0
 
+#: Seconds after which the manager of a file shows readers that it works.
+_FILE_HEARTBEAT = 10.0
+
 
 class RunningTask(NamedTuple):
     """A task that a worker runs.
@@ -518,9 +521,9 @@ class _Run:
         """Wait until a task finishes, a signal arrives, or a heartbeat, a save or the end of the run is due."""
         timeouts = [_LONGEST_WAIT] if (left := self._shutdown.get_seconds_left()) is None else [left, _LONGEST_WAIT]
         lease = self._manager.lease
-        if lease is not None:
-            elapsed = time.perf_counter() - self._last_heartbeat
-            timeouts.append((min(_LOOK * lease, _LONGEST_LOOK) if is_idle else _HEARTBEAT * lease) - elapsed)
+        heartbeat = _FILE_HEARTBEAT if lease is None else _HEARTBEAT * lease
+        look = heartbeat if lease is None or not is_idle else min(_LOOK * lease, _LONGEST_LOOK)
+        timeouts.append(look - (time.perf_counter() - self._last_heartbeat))
         if self._done:
             timeouts.append(max(0.0, self._done_since + _PATIENCE - time.perf_counter()))
         if self._progress is not None:
@@ -540,7 +543,7 @@ class _Run:
                 if future is not None:
                     self._take(future)
                 future = self._finished.get_nowait()
-        if lease is not None and time.perf_counter() - self._last_heartbeat >= _HEARTBEAT * lease:
+        if time.perf_counter() - self._last_heartbeat >= heartbeat:
             self._call(self._manager.heartbeat)
 
     def _take(self, future: Future[Result | None]) -> None:

@@ -476,10 +476,21 @@ COUNT_BY_CCD: sa.Select[Any] = (
 )
 
 
-def build_running_tasks(limit: int) -> sa.Select[Any]:
-    """Select the first STARTED tasks, with the columns that files of every release have."""
+def build_running_tasks(limit: int, first: Sequence[int] = ()) -> sa.Select[Any]:
+    """Select STARTED tasks, some priorities first, in this order; only columns that files of every release have."""
     columns = [column for column in TASK_COLUMNS if column is not _task.cadence]
-    return sa.select(*columns).where(_task.status == _started).order_by(_task.priority).limit(limit)
+    started = sa.select(*columns).where(_task.status == _started)
+    return started.order_by(*_put_first(first), _task.priority).limit(limit)
+
+
+#: The live attempts, the longest first.
+LIVE_ATTEMPTS: sa.Select[Any] = (
+    sa.select(_try.priority, _try.begun, _worker.worker, _worker.host)
+    .join(workers, _worker.worker == _try.worker, isouter=True)
+    .where(_try.ended.is_(None))
+    .order_by(_try.begun)
+    .limit(100)
+)
 
 
 def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
@@ -490,9 +501,13 @@ def build_failed_tasks(limit: int, last: Sequence[int]) -> sa.Select[Any]:
     joined = todolist.join(diagnostics, _task.priority == diagnostics.c.priority)
     failed = sa.select(_task.priority, _task.starid, diagnostics.c.errors).select_from(joined)
     failed = failed.where(_task.status == sa.literal_column(str(STATUS.ERROR.value)))
-    order = {priority: place for place, priority in enumerate(last)}
-    first = [sa.case(order, value=_task.priority, else_=len(order))] if order else []
-    return failed.order_by(*first, _task.priority.desc()).limit(limit)
+    return failed.order_by(*_put_first(last), _task.priority.desc()).limit(limit)
+
+
+def _put_first(priorities: Sequence[int]) -> list[sa.ColumnElement[int]]:
+    """Return an order of tasks: some priorities first."""
+    order = {priority: place for place, priority in enumerate(priorities)}
+    return [sa.case(order, value=_task.priority, else_=len(order))] if order else []
 
 
 # --- progress --------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.progress.status_fields import LiveTask
 from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
@@ -142,6 +143,9 @@ class Database(SharedDatabase, Protocol):
 
     def find_holder(self) -> str | None:
         """Return the managers that have the list open, as a text, or None."""
+
+    def find_live_tasks(self) -> dict[int, LiveTask]:
+        """Return tasks that managers run, the longest of them, by priority."""
 
     def find_oldest_transaction(self) -> dict[str, Any] | None:
         """Return the transaction of another program that makes claims slower (pid, application_name, age), or None."""

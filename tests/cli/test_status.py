@@ -56,6 +56,8 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
         assert connection.recv() == "ready"
         found = get_status(path)
         holder = f"process {process.pid} on "
+        assert [row["seconds"] >= 0 for row in found["running"]] == [True, True]
+        assert [row["expected"] for row in found["running"]] == pytest.approx([0.5, 0.5], rel=0.1)
         shown = call("status", path)
         assert json.loads(call("status", path, "--json").stdout)["status"] == found["status"]
         connection.send("close")
@@ -74,7 +76,10 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
     assert shown.returncode == 0, shown.stderr
     for text in (
         "In use by process",
-        "results per second over the last 10 minutes",
+        "Results over the last 10 minutes: ",
+        "18 tasks left: ",
+        "Started tasks: 2",
+        "95 % take at most",
         "[red]no stamp for TIC 12",
         "0.5 s",
     ):
@@ -134,10 +139,13 @@ def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) ->
         kill(process)
         assert list(received(connection)) == []
     found = get_status(path)
-    assert found["holder"] is None
+    assert (found["holder"], found["rate"]) == (None, None)
     assert found["has_log"] == in_memory
     assert (found["status"]["OK"], found["status"]["ERROR"]) == (9, 3)
-    assert ("The log of a killed manager holds results that the file lacks" in call("status", path).stdout) == in_memory
+    shown = call("status", path).stdout
+    assert ("The log of a killed manager holds results that the file lacks" in shown) == in_memory
+    assert ("2 tasks interrupted; the next run will run them again." in shown) != in_memory
+    assert ("Interrupted tasks: 2" in shown) != in_memory
     with TaskManager(path) as manager:
         assert manager.summary["OK"] == 9
     assert list(path.parent.iterdir()) == [path]
@@ -319,29 +327,29 @@ def test_lines_where_no_terminal_is(todo: Callable[..., Path], call: Call) -> No
     assert re.fullmatch(r"Measuring: 0/5 tasks, time left: unknown\n", run.stderr)
 
 
-def test_the_rate(todo: Callable[..., Path]) -> None:
-    """The rate covers the last ten minutes; earlier results count in the mean run time only."""
-    path = todo(*many(5))
-    now = int(time.time())
-    with TaskManager(path) as manager:
-        # Another run ended two hours ago.
-        rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
-        manager.cursor.executemany("INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", rows)
-        manager.conn.commit()
-    found = get_status(path)
+def test_the_rate(opened: Callable[..., TaskManager]) -> None:
+    """The rate covers the last ten minutes, while a manager has the list open; the mean run time covers all results."""
+    manager, now = opened(*many(5)), int(time.time())
+    insert = "INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)"
+    # Another run ended two hours ago.
+    rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
+    manager.cursor.executemany(insert, rows)
+    manager.conn.commit()
+    found = get_status(manager.todo_file)
     assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
     assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
-    with TaskManager(path) as manager:
-        manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 20, 0, 1.0, NULL)", (now - 700,))
-        # Other results are from a node whose clock is ahead.
-        manager.cursor.execute("INSERT INTO photometry_tasks_progress VALUES (?, 90, 0, 1.0, NULL)", (now + 3600,))
-        manager.conn.commit()
+    # Other results are from a node whose clock is ahead.
+    manager.cursor.executemany(insert, [(now - 700, 20, 0, 1.0, None), (now + 3600, 90, 0, 1.0, None)])
+    manager.conn.commit()
     # The run lasted all of the ten minutes.
-    assert get_status(path)["rate"] == pytest.approx(100 / 600)
-    with TaskManager(path) as manager:
-        manager.cursor.execute("DELETE FROM photometry_tasks_progress WHERE minute < ?", (now + 3600,))
-        manager.conn.commit()
-    assert get_status(path)["rate"] is None
+    assert get_status(manager.todo_file)["rate"] == pytest.approx(100 / 600)
+    manager.cursor.execute("DELETE FROM photometry_tasks_progress WHERE minute < ?", (now + 3600,))
+    manager.conn.commit()
+    assert get_status(manager.todo_file)["rate"] is None
+    manager.cursor.executemany(insert, rows)
+    manager.conn.commit()
+    manager.close()
+    assert get_status(manager.todo_file)["rate"] is None
 
 
 @pytest.mark.parametrize("value", [None, "many", b"\x0c\0\0\0\0\0\0\0", 1.5])

@@ -15,7 +15,9 @@ from sqlalchemy.pool import NullPool
 from photometry_tasks import schema
 from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
 from photometry_tasks.models import TABLES
+from photometry_tasks.progress.status_fields import LiveTask
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
+from photometry_tasks.sql.statements import LIVE_ATTEMPTS, TIME
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.postgresql import claim_statements
 from photometry_tasks.storage.postgresql.dbapi import (
@@ -364,6 +366,17 @@ class PostgreSQLDatabase(Database):
         hosts = Counter(row.host for row in self.connection.execute(claim_statements.OTHERS, {"worker": 0}))
         named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
         return f"{count_of(hosts.total(), 'manager')} ({list_first(named, _LISTED)})" if hosts else None
+
+    def find_live_tasks(self) -> dict[int, LiveTask]:
+        """Return tasks that managers run, the longest of them, by priority."""
+        if schema.find_changes(self.connection, self.name):
+            return {}  # an older schema may lack the table of attempts
+        now: float = self.connection.execute(TIME).scalar_one()
+        rows = self.connection.execute(LIVE_ATTEMPTS)
+        return {
+            row.priority: LiveTask(max(0.0, now - row.begun.timestamp()), f"worker {row.worker} on {row.host}")
+            for row in rows
+        }
 
     def find_oldest_transaction(self) -> dict[str, Any] | None:
         """Return the oldest transaction of other sessions that has been open for minutes, or None."""

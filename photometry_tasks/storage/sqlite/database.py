@@ -26,6 +26,7 @@ from photometry_tasks.errors import (
     TodoFileInUseError,
 )
 from photometry_tasks.files import check_writable, delete_temporaries, get_stat, os_errors, resolve
+from photometry_tasks.progress.status_fields import LiveTask
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.connection import find_interrupt
@@ -51,6 +52,7 @@ from photometry_tasks.storage.sqlite.introspection import (
 from photometry_tasks.storage.sqlite.lock import TodoLock, find_holder, find_readers
 from photometry_tasks.storage.sqlite.paths import FileIdentity, find_temporaries, owner_errors
 from photometry_tasks.storage.sqlite.result_log import ResultLog
+from photometry_tasks.storage.sqlite.status_file import read_live_tasks
 from photometry_tasks.storage.upgrade import upgrade_schema
 from photometry_tasks.text import count_of
 
@@ -457,6 +459,10 @@ class SQLiteDatabase(Database):
     def find_holder(self) -> str | None:
         """Return the process that works on the file, or None."""
         return find_holder(self._path)
+
+    def find_live_tasks(self) -> dict[int, LiveTask]:
+        """Return tasks that the manager of the file runs, the longest of them, by priority."""
+        return {} if self.find_holder() is None else read_live_tasks(self._path)
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the file lacks, or None."""

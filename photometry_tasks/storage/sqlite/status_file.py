@@ -1,14 +1,15 @@
-"""The status file of a TODO-file, which a manager writes while readers cannot see the status in the TODO-file."""
+"""The status file of a TODO-file: the tasks that a manager runs; the whole status if readers cannot see it."""
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from photometry_tasks.files import open_regular, os_errors, replace_file, resolve
-from photometry_tasks.progress.status_fields import read_status_fields
+from photometry_tasks.progress.status_fields import LiveTask, read_status_fields
+from photometry_tasks.rules.estimate import ESTIMATES
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.statements import build_running_tasks
 from photometry_tasks.status import name_counts
@@ -19,6 +20,9 @@ _logger = logging.getLogger("photometry_tasks")
 #: Seconds between two writes; or this many times the duration of a write, if that is longer.
 _INTERVAL, _SHARE = 10.0, 100
 
+#: The most running tasks in the file.
+_MOST_TASKS = 100
+
 #: The most bytes of a status file that are read.
 _LONGEST = 2**24
 
@@ -26,7 +30,7 @@ _PLAIN = {int, float, str, type(None)}
 
 
 class StatusFile:
-    """Writes the status of a TODO-file into another file in the same directory.
+    """Writes what the TODO-file does not show into another file in the same directory.
 
     Parameters
     ----------
@@ -34,7 +38,7 @@ class StatusFile:
         The TODO-file.
     is_needed : bool
         Whether the TODO-file does not show the status: in memory mode, and if a manager on a network file system keeps
-        readers out.
+        readers out. Otherwise only the running tasks are published.
     can_be_read : bool
         Whether the TODO-file can be read: then it shows the status at first.
     """
@@ -45,14 +49,29 @@ class StatusFile:
         self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
         self.remove()  # a killed manager may have left a status file
 
-    def write_if_due(self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any]) -> None:
-        """Write the status that a transaction sees, at intervals; a failed write is retried at the next interval."""
+    def write_if_due(
+        self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any], begun_at: Mapping[int, float]
+    ) -> None:
+        """Write the status that a transaction sees, at intervals; a failed write is retried at the next interval.
+
+        Parameters
+        ----------
+        run_in_transaction : callable
+        begun_at : mapping
+            The times at which running tasks began, by priority, seconds since 1970.
+        """
         begun = time.monotonic()
-        if not self._is_needed or begun < self._next:
+        if begun < self._next:
             return
-        place = _find_place(self._path)
+        place, now = _find_place(self._path), time.time()
+        longest = sorted(begun_at, key=begun_at.__getitem__)[:_MOST_TASKS]
+        live = {priority: LiveTask(max(0.0, now - begun_at[priority]), None) for priority in longest}
+        status: dict[str, Any] = {"live": {str(priority): task.seconds for priority, task in live.items()}}
         try:
-            status = run_in_transaction(lambda transaction: read_status_fields(transaction.connection, self._path))
+            if self._is_needed:
+                status |= run_in_transaction(
+                    lambda transaction: read_status_fields(transaction.connection, self._path, live)
+                )
             text = json.dumps(status)
             with os_errors(place):
                 replace_file(place, text, like=self._path, owner=resolve(self._path))
@@ -70,18 +89,31 @@ class StatusFile:
 
 def read_status_file(path: Path) -> dict[str, Any] | None:
     """Return the status that a manager published for a TODO-file, as `get_status` returns it, or None."""
+    found = _read(path)
+    if not _is_status(found):
+        return None
+    age = max(0.0, time.time() - found["time"])  # the clock of another node may be ahead
+    return {**found, "holder": find_holder(path), "age": age, "has_log": False}
+
+
+def read_live_tasks(path: Path) -> dict[int, LiveTask]:
+    """Return the tasks that the manager of a TODO-file published as running, with the times until then."""
+    found = _read(path)
+    try:
+        return {int(priority): LiveTask(float(seconds), None) for priority, seconds in found["live"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _read(path: Path) -> Any:
     file = open_regular(_find_place(path))
     if file is None:
         return None
     with file:
         try:
-            found = json.loads(file.read(_LONGEST))
+            return json.loads(file.read(_LONGEST))
         except (ValueError, RecursionError):  # the file is incomplete, or another program's
             return None
-    if not _is_status(found):
-        return None
-    age = max(0.0, time.time() - found["time"])  # the clock of another node may be ahead
-    return {**found, "holder": find_holder(path), "age": age, "has_log": False}
 
 
 def _is_status(found: Any) -> bool:
@@ -91,8 +123,9 @@ def _is_status(found: Any) -> bool:
         ccds, running, errors = found["ccds"], found["running"], found["last_errors"]
         counts = [found["numtasks"], *(table[name] for table in (found["status"], *ccds) for name in names)]
         times = [found["time"], *(found[name] for name in ("rate", "mean_elaptime") if found[name] is not None)]
-        columns = build_running_tasks(0).selected_columns.keys()
+        columns = [*build_running_tasks(0).selected_columns.keys(), "seconds", "worker", "expected"]
         values = [row[name] for row in running for name in columns] + [row["starid"] for row in errors]
+        values += [found["estimate"][name] for name in ESTIMATES]
         texts = [found["todo_file"], *(row["errors"] for row in errors)]
         return (
             {*map(type, counts)} == {int}

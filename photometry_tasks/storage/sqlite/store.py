@@ -215,8 +215,7 @@ class SQLiteStore(TaskStore):
             tried = self._build_attempts(accepted, saved, now)
             insert_attempts(transaction, tried)
             if now - self._heartbeat >= _HEARTBEAT:
-                self._heartbeat = now
-                transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
+                self._touch(transaction)
             if copy is not None:
                 copy.record(accepted, saved, tried)
             return saved
@@ -289,6 +288,16 @@ class SQLiteStore(TaskStore):
 
     # --- counting, closing -------------------------------------------------------------------------------
 
+    def heartbeat(self) -> None:
+        """Show readers that the manager works, although no result comes."""
+        if time.time() - self._heartbeat >= _HEARTBEAT:
+            self.run_in_transaction("heartbeat", self._touch, writes=True, is_synced=False)
+        self.publish_status()
+
+    def _touch(self, transaction: Transaction) -> None:
+        self._heartbeat = now = time.time()
+        transaction.execute(statements.TOUCH_WORKER, {"number": self._worker, "now": now, "end": None})
+
     def count_by_status(self) -> Counter[int | None]:
         """Return how many tasks have each status, with None for pending."""
         return self.run_in_transaction(
@@ -300,7 +309,8 @@ class SQLiteStore(TaskStore):
         if self._not_looked >= _LOOK:
             self._not_looked = 0
             self._database.warn_of_readers()
-        self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False))
+        begun_at = {priority: begun for priority, (_, begun) in self._live.items()}
+        self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False), begun_at)
 
     def is_in_place(self) -> bool:
         """Whether the open file was neither replaced nor deleted."""
