@@ -24,8 +24,9 @@ from photometry_tasks.cli.init import init
 from photometry_tasks.cli.messages import echo
 from photometry_tasks.cli.reset import reset, reset_uncovered, undo
 from photometry_tasks.cli.run import demo, run, work
+from photometry_tasks.cli.serve import report, serve
 from photometry_tasks.cli.show import errors, show
-from photometry_tasks.cli.status import report, status
+from photometry_tasks.cli.status import status
 from photometry_tasks.cli.trial import try_command
 from photometry_tasks.cli.upgrade import check, upgrade
 from photometry_tasks.errors import InvalidArgumentError, TodoError, TooManyErrorsError
@@ -156,6 +157,7 @@ for _command in (
     plan,
     errors,
     show,
+    serve,
     report,
     reset,
     undo,

@@ -1,18 +1,16 @@
-"""`status` and `report`: show the status of a TODO-list in the terminal, or as a page.
+"""`status`: show the status of a TODO-list in the terminal.
 
 The fields of `status --json` are in `progress/status_fields.py`.
 """
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import click
 
 from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import echo
-from photometry_tasks.cli.params import force_option, needs, todo_argument
+from photometry_tasks.cli.params import todo_argument
 from photometry_tasks.storage.location import Location
 
 #: Seconds between two updates of `status --watch`.
@@ -57,26 +55,3 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
         while True:
             live.update(build_view(get_status(todo), console, is_live=True), refresh=True)
             time.sleep(_WATCH)
-
-
-@click.command(cls=Command)
-@todo_argument
-@click.option(
-    *("-o", "--output"), type=click.Path(), required=True, metavar="FILE", help="The HTML file; '-' is the output."
-)
-@force_option
-def report(todo: Location, output: str, force: bool) -> None:
-    """Write the status of TODO as an HTML page with figures.
-
-    TODO is a file or a PostgreSQL URL. The page is one file, which needs no other files.
-
-    Example: photometry-tasks report todo.sqlite -o report.html
-    """
-    with needs("report", "Matplotlib and Jinja2"):
-        from photometry_tasks.report import build_report, write_report
-
-        if output in ("-", "/dev/stdout"):
-            sys.stdout.buffer.write(build_report(todo).encode())
-            return
-        write_report(todo, output, force=force)
-    echo(f"Report written to {output} ({Path(output).stat().st_size / 1e3:,.0f} kB). Open it in a browser.")

@@ -68,15 +68,11 @@ def read_status_fields(
     workload = read_workload(connection, counts)
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     minutes = read_minutes(connection)
-    # A minute after now is of a node whose clock is ahead.
-    lately = [row for row in minutes if now - _LATELY < row.minute <= now]
     errors: list[Any] = []
     if inspect(connection).has_table(diagnostics.name):
         errors = list(
             connection.execute(statements.build_failed_tasks(_LISTED, _last(row.last_error for row in minutes)))
         )
-    longest = sorted(live, key=lambda priority: -live[priority].seconds)[:_LISTED]
-    running = connection.execute(statements.build_running_tasks(_LISTED, longest))
     saved = sum(row.saved for row in minutes)
     versions = count_versions(connection)
     if versions.keys() <= {None}:
@@ -87,9 +83,9 @@ def read_status_fields(
         "numtasks": sum(by_status.values()),
         "status": by_status,
         "ccds": ccds,
-        "rate": sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None,
+        "rate": measure_rate(minutes, now),
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
-        "running": [_show_running(row, live.get(row.priority), workload.run_times) for row in running],
+        "running": list_running(connection, live, workload.run_times),
         "estimate": build_estimate(workload, measure_pace(minutes)),
         "failures": count_failures(connection),
         "used_up": count_used_up(connection, RETRIES),
@@ -112,6 +108,22 @@ def _is_wrong(column: Column[Any], value: object) -> bool:
 
 def _show_row(row: Row[Any]) -> dict[str, Any]:
     return {name: show_value(_COLUMNS[name], value) for name, value in row._mapping.items()}
+
+
+def list_running(
+    connection: Connection, live: Mapping[int, LiveTask], run_times: RunTimes, limit: int = _LISTED
+) -> list[dict[str, Any]]:
+    """Return the STARTED tasks that have run longest, at most `limit`: see `read_status_fields`."""
+    longest = sorted(live, key=lambda priority: -live[priority].seconds)[:limit]
+    running = connection.execute(statements.build_running_tasks(limit, longest))
+    return [_show_running(row, live.get(row.priority), run_times) for row in running]
+
+
+def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
+    """Return the results per second over the last ten minutes; None without any."""
+    # A minute after now is of a node whose clock is ahead.
+    lately = [row for row in minutes if now - _LATELY < row.minute <= now]
+    return sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None
 
 
 def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> dict[str, Any]:

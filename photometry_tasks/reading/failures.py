@@ -10,11 +10,12 @@ from sqlalchemy import ColumnElement, func, null, select
 
 from photometry_tasks.models import attempts, diagnostics, todolist, workers
 from photometry_tasks.reading.rows import find_stored
-from photometry_tasks.rules.stored_values import read_value
+from photometry_tasks.rules.stored_values import read_value, show_value
 from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import IS_LAST_RESULT
 from photometry_tasks.status import FAILED
 from photometry_tasks.storage.open import OpenList
+from photometry_tasks.text import shorten
 
 _MOST_GROUPS, _MOST_CHARACTERS = 20_000, 160
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
@@ -45,8 +46,10 @@ class ErrorGroup:
         The number of tasks.
     failed : int
         The number of these tasks that have failed: their status is ERROR or ABORT.
-    hosts : collections.Counter
-        The number of these tasks by host; "unknown" for results that no attempt records.
+    hosts, ccds : collections.Counter
+        The number of these tasks by host ("unknown" for results that no attempt records), and by (camera, CCD).
+    text : str
+        The whole errors of the first task, shortened if they are very long.
     """
 
     kind: str | None
@@ -54,19 +57,21 @@ class ErrorGroup:
     first: int
     last: int
     starid: int
+    text: str = ""
     count: int = 0
     failed: int = 0
     hosts: Counter[str] = field(default_factory=Counter)
+    ccds: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
 
 class ErrorGroups(NamedTuple):
-    """The groups in descending order of their tasks, and the number of tasks beyond the limit on groups."""
+    """The groups in descending order of their tasks, and the number of tasks beyond the limit on groups or tasks."""
 
     groups: list[ErrorGroup]
     ungrouped: int
 
 
-def group_errors(opened: OpenList, *conditions: ColumnElement[bool]) -> ErrorGroups:
+def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int | None = None) -> ErrorGroups:
     """Group the errors of the tasks that meet conditions.
 
     Parameters
@@ -74,6 +79,8 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool]) -> ErrorGro
     opened : OpenList
     *conditions : ColumnElement
         For example `HAS_FAILED`.
+    limit : int, optional
+        The most tasks that are read.
     """
     stored = find_stored(opened)
     joined: Any = todolist
@@ -88,25 +95,28 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool]) -> ErrorGro
         joined = joined.outerjoin(workers, workers.c.worker == _try.worker)
         errors.append(_try.errors)
         kind, host = _try.kind, workers.c.host
-    columns = _task.priority, _task.starid, _task.status, func.coalesce(*errors, null(), null()), kind, host
-    statement = select(*columns).select_from(joined).where(*conditions).order_by(_task.priority)
+    columns = _task.priority, _task.starid, _task.camera, _task.ccd, _task.status, kind, host
+    found_errors = func.coalesce(*errors, null(), null())
+    statement = select(*columns, found_errors).select_from(joined).where(*conditions).order_by(_task.priority)
     groups: dict[tuple[str | None, str], ErrorGroup] = {}
     ungrouped = 0
-    for priority, starid, status, found, of_kind, of_host in chain.from_iterable(
-        iter_batches(opened.connection, statement)
+    for priority, starid, camera, ccd, status, of_kind, of_host, found in chain.from_iterable(
+        iter_batches(opened.connection, statement.limit(limit))
     ):
-        key = of_kind, _build_message(read_value(diagnostics.c.errors, found) or "")
+        text = read_value(diagnostics.c.errors, found) or ""
+        key = of_kind, _build_message(text)
         group = groups.get(key)
         if group is None:
             # If every line is different, an unlimited number of groups would fill the memory.
             if len(groups) == _MOST_GROUPS:
                 ungrouped += 1
                 continue
-            group = groups[key] = ErrorGroup(*key, first=priority, last=priority, starid=starid)
+            group = groups[key] = ErrorGroup(*key, priority, priority, starid, shorten(text))
         group.last = priority
         group.count += 1
         group.failed += status in _FAILED
         group.hosts[of_host or "unknown"] += 1
+        group.ccds[show_value(_task.camera, camera), show_value(_task.ccd, ccd)] += 1
     return ErrorGroups(sorted(groups.values(), key=lambda group: group.count, reverse=True), ungrouped)
 
 

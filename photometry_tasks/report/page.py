@@ -1,33 +1,37 @@
-"""Build the report: read a TODO-list, draw its figures, render one HTML page."""
+"""Render the page of a TODO-list: as one file that needs no other, or as the content of a live page."""
 
 import os
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlencode
 
-from photometry_tasks.report import queries
-from photometry_tasks.rules.estimate import PAUSE
 from photometry_tasks.rules.validation import check_path
-from photometry_tasks.sql.magnitudes import BRIGHTEST, FAINTEST
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
-from photometry_tasks.storage.open import begin_reading
-from photometry_tasks.text import clean
+from photometry_tasks.storage.open import OpenList, begin_reading
+from photometry_tasks.text import clean, count_of, format_hours, format_seconds
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
-__all__ = ["build_report", "write_report"]
-
-#: The most groups of errors in the table.
-_MOST_GROUPS = 15
+__all__ = ["build_report", "render", "render_list", "write_report"]
 
 #: A report has it near its beginning.
 _GENERATOR = b'<meta name="generator" content="photometry_tasks">'
 
+#: The values by which the focal plane can be coloured.
+_SHADES = {"done": "share of finished tasks", "failed": "share of failed tasks", "seconds": "run time"}
+
+#: The most groups of errors, and of warnings, in the tables.
+_GROUPS, _WARNINGS = 15, 5
+
 
 def build_report(todo: str | os.PathLike[str] | Location) -> str:
-    """Return an HTML page about a TODO-list: counts, figures and the most frequent errors.
+    """Return an HTML page about a TODO-list: counts, the time left, figures and the most frequent errors.
 
     The page needs no other file. One transaction reads the list; other programs may write to the list meanwhile.
 
@@ -45,37 +49,15 @@ def build_report(todo: str | os.PathLike[str] | Location) -> str:
     Raises
     ------
     ImportError
-        If Matplotlib or Jinja2 is missing.
+        If Jinja2 is missing.
     TodoError
         If the file does not exist or is not a TODO-file.
     """
-    # Matplotlib and Jinja2 are optional: importing build_report must work without them.
-    from photometry_tasks.report import figures
-
-    template = _build_environment().get_template("template.html")
     location = parse_location(todo)
+    name = location.name if location.path is None else location.path.name
     with begin_reading(location) as opened:
-        snapshot = queries.read_snapshot(opened)
-    magnitudes, run_times = snapshot.by_magnitude.by_lower_edge, snapshot.run_times
-    return template.render(
-        name=location.name if location.path is None else location.path.name,
-        time=datetime.now(UTC),
-        snapshot=snapshot,
-        figures={
-            "magnitudes": figures.draw_magnitudes(counts=magnitudes) if magnitudes else None,
-            "run_times": figures.draw_run_times(counts=run_times, medians=snapshot.medians) if run_times else None,
-            "pace": figures.draw_pace(runs=snapshot.runs) if snapshot.runs else None,
-        },
-        results_drawn=sum(counts.total() for counts in run_times.values()),
-        groups_shown=_MOST_GROUPS,
-        finished_statuses=[status.name for status in FINISHED],
-        colours=figures.COLOURS,
-        brightest=BRIGHTEST,
-        faintest=FAINTEST,
-        shortest=queries.SHORTEST,
-        longest=queries.LONGEST,
-        pause=PAUSE,
-    )
+        content = render_list(opened, {})
+    return render("page.html", name=name, content=content)
 
 
 def write_report(todo: str | os.PathLike[str] | Location, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -106,31 +88,92 @@ def _is_report(file: BinaryIO) -> bool:
     return _GENERATOR in file.read(1000)
 
 
+def render_list(
+    opened: OpenList, constraints: Mapping[str, Any], colour: str = "done", link: Callable[..., str] | None = None
+) -> "Markup":
+    """Return the content of the page of a list.
+
+    Parameters
+    ----------
+    opened : OpenList
+    constraints : mapping
+        Arguments of `build_constraints`: the tasks that the page shows.
+    colour : {'done', 'failed', 'seconds'}, optional
+        The value by which the focal plane is coloured.
+    link : callable, optional
+        Takes parameters of an address, and returns the address. Without it, the content has no links.
+    """
+    from photometry_tasks.report import figures, queries
+
+    page = queries.read_list(opened, constraints)
+
+    def link_star(starid: Any) -> str:
+        return "" if link is None else link(star=starid)
+
+    drawn = {
+        "magnitudes": figures.draw_magnitudes(page.by_magnitude) if page.by_magnitude else None,
+        "run_times": figures.draw_points(page.run_times, "run time", "s", link_star) if page.run_times else None,
+        "noise": figures.draw_points(page.noise, "rms_hour", "ppm", link_star) if page.noise else None,
+        "positions": figures.draw_positions(page.positions) if page.positions else None,
+        "throughput": figures.draw_throughput(page.runs) if page.runs else None,
+    }
+    return render(
+        "list.html",
+        page=page,
+        figures=drawn,
+        link=link,
+        constraints=constraints,
+        colour=colour if colour in _SHADES else "done",
+        shades=_SHADES,
+        failures=page.failures.groups[:_GROUPS],
+        warnings=page.warnings.groups[:_WARNINGS],
+    )
+
+
+def render(template: str, **values: Any) -> "Markup":
+    """Return a page or a part of it."""
+    from markupsafe import Markup  # of Jinja2
+
+    # The templates escape all values.
+    return Markup(_build_environment().get_template(template).render(time=datetime.now(UTC), **values))  # noqa: S704
+
+
+@cache
 def _build_environment() -> "Environment":
+    # Jinja2 is optional: importing build_report must work without it.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from photometry_tasks.report.figures import format_time
+    from photometry_tasks.report.figures import COLOURS, format_time
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {"colours": COLOURS, "finished_statuses": [status.name for status in FINISHED]}
     environment.filters |= {
         "clean": clean,
         "minute": format_time,
         "percent": _format_percent,
         "thousands": "{:,}".format,
+        "seconds": format_seconds,
+        "hours": format_hours,
+        "count": count_of,
+        "query": urlencode,
     }
     return environment
 
 
-def _format_percent(part: int, of: int) -> str:
-    """Return a share. Only exact shares of 0 and 1 become 0 % and 100 %."""
-    if part in (0, of):
-        return "–" if not of else "100 %" if part else "0 %"
+def _format_percent(part: float, of: float) -> str:
+    """Return a share in percent; only all is 100 %, and only nothing is 0 %."""
+    if not of:
+        return "–"
     share = 100 * part / of
-    return "<0.1 %" if share < 0.1 else ">99.9 %" if share > 99.9 else f"{share:.1f} %"
+    if part and share < 0.1:
+        return "<0.1 %"
+    if part < of and share > 99.9:
+        return ">99.9 %"
+    return f"{share:.1f} %" if 0 < share < 100 else f"{share:.0f} %"

@@ -1,201 +1,221 @@
-"""Read a TODO-list for its report: counts by magnitude, run times, errors by kind, progress."""
+"""Read a TODO-list for its page: counts, the time left, throughput, failures, workers, and a sample of the tasks."""
 
+import json
 import math
-from bisect import bisect_left
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import islice, product
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, inspect, literal_column, select
 
-from photometry_tasks.models import diagnostics, todolist
-from photometry_tasks.progress.status_fields import read_minutes
-from photometry_tasks.reading.failures import HAS_ERRORS, ErrorGroups, group_errors
+from photometry_tasks.constraints import build_expressions, check_constraints
+from photometry_tasks.models import extra, todolist, workers
+from photometry_tasks.progress.status_fields import list_running, measure_rate, read_minutes
+from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
-from photometry_tasks.rules.estimate import PAUSE
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, measure_pace
+from photometry_tasks.rules.run_times import Cell, find_cell
+from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
-from photometry_tasks.sql.execution import iter_batches
-from photometry_tasks.sql.magnitudes import BRIGHTEST, HALF, IS_IN_RANGE
-from photometry_tasks.status import FINISHED, STATUS, name_counts
+from photometry_tasks.sql.run_times import Sample, build_workload, is_number, read_sample
+from photometry_tasks.status import FINISHED, STATUS, name_counts, name_status
 from photometry_tasks.storage.open import OpenList
 
-__all__ = ["LONGEST", "SHORTEST", "STEPS", "Snapshot", "read_snapshot"]
+__all__ = ["Ccd", "ListPage", "Point", "read_list"]
 
-#: Limits of the figures. Without limits, a single outlier would compress all other values into a line.
-SHORTEST, LONGEST = 1e-4, 1_000_000
+#: The most tasks whose errors are read, whose positions are drawn, and CCDs, running tasks and workers that are shown.
+_FAILURES, _POSITIONS, _CCDS, _RUNNING, _WORKERS = 30_000, 4_000, 400, 20, 20
 
-#: Steps of run time in a decade. A step spans 2.3 %, which is the precision of the median.
-STEPS = 100
-
-_MOST_CCDS = 400
+#: The most results that are marked because they are far from those of similar stars, and the least factor.
+_OUTLIERS, _FAR = 12, 3.0
 
 _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
-# --- statements ------------------------------------------------------------------------------------------
-
-_task, _result = todolist.c, diagnostics.c
-
-_NO_MAGNITUDE, _OUT_OF_RANGE = -1, -2
-_bin = case((IS_IN_RANGE, HALF), (_task.tmag.is_(None), _NO_MAGNITUDE), else_=_OUT_OF_RANGE).label("half")
-_COUNT_BY_MAGNITUDE: Select[Any] = select(_bin, _task.status, func.count().label("tasks")).group_by(_bin, _task.status)
-
-_results = diagnostics.join(todolist, _result.priority == _task.priority)
-_COUNT_RESULTS: Select[Any] = select(func.count()).select_from(_results)
-_RUN_TIMES: Select[Any] = (
-    select(HALF.label("half"), _result.elaptime)
-    .select_from(_results)
-    .where(and_(IS_IN_RANGE, _result.elaptime.between(SHORTEST, LONGEST)))
+_task, _worker = todolist.c, workers.c
+_READ_WORKERS: Select[Any] = select(workers).order_by(_worker.ended.is_not(None), _worker.worker.desc()).limit(_WORKERS)
+_READ_EXTRA: Select[Any] = select(extra.c.priority, extra.c.extra).where(
+    extra.c.priority.in_(bindparam("priorities", expanding=True, literal_execute=True))
 )
-
-# --- values ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Completion:
-    """Numbers of tasks: all tasks, finished tasks, tasks with ERROR."""
+class Ccd:
+    """The tasks of a CCD: all, finished, failed (ERROR or ABORT), and the mean run time of their results, seconds."""
 
     tasks: int
     finished: int
     failed: int
+    seconds: float | None
+
+    def shade(self, colour: str, longest: float) -> float:
+        """Return the depth of the colour, 0 to 1, for a higher value; `longest` is the longest mean run time."""
+        if colour == "seconds":
+            return (self.seconds or 0.0) / longest
+        return (self.failed / (self.finished or 1)) ** 0.5 if colour == "failed" else self.finished / (self.tasks or 1)
 
 
 @dataclass(frozen=True)
-class FocalPlane:
-    """The completion of each CCD."""
-
-    cameras: dict[int, dict[int, Completion]]  # by camera and by CCD
-    omitted: int  # CCDs beyond the limit of the page
-
-
-@dataclass(frozen=True)
-class MagnitudeCounts:
-    """Numbers of tasks by magnitude."""
-
-    by_lower_edge: dict[float, dict[str, int]]  # by half magnitude and by the name of the status
-    without_magnitude: int
-    out_of_range: int  # the magnitude is outside BRIGHTEST to FAINTEST
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The content of a TODO-list in one transaction.
+class Point:
+    """A result in a figure.
 
     Attributes
     ----------
-    by_status : dict
+    x, y : float
+    source : str
+        'ffi', 'tpf' or 'secondary'; on the map the name of the status.
+    priority, starid : int
+    is_far : bool
+        Whether it is far from the results of similar stars.
+    """
+
+    x: float
+    y: float
+    source: str
+    priority: int
+    starid: Any
+    is_far: bool = False
+
+
+@dataclass(frozen=True)
+class ListPage:
+    """The content of the page, read in one transaction.
+
+    Attributes
+    ----------
+    counts : dict
         Numbers of tasks, by the name of the status.
-    completion : Completion
-    focal_plane : FocalPlane
-    by_magnitude : MagnitudeCounts
-    results : int
-    run_times : dict
-        Numbers of results, by the lower edge of the half magnitude and by step of run time.
-        The lower edge of a step is 10**(step / `STEPS`) seconds.
-    medians : dict
-        Median run times in seconds, by the lower edge of the half magnitude.
-    errors : ErrorGroups
+    tasks, finished : int
+    is_sample : bool
+        Whether the figures show a sample of the tasks.
+    ccds : dict
+        By camera and by CCD.
+    omitted_ccds : int
+        CCDs beyond the limit of the page.
+    estimate : dict
+        See `TodoList.estimate`.
+    rate : float or None
+        Results per second over the last ten minutes; None if no manager has the list open.
+    holder : str or None
+        The managers that have the list open.
     minutes : list of Row
         Rows with `minute` (seconds since 1970), `saved` and `errors`, in chronological order.
     runs : list of list of Row
         The same rows by run.
+    by_magnitude : dict
+        Numbers of tasks by half magnitude (its lower edge) and by the name of the status.
+    run_times, noise, positions : list of Point
+        Results by magnitude and run time (s), by magnitude and rms_hour (ppm), and tasks by right ascension and
+        declination (degrees).
+    failures, warnings : ErrorGroups
+    running : list of dict
+        See `read_status_fields`.
+    workers : list of dict
+        Columns of `photometry_tasks_workers`.
     """
 
-    by_status: dict[str, int]
-    completion: Completion
-    focal_plane: FocalPlane
-    by_magnitude: MagnitudeCounts
-    results: int
-    run_times: dict[float, Counter[int]]
-    medians: dict[float, float]
-    errors: ErrorGroups
+    counts: dict[str, int]
+    tasks: int
+    finished: int
+    is_sample: bool
+    ccds: dict[Any, dict[Any, Ccd]]
+    omitted_ccds: int
+    estimate: dict[str, Any]
+    rate: float | None
+    holder: str | None
     minutes: list[Row[Any]]
     runs: list[list[Row[Any]]]
+    by_magnitude: dict[float, dict[str, float]]
+    run_times: list[Point]
+    noise: list[Point]
+    positions: list[Point]
+    failures: ErrorGroups
+    warnings: ErrorGroups
+    running: list[dict[str, Any]]
+    workers: list[dict[str, Any]]
+
+    @property
+    def longest(self) -> float:
+        """The longest mean run time of a CCD, seconds; 1 if there is none."""
+        return max((ccd.seconds or 0.0 for ccds in self.ccds.values() for ccd in ccds.values()), default=0.0) or 1.0
 
 
-# --- reading ---------------------------------------------------------------------------------------------
-
-
-def read_snapshot(opened: OpenList) -> Snapshot:
-    """Read the content of the report.
+def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
+    """Read the content of the page.
 
     Parameters
     ----------
     opened : OpenList
         If an older release created the list, tables may be missing.
-
-    Returns
-    -------
-    Snapshot
+    constraints : mapping
+        Arguments of `build_constraints`: the tasks that the page shows. The focal plane shows the others too.
     """
-    connection = opened.connection
-    has_results = _result.errors in find_stored(opened)
-    by_status = name_counts(count_by_status(connection))
-    run_times = _count_run_times(connection) if has_results else {}
+    connection, stored = opened.connection, find_stored(opened)
+    conditions = build_expressions(check_constraints(constraints))
+    by_ccd = count_by_ccd(connection)
+    if conditions:
+        counts = count_by_status(connection, conditions)
+    else:
+        total: Counter[str] = sum(map(Counter, by_ccd.values()), Counter())
+        counts = Counter({None if name == "PENDING" else STATUS[name].value: n for name, n in total.items()})
+    named = name_counts(counts)
+    sample = read_sample(connection, counts.total(), conditions)
+    workload = build_workload(connection, sample, counts)
     minutes = read_minutes(connection)
-    return Snapshot(
-        by_status=by_status,
-        completion=_build_completion(by_status),
-        focal_plane=_build_focal_plane(count_by_ccd(connection)),
-        by_magnitude=_count_by_magnitude(connection),
-        results=connection.execute(_COUNT_RESULTS).scalar_one() if has_results else 0,
-        run_times=run_times,
-        medians={edge: _build_median(counts) for edge, counts in run_times.items()},
-        errors=group_errors(opened, HAS_ERRORS) if has_results else ErrorGroups([], 0),
+    holder = opened.database.find_holder()
+    now: float = connection.execute(statements.TIME).scalar_one()
+    has_workers = _worker.version in stored
+
+    def find_errors(condition: ColumnElement[bool], number: int) -> ErrorGroups:
+        if not number:
+            return ErrorGroups([], 0)
+        found = group_errors(opened, condition, *conditions, limit=_FAILURES)
+        return ErrorGroups(found.groups, found.ungrouped + max(0, number - _FAILURES))
+
+    return ListPage(
+        counts=named,
+        tasks=counts.total(),
+        finished=_count_finished(named),
+        is_sample=not sample.is_whole,
+        ccds=_build_focal_plane(by_ccd, sample),
+        omitted_ccds=max(0, len(by_ccd) - _CCDS),
+        estimate=build_estimate(workload, measure_pace(minutes)),
+        rate=None if holder is None else measure_rate(minutes, now),
+        holder=holder,
         minutes=minutes,
         runs=_build_runs(minutes),
+        by_magnitude=_count_by_magnitude(sample),
+        run_times=_list_points(sample, "elaptime"),
+        noise=_list_points(sample, "rms_hour"),
+        positions=_find_positions(opened, sample) if extra.c.extra in stored else [],
+        failures=find_errors(HAS_FAILED, named["ERROR"] + named["ABORT"]),
+        warnings=find_errors(_task.status == STATUS.WARNING.value, named["WARNING"]),
+        running=list_running(connection, opened.database.find_live_tasks(), workload.run_times, _RUNNING)
+        if named["STARTED"]
+        else [],
+        workers=[dict(row) for row in connection.execute(_READ_WORKERS).mappings()] if has_workers else [],
     )
 
 
-def _count_by_magnitude(connection: Connection) -> MagnitudeCounts:
-    counts: dict[int, dict[int | None, int]] = {}
-    for row in connection.execute(_COUNT_BY_MAGNITUDE):
-        counts.setdefault(row.half, {})[row.status] = row.tasks
-    without_magnitude, out_of_range = counts.pop(_NO_MAGNITUDE, {}), counts.pop(_OUT_OF_RANGE, {})
-    return MagnitudeCounts(
-        by_lower_edge={BRIGHTEST + half / 2: name_counts(by_status) for half, by_status in sorted(counts.items())},
-        without_magnitude=sum(without_magnitude.values()),
-        out_of_range=sum(out_of_range.values()),
-    )
+def _count_finished(counts: Mapping[str, int]) -> int:
+    return sum(counts[status.name] for status in FINISHED)
 
 
-def _count_run_times(connection: Connection) -> dict[float, Counter[int]]:
-    cells: Counter[tuple[int, int]] = Counter()
-    for rows in iter_batches(connection, _RUN_TIMES):
-        halves, times = zip(*rows, strict=True)
-        cells.update(zip(halves, [math.floor(math.log10(time) * STEPS) for time in times], strict=True))
-    counts: dict[float, Counter[int]] = {}
-    for (half, step), number in sorted(cells.items()):
-        counts.setdefault(BRIGHTEST + half / 2, Counter())[step] = number
-    return counts
-
-
-# --- grouping --------------------------------------------------------------------------------------------
-
-
-def _build_completion(counts: Mapping[str, int]) -> Completion:
-    return Completion(
-        tasks=sum(counts.values()),
-        finished=sum(counts.get(status.name, 0) for status in FINISHED),
-        failed=counts.get(STATUS.ERROR.name, 0),
-    )
-
-
-def _build_focal_plane(by_ccd: Mapping[tuple[int, int], Mapping[str, int]]) -> FocalPlane:
+def _build_focal_plane(by_ccd: Mapping[tuple[Any, Any], dict[str, int]], sample: Sample) -> dict[Any, dict[Any, Ccd]]:
     """Group the CCDs by camera. If all CCDs belong to TESS, include the CCDs without a task."""
-    ccds = _TESS_CCDS if by_ccd.keys() <= set(_TESS_CCDS) else list(by_ccd)
-    cameras: dict[int, dict[int, Completion]] = {}
-    for camera, ccd in ccds[:_MOST_CCDS]:
-        cameras.setdefault(camera, {})[ccd] = _build_completion(by_ccd.get((camera, ccd), {}))
-    return FocalPlane(cameras=cameras, omitted=max(0, len(ccds) - _MOST_CCDS))
-
-
-def _build_median(counts: Counter[int]) -> float:
-    """Return the median run time in seconds. If two results are in the middle, the shorter run time is the median."""
-    steps = sorted(counts)
-    middle = bisect_left(list(accumulate(counts[step] for step in steps)), (counts.total() + 1) // 2)
-    return 10 ** ((steps[middle] + 0.5) / STEPS)
+    seconds: defaultdict[tuple[Any, Any], list[float]] = defaultdict(list)
+    for row in sample:
+        if is_number(row.elaptime):
+            seconds[row.camera, row.ccd].append(row.elaptime)
+    found: dict[Any, dict[Any, Ccd]] = {}
+    for place in islice(_TESS_CCDS if by_ccd.keys() <= set(_TESS_CCDS) else by_ccd, _CCDS):
+        counts, times = by_ccd.get(place, name_counts({})), seconds.get(place)
+        failed = counts["ERROR"] + counts["ABORT"]
+        mean = math.fsum(times) / len(times) if times else None
+        found.setdefault(place[0], {})[place[1]] = Ccd(sum(counts.values()), _count_finished(counts), failed, mean)
+    return found
 
 
 def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
@@ -206,3 +226,62 @@ def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
             runs.append([])
         runs[-1].append(row)
     return runs
+
+
+def _count_by_magnitude(sample: Sample) -> dict[float, dict[str, float]]:
+    found: dict[float, dict[str, float]] = {}
+    for part in sample.parts:
+        for row in part.rows:
+            cell = find_cell(row.datasource, row.method, row.tmag)
+            if cell.half is not None:
+                column = found.setdefault(cell.half / 2, dict.fromkeys(name_counts({}), 0.0))
+                column[name_status(row.status)] += part.weight
+    return dict(sorted(found.items()))
+
+
+def _list_points(sample: Sample, column: str) -> list[Point]:
+    """Return the positive values of a column by magnitude; values far from the median of their cell are marked."""
+    by_cell: defaultdict[Cell, list[tuple[float, Row[Any]]]] = defaultdict(list)
+    for row in sample:
+        value, cell = getattr(row, column), find_cell(row.datasource, row.method, row.tmag)
+        if is_number(value) and value > 0 and cell.half is not None:
+            by_cell[cell].append((value, row))
+    distances: list[tuple[float, int]] = []
+    for values in by_cell.values():
+        middle = statistics.median(value for value, _ in values)
+        distances += ((abs(math.log(value / middle)), row.priority) for value, row in values)
+    far = {priority for distance, priority in sorted(distances, reverse=True)[:_OUTLIERS] if distance > math.log(_FAR)}
+    return [
+        Point(row.tmag, value, cell.source, row.priority, row.starid, row.priority in far)
+        for cell, values in by_cell.items()
+        for value, row in values
+    ]
+
+
+def _find_positions(opened: OpenList, sample: Sample) -> list[Point]:
+    """Return tasks by right ascension and declination, which results or another program's columns may give."""
+    connection = opened.connection
+    rows = {row.priority: row for row in sample}
+    step = math.ceil(len(rows) / _POSITIONS) or 1
+    chosen = list(rows)[::step]
+    columns = {str(column["name"]).lower() for column in inspect(connection).get_columns(todolist.name)}
+    places: Iterable[tuple[int, Any, Any]]
+    if {"ra", "dec"} <= columns:
+        named = select(_task.priority, literal_column("ra"), literal_column("dec"))
+        among = _task.priority.in_(bindparam("priorities", expanding=True, literal_execute=True))
+        places = map(tuple, connection.execute(named.where(among), {"priorities": chosen}))
+    else:
+        places = (_find_place(*row) for row in connection.execute(_READ_EXTRA, {"priorities": chosen}))
+    return [
+        Point(ra, dec, name_status(rows[priority].status), priority, rows[priority].starid)
+        for priority, ra, dec in places
+        if is_number(ra) and is_number(dec) and -90 <= dec <= 90
+    ]
+
+
+def _find_place(priority: int, text: Any) -> tuple[int, Any, Any]:
+    try:
+        values = {name.lower(): value for name, value in json.loads(text).items()}
+    except (AttributeError, TypeError, ValueError):  # another program's
+        return priority, None, None
+    return priority, values.get("ra"), values.get("dec")

@@ -1,18 +1,19 @@
-"""Read the run times of a list, and the tasks that are left: of a large list, a sample from all of its parts."""
+"""Read a sample of tasks with their results, and from it the run times of a list and the tasks that are left."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, inspect, null, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, inspect, null, select
 
 from photometry_tasks.models import attempts, diagnostics, todolist
 from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 from photometry_tasks.sql import statements
-from photometry_tasks.status import FINISHED, STATUS, name_status
+from photometry_tasks.status import STATUS
 
 #: Parts of a large list, and the tasks that are read of each.
 _PARTS, _TASKS = 128, 256
@@ -20,8 +21,7 @@ _PARTS, _TASKS = 128, 256
 #: Results of the sample below which the history is asked too: it keeps the run times of tasks that were reset.
 _FEW = 30
 
-_task, _try = todolist.c, attempts.c
-_FINISHED = {status.name for status in FINISHED}
+_task, _result, _try = todolist.c, diagnostics.c, attempts.c
 _PAST_TIMES: Select[Any] = (
     select(_try.priority, _try.begun, _try.ended)
     .where(_try.priority.between(bindparam("first"), bindparam("last")), _try.begun.is_not(None), statements.IS_RESULT)
@@ -29,74 +29,77 @@ _PAST_TIMES: Select[Any] = (
 )
 
 
-def read_workload(
-    connection: Connection, counts: Counter[int | None], conditions: Iterable[ColumnElement[bool]] = ()
-) -> Workload:
-    """Return the run times of a list, and the tasks that are left.
+@dataclass(frozen=True)
+class Part:
+    """The sampled tasks of a part of a list.
+
+    Attributes
+    ----------
+    rows : sequence of Row
+        priority, starid, camera, ccd, datasource, method, tmag, status, and elaptime and rms_hour of the result.
+    weight : float
+        How many tasks of the list each row stands for.
+    last : int
+        The last priority of the part.
+    """
+
+    rows: Sequence[Row[Any]]
+    weight: float
+    last: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tasks from all parts of a list, with their results; all tasks of a list that is not large."""
+
+    parts: list[Part]
+
+    def __iter__(self) -> Iterator[Row[Any]]:
+        """Iterate over all rows."""
+        return (row for part in self.parts for row in part.rows)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds all tasks."""
+        return all(part.weight == 1 for part in self.parts)
+
+
+def read_sample(connection: Connection, tasks: int, conditions: Iterable[ColumnElement[bool]] = ()) -> Sample:
+    """Return a sample of the tasks that meet conditions: all, or of a large list some of each part.
 
     Parameters
     ----------
     connection : Connection
         In a transaction; the list may be of an older release.
-    counts : Counter
-        The number of the tasks that meet the conditions, by status.
+    tasks : int
+        The number of tasks that meet the conditions.
     conditions : iterable of ColumnElement
     """
-    tables = inspect(connection)
-    has_results, has_history = (tables.has_table(table.name) for table in (diagnostics, attempts))
     joined: Any = todolist
-    elaptime: ColumnElement[Any] = null()
-    if has_results:
-        joined = todolist.outerjoin(diagnostics, diagnostics.c.priority == _task.priority)
-        elaptime = diagnostics.c.elaptime
+    result: list[ColumnElement[Any]] = [null().label("elaptime"), null().label("rms_hour")]
+    if inspect(connection).has_table(diagnostics.name):
+        joined = todolist.outerjoin(diagnostics, _result.priority == _task.priority)
+        result = [_result.elaptime, _result.rms_hour]
     read = (
-        select(_task.priority, _task.datasource, _task.method, _task.tmag, _task.status, elaptime)
+        select(
+            *(_task.priority, _task.starid, _task.camera, _task.ccd, _task.datasource, _task.method, _task.tmag),
+            *(_task.status, *result),
+        )
         .select_from(joined)
         .where(_task.priority.between(bindparam("first"), bindparam("last")), *conditions)
         .order_by(_task.priority)
         .limit(bindparam("limit"))
     )
-    run_times = RunTimes()
-    waiting: list[dict[Cell, float]] = []
-    running: dict[Cell, float] = defaultdict(float)
-    lasts: list[int] = []
-    parts: list[dict[str, int]] = []
-    cells: dict[int, Cell] = {}
-    measured, covered, seconds = 0.0, 0.0, 0.0
-    for part in _divide(connection, counts.total()):
-        rows = connection.execute(read, part).all()
-        if not rows:
-            continue
-        # The rest of the part is as the tasks that were read.
-        weight = 1.0
-        if len(rows) == part["limit"]:
-            weight = (part["last"] - part["first"] + 1) / (rows[-1].priority - part["first"] + 1)
-        left: dict[Cell, float] = defaultdict(float)
-        for priority, datasource, method, tmag, status, time in rows:
-            cell = find_cell(datasource, method, tmag)
-            name = name_status(status)
-            if isinstance(time, float | int) and math.isfinite(time):
-                run_times.add(cell, time)
-                measured, seconds = measured + weight, seconds + weight * time
-            elif name == STATUS.SKIPPED.name:
-                covered += weight
-            if status is None:
-                left[cell] += weight
-                cells[priority] = cell
-            elif name == STATUS.STARTED.name:
-                running[cell] += weight
-                cells[priority] = cell
-        waiting.append(left)
-        lasts.append(rows[-1].priority if weight == 1.0 else part["last"])
-        parts.append({"first": rows[0].priority, "last": rows[-1].priority})
-    if has_history and len(run_times) < _FEW:
-        for part in parts:
-            for priority, begun, ended in connection.execute(_PAST_TIMES, part):
-                if priority in cells:
-                    run_times.add(cells[priority], (ended - begun).total_seconds())
-    _scale(waiting, counts[None])
-    _scale([running], counts[STATUS.STARTED.value])
-    return Workload(run_times, waiting, lasts, running, round(measured), round(covered), seconds)
+    parts = []
+    for given in _divide(connection, tasks):
+        rows = connection.execute(read, given).all()
+        if len(rows) == given["limit"]:
+            # The rest of the part is as the tasks that were read.
+            read_range = rows[-1].priority - given["first"] + 1
+            parts.append(Part(rows, (given["last"] - given["first"] + 1) / read_range, given["last"]))
+        elif rows:
+            parts.append(Part(rows, 1.0, rows[-1].priority))
+    return Sample(parts)
 
 
 def _divide(connection: Connection, tasks: int) -> list[dict[str, int]]:
@@ -104,13 +107,62 @@ def _divide(connection: Connection, tasks: int) -> list[dict[str, int]]:
     lowest, highest = connection.execute(statements.PRIORITY_RANGE).one()
     if not tasks or lowest is None:
         return []
-    is_small = tasks <= _PARTS * _TASKS
+    limit = tasks + 1 if tasks <= _PARTS * _TASKS else _TASKS
     edges = [lowest + (highest + 1 - lowest) * number // _PARTS for number in range(_PARTS + 1)]
-    return [
-        {"first": first, "last": end - 1, "limit": tasks + 1 if is_small else _TASKS}
-        for first, end in pairwise(edges)
-        if end > first
-    ]
+    return [{"first": first, "last": end - 1, "limit": limit} for first, end in pairwise(edges) if end > first]
+
+
+def read_workload(
+    connection: Connection, counts: Counter[int | None], conditions: Iterable[ColumnElement[bool]] = ()
+) -> Workload:
+    """Return the run times of the tasks that meet conditions, and those that are left; `counts` are by status."""
+    return build_workload(connection, read_sample(connection, counts.total(), conditions), counts)
+
+
+def build_workload(connection: Connection, sample: Sample, counts: Counter[int | None]) -> Workload:
+    """Return the run times of a sample, and the tasks that are left.
+
+    Parameters
+    ----------
+    connection : Connection
+        To ask the history, if the sample has few results.
+    sample : Sample
+    counts : Counter
+        The number of the tasks from which the sample was taken, by status.
+    """
+    run_times = RunTimes()
+    waiting: list[dict[Cell, float]] = []
+    running: dict[Cell, float] = defaultdict(float)
+    untimed: dict[int, Cell] = {}
+    measured = covered = seconds = 0.0
+    for part in sample.parts:
+        left: dict[Cell, float] = defaultdict(float)
+        for row in part.rows:
+            cell = find_cell(row.datasource, row.method, row.tmag)
+            if is_number(row.elaptime):
+                run_times.add(cell, row.elaptime)
+                measured, seconds = measured + part.weight, seconds + part.weight * row.elaptime
+            elif row.status == STATUS.SKIPPED.value:
+                covered += part.weight
+            if row.status is None or row.status == STATUS.STARTED.value:
+                (left if row.status is None else running)[cell] += part.weight
+                untimed[row.priority] = cell
+        waiting.append(left)
+    if len(run_times) < _FEW and inspect(connection).has_table(attempts.name):
+        for part in sample.parts:
+            given = {"first": part.rows[0].priority, "last": part.rows[-1].priority}
+            for priority, begun, ended in connection.execute(_PAST_TIMES, given):
+                if priority in untimed:
+                    run_times.add(untimed[priority], (ended - begun).total_seconds())
+    _scale(waiting, counts[None])
+    _scale([running], counts[STATUS.STARTED.value])
+    lasts = [part.last for part in sample.parts]
+    return Workload(run_times, waiting, lasts, running, round(measured), round(covered), seconds)
+
+
+def is_number(value: object) -> bool:
+    """Whether a stored value is a finite number; other programs may have stored anything."""
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 def _scale(parts: list[dict[Cell, float]], number: int) -> None:

@@ -137,6 +137,9 @@ class Database(SharedDatabase, Protocol):
         """Complete or roll back the last write of a killed writer, if it left a journal."""
         return
 
+    def limit_time(self, seconds: float) -> None:
+        """Let queries of the open transaction fail that take longer."""
+
     def find_damage(self) -> list[str]:
         """Return a line for each damage that the database itself finds."""
         return []
