@@ -1,6 +1,5 @@
 """The report: the page shows the content of any file, and needs no other file."""
 
-import base64
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.cli.main import main
 from photometry_tasks.errors import InvalidArgumentError, NotATodoFileError
 from photometry_tasks.report import build_report, write_report
+from photometry_tasks.text import format_seconds
 from tests.support import old_files
 from tests.support.lists import Rows, checksum, make_file, query, result_of
 
@@ -122,22 +122,23 @@ def test_counts(survey: Path, page: Page) -> None:
     assert "tasks 10,000 finished" in page.text
     for name, status in [("PENDING", None), *((status.name, status.value) for status in STATUS)]:
         shown = f" {name} {counts.get(status, 0):,} "
-        assert (shown in page.text) == (name not in ("ABORT", "UNKNOWN"))
+        assert (shown in page.text) == (status in counts)
     done = sum(counts.get(status, 0) for status in FINISHED)
     assert f"finished {done / 100:.1f} %" in page.text
     assert f"Finished: {done:,} of 10,000." in page.text
 
 
 def test_focal_plane(survey: Path, page: Page) -> None:
-    """Each CCD shows the share of finished tasks, and the share of ERROR in the finished tasks."""
-    ccds = query(
-        survey,
-        "SELECT camera, ccd, count(*), sum(status IN (1, 2, 3, 4, 5)), sum(status = 2) FROM todolist GROUP BY 1, 2",
+    """Each CCD shows the share of finished tasks, the share of failed ones among them, and the run time of a star."""
+    sql = (
+        "SELECT camera, ccd, count(*), sum(status IN (1, 2, 3, 4, 5)), sum(status IN (2, 4)), avg(elaptime) "
+        "FROM todolist LEFT JOIN diagnostics USING (priority) GROUP BY 1, 2"
     )
+    ccds = query(survey, sql)
     assert len(ccds) == 16
-    for camera, ccd, tasks, done, failed in ccds:
-        shown = f"{camera}.{ccd} {100 * done / tasks:.1f} % ERROR {100 * failed / done:.1f} %"
-        assert shown in page.text
+    for camera, ccd, tasks, done, failed, seconds in ccds:
+        shares = f"{100 * done / tasks:.1f} % failed {100 * failed / done:.1f} %"
+        assert f"{camera}.{ccd} {shares} {format_seconds(seconds)}/star" in page.text
     assert any("by camera and CCD" in label for label in page.labels)
 
 
@@ -146,35 +147,53 @@ def test_shares_are_not_rounded_to_all_or_nothing(todo: Callable[..., Path]) -> 
     path = todo(*({"camera": 1 + n // 3000, "status": 1 if n and n != 3001 else None} for n in range(6000)))
     change(path, "UPDATE todolist SET status = NULL WHERE camera = 2 AND priority <> 6000")
     text = read(path).text
-    assert "1.1 >99.9 % ERROR 0 %" in text
-    assert "2.1 <0.1 % ERROR 0 %" in text
-    assert "3.1 – ERROR –" in text
+    assert "1.1 >99.9 % failed 0 %" in text
+    assert "2.1 <0.1 % failed 0 %" in text
+    assert "3.1 – failed –" in text
 
 
 def test_pictures_say_what_they_show(survey: Path, page: Page) -> None:
     """Each figure has a label for screen readers, with the important numbers."""
     assert page.tags.count("svg") == 3
-    tmags, times, pace = page.labels[1:]
+    throughput, tmags, times = page.labels[1:]
     assert tmags.startswith("Tasks by status in each half magnitude from 3 to 15")
-    assert "Results by run time and magnitude" in times
-    assert "over 2 runs from 2026-10-26 07:34 to 2026-10-30 12:33 UTC; at most " in pace
-    (without,) = query(survey, "SELECT count(*) FROM todolist WHERE tmag IS NULL")
-    assert f"Tasks without a magnitude, not drawn: {without[0]:,}." in page.text
-    ((drawn, results),) = query(survey, "SELECT count(tmag), count(*) FROM diagnostics JOIN todolist USING (priority)")
-    assert f"Results drawn: {drawn:,} of {results:,}." in page.text
+    ((drawn,),) = query(survey, "SELECT count(tmag) FROM diagnostics JOIN todolist USING (priority)")
+    assert f"run time of {drawn:,} results by magnitude; the median is 2" in times
+    assert "over 2 runs from 2026-10-26 07:34 to 2026-10-30 12:33 UTC; at most " in throughput
     ((saved, errors),) = query(survey, "SELECT sum(saved), sum(errors) FROM photometry_tasks_progress")
     assert f"Results saved: {saved:,}, with ERROR: {errors:,}; from 2026-10-26 07:34" in page.text
 
 
-def test_median_run_time(todo: Callable[..., Path]) -> None:
-    """The median of the run times is precise to 2.3 %."""
+def test_noise_and_sky(todo: Callable[..., Path]) -> None:
+    """The noise of results is drawn, and the sky where results have ra and dec; odd values are left out."""
+    path = todo(*({"tmag": 8 + n / 100, "status": 1, "datasource": "tpf" if n % 2 else "ffi"} for n in range(100)))
+    rows: list[tuple[object, ...]] = [(n, "a", 1.0, 50.0 + n) for n in range(1, 101)]
+    change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, rms_hour) VALUES (?, ?, ?, ?)", rows)
+    places = [
+        '{"ra": 300.5, "dec": -50}',
+        '{"RA": 310, "DEC": -60.5}',
+        '{"ra": "x", "dec": 1}',
+        '{"ra": 1, "dec": 99}',
+        "[]",
+    ]
+    extra: list[tuple[object, ...]] = list(enumerate(places, start=1))
+    change(path, "INSERT INTO photometry_tasks_extra VALUES (?, ?)", extra)
+    labels = read(path).labels
+    assert "2 tasks on the sky by status" in labels
+    assert any("rms_hour of 100 results by magnitude; the median is 10" in label for label in labels)
+    change(path, "ALTER TABLE todolist ADD COLUMN ra REAL; ALTER TABLE todolist ADD COLUMN dec REAL;")
+    change(path, "UPDATE todolist SET ra = priority, dec = 10")
+    assert "100 tasks on the sky by status" in read(path).labels
+
+
+def test_results_that_are_far_from_others(todo: Callable[..., Path]) -> None:
+    """A run time that differs much from those of similar stars is marked, with the star and the time."""
     path = todo(*({"tmag": 10.1, "status": 1} for _ in range(101)))
-    rows: list[tuple[object, ...]] = [(n, "aperture", 0.5 * n) for n in range(1, 102)]
+    rows: list[tuple[object, ...]] = [(n, "aperture", 500.0 if n == 7 else 10.0 + n % 3) for n in range(1, 102)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (?, ?, ?)", rows)
-    label = next(label for label in read(path).labels if "median" in label)
-    found = re.search(r"goes from ([\d.]+) s", label)
-    assert found
-    assert float(found[1]) == pytest.approx(25.5, rel=0.023)
+    page = read(path)
+    assert page.pieces.count("TIC 107: 8.3 min at magnitude 10.10") == 1
+    assert any("the median is 11 s; 1 marked" in label for label in page.labels)
 
 
 def test_pauses_are_cut_out(todo: Callable[..., Path]) -> None:
@@ -185,10 +204,9 @@ def test_pauses_are_cut_out(todo: Callable[..., Path]) -> None:
     change(path, "INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", minutes)
     page = read(path)
     label = "over 3 runs from 1970-01-01 00:10 to 2096-10-02 07:46 UTC; at most 6 results per minute, 1 with ERROR"
-    assert page.labels[-1].endswith(label)
-    for text in ("1970-01-01", "00:10", "2001-09-09", "01:47", "2096-10-02", "07:07"):
+    assert any(found.endswith(label) for found in page.labels)
+    for text in ("1970-01-01 00:10", "2001-09-09 01:47", "2096-10-02 07:07", "time of work, without pauses"):
         assert text in page.pieces
-    assert "minutes of work, without pauses" in page.pieces
 
 
 # --- errors ----------------------------------------------------------------------------------------------
@@ -203,9 +221,10 @@ def test_errors_are_grouped(opened: Callable[..., TaskManager]) -> None:
         manager.save_result(result_of({"priority": priority}, status, errors=[text]))
     manager.close()
     text = read(Path(manager.todo_file)).text
-    assert "3 2 no stamp for TIC # first: priority 1, TIC 1000" in text
-    assert "2 2 row # first: priority 4, TIC 1003" in text
-    assert "Kinds shown: 2 of 2." in text
+    assert "2 not given : no stamp for TIC # first: priority 1, TIC 1000 a no stamp for TIC 123" in text
+    assert "2 not given : row # first: priority 4, TIC 1003 row 5" in text
+    assert "Groups shown: 2 of 2." in text
+    assert text.index("Warnings 1 no stamp for TIC # first: priority 2, TIC 1001") > text.index("row #")
 
 
 def test_only_the_commonest_errors(todo: Callable[..., Path]) -> None:
@@ -215,8 +234,9 @@ def test_only_the_commonest_errors(todo: Callable[..., Path]) -> None:
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, kind) for n, kind in enumerate(kinds, start=1)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
     text = read(path).text
-    assert re.findall(r"\b([A-Z])\1\1\b", text) == [chr(ord("Z") - n) for n in range(15)]
-    assert "Kinds shown: 15 of 26." in text
+    # Each in the message, and in the whole errors of the first task.
+    assert re.findall(r"\b([A-Z])\1\1\b", text)[::2] == [chr(ord("Z") - n) for n in range(15)]
+    assert "Groups shown: 15 of 26." in text
 
 
 def test_errors_that_are_all_different(todo: Callable[..., Path]) -> None:
@@ -226,8 +246,8 @@ def test_errors_that_are_all_different(todo: Callable[..., Path]) -> None:
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, str(n).translate(letters)) for n in range(1, 20_011)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
     text = read(path).text
-    assert "Kinds shown: 15 of 20,000." in text
-    assert "Errors of further kinds: 10." in text
+    assert "Groups shown: 15 of 20,000." in text
+    assert "Failures that are not grouped: 10." in text
 
 
 HOSTILE = [
@@ -252,12 +272,12 @@ def test_hostile_errors(todo: Callable[..., Path]) -> None:
     )
     page = read(path)
     assert not {"script", "img"} & set(page.tags)
-    assert page.tags.count("style") == 1 + page.tags.count("svg")
+    assert page.tags.count("style") == 1
     for line in HOSTILE[:3]:
         assert re.sub(r"\d+", "#", line) in page.text
     assert all(char.isprintable() for char in page.text)
     assert "x" * 159 + "…" in page.text
-    assert "x" * 160 not in page.text
+    assert "x" * 10_001 not in page.text
     assert "(no text)" in page.text
     assert r"\xff<" in page.text
 
@@ -278,11 +298,11 @@ def test_an_empty_list(todo: Callable[..., Path]) -> None:
     """A list without tasks has a report."""
     page = read(todo())
     assert "tasks 0 finished –" in page.text
-    assert "1.1 – ERROR –" in page.text
+    assert "1.1 – failed –" in page.text
     assert "No task has a magnitude." in page.text
-    assert "There are no results." in page.text
-    assert "no result has been saved yet" in page.text
-    assert "There are no errors." in page.text
+    assert "There are no results with a magnitude." in page.text
+    assert "The list has no record of the times of its results." in page.text
+    assert "No task has failed." in page.text
     assert "svg" not in page.tags
 
 
@@ -301,13 +321,12 @@ def test_all_finished(todo: Callable[..., Path]) -> None:
 
 
 def test_no_magnitudes(todo: Callable[..., Path]) -> None:
-    """If no task has a magnitude, the page gives the numbers of tasks and results as text."""
+    """If no task has a magnitude, the page says so."""
     path = todo({"tmag": None, "status": 1}, {"tmag": None})
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime) VALUES (1, 'psf', 2.5)")
     page = read(path)
     assert "No task has a magnitude." in page.text
-    assert "not drawn: 2." in page.text
-    assert "Results drawn: 0 of 1." in page.text
+    assert "There are no results with a magnitude." in page.text
 
 
 def test_odd_numbers(todo: Callable[..., Path]) -> None:
@@ -324,18 +343,16 @@ def test_odd_numbers(todo: Callable[..., Path]) -> None:
     change(path, "INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)", minutes)
     page = read(path)
     assert "UNKNOWN 1" in page.text
-    assert "outside -30 to 40, not drawn: 3." in page.text
-    assert "Results drawn: 4 of 11." in page.text
-    assert any("magnitude from -1.5 to 40.5" in label for label in page.labels)
-    assert f"first: priority {2**62}" in page.text
+    assert any("run time of 4 results by magnitude" in label for label in page.labels)
+    assert any("magnitude from -1.5 to 12.5" in label for label in page.labels)
     assert "from 1970-01-01 00:00 to 1970-01-01 00:01 UTC" in page.text
 
 
 def test_another_mission(todo: Callable[..., Path]) -> None:
     """Cameras and CCDs of another mission are shown, and TESS's are not added."""
     page = read(todo({"camera": 0, "ccd": 84, "status": 2}, {"camera": 24, "ccd": 1}, {"camera": -3, "ccd": 10**12}))
-    assert "0.84 100 % ERROR 100 %" in page.text
-    assert "24.1 0 % ERROR –" in page.text
+    assert "0.84 100 % failed 100 %" in page.text
+    assert "24.1 0 % failed –" in page.text
     assert "-3.1000000000000 0 %" in page.text
     assert "camera 4" not in page.text
 
@@ -344,7 +361,7 @@ def test_many_ccds(todo: Callable[..., Path]) -> None:
     """CCDs beyond 400 are only counted."""
     page = read(todo(*({"camera": n // 10, "ccd": n} for n in range(1000))))
     assert "CCDs not shown: 600." in page.text
-    assert page.text.count("ERROR –") == 400
+    assert page.text.count("failed –") == 400
 
 
 @pytest.mark.parametrize("release", ["3.0", "4.4", "6.3"])
@@ -353,17 +370,16 @@ def test_old_files(tmp_path: Path, release: str) -> None:
     page = read(old_files.make_old_file(tmp_path / "todo.sqlite", release))
     assert "tasks 60 finished 88.3 %" in page.text
     assert "OK 24" in page.text
-    assert "Results drawn: 45 of 48." in page.text
-    assert "12 0 Automatically switched to Halo photometry first: priority 1, TIC 1000" in page.text
+    assert "45 results with a magnitude." in page.text
     assert "The list has no record of the times of its results" in page.text
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3
 
 
 def test_a_list_that_nobody_has_opened(tmp_path: Path) -> None:
     """A file with only the table `todolist` is shown."""
     page = read(old_files.make_old_file(tmp_path / "todo.sqlite", "6.0", results=False))
     assert "tasks 60 finished 0 %" in page.text
-    assert "There are no results." in page.text
+    assert "There are no results with a magnitude." in page.text
 
 
 def test_a_file_in_use(opened: Callable[..., TaskManager]) -> None:
@@ -408,47 +424,27 @@ def test_no_todo_file(tmp_path: Path) -> None:
         build_report(tmp_path / "none.sqlite")
 
 
-def test_without_matplotlib(todo: Callable[..., Path]) -> None:
-    """Without Matplotlib, the module can be imported, and `build_report` raises ImportError."""
+def test_without_jinja(todo: Callable[..., Path]) -> None:
+    """Without Jinja2, the module can be imported, and `build_report` raises ImportError."""
     script = (
-        "import sys; sys.modules['matplotlib'] = None\nfrom pathlib import Path\n"
+        "import sys; sys.modules['jinja2'] = None\nfrom pathlib import Path\n"
         "from photometry_tasks.report import build_report\n"
         "try:\n    build_report(Path(sys.argv[1]))\nexcept ImportError as error:\n    print(error.name)"
     )
     run = subprocess.run([sys.executable, "-c", script, str(todo())], capture_output=True, text=True, check=True)
-    assert run.stdout == "matplotlib\n"
+    assert run.stdout == "jinja2\n"
 
 
 # --- the page --------------------------------------------------------------------------------------------
 
 
 def test_it_stands_alone(page: Page) -> None:
-    """The page has no script and refers to no other file; it contains its images."""
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    """The page has no script and refers to no other file or address."""
+    assert not {"script", "link", "img", "iframe", "object", "form", "a"} & set(page.tags)
     assert "://" not in page.source
     assert "@import" not in page.source
-    references = [value for name, value in page.attributes if name in ("href", "xlink:href", "src", "srcset")]
-    assert all(value.startswith(("#", "data:image/png;base64,")) for value in references)
-    images = [value.partition(",")[2] for value in references if value.startswith("data:")]
-    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
-    assert len(images) == 2
-    ids = {value for name, value in page.attributes if name == "id"}
-    assert {value[1:] for value in references if value.startswith("#")} <= ids
-    assert set(re.findall(r"url\(#([^)]*)\)", page.source)) <= ids
-    assert set(re.findall(r"url\((.)", page.source)) <= {"#"}
-
-
-def test_nothing_global_is_changed(survey: Path) -> None:
-    """The caller's settings of Matplotlib are not changed, and pyplot is not loaded."""
-    script = (
-        "import sys, matplotlib\nfrom pathlib import Path\nfrom photometry_tasks.report import build_report\n"
-        "def settings():\n    now = matplotlib.rcParams\n"
-        "    return {name: now[name] for name in now if name != 'backend'}\n"  # reading `backend` loads pyplot
-        "before = settings()\nbuild_report(Path(sys.argv[1]))\n"
-        "print(before == settings(), 'matplotlib.pyplot' in sys.modules)"
-    )
-    run = subprocess.run([sys.executable, "-c", script, str(survey)], capture_output=True, text=True, check=True)
-    assert run.stdout == "True False\n"
+    assert "url(" not in page.source
+    assert not {name for name, _ in page.attributes} & {"href", "src", "srcset"}
 
 
 @pytest.mark.parametrize("content", ["import os\n", "<!DOCTYPE html>\n<title>mine</title>\n", "\n", "\0\udcff"])
@@ -471,48 +467,18 @@ def test_what_it_replaces(todo: Callable[..., Path], tmp_path: Path, content: st
 
 
 def test_size_and_time(survey: Path) -> None:
-    """The report of 10,000 tasks takes less than 5 s and 2 MB."""
+    """The report of 10,000 tasks takes less than 5 s and 1 MB."""
     begin = time.process_time()
     size = len(build_report(survey).encode())
     assert time.process_time() - begin < 5
-    assert size < 2_000_000
+    assert size < 1_000_000
 
 
 @pytest.mark.slow
 def test_size_and_time_of_a_sector(tmp_path: Path) -> None:
-    """The report of 168,000 tasks takes less than 10 s and 2 MB."""
+    """The report of 168,000 tasks takes less than 10 s and 1 MB."""
     path = make_survey(tmp_path / "todo.sqlite", 168_000)
     begin = time.process_time()
     size = len(build_report(path).encode())
     assert time.process_time() - begin < 10
-    assert size < 2_000_000
-
-
-@pytest.mark.parametrize("width", [400, 1200])
-def test_it_is_drawn(page: Page, tmp_path: Path, width: int) -> None:
-    """A browser draws the colours of every figure, and no element is wider than the window."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("Chromium is not installed")
-    from matplotlib.image import imread
-
-    frame, picture = tmp_path / "frame.html", tmp_path / "report.png"
-    # A headless browser returns only a picture: an element that is too wide empties the page.
-    probe = "<script>if (document.documentElement.scrollWidth > innerWidth) document.body.innerHTML = ''</script>"
-    (tmp_path / "report.html").write_text(page.source.replace("</body>", probe + "</body>"), encoding="utf-8")
-    # While a page loads, a window is never narrower than 500 pixels, but a frame can be.
-    style = f"position: fixed; left: 0; top: 0; border: 0; width: {width}px; height: 3400px"
-    frame.write_text(f'<!DOCTYPE html><body><iframe src="report.html" style="{style}"></iframe></body>')
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars"
-    quiet = "--disable-background-networking --disable-component-update --disable-sync"
-    size = f"--window-size={width},3400"
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [browser, *options.split(), *quiet.split(), size, profile, f"--screenshot={picture}", frame.as_uri()]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 0, run.stderr
-    pixels = (imread(picture)[:, :, :3] * 255).round().astype(int)
-    assert pixels.shape == (3400, width, 3)
-    # OK in the numbers, SKIPPED in the shares, the results per minute, and the medians.
-    for colour in ("#009E73", "#56B4E9", "#0072B2", "#D55E00"):
-        red, green, blue = bytes.fromhex(colour[1:])
-        assert (abs(pixels - [red, green, blue]).max(axis=2) <= 2).sum() > 100, colour
+    assert size < 1_000_000
