@@ -9,6 +9,7 @@ __all__ = [
     "clean",
     "count_of",
     "describe_tasks",
+    "find_message",
     "format_hours",
     "format_range",
     "format_seconds",
@@ -78,6 +79,16 @@ def build_html(kind: str, name: str, counts: Mapping[str, int], note: str = "") 
 def name_version(version: str | None) -> str:
     """Return a version of the pipeline for messages."""
     return "an unknown version" if version is None else repr(version)
+
+
+def find_message(errors: str) -> str:
+    """Return the line that says what is wrong: the first one after the last frame of a traceback, or the last line."""
+    lines = [line for line in errors.splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    if frames:
+        rest = (line for line in lines[frames[-1] + 1 :] if not line.startswith(" "))
+        lines = [next(rest, lines[-1])]
+    return lines[-1].strip() if lines else ""
 
 
 def shorten(text: str) -> str:

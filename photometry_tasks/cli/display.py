@@ -26,7 +26,7 @@ from rich.text import Text
 
 from photometry_tasks.cli.messages import describe_estimate, describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
-from photometry_tasks.text import clean, count_of, format_range, format_seconds, list_first, name_version
+from photometry_tasks.text import clean, count_of, find_message, format_range, format_seconds, list_first, name_version
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
@@ -232,7 +232,7 @@ def _build_parts(
     if found["failures"]:
         parts.append(_build_failures(found["failures"], rows))
     if found["last_errors"]:
-        errors = [{**row, "errors": _last_line(row["errors"])} for row in found["last_errors"][:rows]]
+        errors = [{**row, "errors": find_message(row["errors"] or "")} for row in found["last_errors"][:rows]]
         parts.append(_build_list("Last errors", errors, ("priority", "starid", "errors")))
     parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
     more = []
@@ -272,7 +272,7 @@ def build_attempts(priority: int, attempts: list[dict[str, Any]]) -> RenderableT
         words += [f"job {row['slurm_jobid']}"] if row.get("slurm_jobid") else []
         words += [f"version {name_version(row['version'])}"] if row["version"] else []
         parts.append(Text(clean(f"{number}: {', '.join(words)}")))
-        if error := _last_line(row["errors"]):
+        if error := find_message(row["errors"] or ""):
             parts.append(Text(f"   {clean(error)}", style="dim"))
     return Group(*parts)
 
@@ -443,7 +443,3 @@ def _build_text(name: str, value: object) -> Text:
     if name == "errors":
         text.no_wrap, text.overflow = True, "ellipsis"
     return text
-
-
-def _last_line(errors: str | None) -> str:
-    return next((line.strip() for line in reversed((errors or "").splitlines()) if line.strip()), "")

@@ -7,7 +7,6 @@ import codecs
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
@@ -112,13 +111,15 @@ class _Commands(click.Group):
         with _stating_interrupts():
             return super().make_context(*given, **named)
 
-    def _name_options(self, ctx: click.Context, text: str) -> str:
-        """Return a message about arguments of Python with the options of the command in their place."""
+    def _name_option(self, ctx: click.Context, text: str) -> str:
+        """Return a message about an argument of Python, which begins with its name, with the option in its place."""
+        name, _, rest = text.partition("=")
         command = self.get_command(ctx, ctx.invoked_subcommand or "")
-        given = [] if command is None else command.params
-        options = {param.name: max(param.opts, key=len) for param in given if isinstance(param, click.Option)}
-        # A name follows a blank or a backtick, as no part of a quoted path does: 'camera=1/out.csv'.
-        return re.sub(r"(?<![^\s`])(\w+)(?:=True\b|(?==))", lambda found: options.get(found[1], found[0]), text)
+        for param in [] if command is None else command.params:
+            if isinstance(param, click.Option) and param.name == name:
+                option = max(param.opts, key=len)
+                return option + rest.removeprefix("True") if param.is_flag else f"{option}={rest}"
+        return text
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -131,7 +132,7 @@ class _Commands(click.Group):
             raise
         except (TodoError, OSError) as error:
             failure = _Braked if isinstance(error, TooManyErrorsError) else click.ClickException
-            text = self._name_options(ctx, str(error)) if isinstance(error, InvalidArgumentError) else str(error)
+            text = self._name_option(ctx, str(error)) if isinstance(error, InvalidArgumentError) else str(error)
             raise failure(clean(text)) from error
         except Exception as error:
             from sqlalchemy.exc import DBAPIError

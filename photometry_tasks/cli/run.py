@@ -81,6 +81,8 @@ def run(
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = import_function(function)  # before the list is opened
+    if _has_nothing(todo, constraints):
+        return
     if executor is not None:
         how["executor"] = import_executor(executor)
         if how["jobs"] is None:
@@ -125,6 +127,8 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = import_function(function)  # before the list is opened
+    if _has_nothing(todo, constraints):
+        return
     if todo.path is not None:
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
@@ -243,6 +247,16 @@ def _describe_running(report: "RunReport") -> str:
     if longest.seconds >= max(_SILENCE, _SLOW * (longest.expected or math.inf)):
         return f"Slow: {task}."
     return ""
+
+
+def _has_nothing(todo: Location, constraints: dict[str, Any]) -> bool:
+    """Whether no task matches constraints, and say so: opening the list would return failed tasks to pending."""
+    from photometry_tasks.maintenance.matches import describe_matches, has_match
+
+    if not constraints or has_match(todo, constraints):
+        return False
+    echo(describe_matches(todo, constraints), err=True)
+    return True
 
 
 def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunReport") -> None:

@@ -15,7 +15,7 @@ from photometry_tasks.sql.execution import iter_batches
 from photometry_tasks.sql.statements import IS_LAST_RESULT
 from photometry_tasks.status import FAILED
 from photometry_tasks.storage.open import OpenList
-from photometry_tasks.text import shorten
+from photometry_tasks.text import find_message, shorten
 
 _MOST_GROUPS, _MOST_CHARACTERS = 20_000, 160
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
@@ -121,7 +121,7 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
 
 
 def _build_message(errors: str) -> str:
-    """Return the last line of the errors, shortened and without its numbers."""
-    line = errors.rstrip().rpartition("\n")[2].strip()
+    """Return the line of the errors that says what is wrong, shortened and without its numbers."""
+    line = find_message(errors)
     message = _NUMBER.sub("#", line[: 5 * _MOST_CHARACTERS]) or "(no text)"
     return message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"

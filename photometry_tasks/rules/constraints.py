@@ -50,7 +50,7 @@ def check_constraints(constraints: Mapping[str, Any]) -> CheckedConstraints:
     if "tmag_min" in constraints and "tmag_max" in constraints:
         limits: dict[str, Any] = dict(checked)
         if limits.get("tmag_min", -math.inf) > (most := limits.get("tmag_max", math.inf)):
-            remedy = f"it is larger than tmag_max={most}; exchange the two"
+            remedy = f"it is larger than the upper limit, {most}; exchange the two"
             raise invalid_argument("tmag_min", limits["tmag_min"], remedy)
     return checked
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import sys
@@ -206,6 +207,29 @@ def test_errors(target: Any) -> None:
     assert dead == {**shared, "count": 2, "hosts": {host: 2}}
     assert (without_flux["message"], without_flux["count"]) == ("no flux", 1)
     assert [group["message"] for group in todo.errors(priority=5)] == ["no flux"]
+
+
+#: The beginning of a traceback.
+FRAME = 'Traceback (most recent call last):\n  File "a.py", line 3, in f\n    g()\n'
+
+
+@pytest.mark.parametrize(
+    ("errors", "message"),
+    [
+        (f"{FRAME}ValueError: flux is NaN\nsee the log\nfor details", "ValueError: flux is NaN"),
+        (f"{FRAME}    ^^^\nKeyError: 1\n\nDuring handling:\n\n{FRAME}OSError: no", "OSError: no"),
+        ('  File "a.py", line 3\n    x = (\n        ^\nSyntaxError: never closed', "SyntaxError: never closed"),
+        ("one\ntwo \n\n", "two"),
+        ('  File "a.py", line 3\n    only frames', "only frames"),
+        ("", "(no text)"),
+    ],
+)
+def test_the_line_that_says_what_is_wrong(todo: Callable[..., Path], errors: str, message: str) -> None:
+    """Errors are grouped by the line that begins the exception, whatever lines follow."""
+    path = todo({}, {})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of({"priority": 1}, STATUS.ERROR, errors=[errors]))
+    assert [group["message"] for group in TodoList(path).errors()] == [re.sub(r"\d", "#", message)]
 
 
 @pytest.mark.both_databases
