@@ -20,7 +20,7 @@ def serve(todo: str, host: str, port: int) -> None:
     """Show TODO as a live page for a browser.
 
     TODO is a file, a PostgreSQL URL, or a folder with several files. The list is only read. The printed address has a
-    token, without which nobody can look. From another computer, use a tunnel: ssh -L 8765:localhost:8765 HOST
+    token, which the server demands. From another computer, use a tunnel: ssh -L 8765:localhost:8765 HOST
 
     Example: photometry-tasks serve todo.sqlite --port 0
     """

@@ -35,7 +35,7 @@ T = TypeVar("T")
 #: Seconds between two updates; or so many times the processor time of an update, if that is longer.
 _INTERVAL, _SHARE = 2.0, 30.0
 
-#: Seconds of a query; seconds between two signs of life to a browser; the most pages with other filters that are kept.
+#: Seconds of a query; seconds between two signals to a browser; the most pages with other filters that are kept.
 _LIMIT, _PING, _KEPT = 10.0, 15.0, 50
 
 #: The variable of the environment with the token, for a server that is started again.
