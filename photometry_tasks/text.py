@@ -8,6 +8,7 @@ __all__ = [
     "build_html",
     "clean",
     "count_of",
+    "describe_jobs",
     "describe_tasks",
     "find_message",
     "format_hours",
@@ -50,6 +51,11 @@ def format_seconds(seconds: float) -> str:
 def format_hours(hours: float) -> str:
     """Return a duration of hours in a readable unit: see `format_seconds`."""
     return format_seconds(3600 * hours)
+
+
+def describe_jobs(jobs: float) -> str:
+    """Return how many tasks run at once, with three digits: "1 task at once"."""
+    return f"{jobs:.3g} task{'' if jobs == 1 else 's'} at once"
 
 
 def list_first(items: Iterable[object], limit: int) -> str:

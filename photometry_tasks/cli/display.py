@@ -238,8 +238,8 @@ def _build_parts(
     more = []
     if found["running"]:
         number, running = found["status"]["STARTED"], [_show_running(row) for row in found["running"][:rows]]
-        title = f"{'Interrupted' if found['holder'] is None else 'Started'} tasks: {number:,}"
-        title += f" (here {len(running)})" if number > len(running) else ""
+        title = "Interrupted tasks" if found["holder"] is None else "Started tasks"
+        title += f": {number:,}" + (f" (here {len(running)})" if number > len(running) else "")
         names = [name for name in _RUNNING[: 2 if is_narrow else None] if any(row[name] is not None for row in running)]
         more.append(_build_list(title, running, names))
     if found["versions"]:

@@ -10,7 +10,7 @@ from photometry_tasks.cli.command import Command
 from photometry_tasks.cli.messages import describe_estimate, echo
 from photometry_tasks.cli.params import constraint_options, read_constraints, todo_argument
 from photometry_tasks.storage.location import Location
-from photometry_tasks.text import count_of, format_hours, format_range
+from photometry_tasks.text import count_of, describe_jobs, format_hours, format_range
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -73,7 +73,7 @@ def plan(todo: Location, jobs: float, hours: float, as_json: bool, **options: An
         print_view(build_plan(found["magnitudes"]))
         low, high, tasks = found["done_low"], found["done_high"], found["tasks"]
         echo(
-            f"With {jobs:g} tasks at once, {format_hours(hours)} suffice for {format_range(low, high)} of "
+            f"With {describe_jobs(jobs)}, {format_hours(hours)} suffice for {format_range(low, high)} of "
             f"{count_of(tasks, 'task')}{_describe_end(found)}; {format_range(tasks - high, tasks - low)} will be left. "
             "In 4 of 5 cases, the true number lies within such limits."
         )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from photometry_tasks.storage.location import Location
-from photometry_tasks.text import clean, count_of, format_hours
+from photometry_tasks.text import clean, count_of, describe_jobs, format_hours
 
 
 def echo(message: str, *, err: bool = False) -> None:
@@ -69,7 +69,7 @@ def describe_estimate(found: dict[str, Any]) -> str:
     if found["jobs"] is None:
         return f"{text}."
     low, high = (format_hours(found[f"hours_{name}"]) for name in ("low", "high"))
-    return f"{text}. With {found['jobs']:.2g} tasks at once, this takes {low} to {high}."
+    return f"{text}. With {describe_jobs(found['jobs'])}, this takes {low} to {high}."
 
 
 def describe_used_up(name: str, number: int, retries: int) -> str:

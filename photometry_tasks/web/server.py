@@ -1,4 +1,4 @@
-"""Serve the page of TODO-lists: it only reads, and only while somebody looks."""
+"""Serve the page of TODO-lists: it only reads, and only while a browser shows it."""
 
 import asyncio
 import contextlib
@@ -101,7 +101,7 @@ class _Board:
             self._cost += time.thread_time() - begun
 
     async def watch(self) -> AsyncIterator[str]:
-        """Yield an event at each update, as long as somebody looks."""
+        """Yield an event at each update, as long as a browser waits for it."""
         self._watchers += 1
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick())
