@@ -137,8 +137,8 @@ class Database(SharedDatabase, Protocol):
         """Complete or roll back the last write of a killed writer, if it left a journal."""
         return
 
-    def limit_time(self, seconds: float) -> None:
-        """Let queries of the open transaction fail that take longer."""
+    def limit_time(self, seconds: float | None) -> None:
+        """Let queries of the open transaction fail that end later than so many seconds from now; None ends this."""
 
     def find_damage(self) -> list[str]:
         """Return a line for each damage that the database itself finds."""

@@ -90,7 +90,11 @@ class _Board:
             constraints = parse_filters(filters)
             with self._reader.begin() as opened:
                 opened.database.limit_time(_LIMIT)
-                return render_list(opened, constraints, filters.get("colour", "done"), link)
+                try:
+                    return render_list(opened, constraints, filters.get("colour", "done"), link)
+                finally:
+                    with contextlib.suppress(SQLAlchemyError):  # of a server, after a failure
+                        opened.database.limit_time(None)  # a copy in memory stays open
         except InvalidArgumentError as error:
             return render("message.html", message=str(error), hint="Change the filter above.")
         except (TodoError, OSError, SQLAlchemyError) as error:

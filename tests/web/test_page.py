@@ -15,9 +15,12 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.report import write_report
+from photometry_tasks.storage.location import parse_location
+from photometry_tasks.storage.open import begin_reading
 from tests.support.commands import COMMAND, Call
 from tests.support.lists import checksum, make_file, result_of
 from tests.support.processes import running_command
@@ -364,6 +367,23 @@ def test_a_list_on_a_server(serve: Callable[..., Any], server_database: Any) -> 
         assert "Started tasks" in page
         assert "worker 1 on" in page
         manager.save_result(result_of(task))
+
+
+@pytest.mark.both_databases
+def test_the_limit_of_a_query(todo: Callable[..., Any]) -> None:
+    """A query that takes longer than its limit fails, and later ones work."""
+    endless = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000000) SELECT max(x) FROM n"
+    )
+    location = parse_location(todo({}))
+    with begin_reading(location) as opened:
+        opened.database.limit_time(0.2)
+        with pytest.raises(DBAPIError):
+            opened.connection.exec_driver_sql(endless)
+    with begin_reading(location) as opened:
+        opened.database.limit_time(0.2)
+        opened.database.limit_time(None)
+        assert opened.connection.exec_driver_sql(endless.replace("1000000000", "500000")).scalar_one() == 500_000
 
 
 @pytest.mark.parametrize(

@@ -367,9 +367,9 @@ class PostgreSQLDatabase(Database):
         named = [f"{host}: {number}" for host, number in sorted(hosts.items())]
         return f"{count_of(hosts.total(), 'manager')} ({list_first(named, _LISTED)})" if hosts else None
 
-    def limit_time(self, seconds: float) -> None:
-        """Let queries of the open transaction fail that take longer."""
-        self.connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1000 * seconds)}")
+    def limit_time(self, seconds: float | None) -> None:
+        """Let queries of the open transaction fail that take longer; None ends this."""
+        self.connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1000 * (seconds or 0.0))}")
 
     def find_live_tasks(self) -> dict[int, LiveTask]:
         """Return tasks that managers run, the longest of them, by priority."""

@@ -460,10 +460,10 @@ class SQLiteDatabase(Database):
         """Return the process that works on the file, or None."""
         return find_holder(self._path)
 
-    def limit_time(self, seconds: float) -> None:
-        """Let queries fail that end later than so many seconds from now."""
-        end = time.monotonic() + seconds
-        self.dbapi.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+    def limit_time(self, seconds: float | None) -> None:
+        """Let queries fail that end later than so many seconds from now; None ends this."""
+        end = time.monotonic() + (seconds or 0.0)
+        self.dbapi.set_progress_handler(None if seconds is None else lambda: time.monotonic() > end, 100_000)
 
     def find_live_tasks(self) -> dict[int, LiveTask]:
         """Return tasks that the manager of the file runs, the longest of them, by priority."""
