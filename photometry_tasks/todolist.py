@@ -15,7 +15,7 @@ from photometry_tasks.reading.columns import EXTRA, check_columns, choose_column
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
 from photometry_tasks.reading.rows import TaskPages, find_own_columns, iter_records
 from photometry_tasks.reading.star import read_star
-from photometry_tasks.rules.estimate import build_estimate, build_plan, measure_pace
+from photometry_tasks.rules.estimate import build_estimate, build_plan, find_pace
 from photometry_tasks.rules.validation import check_finite, check_integer, invalid_argument
 from photometry_tasks.sql.choices import build_choice
 from photometry_tasks.sql.counts import count_by_status
@@ -245,7 +245,7 @@ class TodoList:
         Parameters
         ----------
         jobs : float, optional
-            How many tasks run at once; by default as many as when the last results were saved.
+            How many tasks run at once; by default as many as now, or as when the last results were saved.
         **constraints
             Arguments of `build_constraints`; by default all tasks count.
 
@@ -266,7 +266,10 @@ class TodoList:
         conditions = build_expressions(check_constraints(constraints))
         with self._begin() as opened:
             workload = read_workload(opened.connection, count_by_status(opened.connection, conditions), conditions)
-            return build_estimate(workload, at_once or measure_pace(read_minutes(opened.connection)))
+            if at_once is None:
+                is_in_use = opened.database.find_holder() is not None
+                at_once = find_pace(workload, read_minutes(opened.connection), is_in_use=is_in_use)
+            return build_estimate(workload, at_once)
 
     def plan(self, jobs: float, hours: float, **constraints: Unpack[Constraints]) -> dict[str, Any]:
         """Return which tasks a run of some hours will do, in order of priority.

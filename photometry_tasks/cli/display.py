@@ -33,8 +33,8 @@ _LINES = 30.0
 
 _RUNNING = ("starid", "for", "95 % take at most", "tmag", "camera", "ccd", "datasource", "priority", "worker")
 
-#: Columns of a terminal in which a table shows less in each row.
-_NARROW = 60
+#: Columns of a terminal below which a table shows less in each row, and from which the focal plane shows totals.
+_NARROW, _WIDE = 60, 100
 
 #: The rows of each list, from a high terminal to a low one; and the most hosts that are shown of a kind of failure.
 _ROWS, _MOST_HOSTS = (10, 5, 3, 2, 1), 3
@@ -199,33 +199,29 @@ def _format_rate(rate: float | None) -> str:
     return f"{number:.3g}/{unit}"
 
 
-def build_view(found: dict[str, Any], console: Console, *, is_live: bool = False) -> RenderableType:
-    """Return the status of `get_status` for a terminal, with fewer rows in its lists if its height is too small.
+def build_view(found: dict[str, Any], console: Console) -> RenderableType:
+    """Return the status of `get_status`; in a terminal with as many rows and parts as its height allows.
 
     Parameters
     ----------
     found : dict
     console : rich.console.Console
-    is_live : bool, optional
-        Whether the view is updated in place: the last parts are then left out rather than scrolled away.
     """
-    is_narrow, left = console.width < _NARROW, 0
+    left = 0
     for rows in _ROWS:
-        parts, more = _build_parts(found, rows, is_narrow=is_narrow)
+        parts, more = _build_parts(found, rows, console.width)
         left = console.height - 1 - sum(len(console.render_lines(part)) for part in parts)
         if left >= 0 or not console.is_terminal:
             break
     for part in more:
         left -= len(console.render_lines(part))
-        if left < 0 and is_live:
+        if left < 0 and console.is_terminal:
             break
         parts.append(part)
     return Group(*parts)
 
 
-def _build_parts(
-    found: dict[str, Any], rows: int, *, is_narrow: bool
-) -> tuple[list[RenderableType], list[RenderableType]]:
+def _build_parts(found: dict[str, Any], rows: int, width: int) -> tuple[list[RenderableType], list[RenderableType]]:
     """Return the parts of a status, with so many rows in each list: the important parts, and the others."""
     parts: list[RenderableType] = [Text(clean(found["todo_file"]), style="bold"), _build_counts(found)]
     parts.append(Text(clean(_describe(found))))
@@ -234,14 +230,16 @@ def _build_parts(
     if found["last_errors"]:
         errors = [{**row, "errors": find_message(row["errors"] or "")} for row in found["last_errors"][:rows]]
         parts.append(_build_list("Last errors", errors, ("priority", "starid", "errors")))
-    parts.append(_build_focal_plane(found["ccds"], is_narrow=is_narrow))
-    more = []
+    parts.append(_build_focal_plane(found["ccds"], width))
     if found["running"]:
         number, running = found["status"]["STARTED"], [_show_running(row) for row in found["running"][:rows]]
         title = "Interrupted tasks" if found["holder"] is None else "Started tasks"
         title += f": {number:,}" + (f" (here {len(running)})" if number > len(running) else "")
-        names = [name for name in _RUNNING[: 2 if is_narrow else None] if any(row[name] is not None for row in running)]
-        more.append(_build_list(title, running, names))
+        names = [
+            name for name in _RUNNING[: 2 if width < _NARROW else None] if any(row[name] is not None for row in running)
+        ]
+        parts.append(_build_list(title, running, names))
+    more = []
     if found["versions"]:
         versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
         more.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
@@ -375,7 +373,7 @@ def _describe(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _build_focal_plane(ccds: list[dict[str, Any]], *, is_narrow: bool) -> RenderableType:
+def _build_focal_plane(ccds: list[dict[str, Any]], width: int) -> RenderableType:
     """Return the share of finished tasks and the errors, with a column for each camera and a row for each CCD."""
     cells = {(entry["camera"], entry["ccd"]): entry for entry in ccds}
     # A file may hold texts in place of integers.
@@ -385,19 +383,19 @@ def _build_focal_plane(ccds: list[dict[str, Any]], *, is_narrow: bool) -> Render
     )
     table = _build_table("")
     for camera in cameras:
-        table.add_column(Text(clean(f"{'cam' if is_narrow else 'camera'} {camera}")), justify="right")
+        table.add_column(Text(clean(f"{'cam' if width < _NARROW else 'camera'} {camera}")), justify="right")
     for ccd in numbers:
-        row = (_build_cell(cells.get((camera, ccd)), is_narrow=is_narrow) for camera in cameras)
+        row = (_build_cell(cells.get((camera, ccd)), has_total=width >= _WIDE) for camera in cameras)
         table.add_row(Text(clean(f"CCD {ccd}")), *row)
     return _put_title("Finished tasks (and errors), by camera and CCD", table)
 
 
-def _build_cell(entry: dict[str, Any] | None, *, is_narrow: bool) -> Text:
+def _build_cell(entry: dict[str, Any] | None, *, has_total: bool) -> Text:
     if entry is None:
         return Text("-", style="dim")
     total = sum(number for name, number in entry.items() if name not in ("camera", "ccd"))
     done = sum(entry[status.name] for status in FINISHED)
-    text = Text(_floor(done, total) + ("" if is_narrow else f" of {total}"), style="green" if done == total else "")
+    text = Text(_floor(done, total) + (f" of {total}" if has_total else ""), style="green" if done == total else "")
     if entry["ERROR"]:
         text.append(f" ({entry['ERROR']:,})", style="red")
     return text

@@ -127,12 +127,12 @@ def work(todo: Location, function: str, lease: float, fail: bool, **options: Any
     opening = read_opening(options)
     constraints = read_constraints(options)
     chosen = import_function(function)  # before the list is opened
-    if _has_nothing(todo, constraints):
-        return
     if todo.path is not None:
         raise click.UsageError(
             "`work` needs a PostgreSQL URL, because a file has only one manager. Use `photometry-tasks run` for a file."
         )
+    if _has_nothing(todo, constraints):
+        return
     with logging_to_terminal(how, verbose=verbose), TaskManager(todo, lease=lease, **opening) as manager:
         report = _run(manager, chosen, constraints, todo=todo, retries=opening["retries"], fail=fail, **how)
     _explain_nothing(todo, constraints, report)
@@ -251,9 +251,11 @@ def _describe_running(report: "RunReport") -> str:
 
 def _has_nothing(todo: Location, constraints: dict[str, Any]) -> bool:
     """Whether no task matches constraints, and say so: opening the list would return failed tasks to pending."""
+    if not constraints:
+        return False
     from photometry_tasks.maintenance.matches import describe_matches, has_match
 
-    if not constraints or has_match(todo, constraints):
+    if has_match(todo, constraints):
         return False
     echo(describe_matches(todo, constraints), err=True)
     return True

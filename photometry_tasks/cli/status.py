@@ -53,5 +53,5 @@ def status(todo: Location, as_json: bool, watch: bool, task: int | None) -> None
             time.sleep(_WATCH)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            live.update(build_view(get_status(todo), console, is_live=True), refresh=True)
+            live.update(build_view(get_status(todo), console), refresh=True)
             time.sleep(_WATCH)

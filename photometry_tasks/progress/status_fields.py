@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, Row, inspect
 
 from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.rules.estimate import PAUSE, build_estimate, measure_pace
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
@@ -86,7 +86,7 @@ def read_status_fields(
         "rate": measure_rate(minutes, now),
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": list_running(connection, live, workload.run_times),
-        "estimate": build_estimate(workload, measure_pace(minutes)),
+        "estimate": build_estimate(workload, find_pace(workload, minutes, is_in_use=bool(live))),
         "failures": count_failures(connection),
         "used_up": count_used_up(connection, RETRIES),
         "versions": [{"version": version, "results": number} for version, number in versions.items()],

@@ -16,7 +16,7 @@ from photometry_tasks.models import extra, todolist, workers
 from photometry_tasks.progress.status_fields import list_running, measure_rate, read_minutes
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
-from photometry_tasks.rules.estimate import PAUSE, build_estimate, measure_pace
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
 from photometry_tasks.rules.run_times import Cell, find_cell
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
@@ -181,7 +181,7 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         is_sample=not sample.is_whole,
         ccds=_build_focal_plane(by_ccd, sample),
         omitted_ccds=max(0, len(by_ccd) - _CCDS),
-        estimate=build_estimate(workload, measure_pace(minutes)),
+        estimate=build_estimate(workload, find_pace(workload, minutes, is_in_use=holder is not None)),
         rate=None if holder is None else measure_rate(minutes, now),
         holder=holder,
         minutes=minutes,

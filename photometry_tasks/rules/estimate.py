@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from photometry_tasks.rules.run_times import Cell, RunTimes
 
-__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "measure_pace"]
+__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "find_pace", "measure_pace"]
 
 #: The names of the estimated times, which may be None.
 ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high")
@@ -79,6 +79,23 @@ def measure_pace(minutes: Sequence[Minute]) -> float | None:
     duration = minutes[-1].minute - begun + 60
     at_once: float = elaptime / duration
     return at_once
+
+
+def find_pace(workload: Workload, minutes: Sequence[Minute], *, is_in_use: bool) -> float | None:
+    """Return how many tasks run at once: the running tasks; without them, those when the last results were saved.
+
+    Parameters
+    ----------
+    workload : Workload
+    minutes : sequence of Minute
+    is_in_use : bool
+        Whether the running tasks run, and were not interrupted.
+    """
+    running = round(math.fsum(workload.running.values()))
+    # A run starts tasks of less than a second ahead: they wait for a worker.
+    if is_in_use and running and workload.seconds >= workload.measured:
+        return float(running)
+    return measure_pace(minutes)
 
 
 def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def read_sample(connection: Connection, tasks: int, conditions: Iterable[ColumnE
 def _divide(connection: Connection, tasks: int) -> list[dict[str, int]]:
     """Return the parts of a list, each with its first and last priority and the number of tasks to read."""
     lowest, highest = connection.execute(statements.PRIORITY_RANGE).one()
-    if not tasks or lowest is None:
+    if not tasks or not isinstance(lowest, int) or not isinstance(highest, int):  # a text in a damaged file
         return []
     limit = tasks + 1 if tasks <= _PARTS * _TASKS else _TASKS
     edges = [lowest + (highest + 1 - lowest) * number // _PARTS for number in range(_PARTS + 1)]

@@ -314,7 +314,8 @@ def test_a_node_with_another_clock(url: str, ahead: float, monkeypatch: pytest.M
         patch.setattr(time, "time", lambda: real() + ahead)
         manager.save_results(map(result_of, manager.claim_tasks(5)))
         seen_there = get_status(url)
-    seen_here = get_status(url)
+        patch.undo()
+        seen_here = get_status(url)
     for found in (seen_there, seen_here):
         assert abs(found["time"] - real()) < 60
         assert 5 / 60 < found["rate"] <= 5

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import forecasts
-from photometry_tasks.rules.estimate import Workload, build_estimate, build_plan, measure_pace
+from photometry_tasks.rules.estimate import Workload, build_estimate, build_plan, find_pace, measure_pace
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 
 
@@ -172,6 +172,17 @@ def test_plan() -> None:
     assert build_plan(workload, 100, 1e6)["done_low"] == 30
     assert build_plan(workload, 1, 1e-3)["done_high"] == 0
     assert build_plan(build_workload(run_times), 1, 1)["done_high"] == 0
+
+
+@pytest.mark.parametrize(
+    ("is_in_use", "seconds", "at_once"),
+    [(True, 3600.0, 7.0), (False, 3600.0, 4.0), (True, 0.5, 4.0)],
+    ids=["running", "interrupted", "short tasks"],
+)
+def test_tasks_at_once(is_in_use: bool, seconds: float, at_once: float) -> None:
+    """As many tasks run at once as are running; short tasks may wait for a worker, and interrupted tasks do not run."""
+    workload = build_workload(RunTimes(), running={FAINT: 7}, seconds=seconds)
+    assert find_pace(workload, rows_of((0, 5, 240.0)), is_in_use=is_in_use) == at_once
 
 
 def rows_of(*minutes: tuple[int, int, float]) -> list[Any]:

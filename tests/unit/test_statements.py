@@ -44,6 +44,7 @@ PARAMETERS: dict[str, set[str]] = {
     "HAS_INTERRUPTED_TASKS": set(),
     "COUNT_BY_STATUS": set(),
     "COUNT_BY_CCD": set(),
+    "LIVE_ATTEMPTS": set(),
     "TIME": set(),
     "INSERT_PROGRESS": set(progress.columns.keys()),
     "ADD_PROGRESS": set(progress.columns.keys()),
