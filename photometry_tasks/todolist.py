@@ -240,7 +240,7 @@ class TodoList:
         """Return how long the tasks that are left will take.
 
         A model learns the run times of the results, by datasource, method and magnitude; half magnitudes with few
-        results borrow from their neighbours. Of a list with more than 32,768 tasks, a sample is read.
+        results borrow from their neighbours. Of a list with more than 16,384 tasks, a sample is read.
 
         Parameters
         ----------

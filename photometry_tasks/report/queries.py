@@ -3,11 +3,11 @@
 import json
 import math
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Row, Select, bindparam, inspect, literal_column, select
 
@@ -17,17 +17,23 @@ from photometry_tasks.progress.status_fields import list_running, measure_rate, 
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
-from photometry_tasks.rules.run_times import Cell, find_cell
+from photometry_tasks.rules.run_times import Cell
+from photometry_tasks.rules.stored_values import show_value
 from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_ccd, count_by_status
 from photometry_tasks.sql.run_times import Sample, build_workload, is_number, read_sample
 from photometry_tasks.status import FINISHED, STATUS, name_counts, name_status
 from photometry_tasks.storage.open import OpenList
 
+N = TypeVar("N", int, float)
+
 __all__ = ["Ccd", "ListPage", "Point", "read_list"]
 
 #: The most tasks whose errors are read, whose positions are drawn, and CCDs, running tasks and workers that are shown.
-_FAILURES, _POSITIONS, _CCDS, _RUNNING, _WORKERS = 30_000, 4_000, 400, 20, 20
+_FAILURES, _POSITIONS, _CCDS, _RUNNING, _WORKERS = 10_000, 4_000, 400, 20, 20
+
+#: Tasks of a list above which the numbers of a CCD come from a sample: counting them would take a second.
+_COUNTED = 500_000
 
 #: The most results that are marked because they are far from those of similar stars, and the least factor.
 _OUTLIERS, _FAR = 12, 3.0
@@ -43,11 +49,14 @@ _READ_EXTRA: Select[Any] = select(extra.c.priority, extra.c.extra).where(
 
 @dataclass(frozen=True)
 class Ccd:
-    """The tasks of a CCD: all, finished, failed (ERROR or ABORT), and the mean run time of their results, seconds."""
+    """The tasks of a CCD: all, finished, failed (ERROR or ABORT), and the mean run time of their results, seconds.
 
-    tasks: int
-    finished: int
-    failed: int
+    In a sample, a task stands for a number of tasks that is not whole.
+    """
+
+    tasks: float
+    finished: float
+    failed: float
     seconds: float | None
 
     def shade(self, colour: str, longest: float) -> float:
@@ -57,8 +66,7 @@ class Ccd:
         return (self.failed / (self.finished or 1)) ** 0.5 if colour == "failed" else self.finished / (self.tasks or 1)
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """A result in a figure.
 
     Attributes
@@ -154,14 +162,15 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     """
     connection, stored = opened.connection, find_stored(opened)
     conditions = build_expressions(check_constraints(constraints))
-    by_ccd = count_by_ccd(connection)
-    if conditions:
-        counts = count_by_status(connection, conditions)
-    else:
-        total: Counter[str] = sum(map(Counter, by_ccd.values()), Counter())
-        counts = Counter({None if name == "PENDING" else STATUS[name].value: n for name, n in total.items()})
+    everything = count_by_status(connection)
+    counts = count_by_status(connection, conditions) if conditions else everything
     named = name_counts(counts)
     sample = read_sample(connection, counts.total(), conditions)
+    by_ccd: Mapping[tuple[Any, Any], Mapping[str, float]]
+    if everything.total() <= _COUNTED:
+        by_ccd = count_by_ccd(connection)
+    else:
+        by_ccd = _count_by_ccd(read_sample(connection, everything.total()) if conditions else sample)
     workload = build_workload(connection, sample, counts)
     minutes = read_minutes(connection)
     holder = opened.database.find_holder()
@@ -199,11 +208,22 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     )
 
 
-def _count_finished(counts: Mapping[str, int]) -> int:
+def _count_finished(counts: Mapping[str, N]) -> N | int:
     return sum(counts[status.name] for status in FINISHED)
 
 
-def _build_focal_plane(by_ccd: Mapping[tuple[Any, Any], dict[str, int]], sample: Sample) -> dict[Any, dict[Any, Ccd]]:
+def _count_by_ccd(sample: Sample) -> dict[tuple[Any, Any], dict[str, float]]:
+    """Return the number of tasks by (camera, CCD) and by the name of the status, from a sample."""
+    found: dict[tuple[Any, Any], dict[str, float]] = {}
+    for row, _, weight in sample.iter_cells():
+        place = show_value(_task.camera, row.camera), show_value(_task.ccd, row.ccd)
+        found.setdefault(place, dict.fromkeys(name_counts({}), 0.0))[name_status(row.status)] += weight
+    return found
+
+
+def _build_focal_plane(
+    by_ccd: Mapping[tuple[Any, Any], Mapping[str, float]], sample: Sample
+) -> dict[Any, dict[Any, Ccd]]:
     """Group the CCDs by camera. If all CCDs belong to TESS, include the CCDs without a task."""
     seconds: defaultdict[tuple[Any, Any], list[float]] = defaultdict(list)
     for row in sample:
@@ -230,20 +250,18 @@ def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
 
 def _count_by_magnitude(sample: Sample) -> dict[float, dict[str, float]]:
     found: dict[float, dict[str, float]] = {}
-    for part in sample.parts:
-        for row in part.rows:
-            cell = find_cell(row.datasource, row.method, row.tmag)
-            if cell.half is not None:
-                column = found.setdefault(cell.half / 2, dict.fromkeys(name_counts({}), 0.0))
-                column[name_status(row.status)] += part.weight
+    for row, cell, weight in sample.iter_cells():
+        if cell.half is not None:
+            column = found.setdefault(cell.half / 2, dict.fromkeys(name_counts({}), 0.0))
+            column[name_status(row.status)] += weight
     return dict(sorted(found.items()))
 
 
 def _list_points(sample: Sample, column: str) -> list[Point]:
     """Return the positive values of a column by magnitude; values far from the median of their cell are marked."""
     by_cell: defaultdict[Cell, list[tuple[float, Row[Any]]]] = defaultdict(list)
-    for row in sample:
-        value, cell = getattr(row, column), find_cell(row.datasource, row.method, row.tmag)
+    for row, cell, _ in sample.iter_cells():
+        value = getattr(row, column)
         if is_number(value) and value > 0 and cell.half is not None:
             by_cell[cell].append((value, row))
     distances: list[tuple[float, int]] = []

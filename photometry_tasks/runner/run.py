@@ -455,6 +455,8 @@ class _Run:
                 self._submit(task)
             if len(self._passed_over) >= _MOST_PASSED_OVER or (self._passed_over and len(tasks) < limit):
                 self._nothing_fits = True
+                self._call(partial(self._manager.release_tasks, self._passed_over))
+                self._started -= self._passed_over
             if len(fitting) == len(tasks) or self._nothing_fits:
                 break
 

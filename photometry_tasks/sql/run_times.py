@@ -16,7 +16,7 @@ from photometry_tasks.sql import statements
 from photometry_tasks.status import STATUS
 
 #: Parts of a large list, and the tasks that are read of each.
-_PARTS, _TASKS = 128, 256
+_PARTS, _TASKS = 128, 128
 
 #: Results of the sample below which the history is asked too: it keeps the run times of tasks that were reset.
 _FEW = 30
@@ -37,6 +37,8 @@ class Part:
     ----------
     rows : sequence of Row
         priority, starid, camera, ccd, datasource, method, tmag, status, and elaptime and rms_hour of the result.
+    cells : list of Cell
+        The cell of each row.
     weight : float
         How many tasks of the list each row stands for.
     last : int
@@ -44,6 +46,7 @@ class Part:
     """
 
     rows: Sequence[Row[Any]]
+    cells: list[Cell]
     weight: float
     last: int
 
@@ -57,6 +60,12 @@ class Sample:
     def __iter__(self) -> Iterator[Row[Any]]:
         """Iterate over all rows."""
         return (row for part in self.parts for row in part.rows)
+
+    def iter_cells(self) -> Iterator[tuple[Row[Any], Cell, float]]:
+        """Iterate over all rows, each with its cell and its weight."""
+        for part in self.parts:
+            for row, cell in zip(part.rows, part.cells, strict=True):
+                yield row, cell, part.weight
 
     @property
     def is_whole(self) -> bool:
@@ -93,12 +102,15 @@ def read_sample(connection: Connection, tasks: int, conditions: Iterable[ColumnE
     parts = []
     for given in _divide(connection, tasks):
         rows = connection.execute(read, given).all()
+        if not rows:
+            continue
+        weight, last = 1.0, rows[-1].priority
         if len(rows) == given["limit"]:
             # The rest of the part is as the tasks that were read.
-            read_range = rows[-1].priority - given["first"] + 1
-            parts.append(Part(rows, (given["last"] - given["first"] + 1) / read_range, given["last"]))
-        elif rows:
-            parts.append(Part(rows, 1.0, rows[-1].priority))
+            weight = (given["last"] - given["first"] + 1) / (last - given["first"] + 1)
+            last = given["last"]
+        cells = [find_cell(row.datasource, row.method, row.tmag) for row in rows]
+        parts.append(Part(rows, cells, weight, last))
     return Sample(parts)
 
 
@@ -137,8 +149,7 @@ def build_workload(connection: Connection, sample: Sample, counts: Counter[int |
     measured = covered = seconds = 0.0
     for part in sample.parts:
         left: dict[Cell, float] = defaultdict(float)
-        for row in part.rows:
-            cell = find_cell(row.datasource, row.method, row.tmag)
+        for row, cell in zip(part.rows, part.cells, strict=True):
             if is_number(row.elaptime):
                 run_times.add(cell, row.elaptime)
                 measured, seconds = measured + part.weight, seconds + part.weight * row.elaptime

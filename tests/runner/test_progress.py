@@ -57,8 +57,11 @@ def test_when_nothing_fits(opened: Callable[..., TaskManager], monkeypatch: pyte
     assert manager.get_number_tasks() == 21
 
 
-def test_automatic_time_limit(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_time_limit(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task that hangs is killed after ten times the run time of similar tasks; a slow star has more time."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "_LEAST_TIMEOUT", 1.5)
     manager = open_with_history(opened, FAST, FAST)
     report = run_tasks(manager, functions.hangs_from_task_5, jobs=2, task_timeout="auto")
