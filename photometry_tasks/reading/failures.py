@@ -97,7 +97,10 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
         kind, host = _try.kind, workers.c.host
     columns = _task.priority, _task.starid, _task.camera, _task.ccd, _task.status, kind, host
     found_errors = func.coalesce(*errors, null(), null())
-    statement = select(*columns, found_errors).select_from(joined).where(*conditions).order_by(_task.priority)
+    statement = select(*columns, found_errors).select_from(joined).where(*conditions)
+    statement = statement.order_by(
+        _task.status, _task.priority
+    )  # as an index has them: of many, the first come at once
     groups: dict[tuple[str | None, str], ErrorGroup] = {}
     ungrouped = 0
     for priority, starid, camera, ccd, status, of_kind, of_host, found in chain.from_iterable(
@@ -112,7 +115,9 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
                 ungrouped += 1
                 continue
             group = groups[key] = ErrorGroup(*key, priority, priority, starid, shorten(text))
-        group.last = priority
+        if priority < group.first:
+            group.first, group.starid, group.text = priority, starid, shorten(text)
+        group.last = max(group.last, priority)
         group.count += 1
         group.failed += status in _FAILED
         group.hosts[of_host or "unknown"] += 1

@@ -214,10 +214,13 @@ def _count_finished(counts: Mapping[str, N]) -> N | int:
 
 def _count_by_ccd(sample: Sample) -> dict[tuple[Any, Any], dict[str, float]]:
     """Return the number of tasks by (camera, CCD) and by the name of the status, from a sample."""
-    found: dict[tuple[Any, Any], dict[str, float]] = {}
+    weights: defaultdict[tuple[Any, Any, Any], float] = defaultdict(float)
     for row, _, weight in sample.iter_cells():
-        place = show_value(_task.camera, row.camera), show_value(_task.ccd, row.ccd)
-        found.setdefault(place, dict.fromkeys(name_counts({}), 0.0))[name_status(row.status)] += weight
+        weights[row.camera, row.ccd, row.status] += weight
+    found: dict[tuple[Any, Any], dict[str, float]] = {}
+    for (camera, ccd, status), number in weights.items():
+        place = show_value(_task.camera, camera), show_value(_task.ccd, ccd)
+        found.setdefault(place, dict.fromkeys(name_counts({}), 0.0))[name_status(status)] += number
     return found
 
 
@@ -249,11 +252,13 @@ def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
 
 
 def _count_by_magnitude(sample: Sample) -> dict[float, dict[str, float]]:
-    found: dict[float, dict[str, float]] = {}
+    weights: defaultdict[tuple[int, Any], float] = defaultdict(float)
     for row, cell, weight in sample.iter_cells():
         if cell.half is not None:
-            column = found.setdefault(cell.half / 2, dict.fromkeys(name_counts({}), 0.0))
-            column[name_status(row.status)] += weight
+            weights[cell.half, row.status] += weight
+    found: dict[float, dict[str, float]] = {}
+    for (half, status), number in weights.items():
+        found.setdefault(half / 2, dict.fromkeys(name_counts({}), 0.0))[name_status(status)] += number
     return dict(sorted(found.items()))
 
 
