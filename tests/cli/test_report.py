@@ -240,14 +240,14 @@ def test_only_the_commonest_errors(todo: Callable[..., Path]) -> None:
 
 
 def test_errors_that_are_all_different(todo: Callable[..., Path]) -> None:
-    """Errors beyond 20,000 kinds are counted together, which limits the memory."""
+    """Of many failures, the first 10,000 are grouped, and the others are counted."""
     path = todo(*({"status": 2} for _ in range(20_010)))
     letters = str.maketrans("0123456789", "abcdefghij")
     rows: list[tuple[object, ...]] = [(n, "psf", 1.0, str(n).translate(letters)) for n in range(1, 20_011)]
     change(path, "INSERT INTO diagnostics (priority, method_used, elaptime, errors) VALUES (?, ?, ?, ?)", rows)
     text = read(path).text
-    assert "Groups shown: 15 of 20,000." in text
-    assert "Failures that are not grouped: 10." in text
+    assert "Groups shown: 15 of 10,000." in text
+    assert "Failures that are not grouped: 10,010." in text
 
 
 HOSTILE = [
