@@ -148,7 +148,7 @@ def check_replaceable(argument: str, path: Path, is_ours: Callable[[BinaryIO], b
     else:
         with file:
             if os.fstat(file.fileno()).st_size and not is_ours(file):
-                remedy = "it holds something else, and is not replaced; give another path, or `force=True`"
+                remedy = "it holds something else, and is not replaced; give another path, or `force=True` (`--force`)"
     if remedy is not None:
         raise InvalidArgumentError(argument=argument, value=repr(str(path)), remedy=remedy)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import ClosedError, TodoError
-from photometry_tasks.progress.status_fields import read_minutes
+from photometry_tasks.progress.status_fields import find_overdue, list_running, read_minutes
 from photometry_tasks.reading import tables
 from photometry_tasks.reading.columns import EXTRA, check_columns, choose_columns
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
@@ -269,7 +269,8 @@ class TodoList:
             if at_once is None:
                 is_in_use = opened.database.find_holder() is not None
                 at_once = find_pace(workload, read_minutes(opened.connection), is_in_use=is_in_use)
-            return build_estimate(workload, at_once)
+            running = list_running(opened.connection, opened.database.find_live_tasks(), workload.run_times)
+            return build_estimate(workload, at_once, find_overdue(running))
 
     def plan(self, jobs: float, hours: float, **constraints: Unpack[Constraints]) -> dict[str, Any]:
         """Return which tasks a run of some hours will do, in order of priority.

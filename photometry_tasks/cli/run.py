@@ -4,6 +4,7 @@ import math
 import shlex
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,8 @@ _FAILED = 4
 #: The most kinds of errors that are shown after a run.
 _KINDS = 3
 
-#: Seconds without a result after which the bar says so; a task is slow if it takes so many times as long as others.
-_SILENCE, _SLOW = 30.0, 3.0
+#: Seconds without a result after which the bar says so.
+_SILENCE = 30.0
 
 #: Seconds between two estimates of the time left; or so many times the duration of an estimate, if that is longer.
 _ESTIMATE, _ESTIMATE_SHARE = 10.0, 100.0
@@ -167,7 +168,7 @@ def _run(
             report = now
             if now.saved - counted >= _RECOUNT:
                 total, counted = count_total(now.saved), now.saved
-            left = time_left.describe(total - now.saved)
+            left = time_left.describe(total - now.saved, [each._asdict() for each in now.running])
             bar.show("Measuring", now.saved, total, now.errors, left=left, note=_describe_running(now))
 
         bar.show("Measuring", 0, total, left=time_left.describe(total))
@@ -214,8 +215,16 @@ class _TimeLeft:
         self._next = 0.0
         self._text = "unknown"
 
-    def describe(self, tasks: int) -> str:
-        """Return the time that so many tasks take: of those that are left, a run may have a limit."""
+    def describe(self, tasks: int, running: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Return the time that so many tasks take: of those that are left, a run may have a limit.
+
+        Parameters
+        ----------
+        tasks : int
+        running : sequence of mapping, optional
+            Running tasks, with seconds and expected.
+        """
+        from photometry_tasks.progress.status_fields import find_overdue
         from photometry_tasks.rules.estimate import build_estimate
         from photometry_tasks.runner.executors import check_jobs
 
@@ -223,7 +232,9 @@ class _TimeLeft:
         if begun < self._next:
             return self._text
         with suppress(TodoFileInUseError):  # another program has locked the file; the run waits
-            found = build_estimate(self._manager.read_workload(**self._constraints), check_jobs(self._jobs, None))
+            found = build_estimate(
+                self._manager.read_workload(**self._constraints), check_jobs(self._jobs, None), find_overdue(running)
+            )
             if found["hours_low"] is not None:
                 share = min(1.0, tasks / found["tasks"]) if found["tasks"] else 1.0
                 low, high = (format_hours(share * found[f"hours_{name}"]) for name in ("low", "high"))
@@ -235,6 +246,8 @@ class _TimeLeft:
 
 def _describe_running(report: "RunReport") -> str:
     """Return a sentence about a run without results, or about a task that runs much longer than similar tasks."""
+    from photometry_tasks.rules.estimate import LEAST, SLOW
+
     if not report.running:
         return ""
     longest = report.running[0]
@@ -244,7 +257,7 @@ def _describe_running(report: "RunReport") -> str:
     if report.silence >= _SILENCE:
         counts = f"{len(report.running)} running, {report.queued} queued"
         return f"No result for {format_seconds(report.silence)}; {counts}; longest: {task}."
-    if longest.seconds >= max(_SILENCE, _SLOW * (longest.expected or math.inf)):
+    if longest.seconds >= max(LEAST, SLOW * (longest.expected or math.inf)):
         return f"Slow: {task}."
     return ""
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, Row, inspect
 
 from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
+from photometry_tasks.rules.estimate import LEAST, PAUSE, SLOW, build_estimate, find_pace
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
@@ -66,6 +66,7 @@ def read_status_fields(
     counts = count_by_status(connection)
     by_status = name_counts(counts)
     workload = read_workload(connection, counts)
+    running = list_running(connection, live, workload.run_times)
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     minutes = read_minutes(connection)
     errors: list[Any] = []
@@ -85,8 +86,8 @@ def read_status_fields(
         "ccds": ccds,
         "rate": measure_rate(minutes, now),
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
-        "running": list_running(connection, live, workload.run_times),
-        "estimate": build_estimate(workload, find_pace(workload, minutes, is_in_use=bool(live))),
+        "running": running,
+        "estimate": build_estimate(workload, find_pace(workload, minutes, is_in_use=bool(live)), find_overdue(running)),
         "failures": count_failures(connection),
         "used_up": count_used_up(connection, RETRIES),
         "versions": [{"version": version, "results": number} for version, number in versions.items()],
@@ -119,11 +120,25 @@ def list_running(
     return [_show_running(row, live.get(row.priority), run_times) for row in running]
 
 
+def find_overdue(running: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Return the seconds that running tasks have taken that take much longer than similar ones."""
+    return [
+        row["seconds"]
+        for row in running
+        if row["seconds"] and row["expected"] and row["seconds"] >= max(LEAST, SLOW * row["expected"])
+    ]
+
+
 def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
     """Return the results per second over the last ten minutes; None without any."""
     # A minute after now is of a node whose clock is ahead.
     lately = [row for row in minutes if now - _LATELY < row.minute <= now]
-    return sum(row.saved for row in lately) / _measure_time(minutes, lately, now) if lately else None
+    saved = sum(row.saved for row in lately)
+    if not saved:
+        return None
+    rate: float = saved / _measure_time(minutes, lately, now)
+    # A minute is written until it ends; a pause of three usual ones is none.
+    return rate if now - lately[-1].minute <= 2 * 60 + 3 / rate else None
 
 
 def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def _build_environment() -> "Environment":
         "seconds": format_seconds,
         "hours": format_hours,
         "count": count_of,
+        "number": lambda value: f"{value:.6g}" if isinstance(value, float) else value,
         "query": urlencode,
     }
     return environment

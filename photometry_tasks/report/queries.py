@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, Select, bindparam, inspect, literal_c
 
 from photometry_tasks.constraints import build_expressions, check_constraints
 from photometry_tasks.models import extra, todolist, workers
-from photometry_tasks.progress.status_fields import list_running, measure_rate, read_minutes
+from photometry_tasks.progress.status_fields import find_overdue, list_running, measure_rate, read_minutes
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
@@ -176,6 +176,9 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     holder = opened.database.find_holder()
     now: float = connection.execute(statements.TIME).scalar_one()
     has_workers = _worker.version in stored
+    running = []
+    if named["STARTED"]:
+        running = list_running(connection, opened.database.find_live_tasks(), workload.run_times, _RUNNING)
 
     def find_errors(condition: ColumnElement[bool], number: int) -> ErrorGroups:
         if not number:
@@ -190,7 +193,9 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         is_sample=not sample.is_whole,
         ccds=_build_focal_plane(by_ccd, sample),
         omitted_ccds=max(0, len(by_ccd) - _CCDS),
-        estimate=build_estimate(workload, find_pace(workload, minutes, is_in_use=holder is not None)),
+        estimate=build_estimate(
+            workload, find_pace(workload, minutes, is_in_use=holder is not None), find_overdue(running)
+        ),
         rate=None if holder is None else measure_rate(minutes, now),
         holder=holder,
         minutes=minutes,
@@ -201,9 +206,7 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         positions=_find_positions(opened, sample) if extra.c.extra in stored else [],
         failures=find_errors(HAS_FAILED, named["ERROR"] + named["ABORT"]),
         warnings=find_errors(_task.status == STATUS.WARNING.value, named["WARNING"]),
-        running=list_running(connection, opened.database.find_live_tasks(), workload.run_times, _RUNNING)
-        if named["STARTED"]
-        else [],
+        running=running,
         workers=[dict(row) for row in connection.execute(_READ_WORKERS).mappings()] if has_workers else [],
     )
 

@@ -18,6 +18,9 @@ ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours
 #: Number of draws, and the shares of them that lie below the two limits: between the limits are 80 %.
 _DRAWS, _LOW, _HIGH = 200, 0.1, 0.9
 
+#: A running task is overdue if it takes so many times as long as 95 % of similar tasks, and at least so many seconds.
+SLOW, LEAST = 3.0, 30.0
+
 #: The most tasks that are drawn one by one, to see which of the last ones ends last.
 _LAST = 100
 
@@ -98,7 +101,7 @@ def find_pace(workload: Workload, minutes: Sequence[Minute], *, is_in_use: bool)
     return measure_pace(minutes)
 
 
-def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
+def build_estimate(workload: Workload, at_once: float | None, overdue: Sequence[float] = ()) -> dict[str, Any]:
     """Return the time that tasks still take, as `TodoList.estimate` describes it.
 
     Parameters
@@ -106,6 +109,8 @@ def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
     workload : Workload
     at_once : float or None
         How many tasks run at once.
+    overdue : sequence of float, optional
+        Seconds that running tasks have taken so far, if they take much longer than similar ones.
     """
     waiting: dict[Cell, float] = defaultdict(float)
     for part in workload.waiting:
@@ -137,6 +142,10 @@ def build_estimate(workload: Workload, at_once: float | None) -> dict[str, Any]:
             for mean, scatter in chance.choices(list(zip(means, scatters, strict=True)), sums, k=at_end)
         ]
         times.append(seconds[-1] / number + max(ends) - math.fsum(ends) / len(ends))
+        # Of a task that hangs, only its time is known: it is as likely to take as long again as not.
+        rest_of_overdue = [each * (chance.paretovariate(1.0) - 1) for each in overdue]
+        seconds[-1] += math.fsum(rest_of_overdue)
+        times[-1] = max(times[-1], *rest_of_overdue, 0.0)
     if not seconds:
         return found | dict.fromkeys(ESTIMATES)
     limits = [*_find_limits(seconds), *(_find_limits(times) if at_once else (None, None))]

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -34,6 +35,11 @@ TIMEOUT = "timeout"
 _LOOK = 1.0
 
 
+def _set_no_limit() -> None:
+    """Return the limit of a wait without a limit."""
+    return
+
+
 class Running(NamedTuple):
     """A call that a worker runs: its arguments, the monotonic time of its begin (s), the process of the worker."""
 
@@ -53,7 +59,8 @@ class WorkerPool(ThreadPoolExecutor):
     jobs : int
         Number of processes; each starts when a task needs it.
     find_timeout : callable, optional
-        Takes the arguments of a call, and returns the seconds after which its process is killed, or None.
+        Takes the arguments of a call, and returns the seconds after which its process is killed, or None. It is called
+        again each second, in another thread: the limit of a running call may change.
     """
 
     def __init__(self, jobs: int, *, find_timeout: Callable[..., float | None] | None = None) -> None:
@@ -69,17 +76,16 @@ class WorkerPool(ThreadPoolExecutor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call a function in a worker process; see `concurrent.futures.Executor`."""
-        timeout = None if self._find_timeout is None else self._find_timeout(*args)
-        return super().submit(self._call, timeout, function, args, kwargs)
+        return super().submit(self._call, function, args, kwargs)
 
-    def _call(self, timeout: float | None, *call: Any) -> Any:
+    def _call(self, *call: Any) -> Any:
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None or not worker.is_alive():
             worker = self._own.worker = self._start(worker)
         thread = threading.get_ident()
         self._running[thread] = Running(call[1], time.monotonic(), worker.pid)
         try:
-            return worker.call(call, timeout)
+            return worker.call(call, partial(self._find_timeout, *call[1]) if self._find_timeout else _set_no_limit)
         finally:
             del self._running[thread]
 
@@ -143,7 +149,7 @@ class _Worker:
     def wait_until_ready(self) -> None:
         """Wait until the process can take calls."""
         try:
-            self._wait(None)
+            self._wait(_set_no_limit)
             self._pipe.recv()
         except (EOFError, OSError) as error:
             found = self._end()[1]
@@ -151,15 +157,15 @@ class _Worker:
                 raise UnguardedScriptError(path=sys.modules["__main__"].__file__) from None
             raise WorkerError(found=f"a worker could not start: {found}; see its output") from error
 
-    def call(self, call: tuple[Any, ...], timeout: float | None) -> Any:
+    def call(self, call: tuple[Any, ...], find_timeout: Callable[[], float | None]) -> Any:
         begun = time.monotonic()
         try:
             self._pipe.send(call)
-            self._wait(None)
+            self._wait(_set_no_limit)
             self._pipe.recv()  # the call is unpickled, which may have imported the function's module
             self._has_unpickled = True
             begun = time.monotonic()
-            is_in_time = self._wait(None if timeout is None else begun + timeout)
+            is_in_time = self._wait(lambda: None if (timeout := find_timeout()) is None else begun + timeout)
             is_done, value = self._pipe.recv() if is_in_time else (True, None)
         except (EOFError, OSError) as error:
             kind, found = self._end()
@@ -168,7 +174,7 @@ class _Worker:
             raise WorkerError(found=f"a worker could not import it: {found}; see its output") from error
         if not is_in_time:
             self._end(0.0)
-            found = f"its process was killed after its time limit of {timeout:g} s (task_timeout)"
+            found = f"its process was killed after its time limit of {find_timeout():g} s (task_timeout)"
             raise WorkerDiedError(found=found, kind=TIMEOUT, elapsed=time.monotonic() - begun)
         if not is_done:
             found = shorten(str(value))
@@ -177,10 +183,10 @@ class _Worker:
             raise WorkerError(found=found)
         return value
 
-    def _wait(self, until: float | None) -> bool:
+    def _wait(self, find_end: Callable[[], float | None]) -> bool:
         """Wait for an answer, and return False if the time runs out; a dead process raises EOFError."""
         while True:
-            left = _LOOK if until is None else min(_LOOK, until - time.monotonic())
+            left = _LOOK if (until := find_end()) is None else min(_LOOK, until - time.monotonic())
             if self._pipe.poll(max(0.0, left)):
                 return True
             if not self._process.is_alive():

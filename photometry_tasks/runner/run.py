@@ -3,6 +3,7 @@
 import math
 import os
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -188,7 +189,7 @@ def run_tasks(
         Largest number of tasks to run.
     task_timeout : float or 'auto', optional
         Run time in seconds after which a task becomes an ERROR, and its process is killed. With 'auto', ten times the
-        run time that 95 % of similar tasks do not exceed, and at least a minute; no limit before 30 results. Only
+        run time that 95 % of similar tasks do not exceed, and at least a minute, as soon as there are 30 results. Only
         without `executor`.
     grace : float, optional
         Seconds that running tasks may continue after Ctrl-C or SIGUSR1.
@@ -332,6 +333,7 @@ class _Run:
         self._done_since = 0.0
         self._mean_time: float | None = None
         self._run_times: RunTimes | None = None
+        self._run_times_lock = threading.Lock()  # threads of the pool ask for time limits
         # The tasks that would not end in time; and the time of the last result, and of the last call of `progress`.
         self._passed_over: set[int] = set()
         self._nothing_fits = False
@@ -355,6 +357,8 @@ class _Run:
 
     def work(self) -> None:
         """Run tasks until none is left, or the run has to stop."""
+        if self._task_timeout == "auto":
+            self._get_run_times()
         try:
             while True:
                 is_stopping = self._shutdown.is_requested()
@@ -469,7 +473,9 @@ class _Run:
 
     def _forecast(self, task: dict[str, Any]) -> float | None:
         """Return the run time that 95 % of similar tasks do not exceed, seconds; None without results."""
-        return self._get_run_times().get_quantile(_find_cell(task), _SHARE)
+        run_times = self._get_run_times()
+        with self._run_times_lock:
+            return run_times.get_quantile(_find_cell(task), _SHARE)
 
     def _get_run_times(self) -> RunTimes:
         if self._run_times is None:
@@ -480,7 +486,7 @@ class _Run:
         """Return the seconds after which the process of a task is killed, or None."""
         if self._task_timeout != "auto":
             return self._task_timeout
-        if len(self._get_run_times()) < _LEAST_RESULTS:
+        if self._run_times is None or len(self._run_times) < _LEAST_RESULTS:
             return None
         return max(_LEAST_TIMEOUT, _TIMES_LONGER * (self._forecast(task) or 0.0))
 
@@ -559,7 +565,8 @@ class _Run:
                 return  # Ctrl-C reached the worker
             elaptime = result.time
             if self._run_times is not None:
-                self._run_times.add(_find_cell(task), elaptime)
+                with self._run_times_lock:
+                    self._run_times.add(_find_cell(task), elaptime)
             self._mean_time = elaptime if self._mean_time is None else 0.9 * self._mean_time + 0.1 * elaptime
             self._finish(result)
             return

@@ -146,12 +146,14 @@ def build_workload(connection: Connection, sample: Sample, counts: Counter[int |
     waiting: list[dict[Cell, float]] = []
     running: dict[Cell, float] = defaultdict(float)
     untimed: dict[int, Cell] = {}
+    known: set[int] = set()
     measured = covered = seconds = 0.0
     for part in sample.parts:
         left: dict[Cell, float] = defaultdict(float)
         for row, cell in zip(part.rows, part.cells, strict=True):
             if is_number(row.elaptime):
                 run_times.add(cell, row.elaptime)
+                known.add(row.priority)
                 measured, seconds = measured + part.weight, seconds + part.weight * row.elaptime
             elif row.status == STATUS.SKIPPED.value:
                 covered += part.weight
@@ -167,6 +169,11 @@ def build_workload(connection: Connection, sample: Sample, counts: Counter[int |
                     run_times.add(untimed[priority], (ended - begun).total_seconds())
     _scale(waiting, counts[None])
     _scale([running], counts[STATUS.STARTED.value])
+    if len(run_times) < _FEW:
+        # The tasks may be a part of the list: the results of the others tell more than none.
+        for row, cell, _ in read_sample(connection, _PARTS * _TASKS + 1).iter_cells():
+            if row.priority not in known and is_number(row.elaptime):
+                run_times.add(cell, row.elaptime)
     lasts = [part.last for part in sample.parts]
     return Workload(run_times, waiting, lasts, running, round(measured), round(covered), seconds)
 

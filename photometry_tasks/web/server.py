@@ -306,6 +306,6 @@ def serve(target: str, host: str, port: int) -> None:
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}/?{urlencode({'token': token})}", flush=True)
-        how: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "timeout_graceful_shutdown": 1}
+        how: dict[str, Any] = {"log_level": "critical", "lifespan": "off", "timeout_graceful_shutdown": 1}
         uvicorn.Server(uvicorn.Config(app, **how)).run(sockets=[listener])
     sys.stdout.flush()

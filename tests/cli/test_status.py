@@ -332,7 +332,7 @@ def test_the_rate(opened: Callable[..., TaskManager]) -> None:
     manager, now = opened(*many(5)), int(time.time())
     insert = "INSERT INTO photometry_tasks_progress VALUES (?, ?, ?, ?, ?)"
     # Another run ended two hours ago.
-    rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 200, 50, 1, 100.0, 3)]
+    rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 100, 50, 1, 100.0, 3)]
     manager.cursor.executemany(insert, rows)
     manager.conn.commit()
     found = get_status(manager.todo_file)

@@ -271,6 +271,19 @@ def test_a_sample_of_a_large_list(database: Callable[[Any], Any], monkeypatch: p
     assert todo.estimate(2, camera=2)["tasks"] == 400
 
 
+def test_a_part_of_the_list_without_results(todo: Callable[..., Path]) -> None:
+    """For tasks among which none has a result, the results of the others count."""
+    path = todo(*({"tmag": 8.0 + n / 10} for n in range(80)))
+    with TaskManager(path) as manager:
+        manager.save_results([{**result_of(task), "time": 3600.0} for task in manager.claim_tasks(40)])
+    reader = TodoList(path)
+    found = reader.estimate(1, tmag_min=12.0)
+    assert found["tasks"] == 40
+    assert found["cpu_hours_low"] < 40 < found["cpu_hours_high"]
+    assert found["cpu_hours_done"] == 0
+    assert reader.plan(1, 10.0, tmag_min=12.0)["done_low"] > 0
+
+
 def test_times_of_tasks_that_were_reset(todo: Callable[..., Path]) -> None:
     """Where the results were deleted, the history of the attempts has run times."""
     path = todo(*many(4))

@@ -70,6 +70,17 @@ def test_automatic_time_limit(
     assert "its time limit of 1.5 s (task_timeout)" in found.scalar_one()
 
 
+def test_an_automatic_limit_for_a_task_that_began_early(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that hangs from the beginning on is killed when there are enough results of other tasks."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_LEAST_TIMEOUT", 1.5)
+    manager = opened(*({"tmag": FAST} for _ in range(40)))
+    report = run_tasks(manager, functions.hangs_in_a_program, jobs=2, task_timeout="auto")
+    assert (report.saved, report.kinds) == (40, {"timeout": 1})
+
+
 def test_no_automatic_limit_before_results(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """Before 30 results, no task has an automatic limit."""
     monkeypatch.setattr(run, "_LEAST_TIMEOUT", 0.0)

@@ -288,8 +288,9 @@ def test_a_result_that_cannot_be_saved(opened: Callable[..., TaskManager], caplo
     """If a result cannot be saved, the run ends, and the other finished results are saved."""
     manager = opened(*many(300))
 
-    def delete_one(_report: RunReport) -> None:
-        if manager.cursor.execute("SELECT count(*) FROM todolist").fetchone()[0] < 300:
+    def delete_one(report: RunReport) -> None:
+        deleted = manager.cursor.execute("SELECT count(*) FROM todolist").fetchone()[0] < 300
+        if deleted or not 32 < report.saved < 250:
             return
         (first,) = manager.cursor.execute("SELECT min(priority) FROM todolist WHERE status = 6").fetchone()
         manager.cursor.execute("DELETE FROM todolist WHERE priority = ?", (first,))

@@ -136,6 +136,16 @@ def test_running_tasks() -> None:
     assert found["hours_high"] <= 1.2
 
 
+def test_a_task_that_hangs() -> None:
+    """The rest of a task that takes much longer than similar ones is unknown: the limits are far apart."""
+    workload = build_workload(learn({12.1: [10.0] * 100}), running={FAINT: 1})
+    found, usual = build_estimate(workload, 1, overdue=[3600.0]), build_estimate(workload, 1)
+    assert usual["hours_high"] < 0.01
+    assert 0.05 < found["hours_low"] < 0.2
+    assert 5 < found["hours_high"] < 20
+    assert found["cpu_hours_high"] > 5
+
+
 def test_the_end() -> None:
     """At the end, workers wait for the last task: 3 tasks of an hour take an hour, with however many workers."""
     run_times = learn({12.1: [3600.0] * 1000})
