@@ -168,8 +168,9 @@ def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog:
     assert "the executor could not be shut down" in caplog.text
     manager.reset_tasks(status=STATUS.OK)
 
-    def fail(_: Any) -> None:
-        raise ZeroDivisionError
+    def fail(report: Any) -> None:
+        if report.saved:
+            raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         run_tasks(manager, functions.good, jobs=2, executor=CannotEnd, progress=fail)

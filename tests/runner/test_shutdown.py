@@ -418,11 +418,15 @@ def test_handlers_of_an_executor(opened: Callable[..., TaskManager], number: int
         signal.signal(number, lambda *_: sys.exit())  # as dask-jobqueue does
         return ThreadPoolExecutor(jobs)
 
+    def raise_after_a_result(report: RunReport) -> None:
+        if report.saved:
+            signal.raise_signal(number)
+
     manager = opened(*many(300))
     before = signal.getsignal(number)
     try:
         with pytest.raises(BaseException) as raised:  # noqa: PT011
-            run_tasks(manager, functions.good, jobs=2, executor=make, progress=lambda _: signal.raise_signal(number))
+            run_tasks(manager, functions.good, jobs=2, executor=make, progress=raise_after_a_result)
     finally:
         signal.signal(number, before)
     assert raised.type is KeyboardInterrupt or raised.value.code == 128 + number
