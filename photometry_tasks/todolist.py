@@ -265,7 +265,7 @@ class TodoList:
         at_once = None if jobs is None else _check_more_than_zero("jobs", jobs, "a number of workers")
         conditions = build_expressions(check_constraints(constraints))
         with self._begin() as opened:
-            workload = read_workload(opened.connection, count_by_status(opened.connection, conditions), conditions)
+            workload = read_workload(opened.connection, conditions)
             if at_once is None:
                 is_in_use = opened.database.find_holder() is not None
                 at_once = find_pace(workload, read_minutes(opened.connection), is_in_use=is_in_use)
@@ -297,7 +297,7 @@ class TodoList:
         length = _check_more_than_zero("hours", hours, "a number of hours")
         conditions = build_expressions(check_constraints(constraints))
         with self._begin() as opened:
-            workload = read_workload(opened.connection, count_by_status(opened.connection, conditions), conditions)
+            workload = read_workload(opened.connection, conditions)
             return build_plan(workload, at_once, length)
 
     # --- opening and closing -----------------------------------------------------------------------------

@@ -33,13 +33,7 @@ def estimate(todo: Location, jobs: float | None, as_json: bool, **options: Any) 
     constraints = read_constraints(options)
     with TodoList(todo) as reader:
         found = reader.estimate(jobs, **constraints)
-    if as_json:
-        echo(json.dumps(found, indent=2))
-    elif not found["tasks"]:
-        echo(_explain_nothing(todo, constraints))
-    elif found["cpu_hours"] is None:
-        echo(f"{count_of(found['tasks'], 'task')} left. {_suggest_measuring(todo)}")
-    else:
+    if not _show_simply(found, todo, constraints, as_json=as_json, is_known=found["cpu_hours"] is not None):
         unknown = " Give --jobs: no record says how many tasks run at once." if found["jobs"] is None else ""
         echo(f"{describe_estimate(found)}{unknown} In 4 of 5 cases, the true time lies within such limits.")
 
@@ -63,13 +57,7 @@ def plan(todo: Location, jobs: float, hours: float, as_json: bool, **options: An
     constraints = read_constraints(options)
     with TodoList(todo) as reader:
         found = reader.plan(jobs, hours, **constraints)
-    if as_json:
-        echo(json.dumps(found, indent=2))
-    elif not found["tasks"]:
-        echo(_explain_nothing(todo, constraints))
-    elif found["done_low"] is None:
-        echo(f"{count_of(found['tasks'], 'task')} left. {_suggest_measuring(todo)}")
-    else:
+    if not _show_simply(found, todo, constraints, as_json=as_json, is_known=found["done_low"] is not None):
         print_view(build_plan(found["magnitudes"]))
         low, high, tasks = found["done_low"], found["done_high"], found["tasks"]
         echo(
@@ -84,15 +72,19 @@ def _describe_end(found: dict[str, Any]) -> str:
     return "" if high is None else f", up to priority {format_range(low or 0, high)}"
 
 
-def _explain_nothing(todo: Location, constraints: dict[str, Any]) -> str:
-    if not constraints:
-        return "No task is left."
-    from photometry_tasks.maintenance.matches import describe_matches
+def _show_simply(
+    found: dict[str, Any], todo: Location, constraints: dict[str, Any], *, as_json: bool, is_known: bool
+) -> bool:
+    """Print JSON, or why nothing is left or known; return False if there is more to print."""
+    if as_json:
+        echo(json.dumps(found, indent=2))
+    elif not found["tasks"]:
+        from photometry_tasks.maintenance.matches import describe_matches
 
-    return f"No task is left. {describe_matches(todo, constraints)}"
-
-
-def _suggest_measuring(todo: Location) -> str:
-    command = "work" if todo.path is None else "run"
-    command = f"photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION --limit 100"
-    return f"No result has a run time yet; measure some with `{command}`."
+        echo(f"No task is left. {describe_matches(todo, constraints)}" if constraints else "No task is left.")
+    elif not is_known:
+        command = "work" if todo.path is None else "run"
+        command = f"photometry-tasks {command} {shlex.quote(todo.name)} MODULE:FUNCTION --limit 100"
+        left = count_of(found["tasks"], "task")
+        echo(f"{left} left. No result has a run time yet; measure some with `{command}`.")
+    return as_json or not found["tasks"] or not is_known

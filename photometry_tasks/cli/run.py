@@ -1,6 +1,5 @@
 """`run`, `work` and `demo`: run a photometry function on the pending tasks."""
 
-import math
 import shlex
 import tempfile
 import time
@@ -225,16 +224,17 @@ class _TimeLeft:
             Running tasks, with seconds and expected.
         """
         from photometry_tasks.progress.status_fields import find_overdue
-        from photometry_tasks.rules.estimate import build_estimate
+        from photometry_tasks.rules.estimate import build_estimate, find_pace
         from photometry_tasks.runner.executors import check_jobs
 
         begun = time.monotonic()
         if begun < self._next:
             return self._text
         with suppress(TodoFileInUseError):  # another program has locked the file; the run waits
-            found = build_estimate(
-                self._manager.read_workload(**self._constraints), check_jobs(self._jobs, None), find_overdue(running)
-            )
+            workload = self._manager.read_workload(**self._constraints)
+            # On a server, other managers run tasks too.
+            at_once = max(check_jobs(self._jobs, None), find_pace(workload, (), is_in_use=True) or 0)
+            found = build_estimate(workload, at_once, find_overdue(running))
             if found["hours_low"] is not None:
                 share = min(1.0, tasks / found["tasks"]) if found["tasks"] else 1.0
                 low, high = (format_hours(share * found[f"hours_{name}"]) for name in ("low", "high"))
@@ -246,7 +246,7 @@ class _TimeLeft:
 
 def _describe_running(report: "RunReport") -> str:
     """Return a sentence about a run without results, or about a task that runs much longer than similar tasks."""
-    from photometry_tasks.rules.estimate import LEAST, SLOW
+    from photometry_tasks.rules.estimate import is_overdue
 
     if not report.running:
         return ""
@@ -257,7 +257,7 @@ def _describe_running(report: "RunReport") -> str:
     if report.silence >= _SILENCE:
         counts = f"{len(report.running)} running, {report.queued} queued"
         return f"No result for {format_seconds(report.silence)}; {counts}; longest: {task}."
-    if longest.seconds >= max(LEAST, SLOW * (longest.expected or math.inf)):
+    if is_overdue(longest.seconds, longest.expected):
         return f"Slow: {task}."
     return ""
 

@@ -26,10 +26,10 @@ def serve(todo: str, host: str, port: int) -> None:
     """
     with needs("web", "Starlette, Uvicorn and Jinja2"):
         from photometry_tasks.web import serve as serve_page
-    from photometry_tasks.storage.location import parse_location
+    if not Path(todo).is_dir():
+        from photometry_tasks.todolist import TodoList
 
-    if not Path(todo).is_dir() and (path := parse_location(todo).path) is not None and not path.exists():
-        raise click.ClickException(f"{todo}: this file does not exist; give a TODO-file, a folder or a PostgreSQL URL")
+        TodoList(todo).close()  # an error names what is wrong, before a browser shows it
     try:
         serve_page(todo, host, port)
     except OSError as error:

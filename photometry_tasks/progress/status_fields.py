@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, Row, inspect
 
 from photometry_tasks.models import diagnostics, progress, todolist
-from photometry_tasks.rules.estimate import LEAST, PAUSE, SLOW, build_estimate, find_pace
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace, is_overdue
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
@@ -19,9 +19,6 @@ from photometry_tasks.text import shorten
 
 #: Seconds over which the rate is measured.
 _LATELY = 600
-
-#: The share of similar tasks that do not take longer than is expected of a task.
-_SHARE = 0.95
 
 #: The most running tasks and errors that are listed.
 _LISTED = 10
@@ -65,7 +62,7 @@ def read_status_fields(
     now: float = connection.execute(statements.TIME).scalar_one()
     counts = count_by_status(connection)
     by_status = name_counts(counts)
-    workload = read_workload(connection, counts)
+    workload = read_workload(connection, counts=counts)
     running = list_running(connection, live, workload.run_times)
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     minutes = read_minutes(connection)
@@ -122,11 +119,7 @@ def list_running(
 
 def find_overdue(running: Iterable[Mapping[str, Any]]) -> list[float]:
     """Return the seconds that running tasks have taken that take much longer than similar ones."""
-    return [
-        row["seconds"]
-        for row in running
-        if row["seconds"] and row["expected"] and row["seconds"] >= max(LEAST, SLOW * row["expected"])
-    ]
+    return [row["seconds"] for row in running if is_overdue(row["seconds"], row["expected"])]
 
 
 def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
@@ -143,7 +136,7 @@ def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
 
 def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> dict[str, Any]:
     seconds, worker = live or (None, None)
-    expected = run_times.get_quantile(find_cell(row.datasource, row.method, row.tmag), _SHARE)
+    expected = run_times.get_quantile(find_cell(row.datasource, row.method, row.tmag))
     return {**_show_row(row), "seconds": seconds, "worker": worker, "expected": expected}
 
 

@@ -23,9 +23,8 @@ _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 _task, _try = todolist.c, attempts.c
 _FAILED = {status.value for status in FAILED}
 
-#: Whether a task has failed; whether its result has errors, as that of a WARNING has too.
+#: Whether a task has failed.
 HAS_FAILED: ColumnElement[bool] = _task.status.in_(_FAILED)
-HAS_ERRORS: ColumnElement[bool] = diagnostics.c.errors.is_not(None)
 
 
 @dataclass
@@ -98,9 +97,8 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
     columns = _task.priority, _task.starid, _task.camera, _task.ccd, _task.status, kind, host
     found_errors = func.coalesce(*errors, null(), null())
     statement = select(*columns, found_errors).select_from(joined).where(*conditions)
-    statement = statement.order_by(
-        _task.status, _task.priority
-    )  # as an index has them: of many, the first come at once
+    # The order of an index: of many failures, the first come at once.
+    statement = statement.order_by(_task.status, _task.priority)
     groups: dict[tuple[str | None, str], ErrorGroup] = {}
     ungrouped = 0
     for priority, starid, camera, ccd, status, of_kind, of_host, found in chain.from_iterable(

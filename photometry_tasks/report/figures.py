@@ -1,7 +1,7 @@
 """Draw the figures of the page as SVG elements."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -154,7 +154,7 @@ def draw_magnitudes(counts: Mapping[float, Mapping[str, float]]) -> Markup:
     lowest, highest = min(counts), max(counts) + 0.5
     figure = _Figure((lowest, highest), (0, max(sum(column.values()) for column in counts.values())))
     figure.draw_axes("TESS magnitude", "tasks")
-    bottom: Counter[float] = Counter()
+    bottom: dict[float, float] = defaultdict(float)
     for name, colour in reversed(COLOURS.items()):
         if any(column[name] for column in counts.values()):
             figure.add_legend(name, colour)
@@ -163,7 +163,7 @@ def draw_magnitudes(counts: Mapping[float, Mapping[str, float]]) -> Markup:
         for edge, column in counts.items():
             if number := column[name]:
                 bars.append((edge, edge + 0.5, bottom[edge], bottom[edge] + number))
-                bottom[edge] += number  # type: ignore[assignment]  # a sample stands for fractions of tasks
+                bottom[edge] += number
         if bars:
             figure.add_bars(bars, colour)
     return figure.render(f"Tasks by status in each half magnitude from {lowest:g} to {highest:g}")

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlencode
 
 from photometry_tasks.rules.validation import check_path
 from photometry_tasks.status import FINISHED
@@ -163,7 +162,6 @@ def _build_environment() -> "Environment":
         "hours": format_hours,
         "count": count_of,
         "number": lambda value: f"{value:.6g}" if isinstance(value, float) else value,
-        "query": urlencode,
     }
     return environment
 

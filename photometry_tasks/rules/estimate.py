@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from photometry_tasks.rules.run_times import Cell, RunTimes
 
-__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "find_pace", "measure_pace"]
+__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "find_pace", "is_overdue", "measure_pace"]
 
 #: The names of the estimated times, which may be None.
 ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high")
@@ -19,7 +19,7 @@ ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours
 _DRAWS, _LOW, _HIGH = 200, 0.1, 0.9
 
 #: A running task is overdue if it takes so many times as long as 95 % of similar tasks, and at least so many seconds.
-SLOW, LEAST = 3.0, 30.0
+_OVERDUE, _OVERDUE_SECONDS = 3.0, 30.0
 
 #: The most tasks that are drawn one by one, to see which of the last ones ends last.
 _LAST = 100
@@ -101,6 +101,11 @@ def find_pace(workload: Workload, minutes: Sequence[Minute], *, is_in_use: bool)
     return measure_pace(minutes)
 
 
+def is_overdue(seconds: float | None, expected: float | None) -> bool:
+    """Whether a task takes much longer than similar ones; False if one of its times is unknown."""
+    return seconds is not None and expected is not None and seconds >= max(_OVERDUE_SECONDS, _OVERDUE * expected)
+
+
 def build_estimate(workload: Workload, at_once: float | None, overdue: Sequence[float] = ()) -> dict[str, Any]:
     """Return the time that tasks still take, as `TodoList.estimate` describes it.
 
@@ -176,33 +181,37 @@ def build_plan(workload: Workload, jobs: float, hours: float) -> dict[str, Any]:
                 break
             left, place = left - seconds * share, place + 1
         places.append(place)
-    found: dict[str, Any] = {"jobs": jobs, "hours": hours, "tasks": tasks}
-    if not places and found["tasks"]:
-        limits: list[float | None] = [None, None]
-    else:
-        limits = list(_find_limits(places or [float(len(parts))]))
-    magnitudes: dict[int | None, dict[str, Any]] = {}
-    for part in parts:
-        for cell, number in part.items():
-            tmag = None if cell.half is None else cell.half // 2
-            row = magnitudes.setdefault(tmag, {"tmag": tmag, "tasks": 0, "done_low": None, "done_high": None})
-            row["tasks"] += number
-    for name, limit in zip(("low", "high"), limits, strict=True):
-        found[f"done_{name}"] = found[f"priority_{name}"] = None
-        if limit is None:
-            continue
-        done: dict[int | None, float] = defaultdict(float)
-        for number, part in enumerate(parts):
-            for cell, of_cell in part.items():
-                done[None if cell.half is None else cell.half // 2] += of_cell * min(max(limit - number, 0.0), 1.0)
-        found[f"done_{name}"] = round(math.fsum(done.values()))
-        found[f"priority_{name}"] = _find_priority(workload.lasts, limit - 1)
-        for tmag, row in magnitudes.items():
-            row[f"done_{name}"] = round(done[tmag])
-    for row in magnitudes.values():
-        row["tasks"] = round(row["tasks"])
-    order = sorted(magnitudes.values(), key=lambda row: (row["tmag"] is None, row["tmag"]))
-    return found | {"magnitudes": order}
+    if not tasks:
+        places = [float(len(parts))]
+    low, high = _find_limits(places) if places else (None, None)
+    total = _count_by_magnitude(parts, float(len(parts)))
+    numbers = {
+        name: None if place is None else _count_by_magnitude(parts, place)
+        for name, place in (("done_low", low), ("done_high", high))
+    }
+    magnitudes = [
+        {"tmag": tmag, "tasks": round(total[tmag])}
+        | {name: None if found is None else round(found[tmag]) for name, found in numbers.items()}
+        for tmag in sorted(total, key=lambda tmag: (tmag is None, tmag))
+    ]
+    return {
+        "jobs": jobs,
+        "hours": hours,
+        "tasks": tasks,
+        **{name: None if found is None else round(math.fsum(found.values())) for name, found in numbers.items()},
+        "priority_low": None if low is None else _find_priority(workload.lasts, low - 1),
+        "priority_high": None if high is None else _find_priority(workload.lasts, high - 1),
+        "magnitudes": magnitudes,
+    }
+
+
+def _count_by_magnitude(parts: Sequence[dict[Cell, float]], place: float) -> dict[int | None, float]:
+    """Return the number of tasks by whole magnitude in the parts before a place, which may divide a part."""
+    found: dict[int | None, float] = defaultdict(float)
+    for number, part in enumerate(parts):
+        for cell, tasks in part.items():
+            found[None if cell.half is None else cell.half // 2] += tasks * min(max(place - number, 0.0), 1.0)
+    return found
 
 
 def _draw_share(workload: Workload, chance: random.Random) -> float:

@@ -13,7 +13,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["Cell", "RunTimes", "find_cell"]
+__all__ = ["USUAL", "Cell", "RunTimes", "find_cell"]
+
+#: The share of similar tasks that do not take longer than is expected of a task.
+USUAL = 0.95
 
 #: The latest run times that are kept of each cell.
 _KEPT = 500
@@ -89,7 +92,7 @@ class RunTimes:
             self._cells[cell].append(max(seconds, _SHORTEST))
             self._added += 1
 
-    def get_quantile(self, cell: Cell, share: float) -> float | None:
+    def get_quantile(self, cell: Cell, share: float = USUAL) -> float | None:
         """Return the run time that this share of the tasks of a cell does not exceed, seconds; None without results."""
         curve = self._find_curve(cell)
         return None if curve is None else curve.get_quantile(cell.place, share)

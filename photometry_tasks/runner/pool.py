@@ -35,11 +35,6 @@ TIMEOUT = "timeout"
 _LOOK = 1.0
 
 
-def _set_no_limit() -> None:
-    """Return the limit of a wait without a limit."""
-    return
-
-
 class Running(NamedTuple):
     """A call that a worker runs: its arguments, the monotonic time of its begin (s), the process of the worker."""
 
@@ -85,7 +80,7 @@ class WorkerPool(ThreadPoolExecutor):
         thread = threading.get_ident()
         self._running[thread] = Running(call[1], time.monotonic(), worker.pid)
         try:
-            return worker.call(call, partial(self._find_timeout, *call[1]) if self._find_timeout else _set_no_limit)
+            return worker.call(call, partial(self._find_timeout, *call[1]) if self._find_timeout else None)
         finally:
             del self._running[thread]
 
@@ -149,7 +144,7 @@ class _Worker:
     def wait_until_ready(self) -> None:
         """Wait until the process can take calls."""
         try:
-            self._wait(_set_no_limit)
+            self._wait()
             self._pipe.recv()
         except (EOFError, OSError) as error:
             found = self._end()[1]
@@ -157,15 +152,15 @@ class _Worker:
                 raise UnguardedScriptError(path=sys.modules["__main__"].__file__) from None
             raise WorkerError(found=f"a worker could not start: {found}; see its output") from error
 
-    def call(self, call: tuple[Any, ...], find_timeout: Callable[[], float | None]) -> Any:
+    def call(self, call: tuple[Any, ...], find_timeout: Callable[[], float | None] | None) -> Any:
         begun = time.monotonic()
         try:
             self._pipe.send(call)
-            self._wait(_set_no_limit)
+            self._wait()
             self._pipe.recv()  # the call is unpickled, which may have imported the function's module
             self._has_unpickled = True
             begun = time.monotonic()
-            is_in_time = self._wait(lambda: None if (timeout := find_timeout()) is None else begun + timeout)
+            is_in_time = self._wait(begun, find_timeout)
             is_done, value = self._pipe.recv() if is_in_time else (True, None)
         except (EOFError, OSError) as error:
             kind, found = self._end()
@@ -174,7 +169,8 @@ class _Worker:
             raise WorkerError(found=f"a worker could not import it: {found}; see its output") from error
         if not is_in_time:
             self._end(0.0)
-            found = f"its process was killed after its time limit of {find_timeout():g} s (task_timeout)"
+            limit = None if find_timeout is None else find_timeout()
+            found = f"its process was killed after its time limit of {limit:g} s (task_timeout)"
             raise WorkerDiedError(found=found, kind=TIMEOUT, elapsed=time.monotonic() - begun)
         if not is_done:
             found = shorten(str(value))
@@ -183,10 +179,11 @@ class _Worker:
             raise WorkerError(found=found)
         return value
 
-    def _wait(self, find_end: Callable[[], float | None]) -> bool:
-        """Wait for an answer, and return False if the time runs out; a dead process raises EOFError."""
+    def _wait(self, begun: float = 0.0, find_timeout: Callable[[], float | None] | None = None) -> bool:
+        """Wait for an answer, and return False if the time since `begun` runs out; a dead process raises EOFError."""
         while True:
-            left = _LOOK if (until := find_end()) is None else min(_LOOK, until - time.monotonic())
+            timeout = None if find_timeout is None else find_timeout()
+            left = _LOOK if timeout is None else min(_LOOK, begun + timeout - time.monotonic())
             if self._pipe.poll(max(0.0, left)):
                 return True
             if not self._process.is_alive():

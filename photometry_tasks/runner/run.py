@@ -63,9 +63,8 @@ _SHORT, _AHEAD, _MOST_AHEAD = 0.1, 0.2, 31
 #: Longest single wait, seconds: Python limits the timeout of a lock.
 _LONGEST_WAIT = 3600.0
 
-#: The share of similar tasks that do not take longer than the forecast of a task; and the number of tasks that are
-#: passed over, because they would not end in time, before the run ends.
-_SHARE, _MOST_PASSED_OVER = 0.95, 1000
+#: The number of tasks that are passed over, because they would not end in time, before the run ends.
+_MOST_PASSED_OVER = 1000
 
 #: The automatic time limit of a task: so many times its forecast, at least so many seconds, from so many results on.
 _TIMES_LONGER, _LEAST_TIMEOUT, _LEAST_RESULTS = 10.0, 60.0, 30
@@ -475,7 +474,7 @@ class _Run:
         """Return the run time that 95 % of similar tasks do not exceed, seconds; None without results."""
         run_times = self._get_run_times()
         with self._run_times_lock:
-            return run_times.get_quantile(_find_cell(task), _SHARE)
+            return run_times.get_quantile(_find_cell(task))
 
     def _get_run_times(self) -> RunTimes:
         if self._run_times is None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Dialect, Double, Integer
+from sqlalchemy import Dialect, Double
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -17,28 +17,11 @@ def is_server(dialect: Dialect) -> bool:
     return dialect.name == "postgresql"
 
 
-class whole_part(FunctionElement[int]):  # noqa: N801 - used as a function
-    """A number truncated to an integer."""
-
-    type = Integer()
-    inherit_cache = True
-
-
 class unix_time(FunctionElement[float]):  # noqa: N801
     """Seconds since 1970 by the clock of the database: on a server, the same clock for all managers and readers."""
 
     type = Double()
     inherit_cache = True
-
-
-@compiles(whole_part)
-def _whole_part(element: whole_part, compiler: Any, **given: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **given)} AS INTEGER)"
-
-
-@compiles(whole_part, "postgresql")
-def _truncated(element: whole_part, compiler: Any, **given: Any) -> str:
-    return f"CAST(trunc({compiler.process(element.clauses, **given)}) AS INTEGER)"  # a cast alone rounds
 
 
 @compiles(unix_time)

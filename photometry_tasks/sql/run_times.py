@@ -13,6 +13,7 @@ from photometry_tasks.models import attempts, diagnostics, todolist
 from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 from photometry_tasks.sql import statements
+from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.status import STATUS
 
 #: Parts of a large list, and the tasks that are read of each.
@@ -125,9 +126,13 @@ def _divide(connection: Connection, tasks: int) -> list[dict[str, int]]:
 
 
 def read_workload(
-    connection: Connection, counts: Counter[int | None], conditions: Iterable[ColumnElement[bool]] = ()
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]] = (),
+    *,
+    counts: Counter[int | None] | None = None,
 ) -> Workload:
     """Return the run times of the tasks that meet conditions, and those that are left; `counts` are by status."""
+    counts = count_by_status(connection, conditions) if counts is None else counts
     return build_workload(connection, read_sample(connection, counts.total(), conditions), counts)
 
 

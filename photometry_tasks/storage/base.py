@@ -20,7 +20,6 @@ from photometry_tasks.progress.status_fields import LiveTask
 from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
-from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.execution import Row, Transaction
 from photometry_tasks.sql.run_times import read_workload
 from photometry_tasks.sql.sampling import draw_task
@@ -211,8 +210,7 @@ class TaskStore(Protocol):
         conditions = build_expressions(check_constraints(constraints))
 
         def read(transaction: Transaction) -> Workload:
-            connection = transaction.connection
-            return read_workload(connection, count_by_status(connection, conditions), conditions)
+            return read_workload(transaction.connection, conditions)
 
         return self.run_in_transaction("read_workload", read, writes=False)
 

@@ -141,7 +141,10 @@ class _Board:
         if path is None:
             return None
         found = []
-        for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-log", "-status", "-lock"))):
+        for file in (
+            path,
+            *(path.with_name(path.name + suffix) for suffix in ("-wal", "-results", "-status", "-lock")),
+        ):
             with contextlib.suppress(OSError):
                 status = file.stat()
                 found.append((file.name, status.st_ino, status.st_size, status.st_mtime_ns))

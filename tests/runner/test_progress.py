@@ -1,4 +1,4 @@
-"""What a run says of itself, and what it expects of a task: running and queued tasks, time limits by magnitude."""
+"""The progress of a run: its running and queued tasks, and time limits from the run times of similar tasks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -81,13 +81,21 @@ def test_an_automatic_limit_for_a_task_that_began_early(
     assert (report.saved, report.kinds) == (40, {"timeout": 1})
 
 
-def test_no_automatic_limit_before_results(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_automatic_limit_before_results(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before 30 results, no task has an automatic limit."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "_LEAST_TIMEOUT", 0.0)
     monkeypatch.setattr(run, "_TIMES_LONGER", 1e-9)
     manager = opened(*many(60))
-    assert run_tasks(manager, functions.good, jobs=1, task_timeout="auto", limit=29).kinds == {}
-    assert run_tasks(manager, functions.good, jobs=1, task_timeout="auto").kinds["timeout"] > 0
+
+    def run_some(function: Callable[..., Any], limit: int) -> dict[str, int]:
+        return run_tasks(manager, function, jobs=1, task_timeout="auto", limit=limit).kinds
+
+    assert run_some(functions.good, 29) == {}
+    assert run_some(functions.takes_half_a_second, 1) == {}
+    assert run_some(functions.takes_half_a_second, 1) == {"timeout": 1}
 
 
 @pytest.mark.parametrize("executor", [None, "pool"])
@@ -97,19 +105,19 @@ def test_running_and_queued(
     """While tasks hang, the report says which run and for how long, how many wait, and since when no result came."""
     monkeypatch.chdir(tmp_path)
     manager = opened(*({"tmag": 10.0} for _ in range(30)))
-    reports: list[tuple[list[RunningTask], int, float]] = []
+    reports: list[tuple[list[RunningTask], int, float, int]] = []
 
     def look(report: RunReport) -> None:
-        reports.append((report.running, report.queued, report.silence))
+        reports.append((report.running, report.queued, report.silence, manager.summary["STARTED"]))
         if len(reports) > 2 and report.silence > 2:
             raise RuntimeError("seen")
 
     how: dict[str, Any] = {} if executor is None else {"executor": spawn_pool}
     with pytest.raises(RuntimeError, match="seen"):
         run_tasks(manager, functions.hangs_from_task_5, jobs=2, progress=look, **how)
-    running, queued, silence = reports[-1]
+    running, queued, silence, started = reports[-1]
     assert {task.starid for task in running} == {105, 106}
-    assert queued >= 0
+    assert queued == started - 2
     assert all(1 < task.seconds < 60 and (task.expected or 1) < 1 for task in running)
     assert (running[0].pid is None) == (executor is not None)
     assert silence > 2

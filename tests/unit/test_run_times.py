@@ -49,7 +49,7 @@ def test_cells(task: Any, cell: Any) -> None:
 
 
 def test_quantiles() -> None:
-    """Each half magnitude has quantiles of its own."""
+    """A quantile is that of the results of the same half magnitude."""
     run_times = learn({6.1: list(range(100, 200)), 12.1: list(range(1, 101))})
     assert run_times.get_quantile(BRIGHT, 0.5) == pytest.approx(150, rel=0.1)
     assert run_times.get_quantile(FAINT, 0.5) == pytest.approx(50, rel=0.1)

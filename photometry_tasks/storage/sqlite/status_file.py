@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,24 @@ class StatusFile:
         self.remove()  # a killed manager may have left a status file
 
     def write_if_due(
-        self, run_in_transaction: Callable[[Callable[[Transaction], Any]], Any], begun_at: Mapping[int, float]
+        self,
+        run_in_transaction: Callable[[Callable[[Transaction], Any]], Any],
+        running: Mapping[int, tuple[int, float]],
     ) -> None:
         """Write the status that a transaction sees, at intervals; a failed write is retried at the next interval.
 
         Parameters
         ----------
         run_in_transaction : callable
-        begun_at : mapping
-            The times at which running tasks began, by priority, seconds since 1970.
+        running : mapping
+            The live attempts by priority, each with its number and the time of its begin, seconds since 1970.
         """
         begun = time.monotonic()
         if begun < self._next:
             return
         place, now = _find_place(self._path), time.time()
-        longest = sorted(begun_at, key=begun_at.__getitem__)[:_MOST_TASKS]
-        live = {priority: LiveTask(max(0.0, now - begun_at[priority]), None) for priority in longest}
+        longest = nsmallest(_MOST_TASKS, running, key=lambda priority: running[priority][1])
+        live = {priority: LiveTask(max(0.0, now - running[priority][1]), None) for priority in longest}
         status: dict[str, Any] = {"live": {str(priority): task.seconds for priority, task in live.items()}}
         try:
             if self._is_needed:

@@ -5,13 +5,14 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Select
 
-from photometry_tasks.errors import CLOSING_SAVES, FileChangedError
+from photometry_tasks.errors import CLOSING_SAVES, FileChangedError, TodoFileInUseError
 from photometry_tasks.files import resolve
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
@@ -289,10 +290,11 @@ class SQLiteStore(TaskStore):
     # --- counting, closing -------------------------------------------------------------------------------
 
     def heartbeat(self) -> None:
-        """Show readers that the manager works, although no result comes."""
-        if time.time() - self._heartbeat >= _HEARTBEAT:
-            self.run_in_transaction("heartbeat", self._touch, writes=True, is_synced=False)
-        self.publish_status()
+        """Show readers that the manager works, although no result comes; not while another program locks the file."""
+        with suppress(TodoFileInUseError):
+            if time.time() - self._heartbeat >= _HEARTBEAT:
+                self.run_in_transaction("heartbeat", self._touch, writes=True, is_synced=False)
+            self.publish_status()
 
     def _touch(self, transaction: Transaction) -> None:
         self._heartbeat = now = time.time()
@@ -309,8 +311,7 @@ class SQLiteStore(TaskStore):
         if self._not_looked >= _LOOK:
             self._not_looked = 0
             self._database.warn_of_readers()
-        begun_at = {priority: begun for priority, (_, begun) in self._live.items()}
-        self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False), begun_at)
+        self._status_file.write_if_due(partial(self.run_in_transaction, "publish", writes=False), self._live)
 
     def is_in_place(self) -> bool:
         """Whether the open file was neither replaced nor deleted."""
