@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from photometry_tasks.constraints import build_constraints
+    from photometry_tasks.progress.status_fields import LiveTasks
     from photometry_tasks.rules.estimate import Workload
     from photometry_tasks.sql.choices import Choice
     from photometry_tasks.sql.execution import Transaction
@@ -288,6 +289,17 @@ class TaskManager:
     def heartbeat(self) -> None:
         """Send a heartbeat, to keep the claimed tasks; needed only while the manager neither claims nor saves."""
         self._store.heartbeat()
+
+    def watch_running(self, find: "Callable[[], LiveTasks] | None") -> None:
+        """Let readers of a file see which started tasks run, and that the others wait for a worker.
+
+        Parameters
+        ----------
+        find : callable or None
+            Returns the tasks that run. It is called when a claim, save or heartbeat publishes the status. None ends
+            this: all started tasks count as running.
+        """
+        self._store.watch_running(find)
 
     def has_tasks_elsewhere(self, **constraints: Unpack[Constraints]) -> bool:
         """Whether a later claim may return tasks though the last returned none: other managers run or lock them."""

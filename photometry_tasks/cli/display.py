@@ -234,7 +234,9 @@ def _build_parts(found: dict[str, Any], rows: int, width: int) -> tuple[list[Ren
     if found["running"]:
         number, running = found["status"]["STARTED"], [_show_running(row) for row in found["running"][:rows]]
         title = "Interrupted tasks" if found["holder"] is None else "Started tasks"
-        title += f": {number:,}" + (f" (here {len(running)})" if number > len(running) else "")
+        queued = found["queued"] or 0
+        title += f": {number:,}" + (f", {queued:,} of which wait for a worker" if queued else "")
+        title += f" (here {len(running)})" if number - queued > len(running) else ""
         names = [
             name for name in _RUNNING[: 2 if width < _NARROW else None] if any(row[name] is not None for row in running)
         ]

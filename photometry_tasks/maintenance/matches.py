@@ -35,12 +35,17 @@ def describe_matches(todo: str | os.PathLike[str] | Location, choice: Mapping[st
         counts = dict(map(tuple, connection.execute(select(status, func.count()).where(*conditions).group_by(status))))
         if counts:
             return f"{count_of(sum(counts.values()), 'matching task')}: {_list_counts(counts)}."
-        if not _has_match(connection, {}):
-            return "The list has no tasks."
-        for name, value in choice.items():
-            if not _has_match(connection, {name: value}):
-                return f"No task {_describe_lack(connection, name, value)}."
-        return f"No task matches all of these at once: {', '.join(choice)}."
+        return explain_lack(connection, choice)
+
+
+def explain_lack(connection: Connection, choice: Mapping[str, Any]) -> str:
+    """Return the first of the arguments of `Choice` that excludes all tasks, if no task matches all of them."""
+    if not _has_match(connection, {}):
+        return "The list has no tasks."
+    for name, value in choice.items():
+        if not _has_match(connection, {name: value}):
+            return f"No task {_describe_lack(connection, name, value)}."
+    return f"No task matches all of these at once: {', '.join(choice)}."
 
 
 def has_match(todo: str | os.PathLike[str] | Location, choice: Mapping[str, Any]) -> bool:

@@ -34,9 +34,21 @@ class LiveTask(NamedTuple):
     worker: str | None
 
 
-def read_status_fields(
-    connection: Connection, path: object, live: Mapping[int, LiveTask] = MappingProxyType({})
-) -> dict[str, Any]:
+class LiveTasks(NamedTuple):
+    """The tasks that managers run, the longest of them, by priority.
+
+    `queued` is the number of started tasks that wait for a worker of their run; None if it is not known.
+    """
+
+    tasks: Mapping[int, LiveTask] = MappingProxyType({})
+    queued: int | None = None
+
+
+#: What is known without a manager.
+NO_LIVE_TASKS = LiveTasks()
+
+
+def read_status_fields(connection: Connection, path: object, live: LiveTasks = NO_LIVE_TASKS) -> dict[str, Any]:
     """Read the status of a TODO-list.
 
     Parameters
@@ -44,8 +56,7 @@ def read_status_fields(
     connection : sqlalchemy.Connection
     path : object
         The path or the name of the list.
-    live : mapping, optional
-        Tasks that run, by priority.
+    live : LiveTasks, optional
 
     Returns
     -------
@@ -54,18 +65,18 @@ def read_status_fields(
         name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
         nothing was saved; running (STARTED tasks, the longest first, each with seconds since it started, worker, and
         expected, the seconds that 95 % of similar tasks do not exceed; None if not known) and last_errors (lists of
-        dicts); estimate (see `TodoList.estimate`); failures (see `count_failures`); used_up (number of
-        failed tasks that `run` does not retry any more); versions (number of results by the version of the pipeline;
-        empty if no version was given). A file of an older release holds no times: its
-        errors come in order of priority, the last first.
+        dicts); queued (number of STARTED tasks that wait for a worker of their run, None if not known); estimate (see
+        `TodoList.estimate`); failures (see `count_failures`); used_up (number of failed tasks that `run` does not retry
+        any more); versions (number of results by the version of the pipeline; empty if no version was given). A file of
+        an older release holds no times: its errors come in order of priority, the last first.
     """
     now: float = connection.execute(statements.TIME).scalar_one()
     counts = count_by_status(connection)
     by_status = name_counts(counts)
-    workload = read_workload(connection, counts=counts)
+    workload, minutes = read_workload(connection, counts=counts), read_minutes(connection)
     running = list_running(connection, live, workload.run_times)
+    at_once = find_pace(workload, minutes, is_in_use=bool(live.tasks))
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
-    minutes = read_minutes(connection)
     errors: list[Any] = []
     if inspect(connection).has_table(diagnostics.name):
         errors = list(
@@ -84,7 +95,8 @@ def read_status_fields(
         "rate": measure_rate(minutes, now),
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": running,
-        "estimate": build_estimate(workload, find_pace(workload, minutes, is_in_use=bool(live)), find_overdue(running)),
+        "queued": live.queued,
+        "estimate": build_estimate(workload, at_once, find_overdue(running)),
         "failures": count_failures(connection),
         "used_up": count_used_up(connection, RETRIES),
         "versions": [{"version": version, "results": number} for version, number in versions.items()],
@@ -109,12 +121,17 @@ def _show_row(row: Row[Any]) -> dict[str, Any]:
 
 
 def list_running(
-    connection: Connection, live: Mapping[int, LiveTask], run_times: RunTimes, limit: int = _LISTED
+    connection: Connection, live: LiveTasks, run_times: RunTimes, limit: int = _LISTED
 ) -> list[dict[str, Any]]:
     """Return the STARTED tasks that have run longest, at most `limit`: see `read_status_fields`."""
-    longest = sorted(live, key=lambda priority: -live[priority].seconds)[:limit]
+    tasks = live.tasks
+    longest = sorted(tasks, key=lambda priority: -tasks[priority].seconds)[:limit]
     running = connection.execute(statements.build_running_tasks(limit, longest))
-    return [_show_running(row, live.get(row.priority), run_times) for row in running]
+    return [
+        _show_running(row, tasks.get(row.priority), run_times)
+        for row in running
+        if live.queued is None or row.priority in tasks
+    ]
 
 
 def find_overdue(running: Iterable[Mapping[str, Any]]) -> list[float]:

@@ -28,6 +28,9 @@ _SHADES = {"done": "share of finished tasks", "failed": "share of failed tasks",
 #: The most groups of errors, and of warnings, in the tables.
 _GROUPS, _WARNINGS = 15, 5
 
+#: The most cameras, hosts and versions that are compared.
+_COMPARED = 20
+
 
 def build_report(todo: str | os.PathLike[str] | Location) -> str:
     """Return an HTML page about a TODO-list: counts, the time left, figures and the most frequent errors.
@@ -121,6 +124,7 @@ def render_list(
         page=page,
         figures=drawn,
         link=link,
+        most_groups=_COMPARED,
         constraints=constraints,
         colour=colour if colour in _SHADES else "done",
         shades=_SHADES,

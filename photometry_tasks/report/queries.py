@@ -9,13 +9,21 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, bindparam, inspect, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, inspect, literal_column, select
 
 from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.models import extra, todolist, workers
-from photometry_tasks.progress.status_fields import find_overdue, list_running, measure_rate, read_minutes
+from photometry_tasks.maintenance.matches import explain_lack
+from photometry_tasks.models import attempts, extra, todolist, workers
+from photometry_tasks.progress.status_fields import (
+    NO_LIVE_TASKS,
+    find_overdue,
+    list_running,
+    measure_rate,
+    read_minutes,
+)
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.rows import find_stored
+from photometry_tasks.report.comparison import RESULTS, Comparison, Origin, compare
 from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
 from photometry_tasks.rules.run_times import Cell
 from photometry_tasks.rules.stored_values import show_value
@@ -42,6 +50,14 @@ _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
 _task, _worker = todolist.c, workers.c
 _READ_WORKERS: Select[Any] = select(workers).order_by(_worker.ended.is_not(None), _worker.worker.desc()).limit(_WORKERS)
+_READ_ORIGINS: Select[Any] = (
+    select(attempts.c.priority, attempts.c.worker, _worker.host, _worker.version)
+    .outerjoin(workers, _worker.worker == attempts.c.worker)
+    .where(
+        attempts.c.priority.in_(bindparam("priorities", expanding=True, literal_execute=True)),
+        statements.IS_LAST_RESULT,
+    )
+)
 _READ_EXTRA: Select[Any] = select(extra.c.priority, extra.c.extra).where(
     extra.c.priority.in_(bindparam("priorities", expanding=True, literal_execute=True))
 )
@@ -93,6 +109,8 @@ class ListPage:
 
     Attributes
     ----------
+    lack : str or None
+        Why no task meets the constraints.
     counts : dict
         Numbers of tasks, by the name of the status.
     tasks, finished : int
@@ -118,12 +136,17 @@ class ListPage:
         Results by magnitude and run time (s), by magnitude and rms_hour (ppm), and tasks by right ascension and
         declination (degrees).
     failures, warnings : ErrorGroups
+    compared : dict
+        See `compare`.
     running : list of dict
         See `read_status_fields`.
+    queued : int or None
+        STARTED tasks that wait for a worker of their run, if known.
     workers : list of dict
         Columns of `photometry_tasks_workers`.
     """
 
+    lack: str | None
     counts: dict[str, int]
     tasks: int
     finished: int
@@ -141,7 +164,9 @@ class ListPage:
     positions: list[Point]
     failures: ErrorGroups
     warnings: ErrorGroups
+    compared: dict[str, dict[Any, Comparison]]
     running: list[dict[str, Any]]
+    queued: int | None
     workers: list[dict[str, Any]]
 
     @property
@@ -166,19 +191,19 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     counts = count_by_status(connection, conditions) if conditions else everything
     named = name_counts(counts)
     sample = read_sample(connection, counts.total(), conditions)
+    whole = read_sample(connection, everything.total()) if conditions else sample
     by_ccd: Mapping[tuple[Any, Any], Mapping[str, float]]
-    if everything.total() <= _COUNTED:
-        by_ccd = count_by_ccd(connection)
-    else:
-        by_ccd = _count_by_ccd(read_sample(connection, everything.total()) if conditions else sample)
+    by_ccd = count_by_ccd(connection) if everything.total() <= _COUNTED else _count_by_ccd(whole)
     workload = build_workload(connection, sample, counts)
     minutes = read_minutes(connection)
     holder = opened.database.find_holder()
     now: float = connection.execute(statements.TIME).scalar_one()
     has_workers = _worker.version in stored
-    running = []
+    running, live = [], NO_LIVE_TASKS
     if named["STARTED"]:
-        running = list_running(connection, opened.database.find_live_tasks(), workload.run_times, _RUNNING)
+        live = opened.database.find_live_tasks()
+        running = list_running(connection, live, workload.run_times, _RUNNING)
+    origins = _find_origins(connection, sample) if has_workers else {}
 
     def find_errors(condition: ColumnElement[bool], number: int) -> ErrorGroups:
         if not number:
@@ -187,11 +212,12 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         return ErrorGroups(found.groups, found.ungrouped + max(0, number - _FAILURES))
 
     return ListPage(
+        lack=explain_lack(connection, constraints) if constraints and not counts else None,
         counts=named,
         tasks=counts.total(),
         finished=_count_finished(named),
         is_sample=not sample.is_whole,
-        ccds=_build_focal_plane(by_ccd, sample),
+        ccds=_build_focal_plane(by_ccd, whole),
         omitted_ccds=max(0, len(by_ccd) - _CCDS),
         estimate=build_estimate(
             workload, find_pace(workload, minutes, is_in_use=holder is not None), find_overdue(running)
@@ -206,9 +232,17 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         positions=_find_positions(opened, sample) if extra.c.extra in stored else [],
         failures=find_errors(HAS_FAILED, named["ERROR"] + named["ABORT"]),
         warnings=find_errors(_task.status == STATUS.WARNING.value, named["WARNING"]),
+        compared=compare(sample, whole, origins),
         running=running,
+        queued=live.queued,
         workers=[dict(row) for row in connection.execute(_READ_WORKERS).mappings()] if has_workers else [],
     )
+
+
+def _find_origins(connection: Connection, sample: Sample) -> dict[int, Origin]:
+    chosen = [row.priority for row in sample if row.status in RESULTS]
+    rows = connection.execute(_READ_ORIGINS, {"priorities": chosen})
+    return {row.priority: Origin(row.worker, row.host, row.version) for row in rows}
 
 
 def _count_finished(counts: Mapping[str, N]) -> N | int:

@@ -25,6 +25,7 @@ from photometry_tasks.errors import (
     WorkerDiedError,
     WorkerError,
 )
+from photometry_tasks.progress.status_fields import LiveTask, LiveTasks
 from photometry_tasks.rules.results import INVALID_RESULT, Result, join_errors
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 from photometry_tasks.rules.validation import check_natural, check_positive, check_seconds, invalid_argument
@@ -358,6 +359,7 @@ class _Run:
         """Run tasks until none is left, or the run has to stop."""
         if self._task_timeout == "auto":
             self._get_run_times()
+        self._manager.watch_running(self._find_running)
         try:
             while True:
                 is_stopping = self._shutdown.is_requested()
@@ -388,13 +390,7 @@ class _Run:
         if self._progress is None:
             return
         now = self._last_shown = time.perf_counter()
-        if isinstance(self._executor, WorkerPool):
-            clock = time.monotonic()
-            tasks = [(each.args[1], clock - each.begun, each.pid) for each in self._executor.list_running()]
-        else:
-            # The futures of other executors do not tell which tasks run: as many as there are workers.
-            first = islice(self._in_flight.values(), self._jobs)
-            tasks = [(task, now - self._begun_at[task["priority"]], None) for task in first]
+        tasks = self._list_running()
         running = [
             RunningTask(task["priority"], task["starid"], seconds, self._forecast(task), pid)
             for task, seconds, pid in tasks
@@ -403,6 +399,23 @@ class _Run:
         self.report.queued = len(self._in_flight) - len(tasks)
         self.report.silence = now - self._last_result
         self._progress(self.report)
+
+    def _list_running(self) -> list[tuple[dict[str, Any], float, int | None]]:
+        """Return the tasks that run, each with the seconds since its begin, and the process that runs it."""
+        if isinstance(self._executor, WorkerPool):
+            clock = time.monotonic()
+            return [(each.args[1], clock - each.begun, each.pid) for each in self._executor.list_running()]
+        # The futures of other executors do not tell which tasks run: as many as there are workers.
+        first, now = islice(self._in_flight.values(), self._jobs), time.perf_counter()
+        return [(task, now - self._begun_at[task["priority"]], None) for task in first]
+
+    def _find_running(self) -> LiveTasks:
+        tasks = self._list_running()
+        running = {
+            task["priority"]: LiveTask(seconds, None if pid is None else f"process {pid}")
+            for task, seconds, pid in tasks
+        }
+        return LiveTasks(running, max(0, len(self._in_flight) - len(tasks)))
 
     def _cancel_waiting(self) -> None:
         """Cancel the tasks that have not started, and warn once."""
@@ -675,6 +688,7 @@ class _Run:
 
     def _end(self) -> None:
         """End running tasks, save finished results, and return unfinished tasks to pending; failures are logged."""
+        self._manager.watch_running(None)
         try:
             # A broken executor may wait without end for processes that have died.
             kill = bool(self._in_flight) or self._is_broken

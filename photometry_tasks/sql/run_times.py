@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, inspect, null, select
@@ -16,8 +16,8 @@ from photometry_tasks.sql import statements
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.status import STATUS
 
-#: Parts of a large list, and the tasks that are read of each.
-_PARTS, _TASKS = 128, 128
+#: The most tasks that are all read; of a longer list, the number of its parts and the tasks that are read of each.
+_WHOLE, _PARTS, _TASKS = 16_384, 128, 64
 
 #: Results of the sample below which the history is asked too: it keeps the run times of tasks that were reset.
 _FEW = 30
@@ -74,7 +74,7 @@ class Sample:
         return all(part.weight == 1 for part in self.parts)
 
 
-def read_sample(connection: Connection, tasks: int, conditions: Iterable[ColumnElement[bool]] = ()) -> Sample:
+def read_sample(connection: Connection, tasks: int, conditions: Sequence[ColumnElement[bool]] = ()) -> Sample:
     """Return a sample of the tasks that meet conditions: all, or of a large list some of each part.
 
     Parameters
@@ -83,46 +83,55 @@ def read_sample(connection: Connection, tasks: int, conditions: Iterable[ColumnE
         In a transaction; the list may be of an older release.
     tasks : int
         The number of tasks that meet the conditions.
-    conditions : iterable of ColumnElement
+    conditions : sequence of ColumnElement
     """
+    lowest, highest = connection.execute(statements.PRIORITY_RANGE).one()
+    if not tasks or not isinstance(lowest, int) or not isinstance(highest, int):  # a text in a damaged file
+        return Sample([])
+    read = _build_reading(connection)
+    if tasks <= _WHOLE or conditions:
+        # Conditions may hold a subquery, which each statement would run again: one statement reads all parts.
+        step = _choose_step(tasks)
+        sampled = [_task.priority % step == 0] if step > 1 else []  # first: the conditions are tested on fewer rows
+        rows = connection.execute(read.where(*sampled, *conditions)).all()
+        size = math.ceil(len(rows) / _PARTS) or 1
+        parts = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        weight = 1.0 if step == 1 else tasks / (len(rows) or 1)
+        return Sample([_build_part(part, weight, part[-1].priority) for part in parts])
+    # Some pages of the table are read, not all.
+    edges = [lowest + (highest + 1 - lowest) * number // _PARTS for number in range(_PARTS + 1)]
+    read = read.where(_task.priority.between(bindparam("first"), bindparam("last"))).limit(_TASKS)
+    found = []
+    for first, end in pairwise(edges):
+        rows = connection.execute(read, {"first": first, "last": end - 1}).all()
+        if len(rows) == _TASKS:
+            # The rest of the part is as the tasks that were read.
+            found.append(_build_part(rows, (end - first) / (rows[-1].priority + 1 - first), end - 1))
+        elif rows:
+            found.append(_build_part(rows, 1.0, rows[-1].priority))
+    return Sample(found)
+
+
+def _build_reading(connection: Connection) -> Select[Any]:
     joined: Any = todolist
     result: list[ColumnElement[Any]] = [null().label("elaptime"), null().label("rms_hour")]
     if inspect(connection).has_table(diagnostics.name):
         joined = todolist.outerjoin(diagnostics, _result.priority == _task.priority)
         result = [_result.elaptime, _result.rms_hour]
-    read = (
-        select(
-            *(_task.priority, _task.starid, _task.camera, _task.ccd, _task.datasource, _task.method, _task.tmag),
-            *(_task.status, *result),
-        )
-        .select_from(joined)
-        .where(_task.priority.between(bindparam("first"), bindparam("last")), *conditions)
-        .order_by(_task.priority)
-        .limit(bindparam("limit"))
-    )
-    parts = []
-    for given in _divide(connection, tasks):
-        rows = connection.execute(read, given).all()
-        if not rows:
-            continue
-        weight, last = 1.0, rows[-1].priority
-        if len(rows) == given["limit"]:
-            # The rest of the part is as the tasks that were read.
-            weight = (given["last"] - given["first"] + 1) / (last - given["first"] + 1)
-            last = given["last"]
-        cells = [find_cell(row.datasource, row.method, row.tmag) for row in rows]
-        parts.append(Part(rows, cells, weight, last))
-    return Sample(parts)
+    columns = _task.priority, _task.starid, _task.camera, _task.ccd, _task.datasource, _task.method, _task.tmag
+    return select(*columns, _task.status, *result).select_from(joined).order_by(_task.priority)
 
 
-def _divide(connection: Connection, tasks: int) -> list[dict[str, int]]:
-    """Return the parts of a list, each with its first and last priority and the number of tasks to read."""
-    lowest, highest = connection.execute(statements.PRIORITY_RANGE).one()
-    if not tasks or not isinstance(lowest, int) or not isinstance(highest, int):  # a text in a damaged file
-        return []
-    limit = tasks + 1 if tasks <= _PARTS * _TASKS else _TASKS
-    edges = [lowest + (highest + 1 - lowest) * number // _PARTS for number in range(_PARTS + 1)]
-    return [{"first": first, "last": end - 1, "limit": limit} for first, end in pairwise(edges) if end > first]
+def _choose_step(tasks: int) -> int:
+    """Return a step of priorities that samples so many tasks; it has no small factor, as a pattern of a list may."""
+    if tasks <= _WHOLE:
+        return 1
+    least = tasks // (_PARTS * _TASKS)
+    return next(step for step in count(least) if math.gcd(step, 30030) == 1)
+
+
+def _build_part(rows: Sequence[Row[Any]], weight: float, last: int) -> Part:
+    return Part(rows, [find_cell(row.datasource, row.method, row.tmag) for row in rows], weight, last)
 
 
 def read_workload(
@@ -176,7 +185,7 @@ def build_workload(connection: Connection, sample: Sample, counts: Counter[int |
     _scale([running], counts[STATUS.STARTED.value])
     if len(run_times) < _FEW:
         # The tasks may be a part of the list: the results of the others tell more than none.
-        for row, cell, _ in read_sample(connection, _PARTS * _TASKS + 1).iter_cells():
+        for row, cell, _ in read_sample(connection, _WHOLE + 1).iter_cells():
             if row.priority not in known and is_number(row.elaptime):
                 run_times.add(cell, row.elaptime)
     lasts = [part.last for part in sample.parts]

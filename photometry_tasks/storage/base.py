@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Column, ColumnElement, Connection, Select, Table
 
 from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.progress.status_fields import LiveTask
+from photometry_tasks.progress.status_fields import LiveTasks
 from photometry_tasks.rules.estimate import Workload
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
@@ -146,7 +146,7 @@ class Database(SharedDatabase, Protocol):
     def find_holder(self) -> str | None:
         """Return the managers that have the list open, as a text, or None."""
 
-    def find_live_tasks(self) -> dict[int, LiveTask]:
+    def find_live_tasks(self) -> LiveTasks:
         """Return tasks that managers run, the longest of them, by priority."""
 
     def find_oldest_transaction(self) -> dict[str, Any] | None:
@@ -263,6 +263,10 @@ class TaskStore(Protocol):
 
     def save_results(self, method: str, results: Sequence[Result]) -> list[Saved | None]:
         """Save results, all or none; return None for each result whose attempt is no longer live."""
+
+    def watch_running(self, find: Callable[[], LiveTasks] | None) -> None:  # noqa: ARG002 - see SQLiteStore
+        """Publish as running only what `find` returns, not all started tasks; a server shows all."""
+        return
 
     def heartbeat(self) -> None:
         """Send a heartbeat, if other managers can take this manager's tasks."""

@@ -41,6 +41,9 @@ _LIMIT, _PING, _KEPT = 10.0, 15.0, 50
 #: The variable of the environment with the token, for a server that is started again.
 _TOKEN = "PHOTOMETRY_TASKS_TOKEN"  # noqa: S105 - its name
 
+#: The parameters of an address that its links keep.
+_KEPT_PARAMETERS = ("token", "list", "colour", *FILTERS)
+
 _SCRIPT = Path(__file__).with_name("live.js")
 _HEADERS = {
     # The page holds texts of any pipeline: nothing but our script runs, and no request leaves this host.
@@ -180,9 +183,7 @@ class _Site:
 
     def _link(self, request: Request, path: str = "/", /, **changes: object) -> str:
         """Return an address with the parameters of a request, some of them changed."""
-        kept = {
-            name: value for name, value in request.query_params.items() if name in ("token", "list", "colour", *FILTERS)
-        }
+        kept = {name: value for name, value in _read_parameters(request).items() if name in _KEPT_PARAMETERS}
         given = {name: value for name, value in (kept | changes).items() if value not in (None, "")}
         return f"{path}?{urlencode(given)}"
 
@@ -190,9 +191,14 @@ class _Site:
         board = self._find_board(request)
         if board is None:
             return await self._list_lists(request)
-        if star := request.query_params.get("star", "").strip():
+        given = _read_parameters(request)
+        if unknown := given.keys() - {*_KEPT_PARAMETERS, "star"}:
+            known = ", ".join((*FILTERS, "star"))
+            message = f"The address has {', '.join(map(repr, sorted(unknown)))}, which no page has."
+            return render("message.html", message=message, hint=f"A page has {known}.")
+        if star := given.get("star", "").strip():
             return await board.run(partial(self._render_star, request, board.location, star))
-        return await board.get_page(request.query_params, partial(self._link, request))
+        return await board.get_page(given, partial(self._link, request))
 
     def _render_star(self, request: Request, location: Location, star: str) -> str:
         try:
@@ -220,7 +226,7 @@ class _Site:
         """Return a whole page."""
         board = self._find_board(request)
         is_list = board is not None
-        params = request.query_params
+        params = _read_parameters(request)
         live = {
             "script": self._link(request, "/live.js"),
             "events": self._link(request, "/events") if is_list else "",
@@ -261,6 +267,12 @@ class _Site:
             return response
 
         return answer
+
+
+def _read_parameters(request: Request) -> dict[str, str]:
+    """Return the parameters of an address; several values of one name are joined by commas."""
+    given = request.query_params
+    return {name: ",".join(given.getlist(name)) for name in given}
 
 
 def _count(location: Location) -> dict[str, Any]:

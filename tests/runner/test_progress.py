@@ -1,17 +1,21 @@
 """The progress of a run: its running and queued tasks, and time limits from the run times of similar tasks."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from photometry_tasks import TaskManager
 from photometry_tasks.cli import display
 from photometry_tasks.cli.display import Bar
 from photometry_tasks.cli.run import _describe_running
+from photometry_tasks.maintenance.status import get_status
 from photometry_tasks.runner import run, run_tasks
 from photometry_tasks.runner.run import RunningTask, RunReport
+from photometry_tasks.storage.sqlite import status_file
 from tests.support import functions
 from tests.support.lists import many, result_of
 from tests.support.processes import spawn_pool
@@ -121,6 +125,37 @@ def test_running_and_queued(
     assert all(1 < task.seconds < 60 and (task.expected or 1) < 1 for task in running)
     assert (running[0].pid is None) == (executor is not None)
     assert silence > 2
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_the_status_of_queued_tasks(
+    opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    """The status of a file has the tasks that workers run, with their times, and how many others wait."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_FILE_HEARTBEAT", 0.0)
+    monkeypatch.setattr(status_file, "_INTERVAL", 0.0)
+    monkeypatch.setattr(status_file, "_SHARE", 0)
+    manager = opened(*({"tmag": 10.0} for _ in range(30)), load_into_memory=in_memory)
+    found: dict[str, Any] = {}
+
+    def look(report: RunReport) -> None:
+        if report.silence > 2 and report.queued:
+            found.update(get_status(manager.todo_file))
+            raise RuntimeError("seen")
+
+    with pytest.raises(RuntimeError, match="seen"):
+        run_tasks(manager, functions.hangs_from_task_5, jobs=2, progress=look)
+    assert {row["starid"] for row in found["running"]} == {105, 106}
+    assert all(0 < row["seconds"] < 60 and row["worker"].startswith("process ") for row in found["running"])
+    assert found["queued"] == found["status"]["STARTED"] - 2 > 0
+    console = Console(width=200, height=60, file=io.StringIO())
+    console.print(display.build_view(found, console))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"Started tasks: {found['queued'] + 2}, {found['queued']} of which wait for a worker\n" in text
+    manager.release_tasks(range(1, 31))
+    manager.claim_tasks(3)
+    assert get_status(manager.todo_file)["queued"] is None
 
 
 @pytest.mark.parametrize(

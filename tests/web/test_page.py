@@ -231,6 +231,44 @@ def test_controls(browser: Any, serve: Callable[..., Any], survey: Path) -> None
         assert "ValueError" in page.inner_text("main")
 
 
+def test_what_differs(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
+    """A slow camera, a failing host and a slow version stand beside similar stars; brighter stars alone do not."""
+    path = make_file(
+        tmp_path / "todo.sqlite",
+        [{"tmag": 6.1 + 4 * (n % 2), "camera": 1 + n // 2 % 3, "ccd": 1 + n % 4} for n in range(240)],
+    )
+    for version, host in (("v1", "node1"), ("v2", "node2")):
+        with TaskManager(path, version=version) as manager:
+            for _ in range(120):
+                task = manager.claim_tasks(1)[0]
+                number = task["priority"]
+                seconds = (100.0 if task["tmag"] < 7 else 10.0) * (3 if task["camera"] == 2 else 1)
+                status = STATUS.ERROR if host == "node2" and number % 2 else STATUS.OK
+                manager.save_result({**result_of(task, status), "time": seconds * (1 + number % 7 / 100)})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE photometry_tasks_workers SET host = iif(version = 'v1', 'node1', 'node2')")
+    url, _ = serve(path)
+    with Look(browser, url) as page:
+        table = page.locator("section", has_text="Beside similar stars").locator("tbody tr")
+        found = {cells[0]: cells[1:] for cells in (row.locator("td").all_inner_texts() for row in table.all())}
+        factors = [float(found[f"camera {n}"][3].removeprefix("× ")) for n in (1, 2, 3)]
+        assert factors == pytest.approx([1, 3, 1], rel=0.1)
+        assert (found["host node1"][:2], found["host node2"][:2]) == (["120", "0 %"], ["120", "50.0 %"])
+        workers = page.locator("section", has_text="last heartbeat").locator("tbody tr").all_inner_texts()
+        assert sorted(row.split("\t")[5:7] for row in workers) == [["120", "0 %"], ["120", "50.0 %"]]
+        for address, says in (
+            ("&camera=9", "No task has camera 9; the list has 1–3."),
+            ("&camera=1&camera=2", "camera 1, 2"),
+            ("&cam=1", "The address has 'cam', which no page has."),
+            ("&datasource=xyz", "xyz"),
+        ):
+            page.goto(url + address)
+            assert says in page.locator("#content").inner_text()
+        page.goto(url + "&camera=2")
+        assert "camera 2" in page.locator("section", has_text="Focal plane").first.inner_text()
+        assert page.locator(".ccd", has_text="1.1").first.inner_text().splitlines()[-1] != "–/star"
+
+
 def test_hostile_texts(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
     """No text of a list runs a script, loads an address or leaves its place: errors, kinds, names, versions, values."""
     path = make_file(
@@ -389,7 +427,7 @@ def test_the_limit_of_a_query(todo: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["missing.sqlite"], "missing.sqlite: this file does not exist"),
+        (["missing.sqlite"], "missing.sqlite"),
         ([".", "--port", "99999"], "99999 is not in the range"),
         ([".", "--port", "80", "--host", "203.0.113.1"], "cannot be used"),
     ],

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from photometry_tasks import schema
 from photometry_tasks.errors import RowRefusedError, ServerError, TodoError, UnsupportedOnServerError
 from photometry_tasks.models import TABLES
-from photometry_tasks.progress.status_fields import LiveTask
+from photometry_tasks.progress.status_fields import NO_LIVE_TASKS, LiveTask, LiveTasks
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.sql.statements import LIVE_ATTEMPTS, TIME
 from photometry_tasks.storage.base import Database
@@ -371,16 +371,18 @@ class PostgreSQLDatabase(Database):
         """Let queries of the open transaction fail that take longer; None ends this."""
         self.connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(1000 * (seconds or 0.0))}")
 
-    def find_live_tasks(self) -> dict[int, LiveTask]:
+    def find_live_tasks(self) -> LiveTasks:
         """Return tasks that managers run, the longest of them, by priority."""
         if schema.find_changes(self.connection, self.name):
-            return {}  # an older schema may lack the table of attempts
+            return NO_LIVE_TASKS  # an older schema may lack the table of attempts
         now: float = self.connection.execute(TIME).scalar_one()
         rows = self.connection.execute(LIVE_ATTEMPTS)
-        return {
-            row.priority: LiveTask(max(0.0, now - row.begun.timestamp()), f"worker {row.worker} on {row.host}")
-            for row in rows
-        }
+        return LiveTasks(
+            {
+                row.priority: LiveTask(max(0.0, now - row.begun.timestamp()), f"worker {row.worker} on {row.host}")
+                for row in rows
+            }
+        )
 
     def find_oldest_transaction(self) -> dict[str, Any] | None:
         """Return the oldest transaction of other sessions that has been open for minutes, or None."""

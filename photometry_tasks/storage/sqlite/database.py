@@ -26,7 +26,7 @@ from photometry_tasks.errors import (
     TodoFileInUseError,
 )
 from photometry_tasks.files import check_writable, delete_temporaries, get_stat, os_errors, resolve
-from photometry_tasks.progress.status_fields import LiveTask
+from photometry_tasks.progress.status_fields import NO_LIVE_TASKS, LiveTasks
 from photometry_tasks.sql.execution import DriverCursor, Row, Transaction
 from photometry_tasks.storage.base import Database
 from photometry_tasks.storage.connection import find_interrupt
@@ -465,9 +465,9 @@ class SQLiteDatabase(Database):
         end = time.monotonic() + (seconds or 0.0)
         self.dbapi.set_progress_handler(None if seconds is None else lambda: time.monotonic() > end, 100_000)
 
-    def find_live_tasks(self) -> dict[int, LiveTask]:
+    def find_live_tasks(self) -> LiveTasks:
         """Return tasks that the manager of the file runs, the longest of them, by priority."""
-        return {} if self.find_holder() is None else read_live_tasks(self._path)
+        return NO_LIVE_TASKS if self.find_holder() is None else read_live_tasks(self._path)
 
     def find_result_log(self) -> Path | None:
         """Return the log with results of a killed manager that the file lacks, or None."""

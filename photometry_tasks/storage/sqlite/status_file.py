@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from photometry_tasks.files import open_regular, os_errors, replace_file, resolve
-from photometry_tasks.progress.status_fields import LiveTask, read_status_fields
+from photometry_tasks.progress.status_fields import NO_LIVE_TASKS, LiveTask, LiveTasks, read_status_fields
 from photometry_tasks.rules.estimate import ESTIMATES
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.statements import build_running_tasks
@@ -47,30 +47,32 @@ class StatusFile:
     def __init__(self, path: Path, *, is_needed: bool, can_be_read: bool) -> None:
         self._path = path
         self._is_needed = is_needed
+        #: Returns the tasks that really run; without it, all started tasks do.
+        self.find_running: Callable[[], LiveTasks] | None = None
         self._next = time.monotonic() + (_INTERVAL if can_be_read else 0.0)
         self.remove()  # a killed manager may have left a status file
 
     def write_if_due(
         self,
         run_in_transaction: Callable[[Callable[[Transaction], Any]], Any],
-        running: Mapping[int, tuple[int, float]],
+        started: Mapping[int, tuple[int, float]],
     ) -> None:
         """Write the status that a transaction sees, at intervals; a failed write is retried at the next interval.
 
         Parameters
         ----------
         run_in_transaction : callable
-        running : mapping
+        started : mapping
             The live attempts by priority, each with its number and the time of its begin, seconds since 1970.
         """
         begun = time.monotonic()
         if begun < self._next:
             return
-        place, now = _find_place(self._path), time.time()
-        longest = nsmallest(_MOST_TASKS, running, key=lambda priority: running[priority][1])
-        live = {priority: LiveTask(max(0.0, now - running[priority][1]), None) for priority in longest}
-        status: dict[str, Any] = {"live": {str(priority): task.seconds for priority, task in live.items()}}
+        place = _find_place(self._path)
         try:
+            live = self.find_running() if self.find_running is not None else _take_longest(started)
+            tasks = {str(priority): task._asdict() for priority, task in live.tasks.items()}
+            status: dict[str, Any] = {"live": tasks, "queued": live.queued}
             if self._is_needed:
                 status |= run_in_transaction(
                     lambda transaction: read_status_fields(transaction.connection, self._path, live)
@@ -90,6 +92,11 @@ class StatusFile:
             place.unlink(missing_ok=True)
 
 
+def _take_longest(started: Mapping[int, tuple[int, float]]) -> LiveTasks:
+    now, longest = time.time(), nsmallest(_MOST_TASKS, started, key=lambda priority: started[priority][1])
+    return LiveTasks({priority: LiveTask(max(0.0, now - started[priority][1]), None) for priority in longest})
+
+
 def read_status_file(path: Path) -> dict[str, Any] | None:
     """Return the status that a manager published for a TODO-file, as `get_status` returns it, or None."""
     found = _read(path)
@@ -99,13 +106,17 @@ def read_status_file(path: Path) -> dict[str, Any] | None:
     return {**found, "holder": find_holder(path), "age": age, "has_log": False}
 
 
-def read_live_tasks(path: Path) -> dict[int, LiveTask]:
+def read_live_tasks(path: Path) -> LiveTasks:
     """Return the tasks that the manager of a TODO-file published as running, with the times until then."""
     found = _read(path)
     try:
-        return {int(priority): LiveTask(float(seconds), None) for priority, seconds in found["live"].items()}
+        tasks = {
+            int(priority): LiveTask(float(task["seconds"]), None if task["worker"] is None else str(task["worker"]))
+            for priority, task in found["live"].items()
+        }
+        return LiveTasks(tasks, None if found["queued"] is None else int(found["queued"]))
     except (AttributeError, KeyError, TypeError, ValueError):
-        return {}
+        return NO_LIVE_TASKS
 
 
 def _read(path: Path) -> Any:
@@ -124,7 +135,11 @@ def _is_status(found: Any) -> bool:
     names = set(name_counts({}))
     try:
         ccds, running, errors = found["ccds"], found["running"], found["last_errors"]
-        counts = [found["numtasks"], *(table[name] for table in (found["status"], *ccds) for name in names)]
+        counts = [
+            found["queued"] or 0,
+            found["numtasks"],
+            *(table[name] for table in (found["status"], *ccds) for name in names),
+        ]
         times = [found["time"], *(found[name] for name in ("rate", "mean_elaptime") if found[name] is not None)]
         columns = [*build_running_tasks(0).selected_columns.keys(), "seconds", "worker", "expected"]
         values = [row[name] for row in running for name in columns] + [row["starid"] for row in errors]

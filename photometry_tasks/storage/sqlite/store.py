@@ -14,6 +14,7 @@ from sqlalchemy import Select
 
 from photometry_tasks.errors import CLOSING_SAVES, FileChangedError, TodoFileInUseError
 from photometry_tasks.files import resolve
+from photometry_tasks.progress.status_fields import LiveTasks
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
@@ -286,6 +287,10 @@ class SQLiteStore(TaskStore):
             and transaction.fetch_one(statements.STATUS_OF_TASK, {"task": priority}) == (STATUS.STARTED.value,)
         ]
         insert_attempts(transaction, released)
+
+    def watch_running(self, find: Callable[[], LiveTasks] | None) -> None:
+        """Publish as running only what `find` returns, not all started tasks."""
+        self._status_file.find_running = find
 
     # --- counting, closing -------------------------------------------------------------------------------
 

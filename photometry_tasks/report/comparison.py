@@ -1,0 +1,101 @@
+"""Compare the results of cameras, hosts, workers and versions with those of similar stars."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
+
+from photometry_tasks.rules.run_times import Cell
+from photometry_tasks.sql.run_times import Sample, is_number
+from photometry_tasks.status import FAILED, STATUS
+
+__all__ = ["RESULTS", "Comparison", "Origin", "compare"]
+
+#: The statuses of results.
+RESULTS = {status.value for status in (STATUS.OK, STATUS.WARNING, *FAILED)}
+_FAILED = {status.value for status in FAILED}
+
+
+class Origin(NamedTuple):
+    """Where a result comes from; None stands for what is not known."""
+
+    worker: Any
+    host: str | None
+    version: str | None
+
+
+class Comparison(NamedTuple):
+    """The results of a camera, host, worker or version.
+
+    Attributes
+    ----------
+    results, failed : float
+        Numbers of results and of ERROR and ABORT in them. A result of a sample stands for several.
+    seconds : float or None
+        The median run time, seconds; None without a run time.
+    factor : float or None
+        The median ratio of a run time to the median run time of similar stars: of the same datasource, method and half
+        magnitude. If stars differ and nothing else does, it is 1.
+    """
+
+    results: float
+    failed: float
+    seconds: float | None
+    factor: float | None
+
+
+class _Result(NamedTuple):
+    weight: float
+    has_failed: bool
+    seconds: float | None
+    ratio: float | None
+
+
+def compare(sample: Sample, whole: Sample, origins: Mapping[int, Origin]) -> dict[str, dict[Any, Comparison]]:
+    """Return the comparisons of a sample's results, by 'camera', 'host', 'worker' and 'version', and by their value.
+
+    Parameters
+    ----------
+    sample, whole : Sample
+        The results, and those of all tasks of the list, which hold the similar stars.
+    origins : mapping
+        By priority.
+    """
+    times: defaultdict[Cell, list[float]] = defaultdict(list)
+    for row, cell, _ in whole.iter_cells():
+        if _has_time(row):
+            times[cell].append(row.elaptime)
+    usual = {cell: statistics.median(found) for cell, found in times.items()}
+    members: dict[str, defaultdict[Any, list[_Result]]]
+    members = {name: defaultdict(list) for name in ("camera", *Origin._fields)}
+    unknown = Origin(None, None, None)
+    for row, cell, weight in sample.iter_cells():
+        if row.status in RESULTS:
+            # Not all stars of a large list are in the sample of the whole list.
+            seconds = row.elaptime if _has_time(row) else None
+            ratio = seconds / usual[cell] if seconds is not None and cell in usual else None
+            result = _Result(weight, row.status in _FAILED, seconds, ratio)
+            for found, value in zip(members.values(), (row.camera, *origins.get(row.priority, unknown)), strict=True):
+                found[value].append(result)
+    return {
+        name: {value: _summarize(found[value]) for value in sorted(found, key=str) if value is not None}
+        for name, found in members.items()
+    }
+
+
+def _has_time(row: Row[Any]) -> bool:
+    return is_number(row.elaptime) and row.elaptime > 0
+
+
+def _summarize(results: list[_Result]) -> Comparison:
+    times = [result.seconds for result in results if result.seconds is not None]
+    ratios = [result.ratio for result in results if result.ratio is not None]
+    return Comparison(
+        math.fsum(result.weight for result in results),
+        math.fsum(result.weight for result in results if result.has_failed),
+        statistics.median(times) if times else None,
+        statistics.median(ratios) if ratios else None,
+    )
