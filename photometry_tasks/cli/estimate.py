@@ -79,7 +79,7 @@ def _show_simply(
     if as_json:
         echo(json.dumps(found, indent=2))
     elif not found["tasks"]:
-        from photometry_tasks.maintenance.matches import describe_matches
+        from photometry_tasks.reading.matches import describe_matches
 
         echo(f"No task is left. {describe_matches(todo, constraints)}" if constraints else "No task is left.")
     elif not is_known:

@@ -38,7 +38,7 @@ def export(todo: Location, target: str, file_format: Any, force: bool, for_sprea
     Example: photometry-tasks export todo.sqlite results.csv --status OK,WARNING --camera 1
     """
     from photometry_tasks.export import export_tasks
-    from photometry_tasks.maintenance.matches import describe_matches, has_match
+    from photometry_tasks.reading.matches import describe_matches, has_match
 
     is_printed = target in ("-", "/dev/stdout")
     if is_printed and file_format in ("fits", "parquet"):

@@ -58,7 +58,7 @@ def reset(todo: Location, everything: bool, forget_history: bool, dry_run: bool,
         number = f"{count_of(expected.covered, 'chosen task')} {'would' if dry_run else 'will'}"
         echo(f"{number} lose the result and stay SKIPPED: a task that is not chosen covers it. Reset that task too.")
     if choice and not (counts or expected.covered):
-        from photometry_tasks.maintenance.matches import describe_matches
+        from photometry_tasks.reading.matches import describe_matches
 
         echo(describe_matches(todo, choice), err=True)
     if dry_run or not (counts or expected.covered or forget_history):

@@ -266,7 +266,7 @@ def _has_nothing(todo: Location, constraints: dict[str, Any]) -> bool:
     """Whether no task matches constraints, and say so: opening the list would return failed tasks to pending."""
     if not constraints:
         return False
-    from photometry_tasks.maintenance.matches import describe_matches, has_match
+    from photometry_tasks.reading.matches import describe_matches, has_match
 
     if has_match(todo, constraints):
         return False
@@ -277,7 +277,7 @@ def _has_nothing(todo: Location, constraints: dict[str, Any]) -> bool:
 def _explain_nothing(todo: Location, constraints: dict[str, Any], report: "RunReport") -> None:
     """Print why a run with constraints had no task to run."""
     if constraints and not (report.saved or report.late or report.is_out_of_time):
-        from photometry_tasks.maintenance.matches import describe_matches
+        from photometry_tasks.reading.matches import describe_matches
 
         echo(describe_matches(todo, constraints), err=True)
 

@@ -31,7 +31,7 @@ def errors(todo: Location, as_json: bool, **options: Any) -> None:
     Example: photometry-tasks errors todo.sqlite --camera 1
     """
     from photometry_tasks.cli.display import build_errors, print_view
-    from photometry_tasks.maintenance.matches import describe_matches
+    from photometry_tasks.reading.matches import describe_matches
     from photometry_tasks.todolist import TodoList
 
     constraints = read_constraints(options)

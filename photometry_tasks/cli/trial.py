@@ -45,7 +45,7 @@ def try_command(todo: Location, function: str, debugs: bool, **options: Any) -> 
         found = (reader.select(status, _TASK, **constraints) for status in ([None], None))
         task = next(chain.from_iterable(found), None)
     if task is None:
-        from photometry_tasks.maintenance.matches import describe_matches
+        from photometry_tasks.reading.matches import describe_matches
 
         raise click.ClickException(describe_matches(todo, constraints))
     echo(f"Task {', '.join(f'{name} {value}' for name, value in task.items() if value is not None)}")

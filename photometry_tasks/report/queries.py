@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, inspect, literal_column, select
 
 from photometry_tasks.constraints import build_expressions, check_constraints
-from photometry_tasks.maintenance.matches import explain_lack
 from photometry_tasks.models import attempts, extra, todolist, workers
 from photometry_tasks.progress.status_fields import (
     NO_LIVE_TASKS,
@@ -22,6 +21,7 @@ from photometry_tasks.progress.status_fields import (
     read_minutes,
 )
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
+from photometry_tasks.reading.matches import explain_lack
 from photometry_tasks.reading.rows import find_stored
 from photometry_tasks.report.comparison import RESULTS, Comparison, Origin, compare
 from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
