@@ -232,7 +232,7 @@ def test_controls(browser: Any, serve: Callable[..., Any], survey: Path) -> None
 
 
 def test_what_differs(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
-    """A slow camera, a failing host and a slow version stand beside similar stars; brighter stars alone do not."""
+    """A slow camera and a failing host stand out beside similar stars; a camera with brighter stars does not."""
     path = make_file(
         tmp_path / "todo.sqlite",
         [{"tmag": 6.1 + 4 * (n % 2), "camera": 1 + n // 2 % 3, "ccd": 1 + n % 4} for n in range(240)],
@@ -427,7 +427,7 @@ def test_the_limit_of_a_query(todo: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["missing.sqlite"], "missing.sqlite"),
+        (["missing.sqlite"], "missing.sqlite does not exist. Create a TODO-file with"),
         ([".", "--port", "99999"], "99999 is not in the range"),
         ([".", "--port", "80", "--host", "203.0.113.1"], "cannot be used"),
     ],
