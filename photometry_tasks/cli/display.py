@@ -358,6 +358,8 @@ def _describe(found: dict[str, Any]) -> str:
     if (started := found["status"]["STARTED"]) and found["holder"] is None:
         fate = "the next run will run it again" if started == 1 else "the next run will run them again"
         use += f" {count_of(started, 'task')} interrupted; {fate}."
+    elif started and found["silence"]:
+        use += f" No result for {format_seconds(found['silence'])}."
     lines.append(use)
     if found["age"] is not None:
         age = f"{found['age']:.0f} s"

@@ -32,7 +32,7 @@ def get_status(todo: str | os.PathLike[str] | Location) -> dict[str, Any]:
     if published["holder"] is None:  # its manager was killed
         with suppress(TodoError):
             return _read_list(location)
-        published["rate"] = None
+        published["rate"] = published["silence"] = None
     return {**published, "oldest_transaction": None}
 
 
@@ -47,7 +47,7 @@ def _read_list(location: Location) -> dict[str, Any]:
         has_log = holder is None and database.find_result_log() is not None
         fields = read_status_fields(database.connection, database.name, database.find_live_tasks())
         if holder is None:
-            fields["rate"] = None  # that of a run that has ended
+            fields["rate"] = fields["silence"] = None  # that of a run that has ended
         oldest = database.find_oldest_transaction()
     return {**fields, "holder": holder, "age": None, "has_log": has_log, "oldest_transaction": oldest}
 

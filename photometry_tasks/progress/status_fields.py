@@ -1,12 +1,13 @@
 """The fields of `status --json`: counts, rate, running tasks and last errors."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, inspect
+from sqlalchemy import Column, Connection, Row, inspect, select
 
-from photometry_tasks.models import diagnostics, progress, todolist
+from photometry_tasks.models import diagnostics, progress, todolist, workers
 from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace, is_overdue
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
@@ -25,6 +26,12 @@ _LISTED = 10
 
 #: The columns whose values are listed.
 _COLUMNS = {**todolist.columns, "errors": diagnostics.c.errors}
+
+
+#: Seconds without a result that are said.
+_SILENCE = 120.0
+
+_LAST_WORKER = select(workers.c.begun).order_by(workers.c.worker.desc()).limit(1)
 
 
 class LiveTask(NamedTuple):
@@ -63,7 +70,7 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
     dict
         todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by the
         name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
-        nothing was saved; running (STARTED tasks, the longest first, each with seconds since it started, worker, and
+        nothing was saved; silence (see `measure_silence`); running (STARTED tasks, the longest first, each with seconds since it started, worker, and
         expected, the seconds that 95 % of similar tasks do not exceed; None if not known) and last_errors (lists of
         dicts); queued (number of STARTED tasks that wait for a worker of their run, None if not known); estimate (see
         `TodoList.estimate`); failures (see `count_failures`); used_up (number of failed tasks that `run` does not retry
@@ -93,6 +100,7 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
         "status": by_status,
         "ccds": ccds,
         "rate": measure_rate(minutes, now),
+        "silence": measure_silence(connection, minutes, now),
         "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
         "running": running,
         "queued": live.queued,
@@ -149,6 +157,19 @@ def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
     rate: float = saved / _measure_time(minutes, lately, now)
     # A minute is written until it ends; a pause of three usual ones is none.
     return rate if now - lately[-1].minute <= 2 * 60 + 3 / rate else None
+
+
+def measure_silence(connection: Connection, minutes: Sequence[Any], now: float) -> float | None:
+    """Return the seconds since the minute of the last result, or since a manager opened the list if that is later.
+
+    None if they are fewer than `_SILENCE`, without a result, or if an older release created the list.
+    """
+    if not minutes or not inspect(connection).has_table(workers.name):
+        return None
+    since = minutes[-1].minute + 60
+    begun = connection.execute(_LAST_WORKER).scalar_one_or_none()
+    silence: float = now - max(since, begun.timestamp() if isinstance(begun, datetime) else since)
+    return silence if silence >= _SILENCE else None
 
 
 def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from photometry_tasks.progress.status_fields import (
     find_overdue,
     list_running,
     measure_rate,
+    measure_silence,
     read_minutes,
 )
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
@@ -126,6 +127,8 @@ class ListPage:
         Results per second over the last ten minutes; None if no manager has the list open.
     holder : str or None
         The managers that have the list open.
+    silence : float or None
+        See `measure_silence`; None if no manager has the list open.
     minutes : list of Row
         Rows with `minute` (seconds since 1970), `saved` and `errors`, in chronological order.
     runs : list of list of Row
@@ -156,6 +159,7 @@ class ListPage:
     estimate: dict[str, Any]
     rate: float | None
     holder: str | None
+    silence: float | None
     minutes: list[Row[Any]]
     runs: list[list[Row[Any]]]
     by_magnitude: dict[float, dict[str, float]]
@@ -224,6 +228,7 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         ),
         rate=None if holder is None else measure_rate(minutes, now),
         holder=holder,
+        silence=None if holder is None else measure_silence(connection, minutes, now),
         minutes=minutes,
         runs=_build_runs(minutes),
         by_magnitude=_count_by_magnitude(sample),

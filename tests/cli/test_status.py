@@ -12,15 +12,18 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.export import export_tasks
 from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.models import workers
 from photometry_tasks.progress import throughput
 from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.report import build_report
@@ -90,6 +93,26 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
     assert (after["holder"], after["age"], after["status"]["OK"]) == (None, None, 9)
     assert sum(row[0] for row in query(path, "SELECT saved FROM photometry_tasks_progress")) == 12
     assert query(path, "SELECT sum(errors), sum(elaptime) FROM photometry_tasks_progress") == [(3, 6.0)]
+
+
+@pytest.mark.both_databases
+def test_silence(todo: Callable[..., Any], call: Call) -> None:
+    """While tasks run and no result comes, the status says since when; not before a new manager can have results."""
+    target = todo(*many(5))
+    with TaskManager(target) as manager:
+        manager.save_results([result_of(task) for task in manager.claim_tasks(2)])
+        manager.claim_tasks(2)
+        assert "No result for" not in call("status", target).stdout
+        manager.conn.execute("UPDATE photometry_tasks_progress SET minute = minute - 3600")
+        manager.conn.commit()
+        assert "No result for" not in call("status", target).stdout
+        before = datetime.now(UTC) - timedelta(minutes=10)
+        manager.session.execute(update(workers).values(begun=before))
+        manager.session.commit()
+        assert re.search(r"In use by .+ No result for 10 min\.", call("status", target).stdout)
+        assert get_status(target)["silence"] == pytest.approx(600, abs=60)
+    assert get_status(target)["silence"] is None
+    assert "No result for" not in call("status", target).stdout
 
 
 def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
