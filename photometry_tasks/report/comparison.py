@@ -16,7 +16,6 @@ __all__ = ["RESULTS", "Comparison", "Origin", "compare"]
 
 #: The statuses of results.
 RESULTS = {status.value for status in (STATUS.OK, STATUS.WARNING, *FAILED)}
-_FAILED = {status.value for status in FAILED}
 
 
 class Origin(NamedTuple):
@@ -77,7 +76,7 @@ def compare(sample: Sample, whole: Sample, origins: Mapping[int, Origin]) -> dic
             # Not all stars of a large list are in the sample of the whole list.
             seconds = row.elaptime if _has_time(row) else None
             ratio = seconds / usual[cell] if seconds is not None and cell in usual else None
-            result = _Result(weight, row.status in _FAILED, seconds, ratio)
+            result = _Result(weight, STATUS(row.status) in FAILED, seconds, ratio)
             for found, value in zip(members.values(), (row.camera, *origins.get(row.priority, unknown)), strict=True):
                 found[value].append(result)
     return {

@@ -160,16 +160,15 @@ class _Worker:
             self._pipe.recv()  # the call is unpickled, which may have imported the function's module
             self._has_unpickled = True
             begun = time.monotonic()
-            is_in_time = self._wait(begun, find_timeout)
-            is_done, value = self._pipe.recv() if is_in_time else (True, None)
+            limit = self._wait(begun, find_timeout)
+            is_done, value = self._pipe.recv() if limit is None else (True, None)
         except (EOFError, OSError) as error:
             kind, found = self._end()
             if self._has_unpickled:
                 raise WorkerDiedError(found=found, kind=kind, elapsed=time.monotonic() - begun) from error
             raise WorkerError(found=f"a worker could not import it: {found}; see its output") from error
-        if not is_in_time:
+        if limit is not None:
             self._end(0.0)
-            limit = None if find_timeout is None else find_timeout()
             found = f"its process was killed after its time limit of {limit:g} s (task_timeout)"
             raise WorkerDiedError(found=found, kind=TIMEOUT, elapsed=time.monotonic() - begun)
         if not is_done:
@@ -179,19 +178,22 @@ class _Worker:
             raise WorkerError(found=found)
         return value
 
-    def _wait(self, begun: float = 0.0, find_timeout: Callable[[], float | None] | None = None) -> bool:
-        """Wait for an answer, and return False if the time since `begun` runs out; a dead process raises EOFError."""
+    def _wait(self, begun: float = 0.0, find_timeout: Callable[[], float | None] | None = None) -> float | None:
+        """Wait for an answer, and return the limit of the time since `begun` if it ran out, else None.
+
+        A dead process raises EOFError.
+        """
         while True:
             timeout = None if find_timeout is None else find_timeout()
             left = _LOOK if timeout is None else min(_LOOK, begun + timeout - time.monotonic())
             if self._pipe.poll(max(0.0, left)):
-                return True
+                return None
             if not self._process.is_alive():
                 if self._pipe.poll():
-                    return True
+                    return None
                 raise EOFError
             if left <= 0:
-                return False
+                return timeout
 
     def _end(self, patience: float = 5.0) -> tuple[str, str]:
         """Return the kind of the process's end, and why it ended; kill it if it is alive after `patience` s."""

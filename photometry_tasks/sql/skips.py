@@ -7,12 +7,12 @@ from sqlalchemy import Connection
 
 from photometry_tasks.models import diagnostics, own_skips, photometry_skipped, todolist
 from photometry_tasks.rules.skipping import Decision, Rival, Said, get_faintness, settle
-from photometry_tasks.status import COVERS_NONE, STATUS
+from photometry_tasks.status import COVERS_NONE, FAILED, STATUS
 
 _task, _skip = todolist.c, photometry_skipped.c
 _SKIPPED = STATUS.SKIPPED.value
 _COVERS_NONE = [status.value for status in COVERS_NONE]
-_FAILED = [STATUS.ERROR.value, STATUS.ABORT.value]
+_FAILED = [status.value for status in FAILED]
 
 #: The tasks of all skips, and all SKIPPED tasks.
 _TASKS = sa.select(

@@ -23,7 +23,7 @@ from sqlalchemy import update
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.export import export_tasks
 from photometry_tasks.maintenance.status import get_status
-from photometry_tasks.models import workers
+from photometry_tasks.models import progress, workers
 from photometry_tasks.progress import throughput
 from photometry_tasks.progress.status_fields import read_status_fields
 from photometry_tasks.report import build_report
@@ -96,15 +96,16 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
 
 
 @pytest.mark.both_databases
-def test_silence(todo: Callable[..., Any], call: Call) -> None:
+def test_silence(todo: Callable[..., Any], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """While tasks run and no result comes, the status says since when; not before a new manager can have results."""
+    monkeypatch.setattr(throughput, "_INTERVAL", 0.0)
     target = todo(*many(5))
     with TaskManager(target) as manager:
         manager.save_results([result_of(task) for task in manager.claim_tasks(2)])
         manager.claim_tasks(2)
         assert "No result for" not in call("status", target).stdout
-        manager.conn.execute("UPDATE photometry_tasks_progress SET minute = minute - 3600")
-        manager.conn.commit()
+        manager.session.execute(update(progress).values(minute=progress.c.minute - 3600))
+        manager.session.commit()
         assert "No result for" not in call("status", target).stdout
         before = datetime.now(UTC) - timedelta(minutes=10)
         manager.session.execute(update(workers).values(begun=before))

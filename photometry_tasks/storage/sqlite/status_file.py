@@ -140,7 +140,10 @@ def _is_status(found: Any) -> bool:
             found["numtasks"],
             *(table[name] for table in (found["status"], *ccds) for name in names),
         ]
-        times = [found["time"], *(found[name] for name in ("rate", "mean_elaptime", "silence") if found[name] is not None)]
+        times = [
+            found["time"],
+            *(found[name] for name in ("rate", "mean_elaptime", "silence") if found[name] is not None),
+        ]
         columns = [*build_running_tasks(0).selected_columns.keys(), "seconds", "worker", "expected"]
         values = [row[name] for row in running for name in columns] + [row["starid"] for row in errors]
         values += [found["estimate"][name] for name in ESTIMATES]
