@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.support.lists import Rows, empty_list, make_file, make_list
 from tests.support.paths import SHARED
 from tests.support.processes import run_command
 from tests.support.servers import Server
+
+#: The cases of each test with the marker `sample`, counted while they are collected.
+_cases: Counter[str] = Counter()
 
 
 def pytest_configure() -> None:
@@ -45,6 +49,15 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over all modules and tests: it took a tenth of the processor's time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let each n-th case of a test with the marker `sample(n)` run always, and the others with the slow tests."""
+    if sample := item.get_closest_marker("sample"):
+        number = _cases[item.nodeid.partition("[")[0]]
+        _cases[item.nodeid.partition("[")[0]] += 1
+        if number % sample.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

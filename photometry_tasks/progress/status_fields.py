@@ -68,14 +68,15 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
     Returns
     -------
     dict
-        todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by the
-        name of the status); rate (results per second, over the last ten minutes) and mean_elaptime (seconds), None if
-        nothing was saved; silence (see `measure_silence`); running (STARTED tasks, the longest first, each with seconds since it started, worker, and
-        expected, the seconds that 95 % of similar tasks do not exceed; None if not known) and last_errors (lists of
-        dicts); queued (number of STARTED tasks that wait for a worker of their run, None if not known); estimate (see
-        `TodoList.estimate`); failures (see `count_failures`); used_up (number of failed tasks that `run` does not retry
-        any more); versions (number of results by the version of the pipeline; empty if no version was given). A file of
-        an older release holds no times: its errors come in order of priority, the last first.
+        todo_file; time (seconds since 1970, by the clock of the database); numtasks; status and ccds (counts by
+        the name of the status); rate (results per second, over the last ten minutes) and mean_elaptime
+        (seconds), None if nothing was saved; silence (see `measure_silence`); running (STARTED tasks, the
+        longest first, each with seconds since it started, worker, and expected, the seconds that 95 % of
+        similar tasks do not exceed; None if not known) and last_errors (lists of dicts); queued (number of
+        STARTED tasks that wait for a worker of their run, None if not known); estimate (see
+        `TodoList.estimate`); failures (see `count_failures`); used_up (number of failed tasks that `run` does
+        not retry any more); versions (number of results by the version of the pipeline; empty if no version was
+        given). A file of an older release holds no times: its errors come in order of priority, the last first.
     """
     now: float = connection.execute(statements.TIME).scalar_one()
     counts = count_by_status(connection)

@@ -105,6 +105,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("command", "options", "says"),
     [

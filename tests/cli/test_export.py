@@ -278,6 +278,7 @@ def test_again(filled: Path, tmp_path: Path, suffix: str) -> None:
     assert link.is_symlink()
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     "content",
@@ -470,6 +471,7 @@ def test_values_of_another_type(filled: Path, tmp_path: Path, kind: str) -> None
     assert (rows[2]["errors"], rows[2]["camera"]) == (r"\xed\xa0\x80A", 3)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("kind", list(READERS))
 @pytest.mark.parametrize(
     ("column", "value"),
@@ -520,6 +522,7 @@ print(number, peak)
 """
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("kind", "number"),
     [

@@ -130,6 +130,7 @@ def connect_dask(jobs):
 """
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "executor",
     [

@@ -201,6 +201,7 @@ def test_a_file_in_use(todo: Callable[..., Path], call: Call) -> None:
     assert "in use by another manager" in run.stderr
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("answer", "is_done"), [("n", False), ("y", True)])
 def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
     """In a terminal the command asks before it deletes finished results, and resets only if the answer is yes."""

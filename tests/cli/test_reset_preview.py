@@ -54,7 +54,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(**FIELDS)
 def test_on_a_file(rows: list[dict[str, Any]], results: list[tuple[int, int, list[int]]], chosen: set[int]) -> None:
     """Over random crowded fields, the preview of a file counts exactly the tasks that the reset returns to pending."""

@@ -122,6 +122,7 @@ def test_logged_and_warned(hostile: Path, call: Call) -> None:
 # --- terminals -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
 @pytest.mark.parametrize("command", sorted({*main.commands} - {"demo", "work", "estimate", "plan", "serve"}))
 def test_every_encoding(
@@ -215,6 +216,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("rows", "columns", "variables"),
     [
@@ -249,6 +251,7 @@ def test_a_pipe(failing: Path) -> None:
     assert not CONTROLS.search(run.stdout)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("command", [["status"], ["export", "-"], ["reset", "--status", "OK"]])
 def test_closed_streams(failing: Path, command: list[str]) -> None:
     """A command works without any of the three streams, as a service may start it."""
@@ -389,6 +392,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("module", "command"),
     [

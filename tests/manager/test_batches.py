@@ -45,7 +45,7 @@ RESULTS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows_of_a_field, results=RESULTS, started=st.sets(st.integers(1, 14)), in_memory=st.booleans())
 @example(
     rows=[{"starid": star, "datasource": "ffi", "ccd": 1, "tmag": 5.0} for star in (1, 2)],

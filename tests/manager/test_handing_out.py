@@ -93,7 +93,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations=operations, in_memory=st.booleans())
 @example(operations=[("skip", 1), ("save", 1)], in_memory=False)
 @example(operations=[("skip", 1), ("other", 3)], in_memory=False)
@@ -192,7 +192,7 @@ def test_random_tasks_are_uniform(opened: Callable[..., TaskManager]) -> None:
     manager = opened(*gaps)
     number = manager.get_number_tasks()
     assert number == 11
-    draws = 2200
+    draws = 1100
     drawn = Counter(task["priority"] for _ in range(draws) if (task := manager.get_random_task()))
     assert len(drawn) == number
     assert sum((times - draws / number) ** 2 / (draws / number) for times in drawn.values()) < 46.9

@@ -122,6 +122,7 @@ def test_the_history_stays(todo: Callable[..., Any], in_memory: bool) -> None:
 # --- retries ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @IN_MEMORY
 @pytest.mark.parametrize(("retries", "expected"), [(None, [6, 6]), (0, [1, 1]), (1, [2, 1]), (2, [2, 2])])
 def test_retries(todo: Callable[..., Any], in_memory: bool, retries: int | None, expected: list[int]) -> None:
@@ -247,6 +248,7 @@ CHOICES: list[tuple[dict[str, Any], set[int]]] = [
 ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("choice", "expected"), CHOICES)
 def test_choices(todo: Callable[..., Any], tmp_path: Path, choice: dict[str, Any], expected: set[int]) -> None:
     """`reset` and `export` choose results by the kind of their failure, their version and their attempts."""

@@ -531,7 +531,7 @@ results = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows_of_a_field, results=results, reopens=st.booleans())
 def test_the_rule_as_a_property(
     tmp_path: Path, rows: list[dict[str, Any]], results: list[tuple[int, int, list[int], bool]], reopens: bool
@@ -586,7 +586,7 @@ def tasoc_tables(rows: list[dict[str, Any]], listed: list[set[int]]) -> tuple[di
     return statuses, sorted(skips)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows_of_a_field, listed=st.lists(st.sets(stars, max_size=4), min_size=14, max_size=14))
 def test_in_order_of_brightness(tmp_path: Path, rows: list[dict[str, Any]], listed: list[set[int]]) -> None:
     """One worker, on a list sorted by magnitude, writes the tables that TASOC's class writes."""

@@ -226,7 +226,7 @@ FIELDS = {
 
 
 @pytest.mark.files_only
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(**FIELDS)
 def test_any_field(tmp_path_factory: pytest.TempPathFactory, rows: Any, results: Any, chosen: set[int]) -> None:
     """Undo puts back the skips of any field with their cascades."""

@@ -264,7 +264,7 @@ def test_a_task_whose_workers_die(server: Server) -> None:
 
 def test_work(server: Server) -> None:
     """Four `work` processes, one of them killed and one stopped, finish a list."""
-    run_work(empty_list(server.engine, [{} for _ in range(150)]), 150)
+    run_work(empty_list(server.engine, [{} for _ in range(60)]), 60)
 
 
 @pytest.mark.slow

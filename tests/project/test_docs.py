@@ -30,6 +30,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
+@pytest.mark.slow
 def test_it_builds(tmp_path: Path) -> None:
     """Sphinx builds all pages, with the docstrings of the code, without a warning."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
@@ -44,6 +45,7 @@ def test_it_builds(tmp_path: Path) -> None:
         assert name in commands
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks(tmp_path: Path, page: str) -> None:
     """The blocks of a page run in order in one directory, and print the text blocks that follow them."""
@@ -114,6 +116,7 @@ def script(
                 os.killpg(process.pid, signal.SIGKILL)  # a script that ends may leave its run
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("name", "variables"),
     [
@@ -136,6 +139,7 @@ def test_the_scripts(tmp_path: Path, name: str, variables: dict[str, str]) -> No
     assert {other.name for other in tmp_path.iterdir()} <= left
 
 
+@pytest.mark.slow
 def test_the_array(tmp_path: Path, server_database: Engine) -> None:
     """Two jobs of the array together run a list on a server to its end."""
     url = empty_list(server_database, many(30))
@@ -145,6 +149,7 @@ def test_the_array(tmp_path: Path, server_database: Engine) -> None:
     assert query(url, "SELECT status, count(*) FROM todolist GROUP BY 1") == [(1, 30)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "goes_on"), [(["--limit", "3"], True), (["--stop-after", "0"], False)])
 def test_the_chain(tmp_path: Path, options: list[str], goes_on: bool) -> None:
     """If tasks are pending, the job returns to the queue, unless it has finished no task."""

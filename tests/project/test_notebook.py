@@ -9,6 +9,7 @@ from tests.support.paths import ROOT
 NOTEBOOK = ROOT / "examples" / "aperture_photometry.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The notebook runs to its end, is stored without outputs, and shows counts and results."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -58,12 +58,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return virtual, run.stdout
 
 
+@pytest.mark.slow
 def test_the_first_command(installed: tuple[Path, str]) -> None:
     """In a new copy with a new virtual environment, the first command creates and measures the invented sector."""
     path = installed[1].splitlines()[-1].removeprefix("The results are in ").partition(". ")[0]
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(0,)]
 
 
+@pytest.mark.slow
 def test_upgrading_without_a_checkout(installed: tuple[Path, str], tmp_path: Path) -> None:
     """From the installed wheel alone, the upgrade command, opening, and Alembic's own commands work."""
     binaries = tmp_path / "bin"
@@ -113,6 +115,7 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
     assert not [name for name in wheel if "__pycache__" in name]
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     """The commands for a user's own targets run on a list with the name that the README gives."""
     (tmp_path / "all_targets_S001_v1.csv").write_text(MIT)

@@ -9,6 +9,7 @@ import pytest
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 def test_a_users_script(tmp_path: Path) -> None:
     """`mypy --strict` accepts a user's script that uses every public name."""
     pytest.importorskip("mypy")

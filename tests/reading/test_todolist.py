@@ -378,6 +378,7 @@ def test_refused_changes(target: Any, in_memory: bool, change: Callable[[Any], A
 # --- lists of any release, in any place ------------------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("in_wal_mode", [False, True])
 @pytest.mark.parametrize("with_results", [False, True])
 @pytest.mark.parametrize("release", RELEASES)

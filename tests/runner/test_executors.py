@@ -78,7 +78,7 @@ def run_over_processes(path: Path, function: str) -> subprocess.CompletedProcess
 EXECUTORS = {"mpi": run_over_mpi, "dask": run_over_dask, "processes": run_over_processes}
 
 
-@pytest.mark.parametrize("name", list(EXECUTORS))
+@pytest.mark.parametrize("name", ["mpi", "processes", pytest.param("dask", marks=pytest.mark.slow)])
 def test_the_same_rows(tmp_path: Path, name: str) -> None:
     """Two workers over MPI, in a Dask cluster and in the pool of processes save the same result for every task."""
     path = make_file(tmp_path / "todo.sqlite", many(60))
@@ -123,6 +123,7 @@ def test_ranks_that_would_all_be_managers(
     assert query(path, "SELECT DISTINCT status FROM todolist") == [(None,)]
 
 
+@pytest.mark.slow
 def test_a_dead_dask_worker(tmp_path: Path) -> None:
     """A task that kills Dask's workers becomes an ERROR with Dask's own reason; the other tasks have their results."""
     path = make_file(tmp_path / "todo.sqlite", many(20))

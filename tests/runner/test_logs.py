@@ -34,6 +34,7 @@ EXECUTORS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("executor", "options", "levels"),
     [

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -42,6 +42,7 @@ def runs_of_each() -> Counter[int]:
     return Counter(map(int, Path("begun").read_text().split()))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_functions_that_kill_their_process(opened: Callable[..., TaskManager], in_memory: bool) -> None:
     """A task that kills its process becomes an ERROR with the reason; no other task is affected, and each runs once."""
@@ -178,6 +179,7 @@ with TaskManager(sys.argv[1]) as tm:
 """
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("executor", "lines", "left"),
     [
@@ -268,12 +270,12 @@ def test_importing_is_not_the_tasks_time(opened: Callable[..., TaskManager]) -> 
 
 def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
     """With a tiny time limit each task still gets its own result, never that of another task."""
-    manager = opened(*many(30))
+    manager = opened(*many(8))
     report = run_tasks(manager, functions.good, jobs=2, task_timeout=1e-9)
-    assert report.saved == 30
+    assert report.saved == 8
     rows = manager.cursor.execute("SELECT priority, mean_flux FROM diagnostics WHERE errors IS NULL").fetchall()
     assert all(row["mean_flux"] == row["priority"] for row in rows)
-    assert report.errors + len(rows) == 30
+    assert report.errors + len(rows) == 8
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -309,7 +311,7 @@ def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskMana
 def test_nonsense_of_slurm(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """A malformed or far-future end of the job sets no limit."""
     monkeypatch.setenv("SLURM_JOB_END_TIME", value)
-    report = run_tasks(opened(*many(2)), functions.good, jobs=1, stop_after=1e12)
+    report = run_tasks(opened(*many(2)), functions.good, jobs=1, executor=ThreadPoolExecutor, stop_after=1e12)
     assert (report.saved, report.is_out_of_time) == (2, False)
 
 

@@ -357,6 +357,7 @@ with TaskManager(sys.argv[1]) as tm: run_tasks(tm, FUNCTION, jobs=2, executor=EX
 WITHOUT = "import sys; sys.modules['cloudpickle'] = None\n"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("function", "before", "executor", "says"),
     [
@@ -412,6 +413,7 @@ def test_workers_ignore_ctrl_c(opened: Callable[..., TaskManager]) -> None:
     assert row["method_used"] == "['1', '1'], blocked: set()"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("moment", ["a worker begins", "one hangs, one waits", "all hang"])
 @pytest.mark.parametrize(
     ("whole_group", "in_memory"), [(False, False), (True, True)], ids=["parent, disk", "terminal, memory"]

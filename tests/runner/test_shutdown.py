@@ -72,6 +72,7 @@ def wait_until_begun(process: subprocess.Popen[str], tasks: set[int]) -> None:
 WAITS = "tests.support.functions:waits_from_task_3"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("number", "whole_group", "in_memory"),
     [
@@ -148,6 +149,7 @@ def test_a_second_signal_ends_it_at_once(
 LEFT = [functions.leaves_a_thread, functions.blocks_at_exit, functions.cannot_be_ended]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("executor", [None, spawn_pool])
 @pytest.mark.parametrize("function", LEFT)
 def test_workers_that_do_not_end(
@@ -218,6 +220,7 @@ def be_slow_to_start(jobs: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(jobs)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_while_the_executor_starts(todo: Callable[..., Path], number: int) -> None:
     """A signal ends the start of an executor at once, and the list is closed as usual."""
@@ -366,7 +369,7 @@ def test_squeue_has_no_answer(
     be_in_a_job(monkeypatch, squeue or "")
     if squeue is None:
         monkeypatch.setenv("PATH", "nowhere")
-    report = run_tasks(opened(*many(2)), functions.good, jobs=1)
+    report = run_tasks(opened(*many(2)), functions.good, jobs=1, executor=ThreadPoolExecutor)
     assert (report.saved, report.is_out_of_time) == (2, False)
     (line,) = caplog.messages
     assert line.startswith("`squeue` did not say when SLURM ends job 4711 (")

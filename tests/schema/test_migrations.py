@@ -140,7 +140,8 @@ def test_what_is_no_todo_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("foreign", [False, True])
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("foreign", [True, False])
 def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
     """A new revision is written only if the models differ from the file; additions of other programs do not count."""
     checkout = tmp_path / "checkout"
@@ -168,6 +169,7 @@ def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
 # --- the path of the TODO-list ---
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     "name", ["to do.sqlite", "a#b", "a?mode=ro", "100%41.sqlite", "%(here)s", "naïve ★ a=b.sqlite"]
 )

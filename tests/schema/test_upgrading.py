@@ -145,6 +145,7 @@ def old_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("foreign", [False, True], ids=["", "foreign"])
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_every_release_is_upgraded(old_file: Path, foreign: bool, by_tasoc: bool) -> None:
@@ -166,6 +167,7 @@ def test_every_release_is_upgraded(old_file: Path, foreign: bool, by_tasoc: bool
     assert not foreign or len(read_rows(old_file)["history"]) >= 2
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_an_upgraded_file_is_as_a_new_one(old_file: Path, by_tasoc: bool) -> None:
     """Names, types, defaults, keys, foreign keys and indexes equal those of a new file."""

@@ -49,7 +49,7 @@ def sweep(library: Path, folder: Path, scenario: str, stride: int, *kinds: str) 
     ("scenario", "stride", "kind"),
     [
         ("memory, with a log", 80, "close"),
-        ("disk, full", 400, "stat"),
+        ("disk, full", 700, "stat"),
         ("disk, after a kill", 15, "unlink"),
         ("memory", 200, "open"),
     ],

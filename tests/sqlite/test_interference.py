@@ -450,6 +450,7 @@ OTHERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("suffix", ["-results", "-lock", "-status"])
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_something_else_in_our_places(todo: Callable[..., Path], make: Callable[[Path], Any], suffix: str) -> None:

@@ -172,6 +172,7 @@ def test_a_kill_at_each_step_of_a_backup(todo: Callable[..., Path], stride: int)
         check(path, dict(acknowledged), random.choice(list(MODES)))
 
 
+@pytest.mark.sample(2)
 @STRIDE
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 def test_a_kill_at_each_step_of_an_opening(todo: Callable[..., Path], mode: str, stride: int) -> None:

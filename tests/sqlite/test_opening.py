@@ -642,6 +642,7 @@ def test_a_manager_that_is_open_at_exit_is_closed(todo: Callable[..., Path], in_
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("locking_mode", ["NORMAL", "EXCLUSIVE"])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_forked_child_closes_nothing(todo: Callable[..., Path], in_memory: bool, locking_mode: str) -> None:

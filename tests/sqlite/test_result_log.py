@@ -553,6 +553,7 @@ manager.close()
 """
 
 
+@pytest.mark.sample(3)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which counts system calls, is not installed")
 @pytest.mark.parametrize("durability", ["normal", "full"])
 @pytest.mark.parametrize("mode", ["disk", "memory"])

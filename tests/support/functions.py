@@ -1,6 +1,8 @@
-"""Functions that the tests run in worker processes: they succeed, fail, hang or die."""
+"""Functions that the tests run in worker processes: they succeed, fail, hang or die.
 
-import asyncio
+This module imports little: each worker imports it.
+"""
+
 import atexit
 import functools
 import json
@@ -18,13 +20,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from photometry_tasks import STATUS
 
 
 def good(task: dict[str, Any]) -> dict[str, Any]:
-    details = {"mean_flux": np.float32(task["priority"])}
+    details = {"mean_flux": float(task["priority"])}
     return {"status": STATUS.OK, "method_used": "aperture", "details": details, "unpicklable": threading.Lock()}
 
 
@@ -80,6 +80,8 @@ def exits(_task: dict[str, Any]) -> dict[str, Any]:
 
 
 def raises_a_base_exception(task: dict[str, Any]) -> dict[str, Any]:
+    import asyncio
+
     raise [asyncio.CancelledError, GeneratorExit, KeyboardInterrupt][task["priority"] % 3]
 
 

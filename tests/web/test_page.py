@@ -299,6 +299,7 @@ def test_hostile_texts(browser: Any, serve: Callable[..., Any], tmp_path: Path) 
 # --- updates and interruptions ---------------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_while_a_run_goes_on(browser: Any, serve: Callable[..., Any], tmp_path: Path, in_memory: bool) -> None:
     """Results appear without a reload; what the reader has opened or focussed stays; the file is not locked."""
