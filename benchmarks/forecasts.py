@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from photometry_tasks.rules.estimate import Workload, build_estimate, measure_pace
+from photometry_tasks.rules.estimate import Record, Workload, build_estimate, measure_pace
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 
 #: A star: its magnitude and its run time, seconds.
@@ -106,7 +106,8 @@ def forecast(stars: list[Star], jobs: int, share: float) -> tuple[float, dict[st
             waiting[number * _PARTS // len(stars)][cell] += 1
     workload = Workload(run_times, waiting, list(range(_PARTS)), running, 1, 0, total)
     is_short = total < len(run_times)  # 1 s a task
-    pace = measure_pace([minutes[minute] for minute in sorted(minutes)]) if is_short and now > 1800 else jobs
+    record = Record([minutes[minute] for minute in sorted(minutes)], [(0.0, now)], now)
+    pace = measure_pace(record) if is_short and now > 1800 else jobs
     return (max(end for _, end in ends) - now) / 3600, build_estimate(workload, pace)
 
 

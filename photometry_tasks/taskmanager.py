@@ -288,6 +288,7 @@ class TaskManager:
 
     def heartbeat(self) -> None:
         """Send a heartbeat, to keep the claimed tasks; needed only while the manager neither claims nor saves."""
+        self._try(self._throughput.write_if_due, self._write)
         self._store.heartbeat()
 
     def watch_running(self, find: "Callable[[], LiveTasks] | None") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from photometry_tasks.constraints import Constraints, build_expressions, check_constraints
 from photometry_tasks.errors import ClosedError, TodoError
-from photometry_tasks.progress.status_fields import find_overdue, list_running, read_minutes
+from photometry_tasks.progress.status_fields import find_overdue, list_running, read_record
 from photometry_tasks.reading import tables
 from photometry_tasks.reading.columns import EXTRA, check_columns, choose_columns
 from photometry_tasks.reading.failures import HAS_FAILED, group_errors
@@ -266,10 +266,11 @@ class TodoList:
         conditions = build_expressions(check_constraints(constraints))
         with self._begin() as opened:
             workload = read_workload(opened.connection, conditions)
+            live = opened.database.find_live_tasks()
             if at_once is None:
                 is_in_use = opened.database.find_holder() is not None
-                at_once = find_pace(workload, read_minutes(opened.connection), is_in_use=is_in_use)
-            running = list_running(opened.connection, opened.database.find_live_tasks(), workload.run_times)
+                at_once = find_pace(workload, read_record(opened.connection), live.at_work, is_in_use=is_in_use)
+            running = list_running(opened.connection, live, workload.run_times)
             return build_estimate(workload, at_once, find_overdue(running))
 
     def plan(self, jobs: float, hours: float, **constraints: Unpack[Constraints]) -> dict[str, Any]:

@@ -26,12 +26,22 @@ from rich.text import Text
 
 from photometry_tasks.cli.messages import describe_estimate, describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
-from photometry_tasks.text import clean, count_of, find_message, format_range, format_seconds, list_first, name_version
+from photometry_tasks.text import (
+    clean,
+    count_of,
+    describe_silence,
+    find_message,
+    format_range,
+    format_seconds,
+    list_first,
+    name_version,
+)
 
 #: Seconds between two lines of progress without a terminal.
 _LINES = 30.0
 
-_RUNNING = ("starid", "for", "95 % take at most", "tmag", "camera", "ccd", "datasource", "priority", "worker")
+#: The columns of running tasks, the most important first.
+_RUNNING = ("starid", "for", "95 % take at most", "worker", "priority", "tmag", "camera", "ccd", "datasource")
 
 #: Columns of a terminal below which a table shows less in each row, and from which the focal plane shows totals.
 _NARROW, _WIDE = 60, 100
@@ -237,9 +247,8 @@ def _build_parts(found: dict[str, Any], rows: int, width: int) -> tuple[list[Ren
         queued = found["queued"] or 0
         title += f": {number:,}" + (f", {queued:,} of which wait for a worker" if queued else "")
         title += f" (here {len(running)})" if number - queued > len(running) else ""
-        names = [
-            name for name in _RUNNING[: 2 if width < _NARROW else None] if any(row[name] is not None for row in running)
-        ]
+        most = 2 if width < _NARROW else 6 if width < _WIDE else None
+        names = [name for name in _RUNNING[:most] if any(row[name] is not None for row in running)]
         parts.append(_build_list(title, running, names))
     more = []
     if found["versions"]:
@@ -359,7 +368,7 @@ def _describe(found: dict[str, Any]) -> str:
         fate = "the next run will run it again" if started == 1 else "the next run will run them again"
         use += f" {count_of(started, 'task')} interrupted; {fate}."
     elif started and found["silence"]:
-        use += f" No result for {format_seconds(found['silence'])}."
+        use += f" {describe_silence(found['silence'], found['running'])}"
     lines.append(use)
     if found["age"] is not None:
         age = f"{found['age']:.0f} s"

@@ -30,7 +30,7 @@ from photometry_tasks.runner.task import PhotometryFunction
 from photometry_tasks.status import NOT_GIVEN, RETRIES
 from photometry_tasks.storage.location import Location
 from photometry_tasks.taskmanager import TaskManager
-from photometry_tasks.text import count_of, format_hours, format_seconds
+from photometry_tasks.text import count_of, describe_running, format_hours, format_seconds
 
 if TYPE_CHECKING:
     from photometry_tasks.runner import RunReport
@@ -224,7 +224,7 @@ class _TimeLeft:
             Running tasks, with seconds and expected.
         """
         from photometry_tasks.progress.status_fields import find_overdue
-        from photometry_tasks.rules.estimate import build_estimate, find_pace
+        from photometry_tasks.rules.estimate import NO_RECORD, build_estimate, find_pace
         from photometry_tasks.runner.executors import check_jobs
 
         begun = time.monotonic()
@@ -233,7 +233,7 @@ class _TimeLeft:
         with suppress(TodoFileInUseError):  # another program has locked the file; the run waits
             workload = self._manager.read_workload(**self._constraints)
             # On a server, other managers run tasks too.
-            at_once = max(check_jobs(self._jobs, None), find_pace(workload, (), is_in_use=True) or 0)
+            at_once = max(check_jobs(self._jobs, None), find_pace(workload, NO_RECORD, None, is_in_use=True) or 0)
             found = build_estimate(workload, at_once, find_overdue(running))
             if found["hours_low"] is not None:
                 share = min(1.0, tasks / found["tasks"]) if found["tasks"] else 1.0
@@ -251,9 +251,8 @@ def _describe_running(report: "RunReport") -> str:
     if not report.running:
         return ""
     longest = report.running[0]
-    usual = f", while 95 % of similar tasks take at most {format_seconds(longest.expected)}" if longest.expected else ""
-    place = f" in process {longest.pid}" if longest.pid else ""
-    task = f"TIC {longest.starid}, {format_seconds(longest.seconds)}{place}{usual}"
+    place = f"process {longest.pid}" if longest.pid else None
+    task = describe_running(longest.starid, longest.seconds, place, longest.expected)
     if report.silence >= _SILENCE:
         counts = f"{len(report.running)} running, {report.queued} queued"
         return f"No result for {format_seconds(report.silence)}; {counts}; longest: {task}."

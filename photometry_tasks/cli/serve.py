@@ -1,6 +1,6 @@
 """`serve` and `report`: the page of a TODO-list, live in a browser or as a file."""
 
-import os
+import errno
 import sys
 from pathlib import Path
 
@@ -20,7 +20,8 @@ def serve(todo: str, host: str, port: int) -> None:
     """Show TODO as a live page for a browser.
 
     TODO is a file, a PostgreSQL URL, or a folder with several files. The list is only read. The printed address has a
-    token, which the server demands. From another computer, use a tunnel: ssh -L 8765:localhost:8765 HOST
+    token, which the server demands. Each start has another token, unless the environment gives it
+    (PHOTOMETRY_TASKS_TOKEN). From another computer, use a tunnel: ssh -L 8765:localhost:8765 HOST
 
     Example: photometry-tasks serve todo.sqlite --port 0
     """
@@ -33,10 +34,10 @@ def serve(todo: str, host: str, port: int) -> None:
     try:
         serve_page(todo, host, port)
     except OSError as error:
-        remedy = "give another --port; 0 takes a free one"
-        raise click.ClickException(
-            f"{host}:{port} cannot be used ({os.strerror(error.errno or 0)}); {remedy}"
-        ) from error
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = "give another --port; 0 takes a free one" if is_port else "give an address of this computer as --host"
+        reason = str(error.strerror).partition(" (while")[0]
+        raise click.ClickException(f"{host}:{port} cannot be used ({reason}); {remedy}") from error
 
 
 @click.command(cls=Command)

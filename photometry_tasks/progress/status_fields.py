@@ -1,14 +1,15 @@
 """The fields of `status --json`: counts, rate, running tasks and last errors."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, inspect, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, inspect, select
 
 from photometry_tasks.models import diagnostics, progress, todolist, workers
-from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace, is_overdue
+from photometry_tasks.rules.estimate import NO_RECORD, Record, build_estimate, find_pace, is_overdue, measure_rate
 from photometry_tasks.rules.run_times import RunTimes, find_cell
 from photometry_tasks.rules.stored_values import is_foreign, show_value
 from photometry_tasks.sql import statements
@@ -18,11 +19,8 @@ from photometry_tasks.sql.run_times import read_workload
 from photometry_tasks.status import RETRIES, name_counts
 from photometry_tasks.text import shorten
 
-#: Seconds over which the rate is measured.
-_LATELY = 600
-
-#: The most running tasks and errors that are listed.
-_LISTED = 10
+#: The most running tasks and errors that are listed, and running tasks that are ordered by their time.
+_LISTED, _ORDERED = 10, 1000
 
 #: The columns whose values are listed.
 _COLUMNS = {**todolist.columns, "errors": diagnostics.c.errors}
@@ -31,7 +29,10 @@ _COLUMNS = {**todolist.columns, "errors": diagnostics.c.errors}
 #: Seconds without a result that are said.
 _SILENCE = 120.0
 
-_LAST_WORKER = select(workers.c.begun).order_by(workers.c.worker.desc()).limit(1)
+#: Seconds that a manager that has not left may have been there after its last heartbeat.
+_HEARTBEAT = 60.0
+
+_MANAGERS = select(workers.c.begun, workers.c.seen, workers.c.ended)
 
 
 class LiveTask(NamedTuple):
@@ -49,6 +50,11 @@ class LiveTasks(NamedTuple):
 
     tasks: Mapping[int, LiveTask] = MappingProxyType({})
     queued: int | None = None
+
+    @property
+    def at_work(self) -> int | None:
+        """The number of tasks that workers run; None if it is not known which tasks wait."""
+        return None if self.queued is None else len(self.tasks)
 
 
 #: What is known without a manager.
@@ -78,31 +84,30 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
         not retry any more); versions (number of results by the version of the pipeline; empty if no version was
         given). A file of an older release holds no times: its errors come in order of priority, the last first.
     """
-    now: float = connection.execute(statements.TIME).scalar_one()
     counts = count_by_status(connection)
     by_status = name_counts(counts)
-    workload, minutes = read_workload(connection, counts=counts), read_minutes(connection)
+    workload, record = read_workload(connection, counts=counts), read_record(connection)
     running = list_running(connection, live, workload.run_times)
-    at_once = find_pace(workload, minutes, is_in_use=bool(live.tasks))
+    at_once = find_pace(workload, record, live.at_work, is_in_use=bool(live.tasks))
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     errors: list[Any] = []
     if inspect(connection).has_table(diagnostics.name):
         errors = list(
-            connection.execute(statements.build_failed_tasks(_LISTED, _last(row.last_error for row in minutes)))
+            connection.execute(statements.build_failed_tasks(_LISTED, _last(row.last_error for row in record.minutes)))
         )
-    saved = sum(row.saved for row in minutes)
+    saved = sum(row.saved for row in record.minutes)
     versions = count_versions(connection)
     if versions.keys() <= {None}:
         versions.clear()
     return {
         "todo_file": str(path),
-        "time": now,
+        "time": record.now,
         "numtasks": sum(by_status.values()),
         "status": by_status,
         "ccds": ccds,
-        "rate": measure_rate(minutes, now),
-        "silence": measure_silence(connection, minutes, now),
-        "mean_elaptime": sum(row.elaptime for row in minutes) / saved if saved else None,
+        "rate": measure_rate(record),
+        "silence": measure_silence(record),
+        "mean_elaptime": sum(row.elaptime for row in record.minutes) / saved if saved else None,
         "running": running,
         "queued": live.queued,
         "estimate": build_estimate(workload, at_once, find_overdue(running)),
@@ -113,12 +118,23 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
     }
 
 
-def read_minutes(connection: Connection) -> list[Row[Any]]:
-    """Return the rows of the table of progress, without incomplete rows and values of a wrong type."""
+def read_record(connection: Connection) -> Record:
+    """Return when results came; incomplete rows and values of a wrong type are left out."""
+    now: float = connection.execute(statements.TIME).scalar_one()
     if not inspect(connection).has_table(progress.name):
-        return []
+        return NO_RECORD._replace(now=now)
     rows = connection.execute(statements.PROGRESS)
-    return [row for row in rows if not any(map(_is_wrong, progress.columns, row))]
+    minutes = [row for row in rows if not any(map(_is_wrong, progress.columns, row))]
+    if inspect(connection).has_table(workers.name):
+        found = connection.execute(_MANAGERS)
+        managers = [
+            (row.begun.timestamp(), row.ended.timestamp() if row.ended else row.seen.timestamp() + _HEARTBEAT)
+            for row in found
+            if all(isinstance(time, datetime | None) for time in row) and row.begun and row.seen
+        ]
+    else:
+        managers = [(row.minute, row.minute + 60.0) for row in minutes]
+    return Record(minutes, managers, now)
 
 
 def _is_wrong(column: Column[Any], value: object) -> bool:
@@ -130,12 +146,16 @@ def _show_row(row: Row[Any]) -> dict[str, Any]:
 
 
 def list_running(
-    connection: Connection, live: LiveTasks, run_times: RunTimes, limit: int = _LISTED
+    connection: Connection,
+    live: LiveTasks,
+    run_times: RunTimes,
+    conditions: Sequence[ColumnElement[bool]] = (),
+    limit: int = _LISTED,
 ) -> list[dict[str, Any]]:
     """Return the STARTED tasks that have run longest, at most `limit`: see `read_status_fields`."""
     tasks = live.tasks
-    longest = sorted(tasks, key=lambda priority: -tasks[priority].seconds)[:limit]
-    running = connection.execute(statements.build_running_tasks(limit, longest))
+    longest = sorted(tasks, key=lambda priority: -tasks[priority].seconds)[:_ORDERED]
+    running = connection.execute(statements.build_running_tasks(limit, longest).where(*conditions))
     return [
         _show_running(row, tasks.get(row.priority), run_times)
         for row in running
@@ -148,28 +168,13 @@ def find_overdue(running: Iterable[Mapping[str, Any]]) -> list[float]:
     return [row["seconds"] for row in running if is_overdue(row["seconds"], row["expected"])]
 
 
-def measure_rate(minutes: Sequence[Any], now: float) -> float | None:
-    """Return the results per second over the last ten minutes; None without any."""
-    # A minute after now is of a node whose clock is ahead.
-    lately = [row for row in minutes if now - _LATELY < row.minute <= now]
-    saved = sum(row.saved for row in lately)
-    if not saved:
-        return None
-    rate: float = saved / _measure_time(minutes, lately, now)
-    # A minute is written until it ends; a pause of three usual ones is none.
-    return rate if now - lately[-1].minute <= 2 * 60 + 3 / rate else None
+def measure_silence(record: Record) -> float | None:
+    """Return the seconds since the last result, or since a manager opened the list if that is later.
 
-
-def measure_silence(connection: Connection, minutes: Sequence[Any], now: float) -> float | None:
-    """Return the seconds since the minute of the last result, or since a manager opened the list if that is later.
-
-    None if they are fewer than `_SILENCE`, without a result, or if an older release created the list.
+    None if they are fewer than `_SILENCE`, or not known.
     """
-    if not minutes or not inspect(connection).has_table(workers.name):
-        return None
-    since = minutes[-1].minute + 60
-    begun = connection.execute(_LAST_WORKER).scalar_one_or_none()
-    silence: float = now - max(since, begun.timestamp() if isinstance(begun, datetime) else since)
+    times = [start for start, _ in record.managers] + [row.minute + 60 for row in record.minutes[-1:]]
+    silence = record.now - max(times, default=math.inf)
     return silence if silence >= _SILENCE else None
 
 
@@ -177,12 +182,6 @@ def _show_running(row: Row[Any], live: LiveTask | None, run_times: RunTimes) -> 
     seconds, worker = live or (None, None)
     expected = run_times.get_quantile(find_cell(row.datasource, row.method, row.tmag))
     return {**_show_row(row), "seconds": seconds, "worker": worker, "expected": expected}
-
-
-def _measure_time(minutes: Sequence[Any], lately: Sequence[Any], now: float) -> float:
-    """Return the seconds of the last ten minutes in which a run was active: fewer than 600 if it began in them."""
-    was_going = any(now - _LATELY - PAUSE < row.minute <= now - _LATELY for row in minutes)
-    return _LATELY if was_going else max(1.0, now - lately[0].minute)
 
 
 def _last(priorities: Iterable[int | None]) -> list[int]:

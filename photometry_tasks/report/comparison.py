@@ -3,38 +3,39 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
 from photometry_tasks.rules.run_times import Cell
 from photometry_tasks.sql.run_times import Sample, is_number
-from photometry_tasks.status import FAILED, STATUS
+from photometry_tasks.status import FAILED, STATUS, name_status
 
-__all__ = ["RESULTS", "Comparison", "Origin", "compare"]
+__all__ = ["Comparison", "Outcome", "compare"]
 
-#: The statuses of results.
-RESULTS = {status.value for status in (STATUS.OK, STATUS.WARNING, *FAILED)}
+_RESULTS = {status.name for status in (STATUS.OK, STATUS.WARNING, *FAILED)}
+_FAILED = {status.name for status in FAILED}
 
 
-class Origin(NamedTuple):
-    """Where a result comes from; None stands for what is not known."""
+class Outcome(NamedTuple):
+    """How an attempt ended, the name of a status, and where it was made; None stands for what is not known."""
 
-    worker: Any
-    host: str | None
-    version: str | None
+    how: str
+    worker: Any = None
+    host: str | None = None
+    version: str | None = None
 
 
 class Comparison(NamedTuple):
-    """The results of a camera, host, worker or version.
+    """The results of a camera, host, worker or version; a task that was run again has several.
 
     Attributes
     ----------
     results, failed : float
-        Numbers of results and of ERROR and ABORT in them. A result of a sample stands for several.
+        Numbers of results and of ERROR and ABORT in them. A task of a sample stands for several.
     seconds : float or None
-        The median run time, seconds; None without a run time.
+        The median run time of the stored results, seconds; None without a run time.
     factor : float or None
         The median ratio of a run time to the median run time of similar stars: of the same datasource, method and half
         magnitude. If stars differ and nothing else does, it is 1.
@@ -53,15 +54,17 @@ class _Result(NamedTuple):
     ratio: float | None
 
 
-def compare(sample: Sample, whole: Sample, origins: Mapping[int, Origin]) -> dict[str, dict[Any, Comparison]]:
+def compare(
+    sample: Sample, whole: Sample, outcomes: Mapping[int, Sequence[Outcome]]
+) -> dict[str, dict[Any, Comparison]]:
     """Return the comparisons of a sample's results, by 'camera', 'host', 'worker' and 'version', and by their value.
 
     Parameters
     ----------
     sample, whole : Sample
-        The results, and those of all tasks of the list, which hold the similar stars.
-    origins : mapping
-        By priority.
+        The tasks, and all tasks of the list, which hold the similar stars.
+    outcomes : mapping
+        The attempts with a result by priority, the last one last; those of older releases are missing.
     """
     times: defaultdict[Cell, list[float]] = defaultdict(list)
     for row, cell, _ in whole.iter_cells():
@@ -69,15 +72,18 @@ def compare(sample: Sample, whole: Sample, origins: Mapping[int, Origin]) -> dic
             times[cell].append(row.elaptime)
     usual = {cell: statistics.median(found) for cell, found in times.items()}
     members: dict[str, defaultdict[Any, list[_Result]]]
-    members = {name: defaultdict(list) for name in ("camera", *Origin._fields)}
-    unknown = Origin(None, None, None)
+    members = {name: defaultdict(list) for name in ("camera", "worker", "host", "version")}
     for row, cell, weight in sample.iter_cells():
-        if row.status in RESULTS:
-            # Not all stars of a large list are in the sample of the whole list.
-            seconds = row.elaptime if _has_time(row) else None
-            ratio = seconds / usual[cell] if seconds is not None and cell in usual else None
-            result = _Result(weight, STATUS(row.status) in FAILED, seconds, ratio)
-            for found, value in zip(members.values(), (row.camera, *origins.get(row.priority, unknown)), strict=True):
+        status = name_status(row.status)
+        stored = [Outcome(status)] if status in _RESULTS else []
+        ended = [outcome for outcome in outcomes.get(row.priority, stored) if outcome.how in _RESULTS]
+        for outcome in ended:
+            seconds = ratio = None
+            if stored and outcome is ended[-1] and _has_time(row):
+                # Not all stars of a large list are in the sample of the whole list.
+                seconds, ratio = row.elaptime, row.elaptime / usual[cell] if cell in usual else None
+            result = _Result(weight, outcome.how in _FAILED, seconds, ratio)
+            for found, value in zip(members.values(), (row.camera, *outcome[1:]), strict=True):
                 found[value].append(result)
     return {
         name: {value: _summarize(found[value]) for value in sorted(found, key=str) if value is not None}

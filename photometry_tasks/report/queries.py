@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any, NamedTuple, TypeVar
@@ -17,15 +17,14 @@ from photometry_tasks.progress.status_fields import (
     NO_LIVE_TASKS,
     find_overdue,
     list_running,
-    measure_rate,
     measure_silence,
-    read_minutes,
+    read_record,
 )
 from photometry_tasks.reading.failures import HAS_FAILED, ErrorGroups, group_errors
 from photometry_tasks.reading.matches import explain_lack
 from photometry_tasks.reading.rows import find_stored
-from photometry_tasks.report.comparison import RESULTS, Comparison, Origin, compare
-from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace
+from photometry_tasks.report.comparison import Comparison, Outcome, compare
+from photometry_tasks.rules.estimate import PAUSE, build_estimate, find_pace, measure_rate
 from photometry_tasks.rules.run_times import Cell
 from photometry_tasks.rules.stored_values import show_value
 from photometry_tasks.sql import statements
@@ -51,13 +50,14 @@ _TESS_CCDS = list(product(range(1, 5), repeat=2))
 
 _task, _worker = todolist.c, workers.c
 _READ_WORKERS: Select[Any] = select(workers).order_by(_worker.ended.is_not(None), _worker.worker.desc()).limit(_WORKERS)
-_READ_ORIGINS: Select[Any] = (
-    select(attempts.c.priority, attempts.c.worker, _worker.host, _worker.version)
+_READ_OUTCOMES: Select[Any] = (
+    select(attempts.c.priority, attempts.c.how, attempts.c.worker, _worker.host, _worker.version)
     .outerjoin(workers, _worker.worker == attempts.c.worker)
     .where(
         attempts.c.priority.in_(bindparam("priorities", expanding=True, literal_execute=True)),
-        statements.IS_LAST_RESULT,
+        statements.IS_RESULT,
     )
+    .order_by(attempts.c.priority, attempts.c.attempt)
 )
 _READ_EXTRA: Select[Any] = select(extra.c.priority, extra.c.extra).where(
     extra.c.priority.in_(bindparam("priorities", expanding=True, literal_execute=True))
@@ -129,7 +129,7 @@ class ListPage:
         The managers that have the list open.
     silence : float or None
         See `measure_silence`; None if no manager has the list open.
-    minutes : list of Row
+    minutes : sequence of Row
         Rows with `minute` (seconds since 1970), `saved` and `errors`, in chronological order.
     runs : list of list of Row
         The same rows by run.
@@ -160,7 +160,7 @@ class ListPage:
     rate: float | None
     holder: str | None
     silence: float | None
-    minutes: list[Row[Any]]
+    minutes: Sequence[Any]
     runs: list[list[Row[Any]]]
     by_magnitude: dict[float, dict[str, float]]
     run_times: list[Point]
@@ -199,15 +199,13 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     by_ccd: Mapping[tuple[Any, Any], Mapping[str, float]]
     by_ccd = count_by_ccd(connection) if everything.total() <= _COUNTED else _count_by_ccd(whole)
     workload = build_workload(connection, sample, counts)
-    minutes = read_minutes(connection)
+    record = read_record(connection)
     holder = opened.database.find_holder()
-    now: float = connection.execute(statements.TIME).scalar_one()
     has_workers = _worker.version in stored
     running, live = [], NO_LIVE_TASKS
     if named["STARTED"]:
         live = opened.database.find_live_tasks()
-        running = list_running(connection, live, workload.run_times, _RUNNING)
-    origins = _find_origins(connection, sample) if has_workers else {}
+        running = list_running(connection, live, workload.run_times, conditions, max(_RUNNING, len(live.tasks)))
 
     def find_errors(condition: ColumnElement[bool], number: int) -> ErrorGroups:
         if not number:
@@ -224,30 +222,31 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         ccds=_build_focal_plane(by_ccd, whole),
         omitted_ccds=max(0, len(by_ccd) - _CCDS),
         estimate=build_estimate(
-            workload, find_pace(workload, minutes, is_in_use=holder is not None), find_overdue(running)
+            workload, find_pace(workload, record, live.at_work, is_in_use=holder is not None), find_overdue(running)
         ),
-        rate=None if holder is None else measure_rate(minutes, now),
+        rate=None if holder is None else measure_rate(record),
         holder=holder,
-        silence=None if holder is None else measure_silence(connection, minutes, now),
-        minutes=minutes,
-        runs=_build_runs(minutes),
+        silence=None if holder is None else measure_silence(record),
+        minutes=record.minutes,
+        runs=_build_runs(record.minutes),
         by_magnitude=_count_by_magnitude(sample),
         run_times=_list_points(sample, "elaptime"),
         noise=_list_points(sample, "rms_hour"),
         positions=_find_positions(opened, sample) if extra.c.extra in stored else [],
         failures=find_errors(HAS_FAILED, named["ERROR"] + named["ABORT"]),
         warnings=find_errors(_task.status == STATUS.WARNING.value, named["WARNING"]),
-        compared=compare(sample, whole, origins),
-        running=running,
-        queued=live.queued,
+        compared=compare(sample, whole, _find_outcomes(connection, sample) if has_workers else {}),
+        running=running[:_RUNNING],
+        queued=None if live.queued is None else max(0, named["STARTED"] - len(running)),
         workers=[dict(row) for row in connection.execute(_READ_WORKERS).mappings()] if has_workers else [],
     )
 
 
-def _find_origins(connection: Connection, sample: Sample) -> dict[int, Origin]:
-    chosen = [row.priority for row in sample if row.status in RESULTS]
-    rows = connection.execute(_READ_ORIGINS, {"priorities": chosen})
-    return {row.priority: Origin(row.worker, row.host, row.version) for row in rows}
+def _find_outcomes(connection: Connection, sample: Sample) -> dict[int, list[Outcome]]:
+    found: defaultdict[int, list[Outcome]] = defaultdict(list)
+    for priority, *outcome in connection.execute(_READ_OUTCOMES, {"priorities": [row.priority for row in sample]}):
+        found[priority].append(Outcome(*outcome))
+    return found
 
 
 def _count_finished(counts: Mapping[str, N]) -> N | int:
@@ -283,7 +282,7 @@ def _build_focal_plane(
     return found
 
 
-def _build_runs(minutes: Iterable[Row[Any]]) -> list[list[Row[Any]]]:
+def _build_runs(minutes: Iterable[Any]) -> list[list[Any]]:
     """Divide the minutes into runs. A pause of more than `PAUSE` seconds separates two runs."""
     runs: list[list[Row[Any]]] = []
     for row in minutes:

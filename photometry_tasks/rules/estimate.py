@@ -6,11 +6,23 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from photometry_tasks.rules.run_times import Cell, RunTimes
 
-__all__ = ["ESTIMATES", "Minute", "Workload", "build_estimate", "build_plan", "find_pace", "is_overdue", "measure_pace"]
+__all__ = [
+    "ESTIMATES",
+    "NO_RECORD",
+    "PAUSE",
+    "Record",
+    "Workload",
+    "build_estimate",
+    "build_plan",
+    "find_pace",
+    "is_overdue",
+    "measure_pace",
+    "measure_rate",
+]
 
 #: The names of the estimated times, which may be None.
 ESTIMATES = ("cpu_hours", "cpu_hours_low", "cpu_hours_high", "hours_low", "hours_high")
@@ -24,19 +36,32 @@ _OVERDUE, _OVERDUE_SECONDS = 3.0, 30.0
 #: The most tasks that are drawn one by one, to see which of the last ones ends last.
 _LAST = 100
 
-#: Seconds, and results, over which the number of tasks that run at once is measured.
-_LATELY, _LEAST = 600, 300
+#: Seconds, results and mean run times, over which the number of tasks that run at once is measured.
+_LATELY, _LEAST, _RUN_TIMES = 600, 300, 5
 
 #: Seconds. A longer pause without a result ends a run.
 PAUSE = 1800
 
 
-class Minute(Protocol):
-    """A row of `photometry_tasks_progress`."""
+class Record(NamedTuple):
+    """When results came, and when managers had the list open, in seconds since 1970 by the clock of the database.
 
-    minute: Any
-    saved: Any
-    elaptime: Any
+    Attributes
+    ----------
+    minutes : sequence of Row
+        Rows of `photometry_tasks_progress`, in chronological order.
+    managers : sequence of (float, float)
+        When each manager opened the list, and when it left or was last there.
+    now : float
+    """
+
+    minutes: Sequence[Any]
+    managers: Sequence[tuple[float, float]]
+    now: float
+
+
+#: The record of a list whose results have no times.
+NO_RECORD = Record((), (), 0.0)
 
 
 @dataclass(frozen=True)
@@ -67,38 +92,67 @@ class Workload:
     seconds: float
 
 
-def measure_pace(minutes: Sequence[Minute]) -> float | None:
+def measure_rate(record: Record) -> float | None:
+    """Return the results per second over the last ten minutes; None if there are none, or none came for a while."""
+    # A minute after now is of a node whose clock is ahead.
+    lately = [row for row in record.minutes if record.now - _LATELY < row.minute <= record.now]
+    saved = sum(row.saved for row in lately)
+    if not saved:
+        return None
+    rate: float = saved / _measure_open_time(record, record.now - _LATELY, record.now)
+    # A minute is written until it ends; a pause of three usual ones is none.
+    return rate if record.now - lately[-1].minute <= 2 * 60 + 3 / rate else None
+
+
+def measure_pace(record: Record) -> float | None:
     """Return how many tasks ran at once when the last results were saved; None without a record of their times."""
-    saved, elaptime, begun = 0, 0.0, None
-    for number in range(len(minutes) - 1, -1, -1):
-        row = minutes[number]
-        if begun is not None and begun - row.minute > PAUSE:
+    saved, elaptime, begun = 0, 0.0, math.inf
+    for row in reversed(record.minutes):
+        if begun - row.minute > PAUSE and saved:
             break  # an earlier run
         saved, elaptime, begun = saved + row.saved, elaptime + row.elaptime, row.minute
-        if saved >= _LEAST and minutes[-1].minute - begun >= _LATELY:
+        # Some results are of tasks that began earlier, and some tasks have no result yet: over long times both are few.
+        if saved >= _LEAST and record.minutes[-1].minute - begun >= max(_LATELY, _RUN_TIMES * elaptime / saved):
             break
-    if begun is None or not saved or not elaptime > 0:
+    else:
+        if saved:  # the tasks with the first results began before
+            starts = (start for start, end in record.managers if start - 2 <= begun <= end)
+            begun = max(begun - elaptime / saved, min(starts, default=begun))
+    if not saved or not elaptime > 0:
         return None
-    duration = minutes[-1].minute - begun + 60
-    at_once: float = elaptime / duration
+    at_once: float = elaptime / _measure_open_time(record, begun, min(record.minutes[-1].minute + 60, record.now))
     return at_once
 
 
-def find_pace(workload: Workload, minutes: Sequence[Minute], *, is_in_use: bool) -> float | None:
+def _measure_open_time(record: Record, begun: float, ended: float) -> float:
+    """Return the seconds between two times in which a manager had the list open, at least one."""
+    total, until = 0.0, begun
+    for start, end in sorted(record.managers):
+        total += max(0.0, min(end, ended) - max(start, until))
+        until = max(until, end)
+    return max(total, 1.0)
+
+
+def find_pace(workload: Workload, record: Record, at_work: int | None, *, is_in_use: bool) -> float | None:
     """Return how many tasks run at once: the running tasks; without them, those when the last results were saved.
 
     Parameters
     ----------
     workload : Workload
-    minutes : sequence of Minute
+    record : Record
+    at_work : int or None
+        The number of tasks that workers run; None if it is not known which STARTED tasks wait for a worker.
     is_in_use : bool
         Whether the running tasks run, and were not interrupted.
     """
     running = round(math.fsum(workload.running.values()))
-    # A run starts tasks of less than a second ahead: they wait for a worker.
-    if is_in_use and running and workload.seconds >= workload.measured:
-        return float(running)
-    return measure_pace(minutes)
+    if is_in_use and running:
+        # A run starts tasks of less than a second ahead: they wait for a worker.
+        if workload.seconds >= workload.measured:
+            return float(running if at_work is None else max(at_work, 1))
+        if at_work:
+            return max(at_work, measure_pace(record) or 0.0)
+    return measure_pace(record)
 
 
 def is_overdue(seconds: float | None, expected: float | None) -> bool:

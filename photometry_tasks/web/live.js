@@ -27,8 +27,9 @@ async function update() {
   isUpdating = true;
   try {
     const response = await fetch("/content" + location.search, { cache: "no-store" });
-    if (!response.ok) throw new Error(await response.text());
     const text = await response.text();
+    if (response.status === 403) return say(`${text} The server was started again.`);
+    if (!response.ok) throw new Error(text);
     const open = new Set([...content.querySelectorAll("details[open] > summary")].map(nameOf));
     const focus = nameOf(document.activeElement);
     content.innerHTML = text;
@@ -37,8 +38,9 @@ async function update() {
     say("");
   } catch (error) {
     say("The server does not answer; the page tries again. It shows an earlier state.");
+  } finally {
+    isUpdating = false;
   }
-  isUpdating = false;
   if (isBehind) {
     isBehind = false;
     update();
@@ -51,9 +53,9 @@ function connect() {
   source = new EventSource(content.dataset.events);
   source.onmessage = update;
   source.onerror = () => {
-    say("The connection to the server is lost; the page tries again. It shows an earlier state.");
     disconnect();
     timer = setTimeout(connect, 2000);
+    update(); // says why the connection is lost
   };
 }
 

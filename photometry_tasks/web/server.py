@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
 import socket
@@ -32,17 +33,20 @@ __all__ = ["build_app", "serve"]
 
 T = TypeVar("T")
 
-#: Seconds between two updates; or so many times the processor time of an update, if that is longer.
-_INTERVAL, _SHARE = 2.0, 30.0
+#: Seconds between two updates, or so many times the processor time of an update, if that is longer; the most seconds.
+_INTERVAL, _SHARE, _LONGEST = 2.0, 30.0, 30.0
+
+#: Seconds after which a page is read again although no file has changed: a killed run changes none.
+_OLDEST = 10.0
 
 #: Seconds of a query; seconds between two signals to a browser; the most pages with other filters that are kept.
-_LIMIT, _PING, _KEPT = 10.0, 15.0, 50
+_LIMIT, _PING, _PAGES = 10.0, 15.0, 50
 
 #: The variable of the environment with the token, for a server that is started again.
 _TOKEN = "PHOTOMETRY_TASKS_TOKEN"  # noqa: S105 - its name
 
 #: The parameters of an address that its links keep.
-_KEPT_PARAMETERS = ("token", "list", "colour", *FILTERS)
+_KEPT = ("token", "list", "colour", *FILTERS)
 
 _SCRIPT = Path(__file__).with_name("live.js")
 _HEADERS = {
@@ -56,7 +60,7 @@ _HEADERS = {
 
 
 class _Board:
-    """The pages of one list, read again at most every two seconds, in one thread."""
+    """The pages of one list, read in one thread, and again when an update or their age demands it."""
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -75,16 +79,16 @@ class _Board:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def get_page(self, filters: Mapping[str, str], link: Callable[..., str]) -> str:
-        """Return the content of the page, not older than the last update."""
+        """Return the content of the page, not older than the last update, and than its own processor time allows."""
         key = tuple(filters.get(name, "") for name in (*FILTERS, "colour"))
         async with self._lock:
-            version, moment, page = self._pages.get(key, (-1, 0.0, ""))
-            if version != self._version or (not self._watchers and time.monotonic() - moment > _INTERVAL):
-                begun = self._version
+            version, end, page = self._pages.get(key, (-1, 0.0, ""))
+            if version != self._version or time.monotonic() >= end:
+                version, cost = self._version, self._cost
                 page = await self.run(partial(self._render, dict(filters), link))
-                if len(self._pages) >= _KEPT:
+                if len(self._pages) >= _PAGES:
                     self._pages.clear()
-                self._pages[key] = begun, time.monotonic(), page
+                self._pages[key] = version, time.monotonic() + _find_pause(self._cost - cost), page
             return page
 
     def _render(self, filters: dict[str, str], link: Callable[..., str]) -> str:
@@ -111,6 +115,7 @@ class _Board:
         """Yield an event at each update, as long as a browser waits for it."""
         self._watchers += 1
         if self._ticker is None or self._ticker.done():
+            self._cost = 0.0  # of pages that nobody watched
             self._ticker = asyncio.create_task(self._tick())
         try:
             seen = -1
@@ -128,12 +133,13 @@ class _Board:
 
     async def _tick(self) -> None:
         mark: object = None
+        updated = -math.inf
         while self._watchers:
             cost, self._cost = self._cost, 0.0
-            await asyncio.sleep(max(_INTERVAL, _SHARE * cost))
+            await asyncio.sleep(_find_pause(cost))
             new = await self.run(self._read_mark)
-            if new != mark or new is None:
-                mark = new
+            if new != mark or new is None or time.monotonic() - updated >= _OLDEST:
+                mark, updated = new, time.monotonic()
                 self._version += 1
                 changed, self._changed = self._changed, asyncio.Event()
                 changed.set()
@@ -152,6 +158,11 @@ class _Board:
                 status = file.stat()
                 found.append((file.name, status.st_ino, status.st_size, status.st_mtime_ns))
         return tuple(found)
+
+
+def _find_pause(cost: float) -> float:
+    """Return the seconds from a page that took so much processor time to the next."""
+    return min(max(_INTERVAL, _SHARE * cost), _LONGEST)
 
 
 class _Site:
@@ -183,7 +194,7 @@ class _Site:
 
     def _link(self, request: Request, path: str = "/", /, **changes: object) -> str:
         """Return an address with the parameters of a request, some of them changed."""
-        kept = {name: value for name, value in _read_parameters(request).items() if name in _KEPT_PARAMETERS}
+        kept = {name: value for name, value in _read_parameters(request).items() if name in _KEPT}
         given = {name: value for name, value in (kept | changes).items() if value not in (None, "")}
         return f"{path}?{urlencode(given)}"
 
@@ -192,7 +203,7 @@ class _Site:
         if board is None:
             return await self._list_lists(request)
         given = _read_parameters(request)
-        if unknown := given.keys() - {*_KEPT_PARAMETERS, "star"}:
+        if unknown := given.keys() - {*_KEPT, "star"}:
             known = ", ".join((*FILTERS, "star"))
             message = f"The address has {', '.join(map(repr, sorted(unknown)))}, which no page has."
             return render("message.html", message=message, hint=f"A page has {known}.")
@@ -202,10 +213,12 @@ class _Site:
 
     def _render_star(self, request: Request, location: Location, star: str) -> str:
         try:
-            with TodoList(location) as todo:
-                tasks = todo.star(int(star.removeprefix("TIC").strip()))
+            number = int(star.removeprefix("TIC"))
         except ValueError:
             return render("message.html", message=f"{star!r} is no number of a star.", hint="Give its TIC number.")
+        try:
+            with TodoList(location) as todo:
+                tasks = todo.star(number)
         except (TodoError, OSError, SQLAlchemyError) as error:
             return render("message.html", message=str(error), hint="Load the page again.")
         return render("star.html", starid=star, tasks=tasks, link=partial(self._link, request))
@@ -230,9 +243,9 @@ class _Site:
         live = {
             "script": self._link(request, "/live.js"),
             "events": self._link(request, "/events") if is_list else "",
-            "home": self._link(request, **dict.fromkeys(FILTERS)),
+            "home": self._link(request, **dict.fromkeys(FILTERS)) if is_list else "",
             "index": self._link(request, list=None, **dict.fromkeys(FILTERS)) if self._folder is not None else "",
-            "hidden": {name: params[name] for name in ("token", "list") if name in params},
+            "hidden": {name: params[name] for name in _KEPT if name in params},
             "filters": FILTERS if is_list else (),
             "given": params,
         }
@@ -316,7 +329,7 @@ def serve(target: str, host: str, port: int) -> None:
     OSError
         If the port is taken.
     """
-    token = os.environ.get(_TOKEN) or secrets.token_urlsafe(24)
+    token = os.environ.get(_TOKEN, "").strip() or secrets.token_urlsafe(24)
     app = build_app(target, token)
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         shown = f"[{host}]" if ":" in host else host

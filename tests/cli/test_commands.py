@@ -270,6 +270,7 @@ def test_all_commands(program: str) -> None:
     assert not any(len(line) > 80 or line.endswith(("...", "…")) for line in lines)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_help(
     todo: Callable[..., Path], call: Call, tmp_path: Path, command: str, request: pytest.FixtureRequest

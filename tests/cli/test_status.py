@@ -96,6 +96,18 @@ def test_while_a_run_goes_on(todo: Callable[..., Path], call: Call, in_memory: b
 
 
 @pytest.mark.both_databases
+def test_results_before_a_hang(todo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all tasks hang after the first results, a heartbeat writes when these came."""
+    target = todo(*many(5))
+    with TaskManager(target) as manager:
+        manager.save_results([result_of(task) for task in manager.claim_tasks(2)])
+        assert get_status(target)["rate"] is None
+        monkeypatch.setattr(throughput, "_INTERVAL", 0.0)
+        manager.heartbeat()
+        assert get_status(target)["rate"] > 0
+
+
+@pytest.mark.both_databases
 def test_silence(todo: Callable[..., Any], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """While tasks run and no result comes, the status says since when; not before a new manager can have results."""
     monkeypatch.setattr(throughput, "_INTERVAL", 0.0)
@@ -110,7 +122,7 @@ def test_silence(todo: Callable[..., Any], call: Call, monkeypatch: pytest.Monke
         before = datetime.now(UTC) - timedelta(minutes=10)
         manager.session.execute(update(workers).values(begun=before))
         manager.session.commit()
-        assert re.search(r"In use by .+ No result for 10 min\.", call("status", target).stdout)
+        assert re.search(r"In use by .+ No result for 10 min; longest: TIC 10[34], .* s", call("status", target).stdout)
         assert get_status(target)["silence"] == pytest.approx(600, abs=60)
     assert get_status(target)["silence"] is None
     assert "No result for" not in call("status", target).stdout
@@ -358,12 +370,14 @@ def test_the_rate(opened: Callable[..., TaskManager]) -> None:
     # Another run ended two hours ago.
     rows = [(now - 7200, 1000, 0, 4000.0, None), (now - 300, 50, 0, 100.0, None), (now - 100, 50, 1, 100.0, 3)]
     manager.cursor.executemany(insert, rows)
+    manager.cursor.execute("UPDATE photometry_tasks_workers SET begun = ?", (now - 300,))
     manager.conn.commit()
     found = get_status(manager.todo_file)
     assert found["rate"] == pytest.approx(100 / 300, rel=0.1)
     assert found["mean_elaptime"] == pytest.approx(4200 / 1100)
     # Other results are from a node whose clock is ahead.
     manager.cursor.executemany(insert, [(now - 700, 20, 0, 1.0, None), (now + 3600, 90, 0, 1.0, None)])
+    manager.cursor.execute("UPDATE photometry_tasks_workers SET begun = ?", (now - 700,))
     manager.conn.commit()
     # The run lasted all of the ten minutes.
     assert get_status(manager.todo_file)["rate"] == pytest.approx(100 / 600)

@@ -37,7 +37,7 @@ from photometry_tasks.models import Task
 from photometry_tasks.sql import transitions
 from photometry_tasks.storage.postgresql import retry, store
 from tests.support.lists import ask, empty_list, execute_sql, make_list, query, result_of
-from tests.support.processes import running
+from tests.support.processes import running, wait_until
 from tests.support.servers import owned_databases
 
 Opened = Callable[..., TaskManager]
@@ -207,6 +207,7 @@ def test_a_task_that_is_freed_while_it_is_given_back(
             begun = time.monotonic()
             while len(query(url, waiting)) < number and not is_given_back.is_set():
                 assert time.monotonic() - begun < 30
+                time.sleep(0.01)
 
         def let_go() -> None:
             wait_for(2)
@@ -712,8 +713,8 @@ def test_what_was_done_while_a_reset_waited(share: Callable[..., Opened], server
 
     thread = threading.Thread(target=reset)
     thread.start()
-    while not query(url, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'lists'"):
-        pass
+    waiting_for = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'lists'"
+    wait_until(lambda: query(url, waiting_for))
     one.reset_tasks(priority=2)
     (task,) = one.claim_tasks(1)
     assert one.save_result(result_of(task)) is STATUS.OK

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_a_signal_to_the_script(tmp_path: Path, name: str, number: int, variable
         def wait_for(file: Path, *words: str) -> None:
             while not file.exists() or not set(words) <= set(file.read_text().split()):
                 assert run.poll() is None, log.read_text()
-                os.sched_yield()
+                time.sleep(0.01)
 
         wait_for(begun, "3", "4")
         run.send_signal(number)

@@ -30,7 +30,7 @@ from tests.support.commands import COMMAND
 from tests.support.functions import lists_neighbours
 from tests.support.lists import empty_list, fill, make_file, query
 from tests.support.paths import ROOT
-from tests.support.processes import running_command
+from tests.support.processes import running_command, wait_until
 
 FUNCTION = f"tests.support.functions:{lists_neighbours.__name__}"
 
@@ -111,8 +111,7 @@ def run_and_kill(target: object, *options: str) -> None:
         command = [COMMAND, "run", str(target), FUNCTION, "--jobs", "3", *options]
         runs = Path(os.environ["NEIGHBOURS"] + "-runs")
         with running_command(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            while not runs.exists() or runs.read_text().count("\n") < number:
-                assert process.poll() is None
+            wait_until(lambda: runs.exists() and runs.read_text().count("\n") >= number, process)  # noqa: B023
             process.kill()
     run(target, "--jobs", "2")
 
@@ -133,8 +132,7 @@ def work(target: object) -> None:
         running_command(command, cwd=ROOT, stdout=subprocess.DEVNULL) as second,
         running_command(command, cwd=ROOT, stdout=subprocess.DEVNULL) as victim,
     ):
-        while not runs.exists() or runs.read_text().count("\n") < 40:
-            assert victim.poll() is None
+        wait_until(lambda: runs.exists() and runs.read_text().count("\n") >= 40, victim)
         victim.kill()
         assert [first.wait(120), second.wait(120)] == [0, 0]
 

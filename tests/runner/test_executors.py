@@ -178,6 +178,7 @@ def test_an_executor_that_cannot_end(opened: Callable[..., TaskManager], caplog:
     assert manager.summary["STARTED"] == 0
 
 
+@pytest.mark.slow
 def test_a_pool_that_hangs_is_ended(opened: Callable[..., TaskManager]) -> None:
     """At the time limit the processes of a ProcessPoolExecutor are killed, so that the program can end."""
     manager = opened(*many(5))

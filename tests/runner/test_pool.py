@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,7 +24,7 @@ from photometry_tasks.runner import RunReport, pool, run_tasks
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
-from tests.support.processes import workers_of
+from tests.support.processes import wait_until, workers_of
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def control_group() -> Iterator[Path]:
         pytest.skip(f"no control group can be created here: {error}")
     yield group
     while (group / "cgroup.procs").read_text():  # the last processes are about to end
-        os.sched_yield()
+        time.sleep(0.01)
     group.rmdir()
 
 
@@ -336,13 +337,10 @@ def test_workers_end_with_their_parent(todo: Callable[..., Path], tmp_path: Path
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not (tmp_path / "hangs").exists():
-        assert process.poll() is None
-        os.sched_yield()
+    wait_until((tmp_path / "hangs").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while workers_of(process.pid):
-        os.sched_yield()
+    wait_until(lambda: not workers_of(process.pid))
     with TaskManager(path) as manager:
         assert manager.summary["STARTED"] == 0
         assert manager.summary["OK"] + manager.get_number_tasks() == 8

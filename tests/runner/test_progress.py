@@ -127,6 +127,7 @@ def test_running_and_queued(
     assert silence > 2
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_the_status_of_queued_tasks(
     opened: Callable[..., TaskManager], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool

@@ -27,7 +27,7 @@ from photometry_tasks.text import count_of
 from tests.support import functions as functions
 from tests.support.lists import checksum, many, query
 from tests.support.paths import ROOT
-from tests.support.processes import workers_of
+from tests.support.processes import wait_until, workers_of
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -428,9 +428,8 @@ def test_ctrl_c(todo: Callable[..., Path], tmp_path: Path, whole_group: bool, in
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while not (workers_of(process.pid) if moment == "a worker begins" else (tmp_path / "hangs").exists()):
-        assert process.poll() is None
-        os.sched_yield()
+    hangs = tmp_path / "hangs"
+    wait_until(lambda: workers_of(process.pid) if moment == "a worker begins" else hangs.exists(), process)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

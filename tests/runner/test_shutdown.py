@@ -22,7 +22,7 @@ from photometry_tasks.runner.shutdown import find_time_limit
 from tests.support import functions as functions
 from tests.support.lists import many, query
 from tests.support.paths import ROOT
-from tests.support.processes import ignore_signals, running_command, spawn_pool, workers_of
+from tests.support.processes import ignore_signals, running_command, spawn_pool, wait_until, workers_of
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +64,7 @@ def begun() -> set[int]:
 
 
 def wait_until_begun(process: subprocess.Popen[str], tasks: set[int]) -> None:
-    while not tasks <= begun():
-        assert process.poll() is None, process.communicate()
-        os.sched_yield()
+    wait_until(lambda: tasks <= begun(), process)
 
 
 WAITS = "tests.support.functions:waits_from_task_3"
@@ -160,8 +158,7 @@ def test_workers_that_do_not_end(
     before = set(multiprocessing.active_children())
     report = run_tasks(opened(*many(4)), function, jobs=2, executor=executor)
     assert (report.saved, report.errors) == (4, 0)
-    while set(multiprocessing.active_children()) - before:
-        os.sched_yield()
+    wait_until(lambda: not set(multiprocessing.active_children()) - before)
 
 
 def test_children_of_others(opened: Callable[..., TaskManager]) -> None:
@@ -385,6 +382,7 @@ def test_no_time_at_all(opened: Callable[..., TaskManager]) -> None:
     assert manager.get_number_tasks() == 5
 
 
+@pytest.mark.slow
 def test_the_command_says_that_time_is_over(todo: Callable[..., Path], start: Callable[..., Any]) -> None:
     """At the time limit the command prints the number of pending tasks, and exits with 0."""
     process = start(todo(*many(5)), WAITS, "--stop-after", "6")

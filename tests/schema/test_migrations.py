@@ -33,6 +33,7 @@ from photometry_tasks.schema import HEAD, tasoc_6_3
 from tests.support import old_files
 from tests.support.lists import make_file, query
 from tests.support.paths import ROOT
+from tests.support.processes import wait_until
 from tests.support.schemas import describe, read_rows
 from tests.support.servers import owned_databases
 
@@ -341,8 +342,7 @@ def test_the_upgrade_command_on_postgresql(server: str) -> None:
     with engine.connect() as connection, connection.begin():
         connection.execute(text("SELECT pg_advisory_xact_lock(0x70686f74)"))
         processes = [subprocess.Popen(ours, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        while connection.execute(waiting).scalar_one() < 2:
-            assert [process.poll() for process in processes] == [None, None]
+        wait_until(lambda: connection.execute(waiting).scalar_one() == 2, *processes)
         assert not inspect(connection).has_table("todolist")
     outputs = sorted(process.communicate()[0].splitlines()[-1] for process in processes)
     assert [process.returncode for process in processes] == [0, 0]

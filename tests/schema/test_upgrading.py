@@ -465,8 +465,8 @@ def sweep_kills(tmp_path: Path, rows: int, kills: int) -> None:
 
 
 def test_a_killed_upgrade(tmp_path: Path) -> None:
-    """If an upgrade of 20,000 rows is killed at any moment, the file is the old or the new file, and opens."""
-    sweep_kills(tmp_path, 20_000, 3)
+    """If an upgrade of 10,000 rows is killed at any moment, the file is the old or the new file, and opens."""
+    sweep_kills(tmp_path, 10_000, 2)
 
 
 @pytest.mark.slow

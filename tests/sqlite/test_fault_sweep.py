@@ -49,9 +49,9 @@ def sweep(library: Path, folder: Path, scenario: str, stride: int, *kinds: str) 
     ("scenario", "stride", "kind"),
     [
         ("memory, with a log", 80, "close"),
-        ("disk, full", 700, "stat"),
+        pytest.param("disk, full", 400, "stat", marks=pytest.mark.slow),
         ("disk, after a kill", 15, "unlink"),
-        ("memory", 200, "open"),
+        pytest.param("memory", 200, "open", marks=pytest.mark.slow),
     ],
 )
 def test_some_calls_fail(library: Path, tmp_path: Path, scenario: str, stride: int, kind: str) -> None:

@@ -160,7 +160,7 @@ def every_step(path: Path, function: Callable[..., None], stride: int, *argument
             other.write_bytes(content)
 
 
-STRIDE = pytest.mark.parametrize("stride", [15, pytest.param(1, marks=pytest.mark.slow)])
+STRIDE = pytest.mark.parametrize("stride", [40, pytest.param(1, marks=pytest.mark.slow)])
 
 
 @STRIDE
@@ -172,7 +172,6 @@ def test_a_kill_at_each_step_of_a_backup(todo: Callable[..., Path], stride: int)
         check(path, dict(acknowledged), random.choice(list(MODES)))
 
 
-@pytest.mark.sample(2)
 @STRIDE
 @pytest.mark.parametrize("mode", ["disk", "memory"])
 def test_a_kill_at_each_step_of_an_opening(todo: Callable[..., Path], mode: str, stride: int) -> None:

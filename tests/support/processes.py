@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -54,6 +55,13 @@ def _become_command(folder: Path, environment: dict[str, str], out: Path, err: P
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123 - as long as the process
     main(list(arguments), "photometry-tasks")
+
+
+def wait_until(is_true: Callable[[], object], *processes: "subprocess.Popen[Any]") -> None:
+    """Look every 10 ms until a condition is true; a process that ends before is a failure."""
+    while not is_true():
+        assert [process.poll() for process in processes] == [None] * len(processes)
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from benchmarks import forecasts
-from photometry_tasks.rules.estimate import Workload, build_estimate, build_plan, find_pace, measure_pace
+from photometry_tasks.rules.estimate import (
+    Record,
+    Workload,
+    build_estimate,
+    build_plan,
+    find_pace,
+    measure_pace,
+    measure_rate,
+)
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 
 
@@ -97,7 +105,7 @@ def test_odd_run_times(times: list[float]) -> None:
     build_plan(build_workload(run_times, {FAINT: 10}), 2, 1)
 
 
-@pytest.mark.parametrize("runs", [50, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("runs", [100, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["synthetic", "recorded"])
 def test_the_interval_is_right(kind: str, runs: int) -> None:
     """The true end lies within the 80 % interval in 70 to 90 % of runs."""
@@ -186,30 +194,75 @@ def test_plan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_in_use", "seconds", "at_once"),
-    [(True, 3600.0, 7.0), (False, 3600.0, 4.0), (True, 0.5, 4.0)],
-    ids=["running", "interrupted", "short tasks"],
+    ("is_in_use", "seconds", "at_work", "at_once"),
+    [
+        (True, 3600.0, None, 7.0),
+        (True, 3600.0, 2, 2.0),
+        (False, 3600.0, None, 4.0),
+        (True, 0.5, None, 4.0),
+        (True, 0.5, 5, 5.0),
+        (True, 0.5, 1, 4.0),
+    ],
+    ids=["running", "queued", "interrupted", "short tasks", "short and queued tasks", "between two short tasks"],
 )
-def test_tasks_at_once(is_in_use: bool, seconds: float, at_once: float) -> None:
+def test_tasks_at_once(is_in_use: bool, seconds: float, at_work: int | None, at_once: float) -> None:
     """As many tasks run at once as are running; short tasks may wait for a worker, and interrupted tasks do not run."""
     workload = build_workload(RunTimes(), running={FAINT: 7}, seconds=seconds)
-    assert find_pace(workload, rows_of((0, 5, 240.0)), is_in_use=is_in_use) == at_once
+    record = record_of((0, 5, 240.0), managers=[(0.0, 60.0)])
+    assert find_pace(workload, record, at_work, is_in_use=is_in_use) == at_once
 
 
-def rows_of(*minutes: tuple[int, int, float]) -> list[Any]:
-    return [SimpleNamespace(minute=minute, saved=saved, elaptime=elaptime) for minute, saved, elaptime in minutes]
+def record_of(*minutes: tuple[int, int, float], managers: list[tuple[float, float]], now: float = math.inf) -> Record:
+    rows = [SimpleNamespace(minute=minute, saved=saved, elaptime=elaptime) for minute, saved, elaptime in minutes]
+    return Record(rows, managers, now)
+
+
+LONG = (0.0, 1e5)
 
 
 @pytest.mark.parametrize(
-    ("minutes", "at_once"),
+    ("minutes", "managers", "now", "at_once"),
     [
-        ([], None),
-        ([(0, 5, 240.0)], 4.0),
-        ([(0, 5, 0.0)], None),
-        ([(0, 100, 960.0), (7200, 10, 60.0), (7260, 10, 120.0)], 1.5),  # an earlier run does not count
-        ([(60 * n, 400, 480.0 if n < 50 else 120.0) for n in range(100)], 2.0),  # the last ten minutes
+        ([], [], 0.0, None),
+        ([(0, 5, 240.0)], [(0.0, 60.0)], 1e9, 4.0),
+        ([(0, 5, 0.0)], [(0.0, 60.0)], 1e9, None),
+        ([(0, 100, 54.0)], [(0.0, 27.0)], 1e9, 2.0),  # a run of 27 s
+        ([(0, 50, 30.0)], [LONG], 15.0, 2.0),  # the minute has just begun
+        ([(0, 100, 960.0), (7200, 10, 60.0), (7260, 10, 120.0)], [LONG], 1e9, 1.5),  # an earlier run does not count
+        ([(0, 100, 120.0), (660, 10, 6.0)], [(0.0, 60.0), (660.0, 663.0)], 1e9, 2.0),  # a pause between two managers
+        ([(0, 100, 120.0), (60, 100, 120.0)], [(0.0, 120.0), (30.0, 90.0)], 1e9, 2.0),  # two managers at once
+        ([(60 * n, 400, 480.0 if n < 50 else 120.0) for n in range(100)], [LONG], 1e9, 2.0),  # the last ten minutes
+        ([(3540, 8, 8 * 3540.0)], [LONG], 3600.0, 7.86),  # eight tasks of an hour, which all end in a minute
+        (
+            [(60 * n, 300 * (n % 60 == 59), 1.08e6 * (n % 60 == 59)) for n in range(600)],
+            [LONG],
+            1e9,
+            358.0,
+        ),  # all at once
     ],
 )
-def test_pace(minutes: list[tuple[int, int, float]], at_once: float | None) -> None:
+def test_pace(
+    minutes: list[tuple[int, int, float]], managers: list[tuple[float, float]], now: float, at_once: float | None
+) -> None:
     """As many tasks run at once as the results of the last minutes of the last run took time."""
-    assert measure_pace(rows_of(*minutes)) == at_once
+    found = measure_pace(record_of(*minutes, managers=managers, now=now))
+    assert found == (at_once and pytest.approx(at_once, rel=0.05))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "managers", "now", "rate"),
+    [
+        ([], [LONG], 600.0, None),
+        ([(0, 30, 1.0)], [(0.0, 15.0)], 15.0, 2.0),
+        ([(0, 600, 1.0), (540, 30, 1.0)], [(0.0, 60.0), (540.0, 600.0)], 555.0, 630 / 75),  # a pause
+        ([(60 * n, 60, 1.0) for n in range(100)], [LONG], 6000.0, 0.9),  # 9 whole minutes of the last 10
+        ([(0, 600, 1.0)], [LONG], 500.0, None),  # none for a while
+        ([(900, 600, 1.0)], [LONG], 600.0, None),  # another clock
+    ],
+)
+def test_rate(
+    minutes: list[tuple[int, int, float]], managers: list[tuple[float, float]], now: float, rate: float | None
+) -> None:
+    """The rate is that of the last ten minutes in which a manager had the list open."""
+    found = measure_rate(record_of(*minutes, managers=managers, now=now))
+    assert found == (rate and pytest.approx(rate))

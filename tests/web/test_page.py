@@ -249,13 +249,25 @@ def test_what_differs(browser: Any, serve: Callable[..., Any], tmp_path: Path) -
         connection.execute("UPDATE photometry_tasks_workers SET host = 'node' || substr(version, 2)")
     url, _ = serve(path)
     with Look(browser, url) as page:
-        table = page.locator("section", has_text="Beside similar stars").locator("tbody tr")
-        found = {cells[0]: cells[1:] for cells in (row.locator("td").all_inner_texts() for row in table.all())}
-        factors = [float(found[f"camera {n}"][3].removeprefix("× ")) for n in (1, 2, 3)]
+
+        def read(heading: str) -> dict[str, list[str]]:
+            rows = page.locator("section", has_text=heading).locator("tbody tr").all()
+            return {cells[0]: cells[1:] for cells in (row.locator("td").all_inner_texts() for row in rows)}
+
+        found = read("Beside similar stars")
+        factors = [float(found[f"camera {n}"][0].removeprefix("× ")) for n in (1, 2, 3)]
         assert factors == pytest.approx([1, 3, 1], rel=0.1)
-        assert (found["host node1"][:2], found["host node2"][:2]) == (["120", "0 %"], ["120", "50.0 %"])
-        workers = page.locator("section", has_text="last heartbeat").locator("tbody tr").all_inner_texts()
-        assert sorted(row.split("\t")[5:7] for row in workers) == [["120", "0 %"], ["120", "50.0 %"]]
+        assert (found["host node1"][2:], found["host node2"][2:]) == (["0 %", "120"], ["50.0 %", "120"])
+        assert [row[4:6] for row in read("last heartbeat").values()] == [["120", "50.0 %"], ["120", "0 %"]]
+        # The next run repeats what failed: the host where it failed still stands out.
+        with TaskManager(path, version="v3") as manager:
+            page.get_by_text("No task has the status ERROR or ABORT now").wait_for()
+            manager.save_results([{**result_of(task), "time": 10.0} for task in manager.claim_tasks(99)])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE photometry_tasks_workers SET host = 'node' || substr(version, 2)")
+        page.locator("td", has_text="host node3").wait_for()
+        found = read("Beside similar stars")
+        assert [found[f"host node{n}"][2:] for n in (1, 2, 3)] == [["0 %", "120"], ["50.0 %", "120"], ["0 %", "60"]]
         for address, says in (
             ("&camera=9", "No task has camera 9; the list has 1–3."),
             ("&camera=1&camera=2", "camera 1, 2"),
@@ -333,8 +345,12 @@ def test_interruptions(browser: Any, serve: Callable[..., Any], tmp_path: Path) 
         page.locator(".tiles", has_text="50.0 %").wait_for()
         process.send_signal(signal.SIGKILL)
         process.wait()
-        page.get_by_text("The connection to the server is lost").wait_for()
+        page.get_by_text("The server does not answer").wait_for()
         make_file(path, [{"status": 1}])
+        _, process = serve(path, "--port", port, token="another-token")
+        page.get_by_text("needs the token of its address").wait_for()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         serve(path, "--port", port, token="a-token")
         page.locator(".tiles", has_text="100 %").wait_for()
         page.locator("#state").wait_for(state="hidden")
@@ -408,6 +424,30 @@ def test_a_list_on_a_server(serve: Callable[..., Any], server_database: Any) -> 
         manager.save_result(result_of(task))
 
 
+def test_a_value_that_cannot_be_read(serve: Callable[..., Any], todo: Callable[..., Path]) -> None:
+    """A star with a value of a wrong type is named as such, and not as no star."""
+    path = todo({"starid": 1001})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of(manager.claim_tasks(1)[0]))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE diagnostics SET mean_flux = 'bright'")
+    url, _ = serve(path)
+    assert "mean_flux" in get(f"{url}&star=1001")[1]
+    assert "is no number of a star" in get(f"{url}&star=mean_flux")[1]
+
+
+def test_filters_of_running_tasks(serve: Callable[..., Any], todo: Callable[..., Path]) -> None:
+    """With a filter, only its running tasks are listed."""
+    path = todo(*({"camera": 1 + number % 2} for number in range(6)))
+    with TaskManager(path) as manager:
+        manager.claim_tasks(3)
+        url, _ = serve(path)
+        for camera, stars in ((1, {"101", "103"}), (2, {"102"}), (3, set())):
+            page = get(f"{url}&camera={camera}")[1]
+            assert set(re.findall(r"star=(\d+)", page)) == stars
+            assert not stars or f"Shown: {len(stars)} of {len(stars)}" in page
+
+
 @pytest.mark.both_databases
 def test_the_limit_of_a_query(todo: Callable[..., Any]) -> None:
     """A query that takes longer than its limit fails, and later ones work."""
@@ -430,7 +470,8 @@ def test_the_limit_of_a_query(todo: Callable[..., Any]) -> None:
     [
         (["missing.sqlite"], "missing.sqlite does not exist. Create a TODO-file with"),
         ([".", "--port", "99999"], "99999 is not in the range"),
-        ([".", "--port", "80", "--host", "203.0.113.1"], "cannot be used"),
+        ([".", "--port", "80", "--host", "203.0.113.1"], "give an address of this computer as --host"),
+        ([".", "--host", "no.such.host.invalid"], "give an address of this computer as --host"),
     ],
 )
 def test_mistakes(call: Call, arguments: list[str], says: str) -> None:

@@ -1,0 +1,74 @@
+"""When the pages of a list are read again."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from photometry_tasks import TaskManager
+from photometry_tasks.storage.location import parse_location
+from photometry_tasks.web import server
+from tests.support.lists import result_of
+from tests.support.processes import kill, running
+
+
+def no_link(**_: object) -> str:
+    return ""
+
+
+def hold(connection: Connection, path: Path) -> None:
+    with TaskManager(path) as manager:
+        manager.claim_tasks(1)
+        connection.send("begun")
+        connection.recv()
+
+
+def test_a_killed_run_changes_no_file(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is open, or loaded again, soon says that a run was killed, although no file changes."""
+    monkeypatch.setattr(server, "_INTERVAL", 0.1)
+    monkeypatch.setattr(server, "_OLDEST", 0.5)
+    path = todo({}, {})
+
+    async def look() -> None:
+        board = server._Board(parse_location(path))
+        updates = aiter(board.watch())
+        with running(hold, path) as (process, connection):
+            assert connection.recv() == "begun"
+            await anext(updates)
+            assert "In use by" in await board.get_page({}, no_link)
+            kill(process)
+            text = ""
+            while "1 task interrupted" not in text:
+                await asyncio.wait_for(anext(updates), 30)
+                text = await board.get_page({}, no_link)
+
+    asyncio.run(look())
+
+
+def test_costly_pages_delay_no_update_for_long(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier pages took does not count once somebody watches, and a page grows old although others watch."""
+    monkeypatch.setattr(server, "_INTERVAL", 0.1)
+    monkeypatch.setattr(server, "_SHARE", 1e6)
+    monkeypatch.setattr(server, "_LONGEST", 1.0)
+    path = todo({}, {})
+
+    async def look() -> None:
+        board = server._Board(parse_location(path))
+        await board.get_page({"camera": "1"}, no_link)
+        assert board._cost > 0
+        updates = aiter(board.watch())
+        await anext(updates)
+        assert board._cost == 0
+        before = await board.get_page({}, no_link)
+        with TaskManager(path) as manager:
+            manager.save_result(result_of(manager.claim_tasks(1)[0]))
+        begun = time.monotonic()
+        await asyncio.wait_for(anext(updates), 30)
+        await asyncio.wait_for(anext(updates), 30)
+        assert await board.get_page({}, no_link) != before
+        assert time.monotonic() - begun < 30  # not the million seconds of its processor time
+
+    asyncio.run(look())
