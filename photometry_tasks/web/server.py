@@ -115,7 +115,7 @@ class _Board:
         """Yield an event at each update, as long as a browser waits for it."""
         self._watchers += 1
         if self._ticker is None or self._ticker.done():
-            self._cost = 0.0  # of pages that nobody watched
+            self._cost = 0.0  # earlier pages delay no update
             self._ticker = asyncio.create_task(self._tick())
         try:
             seen = -1

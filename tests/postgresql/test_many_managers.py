@@ -265,7 +265,7 @@ def test_a_task_whose_workers_die(server: Server) -> None:
 
 def test_work(server: Server) -> None:
     """Four `work` processes, one of them killed and one stopped, finish a list."""
-    run_work(empty_list(server.engine, [{} for _ in range(60)]), 60)
+    run_work(empty_list(server.engine, [{} for _ in range(120)]), 120)
 
 
 @pytest.mark.slow

@@ -240,7 +240,7 @@ def test_estimate(target: Any) -> None:
     assert found["tasks"] == 2
     assert found["cpu_hours_low"] < 3 / 3600 < found["cpu_hours_high"]
     assert found["cpu_hours_done"] == pytest.approx(7.5 / 3600)
-    assert found["jobs"] == pytest.approx(7.5 / 60)
+    assert found["jobs"] == pytest.approx(7.5, rel=0.2)  # in about a second
     assert found["hours_low"] < 3 / 3600 / found["jobs"] < found["hours_high"]
     assert todo.estimate(jobs=2)["jobs"] == 2
     assert todo.estimate(priority=1)["tasks"] == 0
