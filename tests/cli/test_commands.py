@@ -46,6 +46,7 @@ def test_from_a_list_to_results(call: Call, tmp_path: Path) -> None:
     assert status.stdout.count("50 % of 2") == 2
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("options", "chosen"),
     [
@@ -299,6 +300,7 @@ def test_help(
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_demo(call: Call) -> None:
     """The demo measures its whole invented sector, skips neighbours, and prints the path of the results."""
     run = call("demo")

@@ -194,6 +194,7 @@ def test_from_file_to_file(tmp_path: Path) -> None:
     assert rows_of(engine_of(copy)) == rows_of(engine_of(path))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("release", ["3.0", "4.4", "5.0", "6.0"])
 def test_real_old_files(release: str, server: str, on_server: Engine, tmp_path: Path) -> None:
     """Upgraded files of TASOC's real releases are equal after a copy to a server and back."""
@@ -388,6 +389,7 @@ def test_results_that_are_not_in_the_file(tmp_path: Path, server: str, on_server
     log.unlink()
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -22,6 +22,7 @@ def begun(todo: Callable[..., Any]) -> Any:
     return path
 
 
+@pytest.mark.sample(3)
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("arguments", "says"),

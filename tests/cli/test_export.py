@@ -174,6 +174,7 @@ ODD = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", list(EXACT))
 @settings(max_examples=10)
 @given(texts=st.lists(st.text() | st.sampled_from(ODD), max_size=9))
@@ -266,6 +267,7 @@ SUFFIXES = [f".{kind}" for kind in READERS]
 HEAD = "priority,starid,sector,datasource,camera,ccd,cadence,method,tmag,status,cbv_area"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_again(filled: Path, tmp_path: Path, suffix: str) -> None:
     """An export, whatever it holds, and an empty file are replaced, also through a symlink."""

@@ -57,6 +57,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("name", "says"),
     [

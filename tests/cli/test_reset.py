@@ -45,6 +45,7 @@ def state(path: str | Path) -> Any:
     return [query(path, f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("choice", "counts", "back"),
     [
@@ -220,6 +221,7 @@ def test_it_asks(todo: Callable[..., Path], answer: str, is_done: bool) -> None:
     assert statuses(path)[3] == (None if is_done else 2)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -36,6 +36,7 @@ def join_blanks(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -81,6 +82,7 @@ def test_as_json(measured: Path, call: Call) -> None:
     assert star["attempts"][0]["version"] == "v1"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("star", "says"),

@@ -166,6 +166,7 @@ def test_publishing_takes_little(opened: Callable[..., TaskManager], monkeypatch
     assert [round(later - before) for before, later in itertools.pairwise(times)] == [50]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 def test_after_a_kill(todo: Callable[..., Path], call: Call, in_memory: bool) -> None:
     """After a kill, the list has no holder, and the status counts results in a log, and says where they are."""
@@ -234,6 +235,7 @@ def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
     assert r"bad\xff" in call("status", path).stdout
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [

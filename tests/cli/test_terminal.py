@@ -216,7 +216,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("rows", "columns", "variables"),
     [
@@ -251,7 +251,7 @@ def test_a_pipe(failing: Path) -> None:
     assert not CONTROLS.search(run.stdout)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("command", [["status"], ["export", "-"], ["reset", "--status", "OK"]])
 def test_closed_streams(failing: Path, command: list[str]) -> None:
     """A command works without any of the three streams, as a service may start it."""
@@ -392,7 +392,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("module", "command"),
     [
@@ -466,6 +466,7 @@ complete_line() {{
 """
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("line", "found"),
     [

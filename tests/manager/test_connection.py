@@ -100,6 +100,7 @@ def test_committed_changes_are_the_managers_too(opened: Callable[..., TaskManage
     assert query(manager.todo_file, "SELECT status FROM todolist ORDER BY priority") == [(1,), (4,), (None,)]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("change", CHANGES)
 @IN_MEMORY

@@ -328,6 +328,7 @@ EXTRA: dict[int, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sample(3)
 @IN_MEMORY
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".ecsv"])
 def test_extra(todo: Callable[..., Any], tmp_path: Path, in_memory: bool, suffix: str) -> None:
@@ -433,6 +434,7 @@ def start_and_wait(connection: Connection, path: Path, in_memory: bool) -> None:
     connection.recv()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.files_only
 @IN_MEMORY
 @pytest.mark.parametrize("reader", [False, True])

@@ -269,7 +269,7 @@ print(interrupted, *accepted)
 def test_an_exception_at_any_moment(todo: Callable[..., Any], in_memory: bool, seed: int) -> None:
     """A manager that signals interrupt at random moments continues, and its accepted results are stored."""
     target = todo(*[{} for _ in range(602)])
-    number = "600" if isinstance(target, Path) else "200"
+    number = "300" if isinstance(target, Path) else "200"
     command = [sys.executable, "-c", SIGNALS, str(target), str(in_memory), str(seed), number]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr  # Python itself reports an exception that it ignores

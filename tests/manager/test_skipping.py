@@ -301,6 +301,7 @@ def opened_again(opened: Callable[..., TaskManager], *rows: dict[str, Any]) -> T
     return manager
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("listed", [None, [101], [103], [101, 103]])
 @pytest.mark.parametrize("status", [STATUS.OK, STATUS.WARNING, STATUS.ERROR, STATUS.SKIPPED])
 @pytest.mark.parametrize("saves", [1, 2])

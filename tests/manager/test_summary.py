@@ -301,6 +301,7 @@ def write_on(connection: Connection, todo_file: Path, path: Path) -> None:
             manager.summary["tasks_run"] += 1
 
 
+@pytest.mark.sample(2)
 def test_reading_while_it_is_written(todo: Callable[..., Path], tmp_path: Path) -> None:
     """Each of 20,000 reads during continuous writing finds valid and complete JSON."""
     path = tmp_path / "summary.json"

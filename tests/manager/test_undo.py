@@ -56,6 +56,7 @@ def fill(manager: TaskManager) -> None:
 ROWS = [{"tmag": tmag} for tmag in (5.0, 8.0, 9.0, 11.0, 10.0, 12.0, 13.0, 14.0, 15.0)]
 
 
+@pytest.mark.sample(5)
 @IN_MEMORY
 @pytest.mark.parametrize(
     "choice", [{"everything": True}, {"priority": [1, 4]}, {"status": STATUS.SKIPPED}, {"kind": "k"}]

@@ -42,6 +42,7 @@ def test_each_task_once(server: Server, number: int, batch: int) -> None:
     assert workers > [(1,)] or batch > 1  # the first worker may get all six batches
 
 
+@pytest.mark.sample(3)
 @BATCHES
 @NUMBERS
 def test_connections_that_are_cut(server: Server, number: int, batch: int) -> None:
@@ -62,6 +63,7 @@ def test_connections_that_are_cut(server: Server, number: int, batch: int) -> No
     assert sum(cut) >= (175 if number == 20_000 else 1)
 
 
+@pytest.mark.sample(3)
 @BATCHES
 @NUMBERS
 def test_a_server_that_crashes(server: Server, number: int, batch: int) -> None:

@@ -73,6 +73,7 @@ def rebuild(_manager: TaskManager, url: str) -> None:
     )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("change", [discard_all, deallocate_all, change_types, rebuild])
 def test_outdated_plans(url: str, change: Callable[[TaskManager, str], None]) -> None:
     """If another program changes the tables, or a pooler resets the session, each call works nevertheless."""

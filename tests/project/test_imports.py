@@ -51,6 +51,7 @@ for command in {commands}:
 """
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("script", "needed"),
     [

@@ -349,6 +349,7 @@ def test_session(target: Any) -> None:
         assert todo.session is session
 
 
+@pytest.mark.sample(5)
 @pytest.mark.both_databases
 @MODES
 @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ def test_refused_changes(target: Any, in_memory: bool, change: Callable[[Any], A
 # --- lists of any release, in any place ------------------------------------------------------------------
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("in_wal_mode", [False, True])
 @pytest.mark.parametrize("with_results", [False, True])
 @pytest.mark.parametrize("release", RELEASES)

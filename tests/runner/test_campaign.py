@@ -169,6 +169,7 @@ def test_the_commands(todo: Callable[..., Any], call: Call) -> None:
         assert word in " ".join(attempts.split())
 
 
+@pytest.mark.slow
 def test_one_bad_node(server_database: Engine) -> None:
     """On a shared list, a node that only fails stops itself, and another node finishes the list."""
     url = empty_list(server_database, many(120))

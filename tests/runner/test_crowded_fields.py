@@ -174,7 +174,11 @@ FIELDS = pytest.mark.parametrize("field", ["invented", pytest.param("real", mark
 
 @FIELDS
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.slow) if way in ("one worker", "killed") else way for way in WAYS]
+    "way",
+    [
+        pytest.param(way, marks=pytest.mark.slow) if way in ("one worker", "two workers", "killed") else way
+        for way in WAYS
+    ],
 )
 def test_on_a_file(tmp_path: Path, field: Field, way: str) -> None:
     """Whatever the number of workers and their speed, and whatever was killed, the table is that of the rule."""

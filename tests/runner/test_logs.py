@@ -34,7 +34,7 @@ EXECUTORS = {
 }
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("executor", "options", "levels"),
     [

@@ -279,6 +279,7 @@ def test_tiny_limits(opened: Callable[..., TaskManager]) -> None:
     assert report.errors + len(rows) == 8
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_executor_that_breaks_while_it_is_idle(opened: Callable[..., TaskManager], jobs: int) -> None:
     """A pool that refuses the next task is replaced, and all tasks are run."""

@@ -127,6 +127,7 @@ def test_ctrl_c_that_reaches_workers(todo: Callable[..., Path], start: Callable[
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGUSR1, signal.SIGINT)])
 def test_a_second_signal_ends_it_at_once(
     todo: Callable[..., Path], start: Callable[..., Any], first: int, second: int
@@ -294,6 +295,7 @@ def test_nothing_is_begun_that_would_not_end(opened: Callable[..., TaskManager])
     assert manager.summary["OK"] + manager.get_number_tasks() == 30
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("by_slurm", [False, True])
 def test_the_time_is_over(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch, by_slurm: bool) -> None:
     """Tasks that run at the time limit are ended, and return to pending."""

@@ -103,6 +103,7 @@ def test_on_a_file(checkout: Path, tmp_path: Path, mode: str) -> None:
     assert query(path, QUERY) == FOUND
 
 
+@pytest.mark.slow
 def test_on_a_server(checkout: Path, postgresql: Engine, tmp_path: Path) -> None:
     """On a server too, each value is in its own column."""
     path = make_file(tmp_path / "todo.sqlite", [{} for _ in range(4)])

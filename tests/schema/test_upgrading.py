@@ -145,7 +145,7 @@ def old_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("foreign", [False, True], ids=["", "foreign"])
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_every_release_is_upgraded(old_file: Path, foreign: bool, by_tasoc: bool) -> None:
@@ -177,6 +177,7 @@ def test_an_upgraded_file_is_as_a_new_one(old_file: Path, by_tasoc: bool) -> Non
     assert describe(old_file) == describe(make_file(old_file.with_name("new.sqlite"), []))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("release", old_files.RELEASES)
 @pytest.mark.parametrize("by_tasoc", [False, True], ids=["", "opened by TASOC"])
 def test_a_list_that_was_never_opened(tmp_path: Path, release: str, by_tasoc: bool) -> None:

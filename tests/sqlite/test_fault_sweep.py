@@ -48,7 +48,7 @@ def sweep(library: Path, folder: Path, scenario: str, stride: int, *kinds: str) 
 @pytest.mark.parametrize(
     ("scenario", "stride", "kind"),
     [
-        ("memory, with a log", 80, "close"),
+        pytest.param("memory, with a log", 80, "close", marks=pytest.mark.slow),
         pytest.param("disk, full", 400, "stat", marks=pytest.mark.slow),
         ("disk, after a kill", 15, "unlink"),
         pytest.param("memory", 200, "open", marks=pytest.mark.slow),

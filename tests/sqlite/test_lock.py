@@ -54,6 +54,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("holder", ["disk", "memory", "killed on disk", "killed in memory"])
 @pytest.mark.usefixtures("impatient")

@@ -587,6 +587,7 @@ def test_a_warning_that_is_an_error(todo: Callable[..., Path]) -> None:
             connection.execute("SELECT 1")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_an_unclosed_manager_whose_warning_is_an_error(todo: Callable[..., Path], in_memory: bool) -> None:
     """With -W error, an unclosed manager is closed before the warning: no change is lost."""
@@ -626,6 +627,7 @@ def test_an_unclosed_manager_is_closed(todo: Callable[..., Path], in_memory: boo
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_manager_that_is_open_at_exit_is_closed(todo: Callable[..., Path], in_memory: bool) -> None:
     """At the exit of the interpreter, an open manager is closed with a ResourceWarning."""
@@ -673,6 +675,7 @@ tm.close()
     assert statuses(path) == [6, None]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_a_child_that_leaves_the_block(todo: Callable[..., Path], in_memory: bool) -> None:
     """A child that is forked inside the block does not close the parent's manager when it leaves the block."""

@@ -278,7 +278,7 @@ def state(folder: Path) -> dict[str, tuple[str, int, int]]:
     return {path.name: checksum(path) for path in folder.iterdir()}
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(("make", "kind", "message"), CASES)
 def test_refused_and_unchanged(make: Make, kind: type[TodoError], message: str, tmp_path: Path) -> None:
     """In every way of opening, the error names the fault, and content, mode, time and folder do not change."""

@@ -99,6 +99,7 @@ def state(path: Path) -> list[list[tuple[Any, ...]]]:
     ]
 
 
+@pytest.mark.sample(2)
 @IN_MEMORY
 def test_the_next_opening_takes_the_results(
     todo: Callable[..., Path], tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
@@ -170,6 +171,7 @@ def reset_and_wait(connection: Connection, path: Path, name: str, durability: An
     connection.recv()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "durability"), [*zip(RESETS, itertools.cycle(["normal", "full"]), strict=False)])
 def test_a_reset_survives_a_kill(todo: Callable[..., Path], tmp_path: Path, name: str, durability: str) -> None:
     """After a kill, the tasks that `reset_tasks` or opening has returned to pending are pending, and no others."""
@@ -250,6 +252,7 @@ def test_a_target_that_is_another(todo: Callable[..., Path], in_memory: bool, ca
     assert len(list(path.parent.glob("*-kept-*"))) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("lost", [1, 2, 40, 100])
 @IN_MEMORY
 def test_a_torn_last_frame(todo: Callable[..., Path], lost: int, in_memory: bool) -> None:
@@ -266,6 +269,7 @@ def test_a_torn_last_frame(todo: Callable[..., Path], lost: int, in_memory: bool
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("place", [1, 5, 9, 50, -1])
 @pytest.mark.parametrize("is_inserted", [False, True])
 def test_a_damaged_frame(

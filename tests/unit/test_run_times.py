@@ -106,7 +106,7 @@ def test_odd_run_times(times: list[float]) -> None:
 
 
 @pytest.mark.parametrize("runs", [100, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["synthetic", "recorded"])
+@pytest.mark.parametrize("kind", ["synthetic", pytest.param("recorded", marks=pytest.mark.slow)])
 def test_the_interval_is_right(kind: str, runs: int) -> None:
     """The true end lies within the 80 % interval in 70 to 90 % of runs."""
     chance = random.Random(7)

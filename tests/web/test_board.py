@@ -52,7 +52,8 @@ def test_costly_pages_delay_no_update_for_long(todo: Callable[..., Path], monkey
     """What earlier pages took does not count once somebody watches, and a page grows old although others watch."""
     monkeypatch.setattr(server, "_INTERVAL", 0.1)
     monkeypatch.setattr(server, "_SHARE", 1e6)
-    monkeypatch.setattr(server, "_LONGEST", 1.0)
+    monkeypatch.setattr(server, "_LONGEST", 0.5)
+    monkeypatch.setattr(server, "_OLDEST", 0.5)
     path = todo({}, {})
 
     async def look() -> None:
