@@ -23,6 +23,9 @@ __all__ = [
 #: Characters of an error that are shown: a traceback has some thousand.
 _LONGEST = 10_000
 
+#: The most characters of a name that a pipeline or another program gives.
+_BRIEF = 200
+
 
 def clean(text: object) -> str:
     """Return a text with its unprintable characters escaped: they could control a terminal, or hide other text."""
@@ -114,6 +117,12 @@ def find_message(errors: str) -> str:
         rest = (line for line in lines[frames[-1] + 1 :] if not line.startswith(" "))
         lines = [next(rest, lines[-1])]
     return lines[-1].strip() if lines else ""
+
+
+def brief(text: object) -> str:
+    """Return the name of a kind, a host or a version on one line, with at most 200 characters."""
+    line = clean(text).replace("\n", " ")
+    return line if len(line) <= _BRIEF else f"{line[: _BRIEF - 1]}…"
 
 
 def shorten(text: str) -> str:

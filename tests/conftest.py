@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -29,10 +30,13 @@ _cases: Counter[str] = Counter()
 
 
 def pytest_configure() -> None:
-    """Restore Python's actions of signals: a program in the background of a shell ignores Ctrl-C.
+    """Let the tests not depend on how they are started.
 
-    Hypothesis sets no deadline: no test depends on the load of the machine.
+    Python's actions of signals are restored: a program in the background of a shell ignores Ctrl-C. Bytecode is written,
+    as usual: otherwise each of the many processes compiles the package again. Hypothesis sets no deadline.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     settings.register_profile("photometry_tasks", deadline=None)
     settings.load_profile("photometry_tasks")
     signal.signal(signal.SIGINT, signal.default_int_handler)

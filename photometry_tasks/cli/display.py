@@ -27,6 +27,7 @@ from rich.text import Text
 from photometry_tasks.cli.messages import describe_estimate, describe_used_up, echo
 from photometry_tasks.status import FINISHED, NOT_GIVEN, RETRIES
 from photometry_tasks.text import (
+    brief,
     clean,
     count_of,
     describe_silence,
@@ -343,7 +344,7 @@ def build_plan(magnitudes: list[dict[str, Any]]) -> RenderableType:
 
 
 def _list_hosts(hosts: dict[str, int]) -> str:
-    return list_first((f"{host}: {number}" for host, number in hosts.items()), _MOST_HOSTS)
+    return list_first((f"{brief(host)}: {number}" for host, number in hosts.items()), _MOST_HOSTS)
 
 
 def _build_counts(found: dict[str, Any]) -> Table:
@@ -422,7 +423,7 @@ def _floor(part: int, whole: int) -> str:
 def _build_failures(failures: list[dict[str, Any]], most: int) -> RenderableType:
     rows = [
         {
-            "kind": row["kind"] or NOT_GIVEN,
+            "kind": brief(row["kind"] or NOT_GIVEN),
             "tasks": row["tasks"],
             "hosts": _list_hosts(row["hosts"]),
         }

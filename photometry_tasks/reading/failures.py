@@ -21,10 +21,9 @@ _MOST_GROUPS, _MOST_CHARACTERS = 20_000, 160
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 _task, _try = todolist.c, attempts.c
-_FAILED = {status.value for status in FAILED}
 
 #: Whether a task has failed.
-HAS_FAILED: ColumnElement[bool] = _task.status.in_(_FAILED)
+HAS_FAILED: ColumnElement[bool] = _task.status.in_([status.value for status in FAILED])
 
 
 @dataclass
@@ -43,8 +42,6 @@ class ErrorGroup:
         The star of the first task.
     count : int
         The number of tasks.
-    failed : int
-        The number of these tasks that have failed: their status is ERROR or ABORT.
     hosts, ccds : collections.Counter
         The number of these tasks by host ("unknown" for results that no attempt records), and by (camera, CCD).
     text : str
@@ -58,7 +55,6 @@ class ErrorGroup:
     starid: int
     text: str = ""
     count: int = 0
-    failed: int = 0
     hosts: Counter[str] = field(default_factory=Counter)
     ccds: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
@@ -94,14 +90,14 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
         joined = joined.outerjoin(workers, workers.c.worker == _try.worker)
         errors.append(_try.errors)
         kind, host = _try.kind, workers.c.host
-    columns = _task.priority, _task.starid, _task.camera, _task.ccd, _task.status, kind, host
+    columns = _task.priority, _task.starid, _task.camera, _task.ccd, kind, host
     found_errors = func.coalesce(*errors, null(), null())
     statement = select(*columns, found_errors).select_from(joined).where(*conditions)
     # The order of an index: of many failures, the first come at once.
     statement = statement.order_by(_task.status, _task.priority)
     groups: dict[tuple[str | None, str], ErrorGroup] = {}
     ungrouped = 0
-    for priority, starid, camera, ccd, status, of_kind, of_host, found in chain.from_iterable(
+    for priority, starid, camera, ccd, of_kind, of_host, found in chain.from_iterable(
         iter_batches(opened.connection, statement.limit(limit))
     ):
         text = read_value(diagnostics.c.errors, found) or ""
@@ -117,7 +113,6 @@ def group_errors(opened: OpenList, *conditions: ColumnElement[bool], limit: int 
             group.first, group.starid, group.text = priority, starid, shorten(text)
         group.last = max(group.last, priority)
         group.count += 1
-        group.failed += status in _FAILED
         group.hosts[of_host or "unknown"] += 1
         group.ccds[show_value(_task.camera, camera), show_value(_task.ccd, ccd)] += 1
     return ErrorGroups(sorted(groups.values(), key=lambda group: group.count, reverse=True), ungrouped)

@@ -26,12 +26,16 @@ def parse_filters(given: Mapping[str, str]) -> dict[str, Any]:
         if not (text := given.get(name, "").strip()):
             continue
         try:
-            if name in _NUMBERS and text != "ffi":
-                found[name] = [int(part) for part in text.split(",")]
+            if name in _LIMITS:
+                found[name] = float(text)
+            elif name == "datasource" or (name == "cadence" and text.lower() == "ffi"):
+                found[name] = text.lower()
             else:
-                found[name] = float(text) if name in _LIMITS else text
+                found[name] = [int(part) for part in text.rstrip(", ").split(",")]
         except ValueError:
             kind = "a number is" if name in _LIMITS else "one integer or several with commas are"
+            if name == "cadence":
+                kind = f"'ffi', or {kind}"
             raise invalid_argument(name, text, f"{kind} expected") from None
     check_constraints(found)
     return found

@@ -11,7 +11,7 @@ from photometry_tasks.rules.validation import check_path
 from photometry_tasks.status import FINISHED
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import OpenList, begin_reading
-from photometry_tasks.text import clean, count_of, describe_silence, format_hours, format_seconds
+from photometry_tasks.text import brief, clean, count_of, describe_silence, format_hours, format_seconds
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -159,6 +159,7 @@ def _build_environment() -> "Environment":
     environment.globals |= {"colours": COLOURS, "finished_statuses": [status.name for status in FINISHED]}
     environment.filters |= {
         "silence": describe_silence,
+        "brief": brief,
         "clean": clean,
         "minute": format_time,
         "percent": _format_percent,

@@ -44,7 +44,7 @@ def alembic(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess
     return subprocess.run(
         [sys.executable, "-m", "alembic.config", *arguments],
         cwd=cwd,
-        env={**variables, "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**variables, **environment},
         capture_output=True,
         text=True,
     )
