@@ -32,8 +32,8 @@ _cases: Counter[str] = Counter()
 def pytest_configure() -> None:
     """Let the tests not depend on how they are started.
 
-    Python's actions of signals are restored: a program in the background of a shell ignores Ctrl-C. Bytecode is written,
-    as usual: otherwise each of the many processes compiles the package again. Hypothesis sets no deadline.
+    Python's actions of signals are restored: a program in the background of a shell ignores Ctrl-C. Bytecode is
+    written, as usual: otherwise each of the many processes compiles the package again. Hypothesis sets no deadline.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False

@@ -286,6 +286,7 @@ def test_progress_of_another_type(todo: Callable[..., Path], values: str) -> Non
     assert "Results saved: 1, with ERROR:\n0" in build_report(path)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_another_encoding(tmp_path: Path, call: Call, encoding: str, in_memory: bool) -> None:

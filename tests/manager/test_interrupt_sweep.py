@@ -120,7 +120,7 @@ def choose_steps(call: Callable[[], Any], stride: int | None) -> list[int]:
     chance = random.Random(1)
     _, _, number = interrupt(call, sys.maxsize, TimeOutError())
     if stride is None:
-        return [chance.randrange(number) for _ in range(3)]
+        return [chance.randrange(number) for _ in range(2)]
     return list(range(chance.randrange(stride), number, stride))
 
 

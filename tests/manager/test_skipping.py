@@ -436,8 +436,8 @@ def test_opening_returns_an_errors_rivals_to_pending(todo: Callable[..., Path], 
 
 
 def test_many_tasks_go_back_at_once(todo: Callable[..., Path]) -> None:
-    """One opening returns 10,000 errors, each with a rival, to pending."""
-    number = 10_000
+    """One opening returns 5,000 errors, each with a rival, to pending."""
+    number = 5_000
     rows = [ffi(5, status=ERROR) for _ in range(number)] + [ffi(9, status=SKIPPED) for _ in range(number)]
     target = todo(*rows)
     skips = ", ".join(str((number + rival, rival)) for rival in range(1, number + 1))

@@ -124,6 +124,7 @@ def work_in_a_crowd(connection: Connection, url: str, batch: int, seed: int) -> 
     connection.send("done")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("batch", [1, 10])
 def test_a_crowded_field(server: Server, batch: int) -> None:
     """If eight workers save results with common neighbours at once, the list is as after saves in some order."""

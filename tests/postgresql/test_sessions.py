@@ -305,6 +305,7 @@ def test_forms_of_a_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # --- clocks ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("ahead", [86_400.0, 300.0, -300.0, -86_400.0])
 def test_a_node_with_another_clock(url: str, ahead: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the clock of the manager's node or of the reader's node is wrong, the rate is that of the server's clock."""

@@ -583,7 +583,7 @@ def proxy(server_database: Engine) -> Iterator[Proxy]:
 ROWS = [{"tmag": 5.0}, {"tmag": 9.0}, {"tmag": 7.0}, {"tmag": 8.0}]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("answers", range(15))
 def test_an_answer_that_is_lost(server_database: Engine, proxy: Proxy, answers: int) -> None:
     """If the connection is cut after any answer within a call, the changes of the call are made once."""

@@ -357,7 +357,7 @@ with TaskManager(sys.argv[1]) as tm: run_tasks(tm, FUNCTION, jobs=2, executor=EX
 WITHOUT = "import sys; sys.modules['cloudpickle'] = None\n"
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("function", "before", "executor", "says"),
     [

@@ -197,6 +197,7 @@ def test_odd_paths(tmp_path: Path, name: str, prefix: str, monkeypatch: pytest.M
             check_current()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_three(tmp_path: Path) -> None:
     """-x takes precedence over the environment variable, and this over alembic.ini."""
     paths = [tmp_path / name for name in ("x.sqlite", "environment.sqlite", "ini.sqlite")]

@@ -491,6 +491,7 @@ OTHER_STATUSES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("change", OTHER_STATUSES.values(), ids=OTHER_STATUSES)
 def test_a_status_of_another_release(todo: Callable[..., Path], change: Callable[[dict[str, Any]], Any]) -> None:
     """A published status with other fields is not shown: the status comes from the file."""
