@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from multiprocessing.connection import Connection
@@ -24,6 +25,9 @@ from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoError, UnsavedResultsError
 from photometry_tasks.export import export_tasks
 from photometry_tasks.storage.sqlite import result_log
+from photometry_tasks.storage.sqlite.database import SQLiteDatabase
+from photometry_tasks.storage.sqlite.opening import open_todo_file_with_log
+from photometry_tasks.storage.sqlite.result_log import ResultLog
 from tests.support.lists import checksum, make_file, query, result_of
 from tests.support.paths import ROOT
 from tests.support.processes import kill, received, run_command, running
@@ -121,6 +125,45 @@ def test_the_next_opening_takes_the_results(
     TaskManager(path, load_into_memory=in_memory).close()
     assert "a killed manager had logged" not in caplog.text
     assert state(path) == state(closed)
+
+
+def back_up_on_demand(connection: Connection, path: Path) -> None:
+    with TaskManager(path, load_into_memory=True, backup_interval=None) as manager:
+        for priority in (1, 3, 5):
+            save(manager, priority)
+            connection.send("saved")
+            connection.recv()
+            manager.backup()
+            save(manager, priority + 1)
+
+
+def test_backups_while_a_reader_compares(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that meets a log in the midst of one backup, and checks it in the midst of the next, reads it again."""
+    path = todo(*[{}] * 6)
+    log, find_start, open_read_only = ResultLog(path), ResultLog.find_start, SQLiteDatabase.open_read_only
+    calls = Counter[str]()
+
+    def find_start_in_torn_log(log: ResultLog, generation: int) -> int | None:
+        calls["find"] += 1
+        return None if calls["find"] == 1 else find_start(log, generation)
+
+    def open_before_a_backup(path: Path) -> SQLiteDatabase:
+        file = open_read_only(path)
+        calls["open"] += 1
+        if calls["open"] == 2:
+            generation = file.get_generation()
+            monkeypatch.setattr(file, "get_generation", lambda: generation)
+            connection.send("back up")
+            assert connection.recv() == "saved"
+        return file
+
+    with running(back_up_on_demand, path) as (_, connection):
+        assert connection.recv() == "saved"
+        monkeypatch.setattr(ResultLog, "find_start", find_start_in_torn_log)
+        monkeypatch.setattr(SQLiteDatabase, "open_read_only", open_before_a_backup)
+        with closing(open_todo_file_with_log(path, log)) as database:
+            done = database.cursor.run_sql("SELECT count(*) FROM todolist WHERE status = 1").fetchone()
+        assert done == (3,)
 
 
 RESETS: dict[str, Callable[[TaskManager], Any]] = {

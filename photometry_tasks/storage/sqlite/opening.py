@@ -152,8 +152,10 @@ def open_todo_file_with_log(path: Path, log: ResultLog) -> SQLiteDatabase:
             elif log.has_results():
                 is_older = log.is_of_older_release()
                 problem = f"their log {_OLDER}" if is_older else "they belong to another state of the file"
+            # In this order: a backup replaces the file before it empties the log.
+            start_now = log.find_start(generation)
             with closing(SQLiteDatabase.open_read_only(path)) as file:
-                if (file.get_generation(), log.find_start(generation)) != (generation, start):
+                if (start_now, file.get_generation()) != (start, generation):
                     continue  # meanwhile a backup has replaced the file or emptied the log
             if problem is not None:
                 raise UnsavedResultsError(path=path, log=log.path, found=problem)
