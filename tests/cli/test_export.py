@@ -280,7 +280,7 @@ def test_again(filled: Path, tmp_path: Path, suffix: str) -> None:
     assert link.is_symlink()
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     "content",
@@ -524,7 +524,7 @@ print(number, peak)
 """
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "number"),
     [

@@ -235,7 +235,7 @@ def test_errors_that_are_no_text(todo: Callable[..., Path], call: Call) -> None:
     assert r"bad\xff" in call("status", path).stdout
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [

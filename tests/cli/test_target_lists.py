@@ -361,6 +361,7 @@ def test_a_table(place: Any) -> None:
         add_targets(place, [{**ROW, "tmag": None}, {**ROW, "tmag": np.array([1, 2])}])
 
 
+@pytest.mark.slow
 def test_memory(tmp_path: Path) -> None:
     """The memory that loading takes does not grow with the list: the database sorts it."""
     script = (

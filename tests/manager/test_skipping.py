@@ -253,6 +253,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[int, int], lis
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("rows", "change", "statuses", "skips", "errors"), CASES.values(), ids=list(CASES))
 def test_the_rule(
     opened: Callable[..., TaskManager],

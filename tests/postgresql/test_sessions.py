@@ -198,6 +198,7 @@ def expected(postgresql: Engine, tmp_path_factory: pytest.TempPathFactory) -> li
         return run_campaign(url, tmp_path_factory.mktemp("usual") / "tasks.csv")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("way", ["role", "environment", "url"])
 def test_settings(
     url: str, expected: list[Any], way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql: Engine
@@ -218,6 +219,7 @@ def test_settings(
     assert run_campaign(url, tmp_path / "tasks.csv") == expected
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("path", "home"),
     [

@@ -51,7 +51,7 @@ for command in {commands}:
 """
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("script", "needed"),
     [

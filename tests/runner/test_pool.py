@@ -220,6 +220,7 @@ def test_a_function_under_the_guard(todo: Callable[..., Any], tmp_path: Path) ->
     assert query(path, "SELECT count(*) FROM todolist WHERE status IS NULL") == [(2,)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("command", [["photometry-tasks"], ["python", "-m", "photometry_tasks.cli"]])
 def test_workers_are_light(todo: Callable[..., Path], command: list[str]) -> None:
     """A worker process loads neither SQLAlchemy nor the command, which need time and memory."""

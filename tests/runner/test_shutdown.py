@@ -245,6 +245,7 @@ class NeverShutsDown(ThreadPoolExecutor):
         return Future()
 
 
+@pytest.mark.slow
 def test_an_executor_that_never_shuts_down(opened: Callable[..., TaskManager], monkeypatch: pytest.MonkeyPatch) -> None:
     """After a second signal, the run ends although the executor does not, and its tasks are pending."""
     monkeypatch.setattr(executors, "_LONGEST_EXIT", 0.5)

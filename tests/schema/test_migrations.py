@@ -87,21 +87,21 @@ def test_every_command(tmp_path: Path) -> None:
     path = old_files.make_old_file(tmp_path / "todo.sqlite", "3.0")
     todo = f"todo={path}"
     before = path.read_bytes()
-    assert succeed("-x", todo, "current") == ""
+    assert within(command.current, todo=path) == ""
     assert "not up to date" in alembic("-x", todo, "check").stdout
     assert path.read_bytes() == before
     succeed("-x", todo, "upgrade", "head")
     assert succeed("-x", todo, "current") == f"{HEAD} (head)\n"
-    assert "No new upgrade operations detected" in succeed("-x", todo, "check")
+    assert "No new upgrade operations detected" in within(command.check, todo=path)
     rows, described = read_rows(path), describe(path)
     succeed("-x", todo, "downgrade", "0001")
-    assert succeed("-x", todo, "current") == "0001\n"
+    assert within(command.current, todo=path) == "0001\n"
     version = "photometry_tasks_version"
     later = {name: rows.pop(name) for name in Base.metadata.tables if name.startswith("photometry_tasks_")}
     assert read_rows(path) == rows | {version: [{"version_num": "0001"}]}
     rows |= later
     assert describe(path) != described
-    succeed("-x", todo, "upgrade", "head")
+    within(command.upgrade, "head", todo=path)
     assert (read_rows(path), describe(path)) == (rows, described)
     head = path.read_bytes()
     refused = alembic("-x", todo, "downgrade", "base")
@@ -130,8 +130,8 @@ def test_what_is_no_todo_file_is_refused(tmp_path: Path) -> None:
     """The command `upgrade` creates no tables in a file of another program or in an empty file."""
     path = tmp_path / "places.sqlite"
     path.touch()
-    run = alembic("-x", f"todo={path}", "upgrade", "head")
-    assert "is not a TODO-file: it is empty" in run.stdout
+    with pytest.raises(CommandError, match="is not a TODO-file: it is empty"):
+        within(command.upgrade, "head", todo=path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE bookmarks (url)")
     before = path.read_bytes()

@@ -913,7 +913,7 @@ def link(place: Path, target: Path) -> Path:
     return place
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_temporary_file_of_a_killed_backup(tmp_path: Path, request: pytest.FixtureRequest, name: str) -> None:
     """The next opening of a list in the directory deletes it, whatever path the list had before."""
