@@ -290,6 +290,7 @@ def run_work(url: str, number: int) -> None:
         while len(victims) < 4:  # until each process has a task
             assert [process.poll() for process in processes] == [None] * 4
             victims |= {pid for (pid,) in query(url, holding.format("true"))}
+            time.sleep(0.01)
         processes[0].kill()
         live = f"how IS NULL AND pid = {processes[1].pid}"
         processes[1].send_signal(signal.SIGSTOP)

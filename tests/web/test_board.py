@@ -1,6 +1,7 @@
 """When the pages of a list are read again."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from photometry_tasks import TaskManager
+from photometry_tasks.report.page import render_list
 from photometry_tasks.storage.location import parse_location
+from photometry_tasks.storage.open import begin_reading
 from photometry_tasks.web import server
 from tests.support.lists import result_of
 from tests.support.processes import kill, running
@@ -24,6 +27,18 @@ def hold(connection: Connection, path: Path) -> None:
         manager.claim_tasks(1)
         connection.send("begun")
         connection.recv()
+
+
+def test_filters_of_running_tasks(todo: Callable[..., Path]) -> None:
+    """With a filter, only its running tasks are listed."""
+    path = todo(*({"camera": 1 + number % 2} for number in range(6)))
+    with TaskManager(path) as manager:
+        manager.claim_tasks(3)
+        for camera, stars in ((1, {"101", "103"}), (2, {"102"}), (3, set())):
+            with begin_reading(parse_location(path)) as opened:
+                page = render_list(opened, {"camera": [camera]}, link=lambda **given: f"?star={given.get('star')}")
+            assert set(re.findall(r"star=(\d+)", page)) == stars
+            assert not stars or f"Shown: {len(stars)} of {len(stars)}" in page
 
 
 def test_a_killed_run_changes_no_file(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

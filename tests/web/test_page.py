@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -94,23 +94,23 @@ class Look:
         self.context.close()
 
 
+@contextmanager
+def serving(
+    target: object, *options: str, token: str | None = None, **how: Any
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve a list, and yield the address and the process."""
+    environment = os.environ | ({} if token is None else {"PHOTOMETRY_TASKS_TOKEN": token})
+    command = [COMMAND, "serve", str(target), *(options or ("--port", "0"))]
+    with running_command(command, stdout=subprocess.PIPE, text=True, env=environment, **how) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip(), process
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
-    """Return a function that serves a list, and returns the address and the process."""
-    processes = []
-
-    def start(target: object, *options: str, token: str | None = None) -> tuple[str, subprocess.Popen[str]]:
-        environment = os.environ | ({} if token is None else {"PHOTOMETRY_TASKS_TOKEN": token})
-        how = {"stdout": subprocess.PIPE, "text": True, "cwd": tmp_path, "env": environment}
-        context = running_command([COMMAND, "serve", str(target), *(options or ("--port", "0"))], **how)
-        process = context.__enter__()
-        processes.append(context)
-        assert process.stdout is not None
-        return process.stdout.readline().strip(), process
-
-    yield start
-    for context in processes:
-        context.__exit__(None, None, None)
+    """Return a function that serves a list until the end of the test."""
+    with ExitStack() as served:
+        yield lambda *arguments, **options: served.enter_context(serving(*arguments, cwd=tmp_path, **options))
 
 
 def make_survey(path: Path) -> Path:
@@ -134,16 +134,20 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_survey(tmp_path_factory.mktemp("survey") / "todo.sqlite")
 
 
+@pytest.fixture(scope="module")
+def survey_url(survey: Path) -> Iterator[str]:
+    """Serve the survey for all tests that only look at it."""
+    with serving(survey) as (url, _):
+        yield url
+
+
 # --- views -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (400, "dark")])
-def test_every_view(
-    browser: Any, serve: Callable[..., Any], survey: Path, tmp_path: Path, width: int, colours: str
-) -> None:
+def test_every_view(browser: Any, survey_url: str, survey: Path, tmp_path: Path, width: int, colours: str) -> None:
     """Each view is drawn at each width, in both colours, without an error or a request elsewhere; nothing changes."""
     before = checksum(survey)
-    url, _ = serve(survey)
     views = {
         "": "200",
         "&camera=2": "Only tasks with camera 2",
@@ -154,11 +158,11 @@ def test_every_view(
         "&camera=two": "camera='two': one integer or several with commas are expected",
         "&tmag_min=9&tmag_max=1": "exchange the two",
     }
-    with Look(browser, url, width=width, colours=colours) as page:
+    with Look(browser, survey_url, width=width, colours=colours) as page:
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (background == "rgb(255, 255, 255)") == (colours == "light")
         for view, says in views.items():
-            page.goto(url + view)
+            page.goto(survey_url + view)
             assert says in page.inner_text("main"), view
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
     report = tmp_path / "report.html"
@@ -167,6 +171,26 @@ def test_every_view(
         assert page.locator("svg").count() == 5
         assert page.locator("a, button, input, script").count() == 0
     assert (checksum(survey), len(list(survey.parent.iterdir()))) == (before, 1)
+
+
+@pytest.mark.slow
+def test_a_large_list(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
+    """A list of 168,000 tasks has the same page, in an update's time."""
+    path = make_file(
+        tmp_path / "todo.sqlite",
+        [{"camera": 1 + n % 4, "ccd": 1 + n // 4 % 4, "tmag": 5 + n / 20_000} for n in range(168_000)],
+    )
+    with TaskManager(path) as manager:
+        manager.save_results([{**result_of(task, rms_hour=50.0), "time": 3.0} for task in manager.claim_tasks(84_000)])
+        (task,) = manager.claim_tasks(1)
+        url, _ = serve(path)
+        for width in (1280, 400):
+            with Look(browser, url, width=width) as page:
+                assert "50.0 %" in page.inner_text(".tiles")
+                assert page.locator("svg").count() >= 3
+        manager.save_result(result_of(task, STATUS.ERROR, errors=["Traceback", "too late"]))
+        with Look(browser, url) as page:
+            page.get_by_text("too late").first.wait_for(state="attached")
 
 
 def test_odd_lists(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> None:
@@ -193,10 +217,9 @@ def test_odd_lists(browser: Any, serve: Callable[..., Any], tmp_path: Path) -> N
             page.get_by_role("link", name="empty.sqlite").wait_for()
 
 
-def test_controls(browser: Any, serve: Callable[..., Any], survey: Path) -> None:
+def test_controls(browser: Any, survey_url: str) -> None:
     """Each control has a name, and works by keyboard: filters, colours, CCDs, stars, tracebacks, outliers."""
-    url, _ = serve(survey)
-    with Look(browser, url) as page:
+    with Look(browser, survey_url) as page:
         for role in ("link", "button", "textbox"):
             found = page.get_by_role(role)
             assert found.count() > 0
@@ -356,10 +379,9 @@ def test_interruptions(browser: Any, serve: Callable[..., Any], tmp_path: Path) 
         page.locator("#state").wait_for(state="hidden")
 
 
-def test_nobody_looks(browser: Any, serve: Callable[..., Any], survey: Path) -> None:
+def test_nobody_looks(browser: Any, survey_url: str) -> None:
     """A page in a hidden tab asks for no updates until it is shown again."""
-    url, _ = serve(survey)
-    with Look(browser, url) as page:
+    with Look(browser, survey_url) as page:
         for is_hidden in (True, False):
             page.evaluate(
                 f"Object.defineProperty(document, 'hidden', {{value: {str(is_hidden).lower()}, configurable: true}})"
@@ -380,9 +402,9 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
             return error.code, error.read().decode(), dict(error.headers)
 
 
-def test_the_token(serve: Callable[..., Any], survey: Path) -> None:
+def test_the_token(survey_url: str) -> None:
     """The printed address answers with the page itself; without the token, nothing is told."""
-    url, _ = serve(survey)
+    url = survey_url
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{20,}", url)
     status, page, headers = get(url)
     assert (status, page.startswith("<!DOCTYPE html>")) == (200, True)
@@ -434,18 +456,6 @@ def test_a_value_that_cannot_be_read(serve: Callable[..., Any], todo: Callable[.
     url, _ = serve(path)
     assert "mean_flux" in get(f"{url}&star=1001")[1]
     assert "is no number of a star" in get(f"{url}&star=mean_flux")[1]
-
-
-def test_filters_of_running_tasks(serve: Callable[..., Any], todo: Callable[..., Path]) -> None:
-    """With a filter, only its running tasks are listed."""
-    path = todo(*({"camera": 1 + number % 2} for number in range(6)))
-    with TaskManager(path) as manager:
-        manager.claim_tasks(3)
-        url, _ = serve(path)
-        for camera, stars in ((1, {"101", "103"}), (2, {"102"}), (3, set())):
-            page = get(f"{url}&camera={camera}")[1]
-            assert set(re.findall(r"star=(\d+)", page)) == stars
-            assert not stars or f"Shown: {len(stars)} of {len(stars)}" in page
 
 
 @pytest.mark.both_databases
