@@ -243,11 +243,13 @@ def do_three(first):
         manager.get_number_tasks()
 
 with TaskManager(target, load_into_memory=in_memory == "True") as manager:
-    do_three(1)
-    begun = time.perf_counter()
-    do_three(4)
-    usual = time.perf_counter() - begun
-    for first in range(7, int(number), 3):
+    times = []
+    for first in (1, 4, 7, 10, 13):
+        begun = time.perf_counter()
+        do_three(first)
+        times.append(time.perf_counter() - begun)
+    usual = min(times)  # the others had to wait for the machine
+    for first in range(16, int(number), 3):
         held = manager.session.execute(select(Task.priority)).fetchone() if first % 2 else None
         try:
             signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1.5 * usual))
@@ -275,6 +277,6 @@ def test_an_exception_at_any_moment(todo: Callable[..., Any], in_memory: bool, s
     assert run.returncode == 0, run.stderr  # Python itself reports an exception that it ignores
     interrupted, *accepted = map(int, run.stdout.split())
     assert interrupted > 10
-    assert len(accepted) > 6  # some after an interruption too
+    assert len(accepted) > 15  # some after an interruption too
     stored = dict(query(target, "SELECT priority, status FROM todolist"))
     assert {stored[priority] for priority in accepted} == {STATUS.OK.value}
