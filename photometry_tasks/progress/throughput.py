@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from photometry_tasks.rules.results import Result
 from photometry_tasks.sql import statements
@@ -57,12 +58,7 @@ class Throughput:
             "elaptime": self._elaptime,
             "last_error": self._last_error,
         }
-
-        def insert() -> bool:
-            return transaction.execute(statements.INSERT_PROGRESS, values) == 1
-
-        if not transaction.execute(statements.ADD_PROGRESS, values) and not transaction.savepoint(insert):
-            transaction.execute(statements.ADD_PROGRESS, values)  # another manager has just inserted the minute
+        _add(transaction, values)
 
     def write_if_due(
         self, run_in_transaction: Callable[[Callable[[Transaction], None]], None], *, is_last: bool = False
@@ -80,3 +76,34 @@ class Throughput:
         self._clear()
         if now - self._begun >= _MINUTE:
             self._begun, self._minute = now, None
+
+
+def _add(transaction: Transaction, values: dict[str, Any]) -> None:
+    def insert() -> bool:
+        return transaction.execute(statements.INSERT_PROGRESS, values) == 1
+
+    if not transaction.execute(statements.ADD_PROGRESS, values) and not transaction.savepoint(insert):
+        transaction.execute(statements.ADD_PROGRESS, values)  # another manager has just inserted the minute
+
+
+class Minutes:
+    """The numbers of results by minute, for results that were saved earlier."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, dict[str, Any]] = {}
+
+    def count(self, ended: float, result: Result, status: STATUS) -> None:
+        """Count a result that was saved at a time, in seconds since 1970."""
+        minute = int(ended // _MINUTE * _MINUTE)
+        nothing = {"minute": minute, "saved": 0, "errors": 0, "elaptime": 0.0, "last_error": None}
+        found = self._minutes.setdefault(minute, nothing)
+        found["saved"] += 1
+        found["elaptime"] += result.time
+        if status is _ERROR:
+            found["errors"] += 1
+            found["last_error"] = result.priority
+
+    def write(self, transaction: Transaction) -> None:
+        """Add the numbers to the table of progress."""
+        for values in self._minutes.values():
+            _add(transaction, values)

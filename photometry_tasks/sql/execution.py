@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Dialect, Executable, Table
 from sqlalchemy.exc import IntegrityError
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class DriverCursor:
@@ -64,16 +65,16 @@ class DriverCursor:
         """Run SQL that only this database has, such as a pragma, and return the driver's cursor."""
         return self._cursor.execute(sql)
 
-    def savepoint(self, work: Callable[[], bool]) -> bool:
-        """Return the result of `work`, and roll back its changes if the result is False.
+    def savepoint(self, work: Callable[[], T]) -> T | None:
+        """Return the result of `work`, and roll back its changes if the result is false.
 
-        If a row violates a constraint of the database, the result is False.
+        If a row violates a constraint of the database, the result is None.
         """
         self._cursor.execute("SAVEPOINT photometry_tasks")
         try:
             is_done = work()
         except (self.integrity_error, IntegrityError):
-            is_done = False
+            is_done = None
         if not is_done:
             self._cursor.execute("ROLLBACK TO photometry_tasks")
         self._cursor.execute("RELEASE photometry_tasks")

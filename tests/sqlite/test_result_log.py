@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -20,10 +21,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoError, UnsavedResultsError
 from photometry_tasks.export import export_tasks
+from photometry_tasks.progress.status_fields import read_record
+from photometry_tasks.rules.estimate import measure_rate
+from photometry_tasks.storage.location import parse_location
+from photometry_tasks.storage.open import begin_reading
 from photometry_tasks.storage.sqlite import result_log
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.opening import open_todo_file_with_log
@@ -164,6 +170,40 @@ def test_backups_while_a_reader_compares(todo: Callable[..., Path], monkeypatch:
         with closing(open_todo_file_with_log(path, log)) as database:
             done = database.cursor.run_sql("SELECT count(*) FROM todolist WHERE status = 1").fetchone()
         assert done == (3,)
+
+
+SEEN = "SELECT seen FROM photometry_tasks_workers WHERE worker = 1"
+LAST = "SELECT max(ended) FROM photometry_tasks_attempts"
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["running", "killed"])
+def test_the_throughput_of_logged_results(todo: Callable[..., Path], is_killed: bool) -> None:
+    """The minutes in which logged results were saved are known while the run goes on, and after a kill."""
+    path = todo(*[{}] * 6)
+    before = int(time.time())
+    with running(die_later, path) as (process, connection):
+        assert connection.recv() == "saved"
+        if is_killed:
+            kill(process)
+            TaskManager(path, reset=False).close()
+        with begin_reading(parse_location(path)) as opened:
+            record = read_record(opened.connection)
+            seen, last = (opened.connection.execute(text(sql)).scalar_one() for sql in (SEEN, LAST))
+        assert seen == last
+        sums = [sum(getattr(row, name) for row in record.minutes) for name in ("saved", "errors", "elaptime")]
+        assert sums == [4, 1, 8.0]
+        assert all(before - 60 <= row.minute <= time.time() for row in record.minutes)
+        assert record.minutes[-1].last_error == 4
+        assert measure_rate(record) > 0
+
+
+def die_later(connection: Connection, path: Path) -> None:
+    with TaskManager(path, load_into_memory=True, backup_interval=None) as manager:
+        for priority in (1, 2, 3, 4):
+            status = STATUS.ERROR if priority == 4 else STATUS.OK
+            manager.save_result({**result_of({"priority": priority}, status), "time": 2.0})
+        connection.send("saved")
+        connection.recv()
 
 
 RESETS: dict[str, Callable[[TaskManager], Any]] = {

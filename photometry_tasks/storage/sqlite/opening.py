@@ -12,9 +12,11 @@ from msgspec.structs import asdict
 from photometry_tasks import schema
 from photometry_tasks.errors import OutdatedSchemaError, TodoFileInUseError, UnsavedResultsError
 from photometry_tasks.files import get_stat, os_errors, resolve
+from photometry_tasks.progress.throughput import Minutes
 from photometry_tasks.sql import statements, transitions
 from photometry_tasks.sql.execution import Transaction
 from photometry_tasks.sql.history import build_end, end_killed_workers, register_worker
+from photometry_tasks.sql.transitions import Saved
 from photometry_tasks.storage.base import OpenOptions
 from photometry_tasks.storage.sqlite.database import SQLiteDatabase
 from photometry_tasks.storage.sqlite.dbapi import sqlite_errors
@@ -265,25 +267,31 @@ def _replay_log(log: ResultLog, database: SQLiteDatabase, *, in_memory: bool) ->
 def _replay_entries(transaction: Transaction, log: ResultLog, start: int) -> tuple[int, int, int]:
     """Replay a log from an offset on, and return the numbers of saved results, reset tasks and lost entries."""
     number = reset = lost = 0
+    minutes, seen = Minutes(), None
     worker = log.find_worker(start) if start != log.read_end else None  # a reader that goes on has it
     if worker is not None and transaction.fetch_one(statements.WORKER, {"number": worker["worker"]}) is None:
         transaction.execute(statements.INSERT_WORKER, worker)
     for logged in log.iter_results(start):
         if isinstance(logged, list):
             reset += transitions.reset_by_hand(transaction, logged).returned.total()
-        elif logged is not None and transaction.savepoint(partial(_replay_result, transaction, logged)):
+        elif logged is not None and (saved := transaction.savepoint(partial(_replay_result, transaction, logged))):
             number += 1
+            minutes.count(logged.attempt.ended, logged.result, saved.status)
+            seen = {"number": logged.attempt.worker, "now": logged.attempt.ended, "end": None}
         else:
             lost += 1
+    minutes.write(transaction)
+    if seen is not None:
+        transaction.execute(statements.TOUCH_WORKER, seen)
     return number, reset, lost
 
 
-def _replay_result(transaction: Transaction, logged: Logged) -> bool:
-    """Save a logged result again; return False if its task does not match."""
+def _replay_result(transaction: Transaction, logged: Logged) -> Saved | None:
+    """Save a logged result again; return None if its task does not match."""
     result = logged.result
     saved = transitions.replay_result(transaction, result, logged.target)
     if saved is None:
-        return False
+        return None
     own = {"priority": result.priority, "peak_memory": result.peak_memory, **asdict(logged.attempt)}
     transaction.execute(statements.INSERT_ATTEMPT, {**own, **build_end(saved)})
-    return True
+    return saved
