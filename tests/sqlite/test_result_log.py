@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sqlalchemy import text
+import sqlalchemy as sa
 
 from photometry_tasks import STATUS, TaskManager
 from photometry_tasks.errors import TodoError, UnsavedResultsError
@@ -188,7 +188,7 @@ def test_the_throughput_of_logged_results(todo: Callable[..., Path], is_killed: 
             TaskManager(path, reset=False).close()
         with begin_reading(parse_location(path)) as opened:
             record = read_record(opened.connection)
-            seen, last = (opened.connection.execute(text(sql)).scalar_one() for sql in (SEEN, LAST))
+            seen, last = (opened.connection.execute(sa.text(sql)).scalar_one() for sql in (SEEN, LAST))
         assert seen == last
         sums = [sum(getattr(row, name) for row in record.minutes) for name in ("saved", "errors", "elaptime")]
         assert sums == [4, 1, 8.0]
