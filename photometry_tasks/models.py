@@ -37,7 +37,7 @@ class _SecondsSince1970(sa.TypeDecorator[datetime]):
         """Return a stored time."""
         try:
             return datetime.fromtimestamp(value, UTC) if type(value) in (float, int) else value
-        except (OverflowError, ValueError):
+        except (OverflowError, OSError, ValueError):
             return value
 
 

@@ -6,10 +6,13 @@ from itertools import islice
 from typing import Any
 
 __all__ = [
+    "brief",
     "build_html",
     "clean",
     "count_of",
     "describe_jobs",
+    "describe_running",
+    "describe_silence",
     "describe_tasks",
     "find_message",
     "format_hours",

@@ -20,7 +20,7 @@ from photometry_tasks.rules.validation import check_finite, check_integer, inval
 from photometry_tasks.sql.choices import build_choice
 from photometry_tasks.sql.counts import count_by_status
 from photometry_tasks.sql.run_times import read_workload
-from photometry_tasks.status import name_counts
+from photometry_tasks.status import STATUS, name_counts
 from photometry_tasks.storage.location import Location, parse_location
 from photometry_tasks.storage.open import ListReader, OpenList, open_reading_session
 from photometry_tasks.text import build_html, describe_tasks
@@ -269,7 +269,9 @@ class TodoList:
             live = opened.database.find_live_tasks()
             if at_once is None:
                 is_in_use = opened.database.find_holder() is not None
-                at_once = find_pace(workload, read_record(opened.connection), live.at_work, is_in_use=is_in_use)
+                started = count_by_status(opened.connection)[STATUS.STARTED.value]
+                record = read_record(opened.connection)
+                at_once = find_pace(workload, record, started=started, at_work=live.at_work, is_in_use=is_in_use)
             running = list_running(opened.connection, live, workload.run_times)
             return build_estimate(workload, at_once, find_overdue(running))
 

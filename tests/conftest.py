@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,9 +23,6 @@ from tests.support.lists import Rows, empty_list, make_file, make_list
 from tests.support.paths import SHARED
 from tests.support.processes import run_command
 from tests.support.servers import Server
-
-#: The cases of each test with the marker `sample`, counted while they are collected.
-_cases: Counter[str] = Counter()
 
 
 def pytest_configure() -> None:
@@ -56,11 +52,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let each n-th case of a test with the marker `sample(n)` run always, and the others with the slow tests."""
+    """Let each n-th case of a test with the marker `sample(n)` run always, and the others with the slow tests.
+
+    The sum of the indices of its parameters decides: of two parameters with n values each, every value is taken.
+    """
     if sample := item.get_closest_marker("sample"):
-        number = _cases[item.nodeid.partition("[")[0]]
-        _cases[item.nodeid.partition("[")[0]] += 1
-        if number % sample.args[0]:
+        indices = item.callspec.indices.values()  # type: ignore[attr-defined]  # it has parameters
+        if sum(indices) % sample.args[0]:
             item.add_marker(pytest.mark.slow)
 
 

@@ -253,7 +253,7 @@ def _build_parts(found: dict[str, Any], rows: int, width: int) -> tuple[list[Ren
         parts.append(_build_list(title, running, names))
     more = []
     if found["versions"]:
-        versions = [{**row, "version": name_version(row["version"])} for row in found["versions"][:rows]]
+        versions = [{**row, "version": brief(name_version(row["version"]))} for row in found["versions"][:rows]]
         more.append(_build_list("Versions of the pipeline", versions, ("version", "results")))
     return parts, more
 
@@ -320,7 +320,7 @@ def build_errors(groups: list[dict[str, Any]], number: int) -> RenderableType:
     rows = [
         {
             "tasks": group["count"],
-            "kind": group["kind"] or NOT_GIVEN,
+            "kind": brief(group["kind"] or NOT_GIVEN),
             "message": group["message"],
             "hosts": _list_hosts(group["hosts"]),
             "first task": f"{group['first']} (TIC {group['starid']})",

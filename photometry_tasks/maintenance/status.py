@@ -45,7 +45,9 @@ def _read_list(location: Location) -> dict[str, Any]:
             opened.enter_context(database.begin(writes=False))
         holder = database.find_holder()
         has_log = holder is None and database.find_result_log() is not None
-        fields = read_status_fields(database.connection, database.name, database.find_live_tasks())
+        fields = read_status_fields(
+            database.connection, database.name, database.find_live_tasks(), is_in_use=holder is not None
+        )
         if holder is None:
             fields["rate"] = fields["silence"] = None  # that of a run that has ended
         oldest = database.find_oldest_transaction()

@@ -61,7 +61,9 @@ class LiveTasks(NamedTuple):
 NO_LIVE_TASKS = LiveTasks()
 
 
-def read_status_fields(connection: Connection, path: object, live: LiveTasks = NO_LIVE_TASKS) -> dict[str, Any]:
+def read_status_fields(
+    connection: Connection, path: object, live: LiveTasks = NO_LIVE_TASKS, *, is_in_use: bool = True
+) -> dict[str, Any]:
     """Read the status of a TODO-list.
 
     Parameters
@@ -70,6 +72,8 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
     path : object
         The path or the name of the list.
     live : LiveTasks, optional
+    is_in_use : bool, optional
+        Whether a manager has the list open.
 
     Returns
     -------
@@ -88,7 +92,7 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
     by_status = name_counts(counts)
     workload, record = read_workload(connection, counts=counts), read_record(connection)
     running = list_running(connection, live, workload.run_times)
-    at_once = find_pace(workload, record, live.at_work, is_in_use=bool(live.tasks))
+    at_once = find_pace(workload, record, started=by_status["STARTED"], at_work=live.at_work, is_in_use=is_in_use)
     ccds = [{"camera": camera, "ccd": ccd, **counts} for (camera, ccd), counts in count_by_ccd(connection).items()]
     errors: list[Any] = []
     if inspect(connection).has_table(diagnostics.name):
@@ -106,7 +110,7 @@ def read_status_fields(connection: Connection, path: object, live: LiveTasks = N
         "status": by_status,
         "ccds": ccds,
         "rate": measure_rate(record),
-        "silence": measure_silence(record),
+        "silence": measure_silence(record, live),
         "mean_elaptime": sum(row.elaptime for row in record.minutes) / saved if saved else None,
         "running": running,
         "queued": live.queued,
@@ -125,15 +129,13 @@ def read_record(connection: Connection) -> Record:
         return NO_RECORD._replace(now=now)
     rows = connection.execute(statements.PROGRESS)
     minutes = [row for row in rows if not any(map(_is_wrong, progress.columns, row))]
+    managers = []
     if inspect(connection).has_table(workers.name):
-        found = connection.execute(_MANAGERS)
         managers = [
             (row.begun.timestamp(), row.ended.timestamp() if row.ended else row.seen.timestamp() + _HEARTBEAT)
-            for row in found
+            for row in connection.execute(_MANAGERS)
             if all(isinstance(time, datetime | None) for time in row) and row.begun and row.seen
         ]
-    else:
-        managers = [(row.minute, row.minute + 60.0) for row in minutes]
     return Record(minutes, managers, now)
 
 
@@ -168,13 +170,16 @@ def find_overdue(running: Iterable[Mapping[str, Any]]) -> list[float]:
     return [row["seconds"] for row in running if is_overdue(row["seconds"], row["expected"])]
 
 
-def measure_silence(record: Record) -> float | None:
-    """Return the seconds since the last result, or since a manager opened the list if that is later.
+def measure_silence(record: Record, live: LiveTasks) -> float | None:
+    """Return the seconds for which tasks have run and no result came; None if they are fewer than `_SILENCE`.
 
-    None if they are fewer than `_SILENCE`, or not known.
+    If it is not known for how long tasks have run, these are the seconds since a manager last opened the list.
     """
-    times = [start for start, _ in record.managers] + [row.minute + 60 for row in record.minutes[-1:]]
-    silence = record.now - max(times, default=math.inf)
+    begun = [record.now - max((task.seconds for task in live.tasks.values()), default=0.0)]
+    if not live.tasks:
+        begun = [start for start, _ in record.managers]
+    since = max((*begun, *(row.minute + 60 for row in record.minutes[-1:])), default=math.inf)
+    silence = record.now - since
     return silence if silence >= _SILENCE else None
 
 

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The results of a camera, host, worker or version; a task that was run again has several.
+    """The results of a camera, host, worker or version; repetitions of failed tasks do not count.
 
     Attributes
     ----------
@@ -64,7 +64,8 @@ def compare(
     sample, whole : Sample
         The tasks, and all tasks of the list, which hold the similar stars.
     outcomes : mapping
-        The attempts with a result by priority, the last one last; those of older releases are missing.
+        The attempts with a result by priority, the last one last; those of older releases are missing. The repetition
+        of a failed task counts for its worker only: a host that repeats such tasks meets only stars that fail.
     """
     times: defaultdict[Cell, list[float]] = defaultdict(list)
     for row, cell, _ in whole.iter_cells():
@@ -77,18 +78,26 @@ def compare(
         status = name_status(row.status)
         stored = [Outcome(status)] if status in _RESULTS else []
         ended = [outcome for outcome in outcomes.get(row.priority, stored) if outcome.how in _RESULTS]
-        for outcome in ended:
+        for number, outcome in enumerate(ended):
+            is_repetition = number > 0 and ended[number - 1].how in _FAILED
             seconds = ratio = None
             if stored and outcome is ended[-1] and _has_time(row):
                 # Not all stars of a large list are in the sample of the whole list.
                 seconds, ratio = row.elaptime, row.elaptime / usual[cell] if cell in usual else None
-            result = _Result(weight, outcome.how in _FAILED, seconds, ratio)
-            for found, value in zip(members.values(), (row.camera, *outcome[1:]), strict=True):
-                found[value].append(result)
-    return {
+            for name, value in zip(members, (row.camera, *outcome[1:]), strict=True):
+                counted = 0.0 if is_repetition and name != "worker" else weight
+                members[name][value].append(_Result(counted, outcome.how in _FAILED, seconds, ratio))
+    compared = {
         name: {value: _summarize(found[value]) for value in sorted(found, key=str) if value is not None}
         for name, found in members.items()
     }
+    for name in ("host", "version"):  # of many, those that fail come first
+        compared[name] = dict(sorted(compared[name].items(), key=_find_share, reverse=True))
+    return compared
+
+
+def _find_share(item: tuple[Any, Comparison]) -> float:
+    return item[1].failed / (item[1].results or 1.0)
 
 
 def _has_time(row: Row[Any]) -> bool:

@@ -133,6 +133,11 @@ def render_list(
     )
 
 
+def _format_moment(value: object, form: str = "%m-%d %H:%M:%S") -> str:
+    """Return a time; what another program stored in its place is shown as it is."""
+    return value.strftime(form) if isinstance(value, datetime) else "–" if value is None else brief(value)
+
+
 def render(template: str, **values: Any) -> "Markup":
     """Return a page or a part of it."""
     from markupsafe import Markup  # of Jinja2
@@ -162,6 +167,7 @@ def _build_environment() -> "Environment":
         "brief": brief,
         "clean": clean,
         "minute": format_time,
+        "moment": _format_moment,
         "percent": _format_percent,
         "thousands": "{:,}".format,
         "seconds": format_seconds,

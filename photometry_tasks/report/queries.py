@@ -203,7 +203,7 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     holder = opened.database.find_holder()
     has_workers = _worker.version in stored
     running, live = [], NO_LIVE_TASKS
-    if named["STARTED"]:
+    if everything[STATUS.STARTED.value]:
         live = opened.database.find_live_tasks()
         running = list_running(connection, live, workload.run_times, conditions, max(_RUNNING, len(live.tasks)))
 
@@ -222,11 +222,19 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
         ccds=_build_focal_plane(by_ccd, whole),
         omitted_ccds=max(0, len(by_ccd) - _CCDS),
         estimate=build_estimate(
-            workload, find_pace(workload, record, live.at_work, is_in_use=holder is not None), find_overdue(running)
+            workload,
+            find_pace(
+                workload,
+                record,
+                started=everything[STATUS.STARTED.value],
+                at_work=live.at_work,
+                is_in_use=holder is not None,
+            ),
+            find_overdue(running),
         ),
         rate=None if holder is None else measure_rate(record),
         holder=holder,
-        silence=None if holder is None else measure_silence(record),
+        silence=None if holder is None else measure_silence(record, live),
         minutes=record.minutes,
         runs=_build_runs(record.minutes),
         by_magnitude=_count_by_magnitude(sample),

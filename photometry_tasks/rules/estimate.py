@@ -4,8 +4,8 @@ import math
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from photometry_tasks.rules.run_times import Cell, RunTimes
@@ -22,6 +22,7 @@ __all__ = [
     "is_overdue",
     "measure_pace",
     "measure_rate",
+    "take_first",
 ]
 
 #: The names of the estimated times, which may be None.
@@ -120,39 +121,62 @@ def measure_pace(record: Record) -> float | None:
             begun = max(begun - elaptime / saved, min(starts, default=begun))
     if not saved or not elaptime > 0:
         return None
-    at_once: float = elaptime / _measure_open_time(record, begun, min(record.minutes[-1].minute + 60, record.now))
+    last = record.minutes[-1].minute
+    # A minute after now is of a node whose clock is ahead.
+    ended = last + 60 if last >= record.now else min(last + 60, record.now)
+    at_once: float = elaptime / _measure_open_time(record, begun, ended)
     return at_once
 
 
 def _measure_open_time(record: Record, begun: float, ended: float) -> float:
-    """Return the seconds between two times in which a manager had the list open, at least one."""
+    """Return the seconds between two times in which a manager had the list open; if none is known, results came."""
+    minutes = ((row.minute, row.minute + 60) for row in record.minutes)
+    return max(1.0, _measure_union(record.managers, begun, ended) or _measure_union(minutes, begun, ended))
+
+
+def _measure_union(times: Iterable[tuple[float, float]], begun: float, ended: float) -> float:
     total, until = 0.0, begun
-    for start, end in sorted(record.managers):
+    for start, end in sorted(times):
         total += max(0.0, min(end, ended) - max(start, until))
         until = max(until, end)
-    return max(total, 1.0)
+    return total
 
 
-def find_pace(workload: Workload, record: Record, at_work: int | None, *, is_in_use: bool) -> float | None:
+def find_pace(
+    workload: Workload, record: Record, *, started: int, at_work: int | None, is_in_use: bool
+) -> float | None:
     """Return how many tasks run at once: the running tasks; without them, those when the last results were saved.
 
     Parameters
     ----------
     workload : Workload
     record : Record
+    started : int
+        The number of STARTED tasks of the list.
     at_work : int or None
         The number of tasks that workers run; None if it is not known which STARTED tasks wait for a worker.
     is_in_use : bool
-        Whether the running tasks run, and were not interrupted.
+        Whether the STARTED tasks run, and were not interrupted.
     """
-    running = round(math.fsum(workload.running.values()))
-    if is_in_use and running:
+    if is_in_use and started:
         # A run starts tasks of less than a second ahead: they wait for a worker.
         if workload.seconds >= workload.measured:
-            return float(running if at_work is None else max(at_work, 1))
+            return float(started if at_work is None else max(at_work, 1))
         if at_work:
             return max(at_work, measure_pace(record) or 0.0)
     return measure_pace(record)
+
+
+def take_first(workload: Workload, tasks: float) -> Workload:
+    """Return a workload with so many of the tasks that are left: the running tasks, and the first in the list."""
+    left = max(0.0, tasks - math.fsum(workload.running.values()))
+    waiting = []
+    for part in workload.waiting:
+        number = math.fsum(part.values())
+        share = min(1.0, left / number) if number else 0.0
+        waiting.append({cell: share * each for cell, each in part.items()} if share else {})
+        left -= share * number
+    return replace(workload, waiting=waiting)
 
 
 def is_overdue(seconds: float | None, expected: float | None) -> bool:

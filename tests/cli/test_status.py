@@ -1,5 +1,6 @@
 """The status of a TODO-list, while it is in use and afterwards."""
 
+import io
 import itertools
 import json
 import math
@@ -12,21 +13,22 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from rich.console import Console
 
 from photometry_tasks import STATUS, TaskManager
+from photometry_tasks.cli import display
 from photometry_tasks.export import export_tasks
 from photometry_tasks.maintenance.status import get_status
-from photometry_tasks.models import progress, workers
-from photometry_tasks.progress import throughput
-from photometry_tasks.progress.status_fields import read_status_fields
+from photometry_tasks.progress import status_fields, throughput
+from photometry_tasks.progress.status_fields import LiveTask, LiveTasks, read_status_fields
 from photometry_tasks.report import build_report
+from photometry_tasks.rules.estimate import Record
 from photometry_tasks.storage.sqlite import lock, status_file
 from photometry_tasks.storage.sqlite.lock import Mount
 from tests.support.commands import COMMAND, Call
@@ -108,24 +110,44 @@ def test_results_before_a_hang(todo: Callable[..., Any], monkeypatch: pytest.Mon
 
 
 @pytest.mark.both_databases
-def test_silence(todo: Callable[..., Any], call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While tasks run and no result comes, the status says since when; not before a new manager can have results."""
-    monkeypatch.setattr(throughput, "_INTERVAL", 0.0)
+def test_silence(todo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While tasks run and no result comes, the status says for how long, and names the longest task."""
     target = todo(*many(5))
     with TaskManager(target) as manager:
         manager.save_results([result_of(task) for task in manager.claim_tasks(2)])
         manager.claim_tasks(2)
-        assert "No result for" not in call("status", target).stdout
-        manager.session.execute(update(progress).values(minute=progress.c.minute - 3600))
-        manager.session.commit()
-        assert "No result for" not in call("status", target).stdout
-        before = datetime.now(UTC) - timedelta(minutes=10)
-        manager.session.execute(update(workers).values(begun=before))
-        manager.session.commit()
-        assert re.search(r"In use by .+ No result for 10 min; longest: TIC 10[34], .* s", call("status", target).stdout)
-        assert get_status(target)["silence"] == pytest.approx(600, abs=60)
+        assert get_status(target)["silence"] is None
+        monkeypatch.setattr(status_fields, "_SILENCE", -60.0)  # as if no result had come for two minutes
+        found = get_status(target)
+        console = Console(width=200, height=60, file=io.StringIO())
+        console.print(display.build_view({**found, "silence": 600.0}, console))
+        assert re.search(r"No result for 10 min; longest: TIC 10[34]", console.file.getvalue())  # type: ignore[attr-defined]
+        assert found["silence"] is not None
     assert get_status(target)["silence"] is None
-    assert "No result for" not in call("status", target).stdout
+
+
+@pytest.mark.parametrize(
+    ("minutes", "managers", "running", "silence"),
+    [
+        ([0], [0.0], [500.0], 500.0),  # it began after the last result
+        ([0], [0.0], [5000.0, 3.0], 940.0),
+        ([900], [0.0], [5000.0], None),
+        ([0], [0.0, 990.0], [5000.0], 940.0),  # another manager has just come
+        ([0], [0.0], [3.0], None),
+        ([], [0.0], [], 1000.0),  # a first task
+        ([0], [990.0], [], None),
+        ([], [], [], None),
+    ],
+)
+def test_how_long_no_result_came(
+    minutes: list[int], managers: list[float], running: list[float], silence: float | None
+) -> None:
+    """The silence begins with the last result, or with the longest running task if that is later."""
+    record = Record(
+        [SimpleNamespace(minute=minute) for minute in minutes], [(begun, 2000.0) for begun in managers], 1000.0
+    )
+    live = LiveTasks({number: LiveTask(seconds, None) for number, seconds in enumerate(running)})
+    assert status_fields.measure_silence(record, live) == silence
 
 
 def test_on_a_network_file_system(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

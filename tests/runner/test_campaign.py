@@ -134,7 +134,6 @@ def test_failed_tasks_come_last(todo: Callable[..., Any]) -> None:
     assert order[:-3] == [3, *range(5, 13)]
 
 
-@pytest.mark.sample(2)
 def test_the_commands(todo: Callable[..., Any], call: Call) -> None:
     """`run` and `work` have exit codes for the brake and for `--fail`, and name kinds, retries and the next command."""
     target = todo(*many(150))

@@ -102,7 +102,6 @@ def test_no_automatic_limit_before_results(
     assert run_some(functions.takes_half_a_second, 1) == {"timeout": 1}
 
 
-@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("executor", [None, "pool"])
 def test_running_and_queued(

@@ -109,7 +109,6 @@ def state(path: Path) -> list[list[tuple[Any, ...]]]:
     ]
 
 
-@pytest.mark.sample(2)
 @IN_MEMORY
 def test_the_next_opening_takes_the_results(
     todo: Callable[..., Path], tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
@@ -640,7 +639,6 @@ manager.close()
 """
 
 
-@pytest.mark.sample(3)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which counts system calls, is not installed")
 @pytest.mark.parametrize("durability", ["normal", "full"])
 @pytest.mark.parametrize("mode", ["disk", "memory"])

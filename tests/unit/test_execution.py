@@ -153,7 +153,7 @@ def test_a_savepoint_takes_back_what_is_not(cursor: DriverCursor, connection: sq
         cursor.execute(RENAME, {"star": 2, "new_name": "a"})
         return ends[end]()
 
-    assert cursor.savepoint(work) is False
+    assert not cursor.savepoint(work)
     assert_no_savepoint_is_left(connection)
     assert cursor.fetch_all(ALL, {}) == [(1, "kept"), *STORED[1:]]
 

@@ -16,6 +16,7 @@ from photometry_tasks.rules.estimate import (
     find_pace,
     measure_pace,
     measure_rate,
+    take_first,
 )
 from photometry_tasks.rules.run_times import Cell, RunTimes, find_cell
 
@@ -209,7 +210,7 @@ def test_tasks_at_once(is_in_use: bool, seconds: float, at_work: int | None, at_
     """As many tasks run at once as are running; short tasks may wait for a worker, and interrupted tasks do not run."""
     workload = build_workload(RunTimes(), running={FAINT: 7}, seconds=seconds)
     record = record_of((0, 5, 240.0), managers=[(0.0, 60.0)])
-    assert find_pace(workload, record, at_work, is_in_use=is_in_use) == at_once
+    assert find_pace(workload, record, started=7, at_work=at_work, is_in_use=is_in_use) == at_once
 
 
 def record_of(*minutes: tuple[int, int, float], managers: list[tuple[float, float]], now: float = math.inf) -> Record:
@@ -218,6 +219,14 @@ def record_of(*minutes: tuple[int, int, float], managers: list[tuple[float, floa
 
 
 LONG = (0.0, 1e5)
+
+
+def test_the_first_tasks() -> None:
+    """The first tasks of a list are the running ones and those of its first parts, the last of these in part."""
+    workload = build_workload(learn({12.1: [60.0]}), {BRIGHT: 10}, {FAINT: 10}, {BRIGHT: 5}, running={FAINT: 2})
+    assert take_first(workload, 17).waiting == [{BRIGHT: 10}, {FAINT: 5}, {}]
+    assert take_first(workload, 1).waiting == [{}, {}, {}]
+    assert take_first(workload, 1000).waiting == workload.waiting
 
 
 @pytest.mark.parametrize(
@@ -231,6 +240,9 @@ LONG = (0.0, 1e5)
         ([(0, 100, 960.0), (7200, 10, 60.0), (7260, 10, 120.0)], [LONG], 1e9, 1.5),  # an earlier run does not count
         ([(0, 100, 120.0), (660, 10, 6.0)], [(0.0, 60.0), (660.0, 663.0)], 1e9, 2.0),  # a pause between two managers
         ([(0, 100, 120.0), (60, 100, 120.0)], [(0.0, 120.0), (30.0, 90.0)], 1e9, 2.0),  # two managers at once
+        ([(0, 100, 120.0), (600, 100, 120.0)], [], 1e9, 2.0),  # no manager is known
+        ([(0, 100, 120.0), (60, 100, 120.0)], [(3600.0, 3720.0), (50.0, 10.0)], 1e9, 2.0),  # nor a right time
+        ([(3600, 100, 120.0), (3660, 100, 120.0)], [(3600.0, 3720.0)], 10.0, 2.0),  # a clock ahead
         ([(60 * n, 400, 480.0 if n < 50 else 120.0) for n in range(100)], [LONG], 1e9, 2.0),  # the last ten minutes
         ([(3540, 8, 8 * 3540.0)], [LONG], 3600.0, 7.86),  # eight tasks of an hour, which all end in a minute
         (
