@@ -434,7 +434,7 @@ def start_and_wait(connection: Connection, path: Path, in_memory: bool) -> None:
     connection.recv()
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 @pytest.mark.files_only
 @IN_MEMORY
 @pytest.mark.parametrize("reader", [False, True])

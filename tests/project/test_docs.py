@@ -117,7 +117,7 @@ def script(
                 os.killpg(process.pid, signal.SIGKILL)  # a script that ends may leave its run
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("name", "variables"),
     [

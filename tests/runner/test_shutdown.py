@@ -127,7 +127,7 @@ def test_ctrl_c_that_reaches_workers(todo: Callable[..., Path], start: Callable[
     assert query(path, "SELECT status, count(*) FROM todolist GROUP BY 1 ORDER BY 1") == [(None, 28), (1, 2)]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGUSR1, signal.SIGINT)])
 def test_a_second_signal_ends_it_at_once(
     todo: Callable[..., Path], start: Callable[..., Any], first: int, second: int

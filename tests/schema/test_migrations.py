@@ -141,7 +141,7 @@ def test_what_is_no_todo_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("foreign", [True, False])
 def test_autogenerate_writes_nothing(tmp_path: Path, foreign: bool) -> None:
     """A new revision is written only if the models differ from the file; additions of other programs do not count."""
