@@ -56,12 +56,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def describe_running(starid: object, seconds: float | None, place: str | None, expected: float | None) -> str:
-    """Return a running task: "TIC 103, 5 min in process 77, while 95 % of similar tasks take at most 2 s"."""
+    """Return a running task: "TIC 103, 5 min (process 77), while 95 % of similar tasks take at most 2 s"."""
     text = f"TIC {starid}"
     if seconds is not None:
         text += f", {format_seconds(seconds)}"
     if place:
-        text += f" in {place}"
+        text += f" ({place})"
     return text + (f", while 95 % of similar tasks take at most {format_seconds(expected)}" if expected else "")
 
 

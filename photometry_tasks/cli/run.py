@@ -224,7 +224,7 @@ class _TimeLeft:
             Running tasks, with seconds and expected.
         """
         from photometry_tasks.progress.status_fields import find_overdue
-        from photometry_tasks.rules.estimate import build_estimate, take_first
+        from photometry_tasks.rules.estimate import NO_RECORD, build_estimate, find_pace, take_first
         from photometry_tasks.runner.executors import check_jobs
 
         begun = time.monotonic()
@@ -232,9 +232,9 @@ class _TimeLeft:
             return self._text
         with suppress(TodoFileInUseError):  # another program has locked the file; the run waits
             workload = self._manager.read_workload(**self._constraints)
-            at_once: float = check_jobs(self._jobs, None)
-            if workload.seconds >= workload.measured:  # shorter tasks may wait for a worker
-                at_once = max(at_once, sum(workload.running.values()))  # on a server, other managers run tasks too
+            started = round(sum(workload.running.values()))
+            pace = find_pace(workload, NO_RECORD, started=started, at_work=None, is_in_use=True)
+            at_once = max(check_jobs(self._jobs, None), pace or 0)  # on a server, other managers run tasks too
             found = build_estimate(take_first(workload, tasks), at_once, find_overdue(running))
             if found["hours_low"] is not None:
                 low, high = (format_hours(found[f"hours_{name}"]) for name in ("low", "high"))

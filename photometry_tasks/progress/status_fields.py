@@ -175,8 +175,9 @@ def measure_silence(record: Record, live: LiveTasks) -> float | None:
 
     If it is not known for how long tasks have run, these are the seconds since a manager last opened the list.
     """
-    begun = [record.now - max((task.seconds for task in live.tasks.values()), default=0.0)]
-    if not live.tasks:
+    if live.tasks:
+        begun = [record.now - max(task.seconds for task in live.tasks.values())]
+    else:
         begun = [start for start, _ in record.managers]
     since = max((*begun, *(row.minute + 60 for row in record.minutes[-1:])), default=math.inf)
     silence = record.now - since

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.support.lists import make_file, many, query
 from tests.support.paths import ROOT
-from tests.support.processes import running_command
+from tests.support.processes import running_command, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -43,9 +42,7 @@ def test_300_tasks_with_a_death_and_a_stop(tmp_path: Path, request: pytest.Fixtu
     command.append("tests.support.functions:task_5_dies_anywhere")
     how = {"cwd": tmp_path, "env": settings, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with running_command(command, **how) as process:
-        while not begun.exists() or len(begun.read_text().splitlines()) < TASKS // 3:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.01)
+        wait_until(lambda: begun.exists() and len(begun.read_text().splitlines()) >= TASKS // 3, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy import Engine
 
 from tests.support.lists import empty_list, make_file, many, query
 from tests.support.paths import ROOT
-from tests.support.processes import running_command
+from tests.support.processes import running_command, wait_until
 from tests.support.target_lists import MIT
 
 DOCS = ROOT / "docs"
@@ -189,9 +188,7 @@ def test_a_signal_to_the_script(tmp_path: Path, name: str, number: int, variable
     with script(name, tmp_path, "--limit", "4", function="waits_from_task_3", **variables) as run:
 
         def wait_for(file: Path, *words: str) -> None:
-            while not file.exists() or not set(words) <= set(file.read_text().split()):
-                assert run.poll() is None, log.read_text()
-                time.sleep(0.01)
+            wait_until(lambda: file.exists() and set(words) <= set(file.read_text().split()), run)
 
         wait_for(begun, "3", "4")
         run.send_signal(number)

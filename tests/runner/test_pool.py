@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -100,8 +99,7 @@ def control_group() -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no control group can be created here: {error}")
     yield group
-    while (group / "cgroup.procs").read_text():  # the last processes are about to end
-        time.sleep(0.01)
+    wait_until(lambda: not (group / "cgroup.procs").read_text())  # the last processes are about to end
     group.rmdir()
 
 

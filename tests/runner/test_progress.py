@@ -114,7 +114,7 @@ def test_running_and_queued(
 
     def look(report: RunReport) -> None:
         reports.append((report.running, report.queued, report.silence, manager.summary["STARTED"]))
-        if report.saved == 4 and report.silence > 2:
+        if report.saved == 4 and report.silence > 2 and min(task.seconds for task in report.running) > 1:
             raise RuntimeError("seen")
 
     how: dict[str, Any] = {} if executor is None else {"executor": spawn_pool}
@@ -123,7 +123,7 @@ def test_running_and_queued(
     running, queued, silence, started = reports[-1]
     assert {task.starid for task in running} == {105, 106}
     assert queued == started - 2
-    assert all(1 < task.seconds < 60 and (task.expected or 1) < 1 for task in running)
+    assert all(task.seconds < 60 and task.expected is not None for task in running)
     assert (running[0].pid is None) == (executor is not None)
     assert silence > 2
 
@@ -168,11 +168,11 @@ def test_the_status_of_queued_tasks(
         (
             [RunningTask(5, 105, 300.0, 20.0, 77), RunningTask(6, 106, 3.0, 20.0, 78)],
             120.0,
-            "No result for 2 min; 2 running, 7 queued; longest: TIC 105, 5 min in process 77, while 95 % of similar "
+            "No result for 2 min; 2 running, 7 queued; longest: TIC 105, 5 min (process 77), while 95 % of similar "
             "tasks take at most 20 s.",
         ),
         ([RunningTask(5, 105, 300.0, None, None)], 120.0, "No result for 2 min; 1 running, 7 queued; longest: TIC 105"),
-        ([RunningTask(5, 105, 300.0, 20.0, 77)], 1.0, "Slow: TIC 105, 5 min in process 77, while"),
+        ([RunningTask(5, 105, 300.0, 20.0, 77)], 1.0, "Slow: TIC 105, 5 min (process 77), while"),
         ([RunningTask(5, 105, 300.0, 200.0, 77)], 1.0, ""),
     ],
 )

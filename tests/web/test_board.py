@@ -2,14 +2,19 @@
 
 import asyncio
 import re
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from photometry_tasks import TaskManager
+from photometry_tasks.errors import InvalidArgumentError
+from photometry_tasks.maintenance.status import get_status
+from photometry_tasks.report.filters import parse_filters
 from photometry_tasks.report.page import render_list
 from photometry_tasks.storage.location import parse_location
 from photometry_tasks.storage.open import begin_reading
@@ -41,6 +46,28 @@ def test_filters_of_running_tasks(todo: Callable[..., Path]) -> None:
             assert not stars or f"Shown: {len(stars)} of {len(stars)}" in page
 
 
+@pytest.mark.parametrize("value", ["2026-11-29 11:00", 1e18, -1e18, 4e12, b"x"])
+@pytest.mark.parametrize("name", ["begun", "seen", "ended"])
+def test_odd_times(todo: Callable[..., Path], name: str, value: object) -> None:
+    """What another program stored in place of a manager's time is shown as it is."""
+    path = todo({}, {})
+    with TaskManager(path) as manager:
+        manager.save_result(result_of(manager.claim_tasks(1)[0]))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE photometry_tasks_workers SET {name} = ?", (value,))
+    with begin_reading(parse_location(path)) as opened:
+        assert "Workers" in render_list(opened, {})
+    assert get_status(path)["status"]["OK"] == 1
+
+
+def test_texts_of_filters() -> None:
+    """Filters take 'ffi' in any case, and a list that a comma ends."""
+    found = parse_filters({"cadence": "FFI", "datasource": "TPF", "camera": "1, 2,"})
+    assert found == {"cadence": "ffi", "datasource": "tpf", "camera": [1, 2]}
+    with pytest.raises(InvalidArgumentError, match="'ffi', or one integer"):
+        parse_filters({"cadence": "fast"})
+
+
 def test_a_killed_run_changes_no_file(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is open, or loaded again, soon says that a run was killed, although no file changes."""
     monkeypatch.setattr(server, "_INTERVAL", 0.1)
@@ -64,7 +91,7 @@ def test_a_killed_run_changes_no_file(todo: Callable[..., Path], monkeypatch: py
 
 
 def test_costly_pages_delay_no_update_for_long(todo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What earlier pages took does not count once somebody watches, and a page grows old although others watch."""
+    """The time that pages took before somebody looks delays no update, and no page is older than its own pause."""
     monkeypatch.setattr(server, "_INTERVAL", 0.1)
     monkeypatch.setattr(server, "_SHARE", 1e6)
     monkeypatch.setattr(server, "_LONGEST", 0.5)
