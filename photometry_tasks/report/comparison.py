@@ -84,9 +84,10 @@ def compare(
             if stored and outcome is ended[-1] and _has_time(row):
                 # Not all stars of a large list are in the sample of the whole list.
                 seconds, ratio = row.elaptime, row.elaptime / usual[cell] if cell in usual else None
+            result = _Result(weight, outcome.how in _FAILED, seconds, ratio)
+            uncounted = result._replace(weight=0.0) if is_repetition else result
             for name, value in zip(members, (row.camera, *outcome[1:]), strict=True):
-                counted = 0.0 if is_repetition and name != "worker" else weight
-                members[name][value].append(_Result(counted, outcome.how in _FAILED, seconds, ratio))
+                members[name][value].append(result if name == "worker" else uncounted)
     compared = {
         name: {value: _summarize(found[value]) for value in sorted(found, key=str) if value is not None}
         for name, found in members.items()

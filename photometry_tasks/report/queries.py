@@ -192,7 +192,7 @@ def read_list(opened: OpenList, constraints: Mapping[str, Any]) -> ListPage:
     connection, stored = opened.connection, find_stored(opened)
     conditions = build_expressions(check_constraints(constraints))
     everything = count_by_status(connection)
-    counts = count_by_status(connection, conditions) if conditions else everything
+    counts = count_by_status(connection, conditions, everything=everything)
     named = name_counts(counts)
     sample = read_sample(connection, counts.total(), conditions)
     whole = read_sample(connection, everything.total()) if conditions else sample

@@ -1,7 +1,7 @@
 """Count tasks by status, in the whole list and on each CCD."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
@@ -12,9 +12,22 @@ from photometry_tasks.sql import statements
 from photometry_tasks.status import name_counts, name_status
 
 
-def count_by_status(connection: Connection, conditions: Iterable[ColumnElement[bool]] = ()) -> Counter[int | None]:
-    """Return the number of tasks with each status, of those that meet the conditions; None stands for pending."""
-    return Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS.where(*conditions)))))
+def count_by_status(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]] = (),
+    *,
+    everything: Counter[int | None] | None = None,
+) -> Counter[int | None]:
+    """Return the number of tasks with each status, of those that meet the conditions; None stands for pending.
+
+    `everything` are the numbers without conditions, if they are known.
+    """
+    if everything is None:
+        everything = Counter(dict(map(tuple, connection.execute(statements.COUNT_BY_STATUS))))
+    if not conditions or not everything:
+        return everything
+    numbers = connection.execute(statements.build_count_by_status(everything, conditions)).one()
+    return +Counter(dict(zip(everything, numbers, strict=True)))
 
 
 def count_by_ccd(connection: Connection) -> dict[tuple[Any, Any], dict[str, int]]:

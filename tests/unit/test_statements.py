@@ -95,6 +95,7 @@ BUILT: list[tuple[sa.Executable, set[str]]] = [
     (statements.build_next_tasks(CONDITIONS, {"camera"}), {"start", "limit"}),
     (statements.build_numbered_task(CONDITIONS), {"number"}),
     (statements.build_count_pending(CONDITIONS), set()),
+    (statements.build_count_by_status([None, 1], CONDITIONS), set()),
     (statements.build_interrupted_tasks(CONDITIONS, None), set()),
     (statements.build_interrupted_tasks(CONDITIONS, 2), set()),
     (statements.build_interrupted_tasks(CONDITIONS, 0), set()),
