@@ -155,7 +155,7 @@ SETTINGS = {
     "datestyle": "German",
     "default_transaction_isolation": "serializable",
     "extra_float_digits": "-10",
-    "idle_in_transaction_session_timeout": "50ms",
+    "idle_in_transaction_session_timeout": "1ms",
     "intervalstyle": "sql_standard",
     "jit": "on",
     "lock_timeout": "1ms",

@@ -144,8 +144,10 @@ def connect(arguments: Mapping[str, Any], *, for_manager: bool) -> Any:
     dbapi.isolation_level = IsolationLevel.READ_COMMITTED  # a standby refuses the serializable one, as a role may have
     dbapi.timeout = _LONGEST_SETTING
     settings = MANAGER_SETTINGS if for_manager else _SETTINGS
+    # In a transaction that the driver begins first, a limit of the role could end the session before they are set.
+    dbapi.autocommit = True
     (pid,) = dbapi.execute(f"SELECT pg_backend_pid(); {settings}", prepare=False).fetchone()
-    dbapi.commit()
+    dbapi.autocommit = False
     dbapi.timeout = None
     if pid != dbapi.info.backend_pid and "prepare_threshold" not in arguments:
         # A pooler has made the number up. In transaction mode, its clients would run each other's prepared statements.
