@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +22,7 @@ from tests.support.commands import COMMAND
 from tests.support.lists import empty_list, query, result_of
 from tests.support.managers import Disturbance, check_each_once, run_workers
 from tests.support.paths import ROOT
-from tests.support.processes import received, running, running_command
+from tests.support.processes import received, running, running_command, wait_until
 from tests.support.servers import Server
 
 BATCHES = pytest.mark.parametrize("batch", [1, 50])
@@ -287,18 +286,24 @@ def run_work(url: str, number: int) -> None:
         ]
         holding = "SELECT pid FROM photometry_tasks_attempts JOIN photometry_tasks_workers USING (worker) WHERE {}"
         victims: set[int] = set()
-        while len(victims) < 4:  # until each process has a task
-            assert [process.poll() for process in processes] == [None] * 4
-            victims |= {pid for (pid,) in query(url, holding.format("true"))}
-            time.sleep(0.01)
+
+        def has_each_a_task() -> bool:
+            victims.update(pid for (pid,) in query(url, holding.format("true")))
+            return len(victims) == 4
+
+        wait_until(has_each_a_task, *processes)
         processes[0].kill()
         live = f"how IS NULL AND pid = {processes[1].pid}"
         processes[1].send_signal(signal.SIGSTOP)
-        while not query(url, holding.format(live)):  # it was stopped between two tasks
-            assert processes[1].poll() is None
-            time.sleep(0.01)
+
+        def is_stopped_within_a_task() -> bool:
+            if query(url, holding.format(live)):
+                return True
             processes[1].send_signal(signal.SIGCONT)
             processes[1].send_signal(signal.SIGSTOP)
+            return False
+
+        wait_until(is_stopped_within_a_task, processes[1])
         outputs = [process.communicate(timeout=600)[0] for process in processes[2:]]
         assert [process.returncode for process in processes[2:]] == [0, 0]
         assert all("0 tasks pending." in output for output in outputs)

@@ -1,7 +1,9 @@
 """Sessions that another program or an administrator has changed, URLs, clocks, and other programs' transactions."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +157,7 @@ SETTINGS = {
     "datestyle": "German",
     "default_transaction_isolation": "serializable",
     "extra_float_digits": "-10",
-    "idle_in_transaction_session_timeout": "1ms",
+    "idle_in_transaction_session_timeout": "50ms",
     "intervalstyle": "sql_standard",
     "jit": "on",
     "lock_timeout": "1ms",
@@ -217,6 +219,26 @@ def test_settings(
         url = with_parameters(url, options=_OPTIONS)
     add_targets(url, TARGETS[1:])
     assert run_campaign(url, tmp_path / "tasks.csv") == expected
+
+
+def test_a_client_that_connects_slowly(url: str, postgresql: Engine) -> None:
+    """A limit of the role for idle transactions ends no session before our settings lift it."""
+    add_targets(url, TARGETS)
+    with postgresql.begin() as connection:
+        connection.execute(text("ALTER ROLE guest SET idle_in_transaction_session_timeout = '1ms'"))
+    is_done = threading.Event()
+
+    def be_busy() -> None:
+        while not is_done.is_set():  # the thread that connects waits for the interpreter after each answer
+            pass
+
+    with ThreadPoolExecutor(1) as threads:
+        busy = threads.submit(be_busy)
+        try:
+            get_status(url)
+        finally:
+            is_done.set()
+        busy.result()
 
 
 @pytest.mark.sample(3)
